@@ -1,0 +1,67 @@
+"""Backbones by name: which encoder, how its output is pooled. Holds names only; modules load when one is built."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import unknown
+from pipeline.settings import Block, PositiveInt, Share
+
+Pooling = Literal["first", "mean"]
+
+
+class BackboneSettings(Block):
+    """One entry of params.yaml's `backbones`."""
+
+    hub: str | None = None
+    """Hub name or local folder of an encoder of the BERT or ALBERT family; needed for a name not known here."""
+    pooling: Pooling | None = None
+    layers: PositiveInt | None = None
+    """Keep only the first so many layers."""
+    dropout: Share | None = None
+    """Dropout before each exit's linear layer when training."""
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A text backbone, complete.
+
+    Attributes:
+        hub: hub name or folder; None for the demo encoder, which starts from random weights.
+        pooling: `first` token or `mean` over tokens, before the shared tanh pooler.
+        layers: keep the first so many; None keeps all.
+    """
+
+    name: str
+    hub: str | None
+    pooling: Pooling = "first"
+    layers: int | None = None
+    dropout: float = 0.1
+    about: str = ""
+
+
+BACKBONES: dict[str, BackboneSpec] = {
+    spec.name: spec
+    for spec in (
+        BackboneSpec("demo-albert", None, dropout=0.0, about="12 shared layers of hidden 64, random weights, word tokens"),
+        BackboneSpec("albert-base", "albert/albert-base-v2", about="12 shared layers, the paper's main backbone"),
+        BackboneSpec("albert-large", "albert/albert-large-v2", about="24 shared layers, the paper's Table 4"),
+        BackboneSpec("bert-base", "google-bert/bert-base-uncased", about="12 layers, the paper's Table 2"),
+        BackboneSpec(
+            "minilm", "sentence-transformers/all-MiniLM-L6-v2", pooling="mean", about="6 layers of hidden 384, small and fast"
+        ),
+    )
+}
+
+
+def resolve_backbone(name: str, settings: BackboneSettings) -> BackboneSpec:
+    """Complete an entry of `backbones`.
+
+    Raises:
+        ParamsError: an unknown name without `hub`.
+    """
+    known = BACKBONES.get(name)
+    if known is None and settings.hub is None:
+        raise unknown("backbone", name, BACKBONES, key="backbones")
+    base = known or BackboneSpec(name, settings.hub)
+    given = settings.model_dump(exclude_none=True)
+    return BackboneSpec(**{**base.__dict__, **given})

@@ -1,0 +1,152 @@
+"""Freeze a task: splits, labels as numbers, tokens as Arrow, and a manifest that says what is there."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from pipeline.backbones import BackboneSpec
+from pipeline.data.sources import load_splits
+from pipeline.data.tokens import save_tokens
+from pipeline.errors import DataError
+from pipeline.files import file_hash, write_json
+from pipeline.tasks import Task
+
+SCHEMA = 1
+SELECTION = "selection"
+
+
+def prepare(
+    task: Task,
+    backbones: list[BackboneSpec],
+    protocol: Literal["holdout", "paper"],
+    folder: Path,
+    mirror: Path | None,
+) -> dict[str, Any]:
+    """Write `folder` anew: text/<split>.parquet, <backbone>/<split>.arrow and tokenizer.json, manifest.json.
+
+    Written beside the target and moved there at the end, so that a failure leaves nothing half-written.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        DataError: unreadable source, missing column, empty split, label outside the label set, no tokenizer.
+    """
+    splits = freeze_splits(task, protocol, mirror)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "text").mkdir(parents=True)
+    for name, table in splits.items():
+        pyarrow.parquet.write_table(table, partial / "text" / f"{name}.parquet")
+    manifest: dict[str, Any] = {
+        "schema": SCHEMA,
+        "task": task.name,
+        "kind": task.kind,
+        "text": list(task.text),
+        "label_names": list(task.label_names),
+        "metrics": list(task.metrics),
+        "protocol": protocol,
+        "source": json.loads(task.source.model_dump_json()),
+        "report_splits": [name for name in splits if name not in ("train", SELECTION)],
+        "splits": {name: _describe(task, table, partial / "text" / f"{name}.parquet") for name, table in splits.items()},
+        "tokens": {
+            spec.name: save_tokens(task, spec, splits, partial / spec.name, mirror) for spec in backbones
+        },
+    }
+    write_json(partial / "manifest.json", manifest)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return manifest
+
+
+def freeze_splits(task: Task, protocol: Literal["holdout", "paper"], mirror: Path | None) -> dict[str, pa.Table]:
+    """Train, selection and report splits with columns text..., label (float64) and row_id (position in the source).
+
+    holdout carves the selection rows from the training split; paper selects on the first report split itself.
+    """
+    raw = load_splits(task, mirror)
+    columns = {name: _columns(task, name, table) for name, table in raw.items()}
+    generator = np.random.default_rng(task.rows.seed)
+    train = columns.pop("train")
+    order = generator.permutation(len(train))
+    report = {name: _sample(table, task.rows.report, generator) for name, table in columns.items()}
+    if protocol == "paper":
+        selection, rest = next(iter(report.values())), order
+    else:
+        wanted = task.rows.selection or min(len(train) // 10, 2000)
+        if wanted >= len(train):
+            raise DataError(
+                f"{task.name}: {len(train)} training rows leave none beside {wanted} selection rows; "
+                f"lower tasks.{task.name}.rows.selection"
+            )
+        selection, rest = train.take(np.sort(order[:wanted])), order[wanted:]
+    train = train.take(np.sort(rest[: task.rows.train]))
+    splits = {"train": train, SELECTION: selection, **report}
+    for name, table in splits.items():
+        if len(table) == 0:
+            raise DataError(f"{task.name}: split {name!r} is empty; check the source and tasks.{task.name}.rows")
+    return splits
+
+
+def _sample(table: pa.Table, rows: int | None, generator: np.random.Generator) -> pa.Table:
+    if rows is None or rows >= len(table):
+        return table
+    return table.take(np.sort(generator.choice(len(table), rows, replace=False)))
+
+
+def _columns(task: Task, split: str, table: pa.Table) -> pa.Table:
+    for column in (*task.text, task.label):
+        if column not in table.column_names:
+            raise DataError(
+                f"{task.name}: split {split!r} has no column {column!r} (it has {', '.join(table.column_names)}); "
+                f"mend tasks.{task.name}.text or .label"
+            )
+    texts = [table[column].cast(pa.string()).fill_null("") for column in task.text]
+    label = pa.array(_labels(task, split, table[task.label].to_pylist()), pa.float64())
+    row_id = pa.array(np.arange(len(table)), pa.int64())
+    return pa.table([*texts, label, row_id], names=[*task.text, "label", "row_id"])
+
+
+def _labels(task: Task, split: str, values: list[Any]) -> np.ndarray:
+    """Labels as floats: class indices, class names, or real values."""
+    index = {name: float(i) for i, name in enumerate(task.label_names)}
+    out = np.empty(len(values), dtype=np.float64)
+    for row, value in enumerate(values):
+        number = index.get(value) if isinstance(value, str) else value
+        valid = isinstance(number, (int, float)) and not isinstance(number, bool) and np.isfinite(number)
+        if valid and task.kind == "classification":
+            assert number is not None
+            valid = number == int(number) and 0 <= number < len(index)
+        if not valid:
+            wanted = f"one of {', '.join(task.label_names)} or 0..{len(index) - 1}" if index else "a finite number"
+            raise DataError(
+                f"{task.name}: split {split!r}, row {row}: label {value!r} is not {wanted}; "
+                f"mend the row or tasks.{task.name}.label_names"
+            )
+        out[row] = number
+    return out
+
+
+def _describe(task: Task, table: pa.Table, path: Path) -> dict[str, Any]:
+    labels = table["label"].to_numpy()
+    if task.kind == "classification":
+        about: dict[str, Any] = {
+            "label_counts": {name: int(np.sum(labels == i)) for i, name in enumerate(task.label_names)}
+        }
+    else:
+        about = {"label_mean": round(float(labels.mean()), 6), "label_std": round(float(labels.std()), 6)}
+    words = np.array([sum(len(row[c].split()) for c in task.text) for row in table.select(task.text).to_pylist()])
+    return {
+        "rows": len(table),
+        "words_mean": round(float(words.mean()), 3),
+        "words_max": int(words.max()),
+        "sha256": file_hash(path),
+        **about,
+    }
+
+

@@ -1,0 +1,185 @@
+"""Tokens: made once per task and tokenizer, stored as Arrow, memory-mapped by every trial."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.backbones import BackboneSpec
+from pipeline.errors import ArtifactError, DataError
+from pipeline.files import file_hash
+from pipeline.tasks import Task
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+
+def save_tokens(
+    task: Task, spec: BackboneSpec, splits: Mapping[str, pa.Table], folder: Path, mirror: Path | None
+) -> dict[str, Any]:
+    """Tokenize all splits; write tokenizer.json and <split>.arrow; return the manifest's entry.
+
+    Its `hash` covers what training sees: tokens and labels of train and selection, not of report.
+    """
+    folder.mkdir(parents=True)
+    tokenizer = _make_tokenizer(spec, mirror)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(task.max_length)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    lengths = {}
+    for name, table in splits.items():
+        texts = [table[column].to_pylist() for column in task.text]
+        encoded = tokenizer.encode_batch(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
+        columns = {
+            "input_ids": pa.array([e.ids for e in encoded], pa.list_(pa.int32())),
+            "token_type_ids": pa.array([e.type_ids for e in encoded], pa.list_(pa.int8())),
+            "label": table["label"].combine_chunks(),
+            "row_id": table["row_id"].combine_chunks(),
+        }
+        out = pa.table(columns)
+        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, out.schema) as writer:
+            writer.write_table(out)
+        counts = np.array([len(e.ids) for e in encoded])
+        lengths[name] = {"mean": round(float(counts.mean()), 3), "max": int(counts.max())}
+    return {
+        "vocabulary": tokenizer.get_vocab_size(),
+        "tokens": lengths,
+        "hash": file_hash(folder / "train.arrow", folder / "selection.arrow"),
+    }
+
+
+def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
+    if spec.hub is None:
+        return _word_tokenizer()
+    from transformers import AutoTokenizer
+
+    from pipeline.backbones.encoder import hub_path
+
+    try:
+        fast = AutoTokenizer.from_pretrained(hub_path(spec.hub, mirror), use_fast=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"backbones.{spec.name}: no tokenizer for {spec.hub!r} ({reason}); check the name and the network, "
+            "or name a mirror on disk with HUB_MIRROR"
+        ) from None
+    return fast.backend_tokenizer
+
+
+def _word_tokenizer() -> "Tokenizer":
+    """One token per word over the demo's vocabulary, framed as BERT frames its input."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    from pipeline.data.demo import vocabulary
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *vocabulary()]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", words.index("[CLS]")), ("[SEP]", words.index("[SEP]"))],
+    )
+    return tokenizer
+
+
+def load_tokenizer(path: Path) -> "Tokenizer":
+    """Read a stored tokenizer.json; it truncates as the task's tokens were and does not pad."""
+    from tokenizers import Tokenizer
+
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such tokenizer; run `dvc repro`")
+    return Tokenizer.from_file(str(path))
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """One split's tokens, memory-mapped.
+
+    Attributes:
+        ids, types: flat token and segment ids, (total tokens,).
+        offsets: row i is [offsets[i], offsets[i+1]), (n + 1,).
+        labels: (n,) float64.
+        row_ids: (n,) int64.
+    """
+
+    ids: np.ndarray
+    types: np.ndarray
+    offsets: np.ndarray
+    labels: np.ndarray
+    row_ids: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> "TokenStore":
+        """Map <split>.arrow.
+
+        Raises:
+            ArtifactError: missing or cut short.
+        """
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all().combine_chunks()
+            ids, types = table["input_ids"].chunk(0), table["token_type_ids"].chunk(0)
+            return cls(
+                ids=ids.values.to_numpy(),
+                types=types.values.to_numpy(),
+                offsets=ids.offsets.to_numpy(),
+                labels=table["label"].to_numpy(),
+                row_ids=table["row_id"].to_numpy(),
+            )
+        except (pa.ArrowException, OSError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArtifactError(f"{path}: no readable tokens ({reason}); run `dvc repro -f prepare`") from None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens per row, (n,)."""
+        return np.diff(self.offsets)
+
+    def batch(self, rows: Sequence[int] | np.ndarray, device: Any) -> dict[str, "Tensor"]:
+        """Inputs of the given rows, padded to the longest of them."""
+        spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in rows]
+        return collate([self.ids[s] for s in spans], [self.types[s] for s in spans], device)
+
+
+def collate(ids: Sequence[Any], types: Sequence[Any], device: Any) -> dict[str, "Tensor"]:
+    """Pad to the longest: input_ids and token_type_ids (n, tokens), and keep (bool) if anything was padded."""
+    import torch
+
+    lengths = np.array([len(row) for row in ids])
+    shape = (len(ids), int(lengths.max()))
+    tokens, segments = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for i, (row, kinds) in enumerate(zip(ids, types, strict=True)):
+        tokens[i, : len(row)] = row
+        segments[i, : len(row)] = kinds
+    batch = {"input_ids": torch.from_numpy(tokens), "token_type_ids": torch.from_numpy(segments)}
+    if (lengths < shape[1]).any():
+        batch["keep"] = torch.from_numpy(np.arange(shape[1])[None, :] < lengths[:, None])
+    return {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def bucketed(lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
+    """A shuffled epoch in batches of like length: rows are sorted by length within pools of 50 batches only, so
+    that batches stay random enough to train on."""
+    order = generator.permutation(len(lengths))
+    pool = 50 * batch_size
+    batches = []
+    for start in range(0, len(order), pool):
+        part = order[start : start + pool]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        batches += [part[i : i + batch_size] for i in range(0, len(part), batch_size)]
+    for i in generator.permutation(len(batches)):
+        yield batches[i]
+
+
+def by_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+    """All rows in batches of like length, in a fixed order; for evaluation."""
+    order = np.argsort(lengths, kind="stable")
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,64 @@
+"""Every error a user can cause, as one tree.
+
+    PipelineError                 one line: what, its value, the remedy; the process ends with exit code 1
+    ├── ParamsError               params.yaml: unknown name, wrong type, impossible value
+    ├── DataError                 a source, file, column, split or label
+    ├── ArtifactError             a trace, checkpoint, token store or result: missing, cut short, other schema
+    ├── UnsupportedError          a combination that has no meaning (confidence on regression)
+    ├── InvalidLogitsError        NaN where a criterion must decide
+    ├── TrialsFailedError         every trial of a grid failed
+    ├── ClusterError              Ray: unreachable address, storage that nodes do not share, a second driver
+    └── TrackingError             MLflow: unreachable server, unusable database
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PipelineError(Exception):
+    """Base of all errors that are the input's fault; its text is one line and names the remedy."""
+
+
+class ParamsError(PipelineError):
+    """params.yaml holds an unknown name, a wrong type or an impossible value."""
+
+
+class DataError(PipelineError):
+    """A data source, file, column, split or label is not as named."""
+
+
+class ArtifactError(PipelineError):
+    """A stored artifact is missing, cut short, or of another schema version."""
+
+
+class UnsupportedError(PipelineError):
+    """A combination of choices that has no meaning."""
+
+
+class InvalidLogitsError(PipelineError):
+    """A model answered with NaN; no exit rule can decide on that."""
+
+
+class TrialsFailedError(PipelineError):
+    """No trial of a group finished."""
+
+
+class ClusterError(PipelineError):
+    """The Ray cluster cannot be used as asked."""
+
+
+class TrackingError(PipelineError):
+    """The MLflow store cannot be used as asked."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, key: str | None = None) -> ParamsError:
+    """Build the error for an unknown name, with the nearest known one.
+
+    >>> str(unknown("criterion", "patiense", ["patience", "entropy"], key="evaluate.criteria"))
+    "evaluate.criteria: unknown criterion 'patiense'; did you mean 'patience'? (known: entropy, patience)"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    where = f"{key}: " if key else ""
+    return ParamsError(f"{where}unknown {kind} {name!r}{hint} (known: {', '.join(names)})")

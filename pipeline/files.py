@@ -1,0 +1,57 @@
+"""Results on disk: canonical JSON, written whole or not at all, read back with a remedy."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ArtifactError
+
+
+def content_key(payload: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the SHA-256 of canonical JSON."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def write_json(path: Path, payload: Mapping[str, Any]) -> Path:
+    """Write canonical JSON atomically."""
+    return write_text(path, json.dumps(payload, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
+    """Read a stored result.
+
+    Raises:
+        ArtifactError: missing, cut short, or of another schema version.
+    """
+    try:
+        payload = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; {remedy}") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
+    if not isinstance(payload, dict) or payload.get("schema") != schema:
+        found = payload.get("schema") if isinstance(payload, dict) else None
+        raise ArtifactError(f"{path}: schema {found!r} is not {schema}; {remedy}")
+    return payload
+
+
+def file_hash(*paths: Path) -> str:
+    """SHA-256 over the contents of files, in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,88 @@
+"""Wall time of the live engine against what the layer and FLOP ratios promise."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.criteria import Criterion
+from pipeline.live import LiveEngine
+from pipeline.multi_exit import MultiExit
+
+
+def time_engine(
+    model: MultiExit,
+    criterion: Criterion | None,
+    threshold: float,
+    batches: list[Mapping[str, Any]],
+    repeats: int,
+) -> tuple[list[float], np.ndarray]:
+    """Time the live engine over batches.
+
+    Returns:
+        Seconds of each repeat over all batches, (repeats,), and the 0-based exit that answered each row, (n,).
+    """
+    import torch
+
+    engine = LiveEngine(model, criterion, threshold)
+    exits = np.concatenate([engine(batch).exit_index.cpu().numpy() for batch in batches])  # warms up too
+
+    def run() -> None:
+        for batch in batches:
+            engine(batch)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return [_seconds(run) for _ in range(repeats)], exits
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def compare(
+    model: MultiExit,
+    points: list[tuple[str | None, Criterion | None, float]],
+    batches: list[Mapping[str, Any]],
+    layers: np.ndarray,
+    flops: np.ndarray,
+    full_flops: np.ndarray,
+    repeats: int,
+) -> list[dict[str, Any]]:
+    """Time several operating points of one model in turns and compare each with the full pass, all layers and one head.
+
+    Repeats are interleaved, so that a busy machine slows all points alike; the median of the repeats counts.
+
+    Args:
+        points: name, criterion and threshold; the full pass (None, None, inf) is added in front.
+        layers, flops: cost of leaving at each exit, (exits,) and (n, exits) in the batches' row order.
+        full_flops: of the plain pass, (n,).
+    """
+    all_points = [(None, None, np.inf), *points]
+    seconds: list[list[float]] = [[] for _ in all_points]
+    exits: list[np.ndarray] = [np.empty(0)] * len(all_points)
+    for _ in range(repeats):
+        for i, (_, criterion, threshold) in enumerate(all_points):
+            took, exits[i] = time_engine(model, criterion, threshold, batches, 1)
+            seconds[i] += took
+    rows = len(full_flops)
+    full = statistics.median(seconds[0])
+    out = []
+    for (name, _, threshold), took, index in zip(all_points, seconds, exits, strict=True):
+        spent = full_flops.sum() if name is None else flops[np.arange(rows), index].sum()
+        out.append(
+            {
+                "criterion": name,
+                "threshold": None if np.isinf(threshold) else threshold,
+                "examples": rows,
+                "ms_per_example": round(1000 * statistics.median(took) / rows, 4),
+                "measured_speedup": round(full / statistics.median(took), 4),
+                "layer_speedup": round(float(layers[-1] / layers[index].mean()), 4),
+                "flop_speedup": round(float(full_flops.sum() / spent), 4),
+            }
+        )
+    return out

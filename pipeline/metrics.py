@@ -1,0 +1,69 @@
+"""Task metrics for many settings at once: (k, n) predictions against n labels give k values.
+
+A sweep scores hundreds of settings on one trace, so the metrics are written over a leading axis; tests compare each
+with scikit-learn or SciPy. A value that is not defined (a constant prediction has no correlation) is NaN, never 0.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Share of rows predicted right, (k, n), (n,) to (k,)."""
+    return np.mean(predictions == labels, axis=-1)
+
+
+def _binary_counts(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+    said, truth = predictions == 1, labels == 1
+    tp = np.sum(said & truth, axis=-1, dtype=np.float64)
+    fp = np.sum(said & ~truth, axis=-1, dtype=np.float64)
+    fn = np.sum(~said & truth, axis=-1, dtype=np.float64)
+    return tp, fp, fn, predictions.shape[-1] - tp - fp - fn
+
+
+def f1(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """F1 of class 1 in a binary task, 2TP / (2TP + FP + FN)."""
+    tp, fp, fn, _ = _binary_counts(predictions, labels)
+    return _divide(2 * tp, 2 * tp + fp + fn)
+
+
+def matthews(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Matthews correlation of a binary task; 0 when the prediction is constant, as scikit-learn has it."""
+    tp, fp, fn, tn = _binary_counts(predictions, labels)
+    scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    return np.where(scale == 0, 0.0, (tp * tn - fp * fn) / np.where(scale == 0, 1.0, scale))
+
+
+def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Pearson correlation; NaN when either side is constant."""
+    x = predictions - np.mean(predictions, axis=-1, keepdims=True)
+    y = labels - np.mean(labels)
+    scale = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y))
+    return _divide(np.sum(x * y, axis=-1), np.where(scale < 1e-12, 0.0, scale))
+
+
+def spearman(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Spearman rank correlation, ties at their mean rank; NaN when either side is constant."""
+    return pearson(stats.rankdata(predictions, axis=-1), stats.rankdata(labels))
+
+
+def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.where(b == 0, np.nan, a / np.where(b == 0, 1.0, b))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+    "pearson": pearson,
+    "spearman": spearman,
+}
+
+
+def score(names: tuple[str, ...], predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The task's headline score: the mean of its metrics, as GLUE averages accuracy and F1. (k, n), (n,) to (k,)."""
+    return np.mean([METRICS[name](predictions, labels) for name in names], axis=0)

@@ -1,0 +1,251 @@
+"""params.yaml, validated. Every key is documented here and nowhere else; an unknown or impossible one is refused.
+
+All blocks but `runtime` change results and are tracked by DVC; `runtime` only says how and where to run.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.backbones import BackboneSettings, BackboneSpec, resolve_backbone
+from pipeline.criteria import CRITERIA, make
+from pipeline.errors import ParamsError, unknown
+from pipeline.methods import METHODS
+from pipeline.settings import Block, Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from pipeline.tasks import HubSource, Rows, Task, TaskSettings, resolve_task
+
+class Grid(Block):
+    """The grid that every (task, backbone, method) searches with the first seed."""
+
+    batch_size: list[PositiveInt] = Field(min_length=1)
+    learning_rate: list[PositiveFloat] = Field(min_length=1)
+
+
+class Training(Block):
+    """AdamW with linear warm-up and decay; early stopping on the selection score."""
+
+    epochs: PositiveInt = 3
+    stop_after: PositiveInt = 2
+    """Epochs without a better selection score before training stops."""
+    warmup: Share = 0.1
+    weight_decay: NonNegativeFloat = 0.01
+    clip_norm: PositiveFloat = 1.0
+
+
+class Evaluate(Block):
+    """Criteria and their settings, and the speed-up window that an operating point must lie in."""
+
+    criteria: dict[str, dict[str, float]] = Field(min_length=1)
+    window: tuple[PositiveFloat, PositiveFloat] = (1.30, 1.96)
+
+    @field_validator("criteria")
+    @classmethod
+    def _known(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        for name, settings in value.items():
+            make(name, settings, key="evaluate.criteria")
+        return value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Evaluate":
+        if self.window[0] > self.window[1]:
+            raise ValueError(f"window {list(self.window)} is empty; give [low, high]")
+        return self
+
+
+class Latency(Block):
+    """Wall time of the live engine, on `rows` report rows of each task named."""
+
+    tasks: list[str]
+    rows: PositiveInt = 64
+    batch_size: PositiveInt = 32
+    repeats: PositiveInt = 3
+
+
+class AttackResources(Block):
+    """Local resources of TextFooler; all None fetches the stock ones (network needed)."""
+
+    nltk_data: Path | None = None
+    word_vectors: Path | None = None
+    sentence_encoder: Path | None = None
+    sentence_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Smallest cosine between original and changed window; None: the recipe's own 0.8776."""
+
+
+class AttackTask(Block):
+    """What to attack a task's models with: a data set of its own (a hub name), or the task's report split."""
+
+    examples: PositiveInt
+    source: HubSource | None = None
+
+
+class Attack(Block):
+    """TextFooler against the live model at the operating points that evaluate chose."""
+
+    tasks: dict[str, AttackTask]
+    recipe: Literal["textfooler"] = "textfooler"
+    criteria: list[str] = ["confidence", "patience"]
+    single_exit: str = "single_exit"
+    multi_exit: str = "joint"
+    resources: AttackResources | Literal["stock", "demo"] = "stock"
+    seed: Count = 0
+    max_queries: PositiveInt | None = None
+
+    @field_validator("criteria")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in CRITERIA:
+                raise unknown("criterion", name, CRITERIA, key="attack.criteria")
+        return value
+
+
+class Cifar(Block):
+    """Residual networks with exits on 32x32 images."""
+
+    datasets: list[Literal["demo-images", "cifar10", "cifar100"]]
+    methods: list[Literal["plain", "joint", "shallow_deep"]]
+    rows: Rows = Rows()
+    depth: PositiveInt = 56
+    """Layers of the CIFAR ResNet, 6n + 2."""
+    width: PositiveInt = 16
+    exits: Literal["every_two_convs", "six"] = "every_two_convs"
+    grid: Grid = Grid(batch_size=[128], learning_rate=[0.1])
+    seeds: list[Count] = Field(default=[1], min_length=1)
+    epochs: PositiveInt = 100
+    weight_decay: NonNegativeFloat = 1e-4
+    augment: bool = True
+    criteria: dict[str, dict[str, float]]
+    window: tuple[PositiveFloat, PositiveFloat] = (1.20, 1.40)
+
+    _known = field_validator("criteria")(Evaluate._known.__func__)  # type: ignore[attr-defined]
+
+    @field_validator("depth")
+    @classmethod
+    def _resnet(cls, value: int) -> int:
+        if value < 8 or (value - 2) % 6:
+            raise ValueError(f"depth {value} is not 6n + 2; take 8, 14, 20, 32, 44, 56 or 110")
+        return value
+
+
+class Simulate(Block):
+    """Appendix C and Theorem 1."""
+
+    layers: PositiveInt = 12
+    patiences: list[Count] = list(range(1, 12))
+    step: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    samples: PositiveInt = 10_000
+    seed: Count = 0
+
+
+class Runtime(Block):
+    """Where and how to run. Never a DVC dependency: nothing here may change a result on one device."""
+
+    workers: PositiveInt | None = None
+    """Trials side by side when Ray is our own; None: as many as cores / threads, or GPUs / gpus_per_trial."""
+    threads: PositiveInt = 1
+    gpus_per_trial: NonNegativeFloat = 0.0
+    """Share of a GPU per trial: 0.25 packs four trials on one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    retries: Count = 2
+    ray_address: str | None = None
+    """A running cluster to join; the environment's RAY_ADDRESS comes first."""
+    tracking_uri: str | None = None
+    """MLflow server or database; the environment's MLFLOW_TRACKING_URI comes first."""
+    hub_mirror: Path | None = None
+    """Folder in the hub's layout; the environment's HUB_MIRROR comes first."""
+    progress: bool = True
+
+
+class Params(Block):
+    """The whole of params.yaml."""
+
+    protocol: Literal["holdout", "paper"] = "holdout"
+    """holdout: selection rows come out of the training split, the official validation split only reports.
+    paper: select on the official validation split, as the paper did; every row then says so."""
+    tasks: dict[str, TaskSettings] = Field(min_length=1)
+    backbones: dict[str, BackboneSettings] = Field(min_length=1)
+    methods: list[str] = Field(min_length=1)
+    grid: Grid
+    seeds: list[Count] = Field(min_length=1)
+    training: Training
+    evaluate: Evaluate
+    latency: Latency
+    attack: Attack
+    cifar: Cifar
+    simulate: Simulate
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _names(self) -> "Params":
+        for name in self.tasks:
+            self.task(name)
+        for name in self.backbones:
+            self.backbone(name)
+        for name in self.methods:
+            if name not in METHODS:
+                raise unknown("method", name, METHODS, key="methods")
+            parent = METHODS[name].parent
+            if parent and parent not in self.methods:
+                raise ParamsError(f"methods: {name!r} starts from {parent!r}; add {parent!r} to the list")
+        for key, names in (("latency.tasks", self.latency.tasks), ("attack.tasks", list(self.attack.tasks))):
+            for name in names:
+                if name not in self.tasks:
+                    raise unknown("task", name, self.tasks, key=key)
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ParamsError(f"seeds: {self.seeds} repeats a seed; give distinct ones")
+        return self
+
+    def task(self, name: str) -> Task:
+        """The complete task of an entry of `tasks`."""
+        return resolve_task(name, self.tasks[name])
+
+    def backbone(self, name: str) -> BackboneSpec:
+        """The complete backbone of an entry of `backbones`."""
+        return resolve_backbone(name, self.backbones[name])
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and validate the settings.
+
+    Raises:
+        ParamsError: missing or unreadable file, unknown name, wrong type or impossible value: one line with the key.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; copy one of profiles/*.yaml there") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ParamsError(f"{path}: not valid YAML ({reason}); mend it or copy one of profiles/*.yaml") from None
+    if not isinstance(raw, dict):
+        raise ParamsError(f"{path}: holds {type(raw).__name__}, not a mapping; copy one of profiles/*.yaml")
+    try:
+        params = Params.model_validate(raw)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_first_problem(error)}") from None
+    return params.model_copy(update={"runtime": _environment(params.runtime)})
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first validation error as one line: key, value, remedy."""
+    first = error.errors(include_url=False)[0]
+    variants = ("HubSource", "FileSource", "DemoSource", "AttackResources")
+    key = ".".join(str(part) for part in first["loc"] if part not in variants)
+    if first["type"] == "extra_forbidden":
+        return f"{key}: no such setting; see pipeline/params.py for the known ones"
+    if first["type"] == "missing":
+        return f"{key}: missing; add it (profiles/demo.yaml has every key)"
+    message = first["msg"].removeprefix("Value error, ")
+    value: Any = first["input"]
+    shown = repr(value) if not isinstance(value, dict) else ""
+    return f"{key}: {shown + ': ' if shown else ''}{message[0].lower() + message[1:]}"
+
+
+def _environment(runtime: Runtime) -> Runtime:
+    """The environment's addresses come before the file's: they belong to the machine, not to the experiment."""
+    names = {"ray_address": "RAY_ADDRESS", "tracking_uri": "MLFLOW_TRACKING_URI", "hub_mirror": "HUB_MIRROR"}
+    found = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
+    return Runtime.model_validate(runtime.model_dump() | found)

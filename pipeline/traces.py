@@ -1,0 +1,137 @@
+"""The trace: what every exit answered for every row of a split, with what it cost and where it comes from.
+
+One safetensors file (no pickle), readable without this project:
+
+| tensor    | shape                | dtype   | meaning                                                      |
+|-----------|----------------------|---------|--------------------------------------------------------------|
+| logits    | (n, exits, classes)  | float32 | answers of every exit; regression: classes = 1, label units   |
+| labels    | (n,)                 | float64 | class index, or the real value; NaN where unknown             |
+| row_ids   | (n,)                 | int64   | which row of the split                                       |
+| layers    | (exits,)             | float64 | backbone layers run when a row leaves at this exit            |
+| flops     | (n, exits)           | float64 | FLOPs of a row that leaves at this exit, heads on the way in  |
+| full_flops| (n,)                 | float64 | FLOPs of the row in a plain model: all layers, one head       |
+
+Metadata: `schema`, `kind` (classification or regression), `label_names` and `provenance`, JSON-encoded.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from pipeline.errors import ArtifactError, InvalidLogitsError
+
+SCHEMA = "early-exit-trace/1"
+_TENSORS = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One recorded pass of a multi-exit model over a split; arrays as in the module's table."""
+
+    kind: str
+    logits: np.ndarray
+    labels: np.ndarray
+    row_ids: np.ndarray
+    layers: np.ndarray
+    flops: np.ndarray
+    full_flops: np.ndarray
+    label_names: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        n, exits, classes = self.logits.shape
+        expected = {
+            "labels": (n,),
+            "row_ids": (n,),
+            "layers": (exits,),
+            "flops": (n, exits),
+            "full_flops": (n,),
+        }
+        for name, shape in expected.items():
+            got = getattr(self, name).shape
+            if got != shape:
+                raise ArtifactError(f"trace: {name} has shape {got}, expected {shape}; record the trace again")
+        if self.kind not in ("classification", "regression"):
+            raise ArtifactError(f"trace: kind {self.kind!r} is neither classification nor regression")
+        if self.kind == "regression" and classes != 1:
+            raise ArtifactError(f"trace: regression needs one output per exit, found {classes}")
+
+    @property
+    def rows(self) -> int:
+        return int(self.logits.shape[0])
+
+    @property
+    def exits(self) -> int:
+        return int(self.logits.shape[1])
+
+    @property
+    def classes(self) -> int:
+        return int(self.logits.shape[2])
+
+    def answers(self) -> np.ndarray:
+        """Prediction of every exit, (n, exits) float64: class index, or the real value.
+
+        Raises:
+            InvalidLogitsError: a logit is NaN.
+        """
+        bad = np.isnan(self.logits)
+        if bad.any():
+            row, exit_index, _ = (int(i[0]) for i in np.nonzero(bad))
+            raise InvalidLogitsError(
+                f"trace: logits of row {int(self.row_ids[row])} are NaN at exit {exit_index + 1}; "
+                "the model diverged: lower its learning rate and train it again"
+            )
+        if self.kind == "regression":
+            return self.logits[:, :, 0].astype(np.float64)
+        return np.argmax(self.logits, axis=-1).astype(np.float64)
+
+
+def save_trace(trace: Trace, path: Path) -> str:
+    """Write a trace atomically; return the SHA-256 of the file."""
+    tensors = {name: np.ascontiguousarray(getattr(trace, name)) for name in _TENSORS}
+    metadata = {
+        "schema": SCHEMA,
+        "kind": trace.kind,
+        "label_names": json.dumps(list(trace.label_names)),
+        "provenance": json.dumps(trace.provenance, sort_keys=True),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(tensors, partial, metadata=metadata)
+    os.replace(partial, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_trace(path: Path) -> Trace:
+    """Read a trace.
+
+    Raises:
+        ArtifactError: missing, cut short, not a trace, or of another schema version.
+    """
+    remedy = "run the trace stage again (dvc repro)"
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such trace; {remedy}")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("schema") != SCHEMA:
+                raise ArtifactError(f"{path}: schema {metadata.get('schema')!r} is not {SCHEMA!r}; {remedy}")
+            missing = set(_TENSORS) - set(file.keys())
+            if missing:
+                raise ArtifactError(f"{path}: tensors {sorted(missing)} are missing; {remedy}")
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
+    return Trace(
+        kind=metadata["kind"],
+        label_names=tuple(json.loads(metadata["label_names"])),
+        provenance=json.loads(metadata["provenance"]),
+        **tensors,
+    )

@@ -1,0 +1,161 @@
+"""The training loop: epochs, early stopping, the best checkpoint kept, resume after a kill. Text and images alike."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.multi_exit import MultiExit, save_checkpoint
+
+Batch = tuple[Mapping[str, Tensor], Tensor]
+Report = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One training run.
+
+    Attributes:
+        loss: logits (n, exits, outputs) and labels (n,) to a scalar.
+        batches: epoch to its batches (inputs, labels on the device); a pure function of the epoch, so that a
+            resumed run sees what an uninterrupted one would.
+        evaluate: per-epoch metrics; must hold "selection", the score that picks the epoch, higher is better.
+        schedule: share of training done, 0..1, to a factor on the learning rate.
+        mode: what is in training mode; the default is all that has trainable parameters.
+    """
+
+    model: MultiExit
+    loss: Callable[[Tensor, Tensor], Tensor]
+    batches: Callable[[int], Iterable[Batch]]
+    steps_per_epoch: int
+    evaluate: Callable[[MultiExit], dict[str, float]]
+    optimizer: torch.optim.Optimizer
+    schedule: Callable[[float], float]
+    epochs: int
+    stop_after: int
+    seed: int
+    clip_norm: float | None = None
+    autocast: bool = False
+    trained: Callable[[MultiExit], None] = lambda model: None
+    """Called after model.train(): a recipe puts its frozen parts back into eval mode here."""
+
+
+def warmup_linear(warmup: float) -> Callable[[float], float]:
+    """Rise from 0 to 1 over the share `warmup` of training, then fall linearly to 0."""
+
+    def factor(done: float) -> float:
+        if done < warmup:
+            return done / warmup
+        return max(0.0, (1.0 - done) / (1.0 - warmup))
+
+    return factor
+
+
+def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
+    """Train; leave the best epoch's checkpoint and metrics.jsonl in `directory`.
+
+    A killed run goes on after its last whole epoch: randomness is drawn anew each epoch from (seed, epoch).
+
+    Returns:
+        best_epoch, epochs_run, selection (the best score), train_seconds, and the best epoch's metrics.
+    """
+    history = _resume(fit, directory)
+    for epoch in range(len(history) + 1, fit.epochs + 1):
+        if _stalled(history, fit.stop_after):
+            break
+        torch.manual_seed(fit.seed * 100_003 + epoch)
+        started = time.perf_counter()
+        loss = _one_epoch(fit, epoch)
+        seconds = time.perf_counter() - started
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"training loss is {loss} in epoch {epoch}; lower the learning rate")
+        fit.model.eval()
+        metrics = fit.evaluate(fit.model)
+        row = {"epoch": epoch, "train_loss": loss, "train_seconds": seconds, **metrics}
+        if _best(history) is None or metrics["selection"] > _best(history)["selection"]:  # type: ignore[index]
+            save_checkpoint(fit.model, directory)
+        history.append(row)
+        _save_progress(fit, directory, history)
+        report(row)
+    best = _best(history)
+    assert best is not None
+    (directory / "resume.pt").unlink(missing_ok=True)
+    return {
+        "best_epoch": int(best["epoch"]),
+        "epochs_run": len(history),
+        "selection": best["selection"],
+        "train_seconds": sum(row["train_seconds"] for row in history),
+        "train_seconds_to_best": sum(row["train_seconds"] for row in history[: int(best["epoch"])]),
+        "metrics": best,
+    }
+
+
+def _one_epoch(fit: Fit, epoch: int) -> float:
+    """Train one epoch; the mean loss over its batches."""
+    fit.model.train()
+    fit.trained(fit.model)
+    parameters = [p for group in fit.optimizer.param_groups for p in group["params"]]
+    base = [group.setdefault("initial_lr", group["lr"]) for group in fit.optimizer.param_groups]
+    total = fit.steps_per_epoch * fit.epochs
+    step = fit.steps_per_epoch * (epoch - 1)
+    losses: list[Tensor] = []
+    device = parameters[0].device.type
+    for inputs, labels in fit.batches(epoch):
+        step += 1
+        factor = fit.schedule(step / total)
+        for group, rate in zip(fit.optimizer.param_groups, base, strict=True):
+            group["lr"] = rate * factor
+        with torch.autocast(device, torch.bfloat16, enabled=fit.autocast):
+            logits = fit.model(inputs)
+        loss = fit.loss(logits.float(), labels)
+        fit.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if fit.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, fit.clip_norm)
+        fit.optimizer.step()
+        losses.append(loss.detach())
+    return float(torch.stack(losses).mean())
+
+
+def _best(history: list[dict[str, float]]) -> dict[str, float] | None:
+    """The first epoch with the highest selection score; NaN never wins."""
+    scored = [row for row in history if not math.isnan(row["selection"])] or history
+    return max(scored, key=lambda row: row["selection"], default=None)
+
+
+def _stalled(history: list[dict[str, float]], stop_after: int) -> bool:
+    best = _best(history)
+    return best is not None and len(history) - int(best["epoch"]) >= stop_after
+
+
+def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -> None:
+    """State after a whole epoch; history travels inside so that the two cannot disagree."""
+    state = {"model": fit.model.state_dict(), "optimizer": fit.optimizer.state_dict(), "history": history}
+    partial = directory / "resume.pt.partial"
+    torch.save(state, partial)
+    os.replace(partial, directory / "resume.pt")
+    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
+    (directory / "metrics.jsonl").write_text(lines, encoding="utf-8")
+
+
+def _resume(fit: Fit, directory: Path) -> list[dict[str, float]]:
+    """Load the state of an interrupted run; an unreadable one is dropped and training starts over."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "resume.pt"
+    if not path.is_file() or not (directory / "model.safetensors").is_file():
+        return []
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception:  # whatever an interrupted disk left there: starting over is always right
+        return []
+    fit.model.load_state_dict(state["model"])
+    fit.optimizer.load_state_dict(state["optimizer"])
+    history: list[dict[str, float]] = state["history"]
+    return history

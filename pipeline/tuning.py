@@ -1,0 +1,272 @@
+"""Ray Tune, and the only import of it: every trial of a plan through one Tune run.
+
+A searcher hands out whatever may run now, so there are no waves with idle workers between them: the further seeds of
+one group start while another group's grid is still running. Resuming is the trials' own affair (a folder per key and
+a state per epoch), which also works when the grid has changed in between; Tuner.restore does not.
+"""
+
+import importlib
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.errors import ClusterError
+from pipeline.params import Runtime
+from pipeline.trials import Plan, Trial, finished, prune
+
+
+class Observer(Protocol):
+    """Told of what happens to trials; runs in the driver."""
+
+    def started(self, trial: Trial) -> None: ...
+    def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None: ...
+    def ended(self, trial: Trial, result: Mapping[str, Any] | None) -> None: ...
+
+
+def run_plan(
+    plan: Plan, *, runner: str, root: Path, runtime: Runtime, context: Mapping[str, Any], observer: Observer
+) -> dict[str, Mapping[str, Any] | None]:
+    """Run what is not finished of a plan.
+
+    Args:
+        runner: "module:function" called in the worker as f(settings, directory, context, report) and returning the
+            trial's result; it must leave its checkpoint in `directory`.
+        root: parent folder of the trial folders; every node must see it.
+        context: what the runner needs and what does not change results (paths, device, threads).
+
+    Returns:
+        Key to result for every trial of the plan; None for those that failed.
+
+    Raises:
+        ClusterError: the address does not answer, or nodes do not share `root`.
+        TrialsFailedError: a group of which no grid trial finished.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    results = finished(root, plan)
+    reused = len(results)
+    while any(trial.key not in results for trial in plan.known(results)):
+        results.update(_tune(plan, results, runner, root.resolve(), runtime, context, observer))
+        # A grid point that is chosen for the first time may be one whose weights were dropped long ago.
+        results = {**{t.key: None for t in plan.failures(results)}, **finished(root, plan)}
+    print(f"{len(results) - reused} trials run, {reused} reused of {plan.total}", flush=True)
+    plan.check(results)
+    prune(root, plan, results)
+    return results
+
+
+def _tune(
+    plan: Plan,
+    results: dict[str, Mapping[str, Any] | None],
+    runner: str,
+    root: Path,
+    runtime: Runtime,
+    context: Mapping[str, Any],
+    observer: Observer,
+) -> dict[str, Mapping[str, Any] | None]:
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    import ray
+    from ray import tune
+
+    _connect(runtime)
+    try:
+        _check_storage(root)
+        parallel = _parallel(runtime)
+        ledger = _Ledger(plan, dict(results), observer, runtime.progress)
+        tuner = tune.Tuner(
+            tune.with_resources(
+                tune.with_parameters(_trainable, runner=runner, root=str(root), context=dict(context)),
+                {"cpu": runtime.threads, "gpu": runtime.gpus_per_trial},
+            ),
+            tune_config=tune.TuneConfig(
+                search_alg=_searcher(ledger),
+                num_samples=-1,
+                max_concurrent_trials=parallel,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                storage_path=str(root.parent / ".tune"),
+                name=f"{root.name}-{os.getpid()}-{int(time.time())}",
+                failure_config=tune.FailureConfig(max_failures=runtime.retries),
+                callbacks=[_callback(ledger)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
+        return ledger.results
+    finally:
+        ray.shutdown()
+
+
+class _Ledger:
+    """Which trials were handed out and what became of them."""
+
+    def __init__(
+        self, plan: Plan, results: dict[str, Mapping[str, Any] | None], observer: Observer, progress: bool
+    ) -> None:
+        self.plan, self.results, self.observer, self.progress = plan, results, observer, progress
+        self.running: dict[str, Trial] = {}
+        self.began: dict[str, float] = {}
+        self.start = time.monotonic()
+        self.reused = len(results)
+
+    def next(self) -> Trial | None:
+        for trial in self.plan.known(self.results):
+            if trial.key not in self.results and trial.key not in self.running:
+                self.running[trial.key] = trial
+                return trial
+        return None
+
+    def begin(self, key: str) -> None:
+        if key not in self.began:
+            self.observer.started(self.running[key])
+        self.began[key] = time.monotonic()
+
+    def epoch(self, key: str, metrics: Mapping[str, float]) -> None:
+        self.observer.epoch(self.running[key], metrics)
+
+    def end(self, key: str, result: Mapping[str, Any] | None) -> None:
+        trial = self.running.pop(key)
+        self.results[key] = result
+        self.observer.ended(trial, result)
+        if self.progress:
+            print(self._line(trial, result), flush=True)
+
+    def _line(self, trial: Trial, result: Mapping[str, Any] | None) -> str:
+        done, total = len(self.results), self.plan.total
+        elapsed = time.monotonic() - self.start
+        left = elapsed / max(1, done - self.reused) * (total - done)
+        outcome = f"selection {result['selection']:.4f}" if result else f"FAILED, see {trial.key}/error.txt"
+        took = time.monotonic() - self.began.get(trial.key, self.start)
+        return f"[{done}/{total}] {trial.label}: {outcome}, {took:.0f} s, about {left / 60:.0f} min left"
+
+
+def _searcher(ledger: _Ledger) -> Any:
+    from ray.tune.search import Searcher
+
+    class PlanSearcher(Searcher):  # type: ignore[misc]
+        """Suggests the next runnable trial; None while all that is left waits for a selection."""
+
+        def __init__(self) -> None:
+            super().__init__(metric="selection", mode="max")
+
+        def suggest(self, trial_id: str) -> Any:
+            trial = ledger.next()
+            if trial is not None:
+                return {"key": trial.key, "settings": dict(trial.settings)}
+            return None if ledger.running else Searcher.FINISHED
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            pass  # the callback keeps the ledger; it knows the key
+
+    return PlanSearcher()
+
+
+def _callback(ledger: _Ledger) -> Any:
+    from ray import tune
+
+    class LedgerCallback(tune.Callback):  # type: ignore[misc]
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            ledger.begin(trial.config["key"])
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+            if "epoch_metrics" in result:
+                ledger.epoch(trial.config["key"], result["epoch_metrics"])
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            ledger.end(trial.config["key"], trial.last_result.get("trial_result"))
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            # Called for the last failure only; retries go through on_trial_recover.
+            ledger.end(trial.config["key"], None)
+
+    return LedgerCallback()
+
+
+def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[str, Any]) -> None:
+    """One trial, in a worker process that later trials reuse."""
+    from ray import tune
+
+    os.chdir(context["folder"])
+    if context["folder"] not in sys.path:
+        sys.path.insert(0, context["folder"])
+    module, _, name = runner.partition(":")
+    directory = Path(root) / config["key"]
+
+    def report(metrics: dict[str, float]) -> None:
+        tune.report({"epoch_metrics": metrics, "selection": metrics["selection"]})
+
+    try:
+        run: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
+        result = run(config["settings"], directory, context, report)
+    except Exception:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        raise
+    tune.report({"trial_result": result, "selection": result["selection"]})
+
+
+def _connect(runtime: Runtime) -> None:
+    """Join the cluster that is named, or start one of our own on loopback."""
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if runtime.ray_address:
+        try:
+            ray.init(address=runtime.ray_address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0][:160]
+            raise ClusterError(
+                f"no Ray cluster at {runtime.ray_address!r} ({reason}); start one with `ray start --head`, or unset "
+                "RAY_ADDRESS and runtime.ray_address to use this machine alone"
+            ) from None
+        return
+    ray.init(include_dashboard=False, num_cpus=_parallel(runtime) * runtime.threads, **quiet)
+
+
+def _parallel(runtime: Runtime) -> int:
+    """Trials side by side: threads never exceed cores, shares of GPUs never exceed GPUs."""
+    import ray
+
+    if ray.is_initialized():
+        resources = ray.cluster_resources()
+        cores, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
+    else:
+        cores, gpus = len(os.sched_getaffinity(0)), 0.0
+    slots = max(1, cores // runtime.threads)
+    if runtime.gpus_per_trial and gpus:
+        slots = min(slots, int(gpus / runtime.gpus_per_trial + 1e-6))
+    return min(slots, runtime.workers) if runtime.workers else slots
+
+
+def _check_storage(root: Path) -> None:
+    """Every node must see the folder that checkpoints go to; find out before training, not after."""
+    import ray
+
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) < 2:
+        return
+    probe = root / ".shared-storage-probe"
+    probe.write_text("probe", encoding="utf-8")
+    task = ray.remote(num_cpus=0)(_sees)
+    try:
+        for node in nodes:
+            pinned = task.options(
+                scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], False)
+            )
+            if not ray.get(pinned.remote(str(probe))):
+                raise ClusterError(
+                    f"node {node['NodeManagerAddress']} does not see {root}; put the project on a disk that all nodes share"
+                )
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _sees(path: str) -> bool:
+    return Path(path).is_file()

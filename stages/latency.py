@@ -1,0 +1,80 @@
+"""Measure the live engine on one task, one row at a time and batched, at the operating points evaluate chose."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.criteria import Criterion, make
+from pipeline.files import read_json
+from pipeline.latency import compare
+from pipeline.stage import Stage, run_stage
+from pipeline.text_trials import DATA, RUNS, device_of, manifest
+
+
+def main(stage: Stage) -> None:
+    import torch
+
+    params = stage.params
+    torch.set_num_threads(params.runtime.threads)
+    device = device_of(params.runtime.device)
+    task = stage.instance
+    evaluated = read_json(Path("outputs/evaluate") / f"{task}.json", 1, f"run `dvc repro evaluate@{task}`")
+    selected = read_json(Path("outputs/selected") / f"{task}.json", 1, "run `dvc repro finetune`")
+    split = manifest(task)["report_splits"][0]
+    rows: list[dict[str, Any]] = []
+    for group in selected["groups"]:
+        if not group["multi_exit"]:
+            continue
+        names = {name: group[name] for name in ("backbone", "method")}
+        key = group["trials"][0]["key"]
+        mine = [r for r in evaluated["rows"] if r["split"] == split and all(r[n] == names[n] for n in names)]
+        points = [
+            (r["criterion"], make(r["criterion"], r["settings"]), np.inf if r["thresholds"][0] is None else r["thresholds"][0])
+            for r in mine
+            if r["criterion"]
+        ]
+        for size in (1, params.latency.batch_size):
+            found = _measure(stage, group["backbone"], key, split, points, size, device)
+            rows += [{**names, "key": key, "mode": f"batch {size}", **row} for row in found]
+    about = {"schema": 1, "task": task, "device": _device_name(device), "threads": params.runtime.threads}
+    stage.write_json(f"outputs/latency/{task}.json", {**about, "rows": rows})
+    stage.log_metrics(
+        {f"{r['backbone']}.{r['method']}.{r['criterion'] or 'full'}.{r['mode'].replace(' ', '_')}.measured_speedup": r["measured_speedup"] for r in rows}
+    )
+
+
+def _measure(
+    stage: Stage,
+    backbone: str,
+    key: str,
+    split: str,
+    points: list[tuple[str | None, Criterion | None, float]],
+    size: int,
+    device: str,
+) -> list[dict[str, Any]]:
+    from pipeline.backbones.encoder import encoder_from_description
+    from pipeline.cost import encoder_flops
+    from pipeline.data.tokens import TokenStore, by_length
+    from pipeline.multi_exit import load_checkpoint
+
+    settings = stage.params.latency
+    model = load_checkpoint(RUNS / key, encoder_from_description).to(device)
+    store = TokenStore.open(DATA / stage.instance / backbone / f"{split}.arrow")
+    generator = np.random.default_rng(0)
+    sample = np.sort(generator.permutation(len(store))[: settings.rows])
+    order = sample[np.concatenate(list(by_length(store.lengths[sample], size)))]
+    batches = [store.batch(order[i : i + size], device) for i in range(0, len(order), size)]
+    layers = np.asarray(model.exits, dtype=np.float64)
+    flops, full = encoder_flops(model.backbone.shape(model.outputs), store.lengths[order], layers)
+    return compare(model, points, batches, layers, flops, full, settings.repeats)
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    return torch.cuda.get_device_name() if device == "cuda" else "cpu"
+
+
+if __name__ == "__main__":
+    run_stage("latency", main)

@@ -1,0 +1,37 @@
+"""Record every exit of every selected model of one task, once per split."""
+
+import shutil
+from pathlib import Path
+
+from pipeline.files import read_json
+from pipeline.stage import Stage, run_stage
+from pipeline.text_trials import device_of, manifest, record_trace
+from pipeline.traces import save_trace
+
+
+def main(stage: Stage) -> None:
+    import torch
+
+    params = stage.params
+    torch.set_num_threads(params.runtime.threads)
+    device = device_of(params.runtime.device)
+    task = params.task(stage.instance)
+    folder = Path("outputs/traces") / task.name
+    shutil.rmtree(folder, ignore_errors=True)
+    selected = read_json(Path("outputs/selected") / f"{task.name}.json", 1, "run `dvc repro finetune`")
+    splits = ["selection", *manifest(task.name)["report_splits"]]
+    index = []
+    for group in selected["groups"]:
+        for trial in group["trials"]:
+            for split in splits:
+                trace = record_trace(task, group["backbone"], trial["key"], split, device)
+                file = f"{trial['key']}.{split}.safetensors"
+                sha256 = save_trace(trace, folder / file)
+                about = {name: group[name] for name in ("backbone", "method", "multi_exit")}
+                index.append({**about, **trial, "split": split, "file": file, "sha256": sha256, "rows": trace.rows})
+    stage.write_json(folder / "index.json", {"schema": 1, "traces": index})
+    stage.log_metrics({"traces": len(index), "rows": sum(entry["rows"] for entry in index)})
+
+
+if __name__ == "__main__":
+    run_stage("trace", main)
