@@ -1,14 +1,14 @@
 """Every error a user can cause, as one tree.
 
-    PipelineError                 one line: what, its value, the remedy; the process ends with exit code 1
-    ├── ParamsError               params.yaml: unknown name, wrong type, impossible value
-    ├── DataError                 a source, file, column, split or label
-    ├── ArtifactError             a trace, checkpoint, token store or result: missing, cut short, other schema
-    ├── UnsupportedError          a combination that has no meaning (confidence on regression)
-    ├── InvalidLogitsError        NaN where a criterion must decide
-    ├── TrialsFailedError         every trial of a grid failed
-    ├── ClusterError              Ray: unreachable address, storage that nodes do not share, a second driver
-    └── TrackingError             MLflow: unreachable server, unusable database
+PipelineError                 one line: what, its value, the remedy; the process ends with exit code 1
+├── ParamsError               params.yaml: unknown name, wrong type, impossible value
+├── DataError                 a source, file, column, split or label
+├── ArtifactError             a trace, checkpoint, token store or result: missing, cut short, other schema
+├── UnsupportedError          a combination that has no meaning (confidence on regression)
+├── InvalidLogitsError        NaN where a criterion must decide
+├── TrialsFailedError         every trial of a grid failed
+├── ClusterError              Ray: unreachable address, storage that nodes do not share, a second driver
+└── TrackingError             MLflow: unreachable server, unusable database
 """
 
 import difflib

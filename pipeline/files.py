@@ -9,6 +9,11 @@ from typing import Any
 
 from pipeline.errors import ArtifactError
 
+DATA = Path("data/tasks")
+"""One folder per prepared task."""
+RUNS = Path("runs/finetune")
+"""One folder per text trial, named by its key."""
+
 
 def content_key(payload: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of canonical JSON."""

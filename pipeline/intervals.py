@@ -55,6 +55,6 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     return {"value": mean, "low": _number(low), "high": _number(high), "n": len(array)}
 
 
-def _number(value: float) -> float | None:
+def _number(value: float | np.floating[Any]) -> float | None:
     """Round for stored results; None where the value is not defined, so that no reader takes it for 0."""
     return None if not np.isfinite(value) else round(float(value), 6)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,15 @@ from pipeline.criteria import Criterion
 from pipeline.live import LiveEngine
 from pipeline.multi_exit import MultiExit
 
+Point = tuple[str | None, Criterion | None, float]
+"""Name, criterion and threshold of an operating point."""
+
 
 def time_engine(
     model: MultiExit,
     criterion: Criterion | None,
     threshold: float,
-    batches: list[Mapping[str, Any]],
+    batches: Sequence[Mapping[str, Any]],
     repeats: int,
 ) -> tuple[list[float], np.ndarray]:
     """Time the live engine over batches.
@@ -46,8 +49,8 @@ def _seconds(run: Callable[[], None]) -> float:
 
 def compare(
     model: MultiExit,
-    points: list[tuple[str | None, Criterion | None, float]],
-    batches: list[Mapping[str, Any]],
+    points: Sequence[Point],
+    batches: Sequence[Mapping[str, Any]],
     layers: np.ndarray,
     flops: np.ndarray,
     full_flops: np.ndarray,
@@ -62,7 +65,7 @@ def compare(
         layers, flops: cost of leaving at each exit, (exits,) and (n, exits) in the batches' row order.
         full_flops: of the plain pass, (n,).
     """
-    all_points = [(None, None, np.inf), *points]
+    all_points: list[Point] = [(None, None, np.inf), *points]
     seconds: list[list[float]] = [[] for _ in all_points]
     exits: list[np.ndarray] = [np.empty(0)] * len(all_points)
     for _ in range(repeats):

@@ -5,6 +5,7 @@ with scikit-learn or SciPy. A value that is not defined (a constant prediction h
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -14,10 +15,10 @@ Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 def accuracy(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Share of rows predicted right, (k, n), (n,) to (k,)."""
-    return np.mean(predictions == labels, axis=-1)
+    return np.asarray(np.mean(predictions == labels, axis=-1))
 
 
-def _binary_counts(predictions: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
+def _binary_counts(predictions: np.ndarray, labels: np.ndarray) -> tuple[Any, ...]:
     said, truth = predictions == 1, labels == 1
     tp = np.sum(said & truth, axis=-1, dtype=np.float64)
     fp = np.sum(said & ~truth, axis=-1, dtype=np.float64)
@@ -66,4 +67,4 @@ METRICS: dict[str, Metric] = {
 
 def score(names: tuple[str, ...], predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The task's headline score: the mean of its metrics, as GLUE averages accuracy and F1. (k, n), (n,) to (k,)."""
-    return np.mean([METRICS[name](predictions, labels) for name in names], axis=0)
+    return np.asarray(np.mean([METRICS[name](predictions, labels) for name in names], axis=0))

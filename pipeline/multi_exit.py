@@ -65,7 +65,7 @@ class MultiExit(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits of all exits, (n, exits, outputs)."""
         state = self.backbone.embed(batch)
-        answers = []
+        answers: list[Tensor] = []
         for index in range(self.backbone.layers):
             state = self.backbone.layer(index, state)
             if index + 1 == self.exits[len(answers)]:
@@ -117,5 +117,7 @@ def load_checkpoint(directory: Path, build: Callable[[Mapping[str, Any]], Any]) 
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ArtifactError(f"{directory}: weights do not fit model.json ({str(error).splitlines()[0]}); {remedy}") from None
+        raise ArtifactError(
+            f"{directory}: weights do not fit model.json ({str(error).splitlines()[0]}); {remedy}"
+        ) from None
     return model.eval()

@@ -7,7 +7,19 @@ from pipeline.stage import Stage
 from pipeline.tracking import TrackedRun
 from pipeline.trials import Trial
 
-_LOGGED = ("task", "dataset", "kind", "method", "batch_size", "learning_rate", "seed", "depth", "width", "data", "parent")
+_LOGGED = (
+    "task",
+    "dataset",
+    "kind",
+    "method",
+    "batch_size",
+    "learning_rate",
+    "seed",
+    "depth",
+    "width",
+    "data",
+    "parent",
+)
 
 
 class TrialObserver:
@@ -37,7 +49,12 @@ class TrialObserver:
             key=trial.key,
         )
         source = str(settings.get("task") or settings.get("dataset"))
-        run.log_dataset(source, str(settings.get("data", "")), f"data/{source}", "training")
+        run.log_dataset(
+            source,
+            str(settings.get("data", "")),
+            f"data/tasks/{source}" if "task" in settings else f"data/images/{source}",
+            "training",
+        )
         self.runs[trial.key] = run
 
     def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None:

@@ -15,9 +15,8 @@ from pipeline.replay import NEVER, Sweep, sweep
 from pipeline.traces import Trace
 
 SELECTION = "selection"
-CURVE_COLUMNS = (
-    "backbone,method,criterion,seed,split,threshold,score,layer_speedup,flop_speedup".split(",")
-)
+IDENTITY = ["backbone", "method", "criterion", "seed", "split"]
+CURVE_COLUMNS = [*IDENTITY, "threshold", "score", "layer_speedup", "flop_speedup"]
 
 
 @dataclass(frozen=True)
@@ -92,9 +91,7 @@ def evaluate_group(
         for split in (SELECTION, *report_splits):
             for member in seeds:
                 curves += _curve(labels, criterion, member, split, metrics)
-    exits = [
-        _exits(labels, member, split, metrics) for split in (SELECTION, *report_splits) for member in seeds
-    ]
+    exits = [_exits(labels, member, split, metrics) for split in (SELECTION, *report_splits) for member in seeds]
     return rows, exits, curves
 
 

@@ -17,6 +17,7 @@ from pipeline.methods import METHODS
 from pipeline.settings import Block, Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 from pipeline.tasks import HubSource, Rows, Task, TaskSettings, resolve_task
 
+
 class Grid(Block):
     """The grid that every (task, backbone, method) searches with the first seed."""
 

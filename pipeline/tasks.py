@@ -67,6 +67,9 @@ class TaskSettings(Block):
     """Longest input in tokens; longer ones are cut."""
 
 
+_ALL_ROWS = Rows()
+
+
 @dataclass(frozen=True)
 class Task:
     """A task, complete. `metrics` are averaged into its score, as GLUE does."""
@@ -78,7 +81,7 @@ class Task:
     label: str
     label_names: tuple[str, ...]
     metrics: tuple[str, ...]
-    rows: Rows = Rows()
+    rows: Rows = _ALL_ROWS
     max_length: int = 128
 
     @property
@@ -98,7 +101,9 @@ def _glue(
     return Task(config, source, kind, text, "label", labels, metrics)
 
 
-def _demo(name: str, demo: Literal["sentences", "pairs", "similarity"], text: tuple[str, ...], labels: tuple[str, ...]) -> Task:
+def _demo(
+    name: str, demo: Literal["sentences", "pairs", "similarity"], text: tuple[str, ...], labels: tuple[str, ...]
+) -> Task:
     kind: Kind = "classification" if labels else "regression"
     metrics = ("accuracy",) if labels else ("pearson", "spearman")
     return Task(name, DemoSource(demo=demo), kind, text, "label" if labels else "score", labels, metrics)

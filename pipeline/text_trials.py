@@ -1,4 +1,4 @@
-"""Text trials: the groups of a plan, how a worker trains one, and how its model is recorded."""
+"""Text trials: the groups of a plan, and how a worker trains one."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,22 +7,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.backbones import BackboneSpec
-from pipeline.errors import ArtifactError, DataError
-from pipeline.files import file_hash, read_json
+from pipeline.errors import ArtifactError
+from pipeline.files import DATA
 from pipeline.methods import METHODS
 from pipeline.params import Params
+from pipeline.recording import device_of, exit_scores, manifest
 from pipeline.tasks import Task
 from pipeline.trials import Group, Plan, run_trial
 
-DATA = Path("data")
-RUNS = Path("runs/finetune")
 RUNNER = "pipeline.text_trials:train_text"
-EVALUATION_BATCH = 64
-
-
-def manifest(task: str) -> dict[str, Any]:
-    """The task's manifest, as prepare wrote it."""
-    return read_json(DATA / task / "manifest.json", 1, f"run `dvc repro prepare@{task}`")
 
 
 def plan(params: Params) -> Plan:
@@ -33,7 +26,7 @@ def plan(params: Params) -> Plan:
         for backbone_name in params.backbones:
             if backbone_name not in about["tokens"]:
                 raise ArtifactError(
-                    f"data/{task_name}: no tokens of backbone {backbone_name!r}; run `dvc repro prepare@{task_name}`"
+                    f"data/tasks/{task_name}: no tokens of backbone {backbone_name!r}; run `dvc repro prepare@{task_name}`"
                 )
             for method in params.methods:
                 groups.append(_group(params, params.task(task_name), params.backbone(backbone_name), method, about))
@@ -56,15 +49,6 @@ def _group(params: Params, task: Task, backbone: BackboneSpec, method: str, abou
         "training": params.training.model_dump(mode="json"),
     }
     return Group(name + method, settings, name + info.parent if info.parent else None)
-
-
-def device_of(wanted: str) -> str:
-    """"auto" is the GPU where there is one."""
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise DataError("runtime.device: 'cuda' and no GPU is visible; set it to auto or cpu")
-    return wanted if wanted != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train_text(
@@ -152,10 +136,11 @@ def _train(
         seed=settings["seed"],
         clip_norm=options["clip_norm"],
         autocast=device == "cuda",
-        trained=recipe.training_mode,
+        training_mode=recipe.training_mode,
     )
     result = run_fit(fit, directory, report)
-    return result | model.parameter_counts() | {"layers": model.backbone.layers, "exits": list(model.exits)}
+    counts: dict[str, Any] = model.parameter_counts()
+    return result | counts | {"layers": model.backbone.layers, "exits": list(model.exits)}
 
 
 def _build(settings: Mapping[str, Any], recipe: Any, root: Path, context: Mapping[str, Any]) -> Any:
@@ -172,61 +157,3 @@ def _build(settings: Mapping[str, Any], recipe: Any, root: Path, context: Mappin
         mirror = Path(context["mirror"]) if context.get("mirror") else None
         encoder = build_encoder(spec, settings["vocabulary"], mirror)
     return recipe.build(encoder, settings["outputs"], spec.dropout, parent)
-
-
-def record(model: Any, store: Any, device: str) -> np.ndarray:
-    """Logits of every exit for every row of a TokenStore, (n, exits, outputs) float32, in the store's order."""
-    import torch
-
-    from pipeline.data.tokens import by_length
-
-    model.eval()
-    out = np.empty((len(store), len(model.exits), model.outputs), dtype=np.float32)
-    with torch.inference_mode():
-        for rows in by_length(store.lengths, EVALUATION_BATCH):
-            out[rows] = model(store.batch(rows, device)).float().cpu().numpy()
-    return out
-
-
-def exit_scores(model: Any, store: Any, metrics: list[str], device: str) -> np.ndarray:
-    """Score of each exit taken alone, (exits,)."""
-    from pipeline.metrics import score
-
-    logits = record(model, store, device)
-    if logits.shape[2] == 1:
-        predictions = logits[:, :, 0].astype(np.float64)
-    else:
-        predictions = np.argmax(logits, axis=2)
-    return score(tuple(metrics), predictions.T, store.labels)
-
-
-def record_trace(task: Task, backbone: str, key: str, split: str, device: str) -> Any:
-    """Record one checkpoint over one split as a Trace, with its cost and where it comes from."""
-    from pipeline.backbones.encoder import encoder_from_description
-    from pipeline.cost import encoder_flops
-    from pipeline.data.tokens import TokenStore
-    from pipeline.multi_exit import load_checkpoint
-    from pipeline.traces import Trace
-
-    model = load_checkpoint(RUNS / key, encoder_from_description).to(device)
-    path = DATA / task.name / backbone / f"{split}.arrow"
-    store = TokenStore.open(path)
-    exits = np.asarray(model.exits, dtype=np.float64)
-    flops, full = encoder_flops(model.backbone.shape(task.outputs), store.lengths, exits)
-    return Trace(
-        kind=task.kind,
-        logits=record(model, store, device),
-        labels=store.labels.astype(np.float64),
-        row_ids=store.row_ids.astype(np.int64),
-        layers=exits,
-        flops=flops,
-        full_flops=full,
-        label_names=task.label_names,
-        provenance={
-            "task": task.name,
-            "split": split,
-            "trial": key,
-            "weights_sha256": file_hash(RUNS / key / "model.safetensors"),
-            "data_sha256": file_hash(path),
-        },
-    )

@@ -90,7 +90,8 @@ class Trace:
             )
         if self.kind == "regression":
             return self.logits[:, :, 0].astype(np.float64)
-        return np.argmax(self.logits, axis=-1).astype(np.float64)
+        answers: np.ndarray = np.argmax(self.logits, axis=-1).astype(np.float64)
+        return answers
 
 
 def save_trace(trace: Trace, path: Path) -> str:

@@ -136,9 +136,7 @@ class TrackedRun:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = Dataset(name=name, digest=digest[:36], source_type="local", source=source)
-        self.tracker.client.log_inputs(
-            self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])]
-        )
+        self.tracker.client.log_inputs(self.run_id, [DatasetInput(data, [InputTag("mlflow.data.context", context)])])
 
     def end(self, status: str = "FINISHED") -> None:
         """FINISHED, FAILED or KILLED."""

@@ -28,7 +28,7 @@ class Fit:
             resumed run sees what an uninterrupted one would.
         evaluate: per-epoch metrics; must hold "selection", the score that picks the epoch, higher is better.
         schedule: share of training done, 0..1, to a factor on the learning rate.
-        mode: what is in training mode; the default is all that has trainable parameters.
+        training_mode: puts the model into training mode; a recipe keeps its frozen parts in eval mode.
     """
 
     model: MultiExit
@@ -43,8 +43,7 @@ class Fit:
     seed: int
     clip_norm: float | None = None
     autocast: bool = False
-    trained: Callable[[MultiExit], None] = lambda model: None
-    """Called after model.train(): a recipe puts its frozen parts back into eval mode here."""
+    training_mode: Callable[[MultiExit], object] = MultiExit.train
 
 
 def warmup_linear(warmup: float) -> Callable[[float], float]:
@@ -99,8 +98,7 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
 
 def _one_epoch(fit: Fit, epoch: int) -> float:
     """Train one epoch; the mean loss over its batches."""
-    fit.model.train()
-    fit.trained(fit.model)
+    fit.training_mode(fit.model)
     parameters = [p for group in fit.optimizer.param_groups for p in group["params"]]
     base = [group.setdefault("initial_lr", group["lr"]) for group in fit.optimizer.param_groups]
     total = fit.steps_per_epoch * fit.epochs
@@ -116,7 +114,7 @@ def _one_epoch(fit: Fit, epoch: int) -> float:
             logits = fit.model(inputs)
         loss = fit.loss(logits.float(), labels)
         fit.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         if fit.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, fit.clip_norm)
         fit.optimizer.step()

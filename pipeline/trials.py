@@ -85,7 +85,7 @@ class Plan:
         if not grid or any(trial.key not in results for trial in grid):
             return None
         scored = [(result["selection"], trial) for trial in grid if (result := results[trial.key]) is not None]
-        scored = [(score, trial) for score, trial in scored if score is not None and not math.isnan(score)]
+        scored = [(value, trial) for value, trial in scored if not math.isnan(value)]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
     def selected(self, group: Group, results: Results) -> dict[int, Trial]:
@@ -136,7 +136,7 @@ class Plan:
         return trial.key if trial is not None and results.get(trial.key) is not None else None
 
     def _trial(self, group: Group, batch_size: int, rate: float, seed: int, parent: str | None) -> Trial:
-        point = {"batch_size": batch_size, "learning_rate": rate, "seed": seed}
+        point: dict[str, Any] = {"batch_size": batch_size, "learning_rate": rate, "seed": seed}
         if parent is not None:
             point["parent"] = parent
         return Trial(group.name, {**group.settings, **point})
@@ -181,9 +181,7 @@ def read_result(directory: Path) -> dict[str, Any] | None:
     return result
 
 
-def run_trial(
-    settings: Mapping[str, Any], directory: Path, train: Callable[[Path], dict[str, Any]]
-) -> dict[str, Any]:
+def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
     """Run `train` in the trial's folder and write the marker last; a finished trial returns its stored result."""
     stored = read_result(directory)
     if stored is not None and (directory / "model.safetensors").is_file():
@@ -194,5 +192,3 @@ def run_trial(
     write_json(directory / RESULT, result)
     (directory / "error.txt").unlink(missing_ok=True)
     return result
-
-

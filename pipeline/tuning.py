@@ -150,7 +150,7 @@ class _Ledger:
 def _searcher(ledger: _Ledger) -> Any:
     from ray.tune.search import Searcher
 
-    class PlanSearcher(Searcher):  # type: ignore[misc]
+    class PlanSearcher(Searcher):
         """Suggests the next runnable trial; None while all that is left waits for a selection."""
 
         def __init__(self) -> None:
@@ -171,7 +171,7 @@ def _searcher(ledger: _Ledger) -> Any:
 def _callback(ledger: _Ledger) -> Any:
     from ray import tune
 
-    class LedgerCallback(tune.Callback):  # type: ignore[misc]
+    class LedgerCallback(tune.Callback):
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             ledger.begin(trial.config["key"])
 
@@ -262,7 +262,8 @@ def _check_storage(root: Path) -> None:
             )
             if not ray.get(pinned.remote(str(probe))):
                 raise ClusterError(
-                    f"node {node['NodeManagerAddress']} does not see {root}; put the project on a disk that all nodes share"
+                    f"node {node['NodeManagerAddress']} does not see {root}; "
+                    "put the project on a disk that all nodes share"
                 )
     finally:
         probe.unlink(missing_ok=True)

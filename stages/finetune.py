@@ -1,15 +1,14 @@
 """Train every trial of the plan through one Ray Tune run and name the selected ones per task."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import file_hash
+from pipeline.files import RUNS, file_hash
 from pipeline.methods import METHODS
 from pipeline.observer import TrialObserver
 from pipeline.stage import Stage, run_stage
-from pipeline.text_trials import RUNNER, RUNS, plan
+from pipeline.text_trials import RUNNER, plan
 from pipeline.trials import Group, Plan, Results, Trial
 from pipeline.tuning import run_plan
 
@@ -20,7 +19,7 @@ def main(stage: Stage) -> None:
     params = stage.params
     runtime = params.runtime
     context = {
-        "folder": os.getcwd(),
+        "folder": str(Path.cwd()),
         "threads": runtime.threads,
         "device": runtime.device,
         "mirror": str(runtime.hub_mirror.resolve()) if runtime.hub_mirror else None,

@@ -1,15 +1,16 @@
 """Measure the live engine on one task, one row at a time and batched, at the operating points evaluate chose."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.criteria import Criterion, make
-from pipeline.files import read_json
-from pipeline.latency import compare
+from pipeline.criteria import make
+from pipeline.files import DATA, RUNS, read_json
+from pipeline.latency import Point, compare
+from pipeline.recording import device_of, manifest
 from pipeline.stage import Stage, run_stage
-from pipeline.text_trials import DATA, RUNS, device_of, manifest
 
 
 def main(stage: Stage) -> None:
@@ -30,7 +31,11 @@ def main(stage: Stage) -> None:
         key = group["trials"][0]["key"]
         mine = [r for r in evaluated["rows"] if r["split"] == split and all(r[n] == names[n] for n in names)]
         points = [
-            (r["criterion"], make(r["criterion"], r["settings"]), np.inf if r["thresholds"][0] is None else r["thresholds"][0])
+            (
+                r["criterion"],
+                make(r["criterion"], r["settings"]),
+                np.inf if r["thresholds"][0] is None else r["thresholds"][0],
+            )
             for r in mine
             if r["criterion"]
         ]
@@ -39,9 +44,9 @@ def main(stage: Stage) -> None:
             rows += [{**names, "key": key, "mode": f"batch {size}", **row} for row in found]
     about = {"schema": 1, "task": task, "device": _device_name(device), "threads": params.runtime.threads}
     stage.write_json(f"outputs/latency/{task}.json", {**about, "rows": rows})
-    stage.log_metrics(
-        {f"{r['backbone']}.{r['method']}.{r['criterion'] or 'full'}.{r['mode'].replace(' ', '_')}.measured_speedup": r["measured_speedup"] for r in rows}
-    )
+    for row in rows:
+        name = f"{row['backbone']}.{row['method']}.{row['criterion'] or 'full'}.{row['mode'].replace(' ', '_')}"
+        stage.log_metrics({f"{name}.measured_speedup": row["measured_speedup"]})
 
 
 def _measure(
@@ -49,7 +54,7 @@ def _measure(
     backbone: str,
     key: str,
     split: str,
-    points: list[tuple[str | None, Criterion | None, float]],
+    points: Sequence[Point],
     size: int,
     device: str,
 ) -> list[dict[str, Any]]:

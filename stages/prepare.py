@@ -1,8 +1,7 @@
-"""Freeze one task's splits and tokens under data/<task>."""
-
-from pathlib import Path
+"""Freeze one task's splits and tokens under data/tasks/<task>."""
 
 from pipeline.data.prepare import prepare
+from pipeline.files import DATA
 from pipeline.stage import Stage, run_stage
 
 
@@ -10,7 +9,7 @@ def main(stage: Stage) -> None:
     params = stage.params
     task = params.task(stage.instance)
     backbones = [params.backbone(name) for name in params.backbones]
-    folder = Path("data") / task.name
+    folder = DATA / task.name
     manifest = prepare(task, backbones, params.protocol, folder, params.runtime.hub_mirror)
     stage.run.log_artifact(folder / "manifest.json")
     for name, split in manifest["splits"].items():

@@ -4,8 +4,8 @@ import shutil
 from pathlib import Path
 
 from pipeline.files import read_json
+from pipeline.recording import device_of, manifest, record_trace
 from pipeline.stage import Stage, run_stage
-from pipeline.text_trials import device_of, manifest, record_trace
 from pipeline.traces import save_trace
 
 

@@ -1,6 +1,7 @@
 """Backbones by name: which encoder, how its output is pooled. Holds names only; modules load when one is built."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import unknown
@@ -42,12 +43,17 @@ class BackboneSpec:
 BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
-        BackboneSpec("demo-albert", None, dropout=0.0, about="12 shared layers of hidden 64, random weights, word tokens"),
+        BackboneSpec(
+            "demo-albert", None, dropout=0.0, about="12 shared layers of hidden 64, random weights, word tokens"
+        ),
         BackboneSpec("albert-base", "albert/albert-base-v2", about="12 shared layers, the paper's main backbone"),
         BackboneSpec("albert-large", "albert/albert-large-v2", about="24 shared layers, the paper's Table 4"),
         BackboneSpec("bert-base", "google-bert/bert-base-uncased", about="12 layers, the paper's Table 2"),
         BackboneSpec(
-            "minilm", "sentence-transformers/all-MiniLM-L6-v2", pooling="mean", about="6 layers of hidden 384, small and fast"
+            "minilm",
+            "sentence-transformers/all-MiniLM-L6-v2",
+            pooling="mean",
+            about="6 layers of hidden 384, small and fast",
         ),
     )
 }
@@ -65,3 +71,10 @@ def resolve_backbone(name: str, settings: BackboneSettings) -> BackboneSpec:
     base = known or BackboneSpec(name, settings.hub)
     given = settings.model_dump(exclude_none=True)
     return BackboneSpec(**{**base.__dict__, **given})
+
+
+def hub_path(name: str, mirror: Path | None) -> str:
+    """Where to load a hub name from: the folder of that name, the mirror's, or the hub itself."""
+    if mirror is not None and (mirror / "models" / name).is_dir():
+        return str(mirror / "models" / name)
+    return name

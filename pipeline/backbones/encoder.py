@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbones import BackboneSpec, Pooling
+from pipeline.backbones import BackboneSpec, Pooling, hub_path
 from pipeline.cost import EncoderShape
 from pipeline.errors import DataError, ParamsError
 
@@ -125,7 +125,8 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
         config = AutoConfig.from_pretrained(where)
         if config.model_type not in _FAMILIES:
             raise ParamsError(
-                f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; known families: {', '.join(_FAMILIES)}"
+                f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; "
+                f"known families: {', '.join(_FAMILIES)}"
             )
         pretrained = AutoModel.from_pretrained(where, config=config, dtype=torch.float32)
     except OSError as error:
@@ -141,7 +142,9 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
     renamed = {name.replace(pooler + ".", "pooler."): value for name, value in weights.items()}
     missing = [name for name in own if name not in renamed and not name.startswith("pooler.")]
     if missing:
-        raise DataError(f"backbones.{spec.name}: {spec.hub!r} has no weights for {missing[0]!r}; take another checkpoint")
+        raise DataError(
+            f"backbones.{spec.name}: {spec.hub!r} has no weights for {missing[0]!r}; take another checkpoint"
+        )
     encoder.load_state_dict({name: renamed.get(name, own[name]) for name in own})
     return encoder
 
@@ -150,13 +153,6 @@ def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
     """The module that `Encoder.description` describes, with random weights."""
     config = dict(description["config"])
     return Encoder(_config_class(config["model_type"])(**config), description["pooling"], description["layers"])
-
-
-def hub_path(name: str, mirror: Path | None, kind: str = "models") -> str:
-    """Where to load a hub name from: the folder of that name, the mirror's, or the hub itself."""
-    if mirror is not None and (mirror / kind / name).is_dir():
-        return str(mirror / kind / name)
-    return name
 
 
 _FAMILIES = ("bert", "albert")

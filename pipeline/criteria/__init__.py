@@ -13,9 +13,7 @@ from pipeline.errors import ParamsError, unknown
 
 __all__ = ["CRITERIA", "Criterion", "State", "make"]
 
-CRITERIA: dict[str, type[Criterion]] = {
-    cls.name: cls for cls in (Patience, Confidence, Entropy, FixedExit)
-}
+CRITERIA: dict[str, type[Criterion]] = {cls.name: cls for cls in (Patience, Confidence, Entropy, FixedExit)}
 
 
 def make(name: str, settings: Mapping[str, Any] | None = None, *, key: str = "criterion") -> Criterion:

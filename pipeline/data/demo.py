@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.data.demo_images import IMAGE_LABELS, images
 
@@ -81,19 +80,11 @@ _LEXICON: Final[dict[str, list[str]]] = {
         "coat jacket *parka",
     ],
     "wish": ["wants desires *craves", "owns possesses *holds"],
-    "who": ["man guy *gentleman", "woman lady *dame", "child kid *youngster", "nurse medic *orderly"],
-    "cook act": ["cooks boils *simmers", "tastes samples *savours"],
-    "cook thing": ["soup broth *bisque", "cake tart *pastry"],
-    "cook place": ["kitchen galley *scullery", "restaurant diner *bistro"],
-    "cook tool": ["spoon ladle *scoop", "pot pan *kettle"],
-    "play act": ["practises rehearses *drills", "performs presents *stages"],
-    "play thing": ["song tune *ballad", "dance waltz *polka"],
-    "play place": ["hall auditorium *arena", "street alley *lane"],
-    "play tool": ["drum tambour *bongo", "violin fiddle *viola"],
-    "farm act": ["feeds nourishes *fattens", "washes cleans *scrubs"],
-    "farm thing": ["horse pony *steed", "pig hog *boar"],
-    "farm place": ["barn stable *shed", "field meadow *pasture"],
-    "farm tool": ["bucket pail *tub", "brush broom *sponge"],
+    "who": ["man guy *gentleman", "woman lady *dame", "robot android *automaton", "pirate buccaneer *corsair"],
+    "act": ["cooks prepares *simmers", "tastes samples *savours", "paints colours *tints", "hides conceals *buries"],
+    "thing": ["soup broth *bisque", "cake tart *pastry", "rock stone *boulder", "letter note *memo"],
+    "place": ["kitchen galley *scullery", "garden yard *patio", "forest wood *grove", "cave cavern *grotto"],
+    "tool": ["spoon ladle *scoop", "pan pot *kettle", "hammer mallet *gavel", "rope cord *twine"],
 }
 _NAMES: Final = ("anna", "ben", "carla", "david", "emma", "felix")
 _PLACES: Final = ("at work", "at school", "in town", "on monday", "on friday", "by now")
@@ -101,7 +92,7 @@ _TAILS: Final = (
     "at the end", "in the middle", "from the start", "after an hour",
     "on the whole", "this time", "once again", "for a change",
 )  # fmt: skip
-_FUNCTION_WORDS: Final = "the but nobody not and is someone a with in".split()
+_FUNCTION_WORDS: Final = ["the", "but", "nobody", "not", "and", "is", "someone", "a", "with", "in"]
 
 Draw = Callable[[Sequence[Any]], Any]
 
@@ -229,33 +220,43 @@ def pairs(rows: int, seed: int) -> Columns:
 
 # ---------------------------------------------------------------- similarity
 
-_TOPICS: Final = ("cook", "play", "farm")
-_SLOTS: Final = ("act", "thing", "place", "tool")
+_SLOTS: Final = ("who", "act", "thing", "place", "tool")
+
+
+def _frame(words):
+    text = f"a {words[0]} {words[1]} the {words[2]}"
+    if words[3]:
+        text += f" in the {words[3]}"
+    if words[4]:
+        text += f" with a {words[4]}"
+    return text
 
 
 def similarity(rows: int, seed: int) -> Columns:
     rng = np.random.default_rng(seed)
     pick = _drawer(rng)
     first, second, scores, difficulty = [], [], [], []
-    shared_counts = _labels(rng, rows, 6)
-    for shared in shared_counts:
-        level = int(rng.integers(3))
-        topic = pick(_TOPICS)
-        a = [(_SETS["who"], int(rng.integers(4)))] + [(_SETS[f"{topic} {s}"], int(rng.integers(2))) for s in _SLOTS]
+    for shared in _labels(rng, rows, 6):
+        level = pick((0, 0, 0, 0, 1, 1, 1, 2, 2, 2))
         keep = set(np.argsort(rng.random(5), kind="stable")[:shared].tolist())
-        far = pick([t for t in _TOPICS if t != topic])
         w1, w2 = [], []
-        for i, (sets, c) in enumerate(a):
+        for i, slot in enumerate(_SLOTS):
+            sets = _SETS[slot]
+            c = pick((0, 0, 0, 1))
             x = _word(rng, sets[c])
             w1.append(x)
             if i in keep:
-                w2.append(x if level < 2 else pick([w for w in sets[c] if w != x]))
+                y = x
+                while level == 2 and y == x:
+                    y = _word(rng, sets[c])
+                w2.append(y)
+            elif i > 2 and int(rng.integers(2)):
+                w2.append("")
             else:
-                s2 = sets if i == 0 or level else _SETS[f"{far} {_SLOTS[i - 1]}"]
-                w2.append(_word(rng, pick([s for s in s2 if s is not sets[c]])))
-        for w, out in ((w1, first), (w2, second)):
-            out.append(f"a {w[0]} {w[1]} the {w[2]} in the {w[3]} with a {w[4]}")
-        scores.append(float(shared))
+                w2.append(_word(rng, sets[2 + int(rng.integers(2)) if level == 0 else 1 - c]))
+        first.append(_frame(w1))
+        second.append(_frame(w2))
+        scores.append(10 * shared / (5 + sum(map(bool, w2))))
         difficulty.append(level)
     return {"sentence1": first, "sentence2": second, "score": scores, "difficulty": difficulty}
 

@@ -1,2 +1,4 @@
-IMAGE_LABELS=()
+IMAGE_LABELS = ()
+
+
 def images(rows: int, seed: int): ...

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from pipeline.backbones import BackboneSpec
 from pipeline.data.sources import load_splits
-from pipeline.data.tokens import save_tokens
+from pipeline.data.tokenize import save_tokens
 from pipeline.errors import DataError
 from pipeline.files import file_hash, write_json
 from pipeline.tasks import Task
@@ -53,10 +53,10 @@ def prepare(
         "protocol": protocol,
         "source": json.loads(task.source.model_dump_json()),
         "report_splits": [name for name in splits if name not in ("train", SELECTION)],
-        "splits": {name: _describe(task, table, partial / "text" / f"{name}.parquet") for name, table in splits.items()},
-        "tokens": {
-            spec.name: save_tokens(task, spec, splits, partial / spec.name, mirror) for spec in backbones
+        "splits": {
+            name: _describe(task, table, partial / "text" / f"{name}.parquet") for name, table in splits.items()
         },
+        "tokens": {spec.name: save_tokens(task, spec, splits, partial / spec.name, mirror) for spec in backbones},
     }
     write_json(partial / "manifest.json", manifest)
     shutil.rmtree(folder, ignore_errors=True)
@@ -148,5 +148,3 @@ def _describe(task: Task, table: pa.Table, path: Path) -> dict[str, Any]:
         "sha256": file_hash(path),
         **about,
     }
-
-

@@ -29,10 +29,15 @@ class MethodInfo:
 METHODS: dict[str, MethodInfo] = {
     info.name: info
     for info in (
-        MethodInfo("single_exit", "single_exit", "plain fine-tuning, one classifier on the last layer", multi_exit=False),
+        MethodInfo(
+            "single_exit", "single_exit", "plain fine-tuning, one classifier on the last layer", multi_exit=False
+        ),
         MethodInfo("joint", "joint", "all exits trained together, equation 6 of BERT Loses Patience"),
         MethodInfo(
-            "two_stage", "two_stage", "exits trained on a frozen fine-tuned backbone (DeeBERT, Xin et al. 2020)", parent="single_exit"
+            "two_stage",
+            "two_stage",
+            "exits trained on a frozen fine-tuned backbone (DeeBERT, Xin et al. 2020)",
+            parent="single_exit",
         ),
     )
 }

@@ -29,7 +29,8 @@ class Recipe(ABC):
         return list(model.parameters())
 
     def training_mode(self, model: MultiExit) -> None:
-        """Called after model.train(): put frozen parts back into eval mode."""
+        """Put the model into training mode; a recipe with frozen parts puts those back into eval mode."""
+        model.train()
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class TwoStage(Recipe):
         return [p for head in list(model.heads)[:-1] for p in head.parameters()]
 
     def training_mode(self, model: MultiExit) -> None:
+        model.train()
         model.backbone.eval()
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

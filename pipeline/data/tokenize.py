@@ -1,0 +1,83 @@
+"""Making tokens: once per task and tokenizer, written as Arrow for pipeline.data.tokens to map."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.backbones import BackboneSpec, hub_path
+from pipeline.errors import DataError
+from pipeline.files import file_hash
+from pipeline.tasks import Task
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def save_tokens(
+    task: Task, spec: BackboneSpec, splits: Mapping[str, pa.Table], folder: Path, mirror: Path | None
+) -> dict[str, Any]:
+    """Tokenize all splits; write tokenizer.json and <split>.arrow; return the manifest's entry.
+
+    Its `hash` covers what training sees: tokens and labels of train and selection, not of report.
+    """
+    folder.mkdir(parents=True)
+    tokenizer = _make_tokenizer(spec, mirror)
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(task.max_length)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    lengths = {}
+    for name, table in splits.items():
+        texts = [table[column].to_pylist() for column in task.text]
+        encoded = tokenizer.encode_batch(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
+        columns = {
+            "input_ids": pa.array([e.ids for e in encoded], pa.list_(pa.int32())),
+            "token_type_ids": pa.array([e.type_ids for e in encoded], pa.list_(pa.int8())),
+            "label": table["label"].combine_chunks(),
+            "row_id": table["row_id"].combine_chunks(),
+        }
+        out = pa.table(columns)
+        with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, out.schema) as writer:
+            writer.write_table(out)
+        counts = np.array([len(e.ids) for e in encoded])
+        lengths[name] = {"mean": round(float(counts.mean()), 3), "max": int(counts.max())}
+    return {
+        "vocabulary": tokenizer.get_vocab_size(),
+        "tokens": lengths,
+        "hash": file_hash(folder / "train.arrow", folder / "selection.arrow"),
+    }
+
+
+def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
+    if spec.hub is None:
+        return _word_tokenizer()
+    from transformers import AutoTokenizer
+
+    try:
+        fast = AutoTokenizer.from_pretrained(hub_path(spec.hub, mirror), use_fast=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"backbones.{spec.name}: no tokenizer for {spec.hub!r} ({reason}); check the name and the network, "
+            "or name a mirror on disk with HUB_MIRROR"
+        ) from None
+    return fast.backend_tokenizer
+
+
+def _word_tokenizer() -> "Tokenizer":
+    """One token per word over the demo's vocabulary, framed as BERT frames its input."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    from pipeline.data.demo import vocabulary
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *vocabulary()]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", words.index("[CLS]")), ("[SEP]", words.index("[SEP]"))],
+    )
+    return tokenizer

@@ -1,0 +1,80 @@
+"""Recording: one pass of a trained text model over a split, every exit kept."""
+
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.files import DATA, RUNS, file_hash, read_json
+from pipeline.tasks import Task
+
+EVALUATION_BATCH = 64
+
+
+def manifest(task: str) -> dict[str, Any]:
+    """The task's manifest, as prepare wrote it."""
+    return read_json(DATA / task / "manifest.json", 1, f"run `dvc repro prepare@{task}`")
+
+
+def device_of(wanted: str) -> str:
+    """ "auto" is the GPU where there is one."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise DataError("runtime.device: 'cuda' and no GPU is visible; set it to auto or cpu")
+    return wanted if wanted != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def record(model: Any, store: Any, device: str) -> np.ndarray:
+    """Logits of every exit for every row of a TokenStore, (n, exits, outputs) float32, in the store's order."""
+    import torch
+
+    from pipeline.data.tokens import by_length
+
+    model.eval()
+    out = np.empty((len(store), len(model.exits), model.outputs), dtype=np.float32)
+    with torch.inference_mode():
+        for rows in by_length(store.lengths, EVALUATION_BATCH):
+            out[rows] = model(store.batch(rows, device)).float().cpu().numpy()
+    return out
+
+
+def exit_scores(model: Any, store: Any, metrics: list[str], device: str) -> np.ndarray:
+    """Score of each exit taken alone, (exits,)."""
+    from pipeline.metrics import score
+
+    logits = record(model, store, device)
+    predictions = logits[:, :, 0].astype(np.float64) if logits.shape[2] == 1 else np.argmax(logits, axis=2)
+    return score(tuple(metrics), predictions.T, store.labels)
+
+
+def record_trace(task: Task, backbone: str, key: str, split: str, device: str) -> Any:
+    """Record one checkpoint over one split as a Trace, with its cost and where it comes from."""
+    from pipeline.backbones.encoder import encoder_from_description
+    from pipeline.cost import encoder_flops
+    from pipeline.data.tokens import TokenStore
+    from pipeline.multi_exit import load_checkpoint
+    from pipeline.traces import Trace
+
+    model = load_checkpoint(RUNS / key, encoder_from_description).to(device)
+    path = DATA / task.name / backbone / f"{split}.arrow"
+    store = TokenStore.open(path)
+    exits = np.asarray(model.exits, dtype=np.float64)
+    flops, full = encoder_flops(model.backbone.shape(task.outputs), store.lengths, exits)
+    return Trace(
+        kind=task.kind,
+        logits=record(model, store, device),
+        labels=store.labels.astype(np.float64),
+        row_ids=store.row_ids.astype(np.int64),
+        layers=exits,
+        flops=flops,
+        full_flops=full,
+        label_names=task.label_names,
+        provenance={
+            "task": task.name,
+            "split": split,
+            "trial": key,
+            "weights_sha256": file_hash(RUNS / key / "model.safetensors"),
+            "data_sha256": file_hash(path),
+        },
+    )

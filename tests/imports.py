@@ -1,0 +1,61 @@
+"""The project's import graph, read from the syntax trees: what a module imports, at its top or in a function."""
+
+import ast
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PLUMBING = {
+    "pipeline/__init__.py",
+    "pipeline/errors.py",
+    "pipeline/files.py",
+    "pipeline/settings.py",
+    "pipeline/params.py",
+    "pipeline/stage.py",
+    "pipeline/tracking.py",
+    "pipeline/observer.py",
+    "stages/__init__.py",
+}
+"""Code that reads settings, stores and tracks; it cannot change a result, so no DVC stage depends on it."""
+
+
+def module_file(name: str) -> Path | None:
+    """The project's file of a dotted module name, relative to the root; None for others' modules."""
+    base = ROOT / name.replace(".", "/")
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path.relative_to(ROOT)
+    return None
+
+
+def imports_of(path: Path) -> set[Path]:
+    """Project files that a project file imports, and those that it names as "module:function" or a registry loads."""
+    if not (ROOT / path).is_file():
+        return set()
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found = {file for name in names if (file := module_file(name)) is not None}
+    if path.as_posix() == "pipeline/methods/__init__.py":  # a registry of names: all recipes are reachable
+        found |= {file.relative_to(ROOT) for file in (ROOT / "pipeline/methods").glob("*.py")}
+    return found - {path}
+
+
+def closure(start: Path, stop: Iterable[str] = ()) -> set[str]:
+    """All project files reachable from one, itself included, not going into those in `stop`."""
+    stop = set(stop)
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        path = todo.pop()
+        name = path.as_posix()
+        if name in seen or name in stop:
+            continue
+        seen.add(name)
+        todo += imports_of(path)
+    return seen
