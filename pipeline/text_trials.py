@@ -26,7 +26,8 @@ def plan(params: Params) -> Plan:
         for backbone_name in params.backbones:
             if backbone_name not in about["tokens"]:
                 raise ArtifactError(
-                    f"data/tasks/{task_name}: no tokens of backbone {backbone_name!r}; run `dvc repro prepare@{task_name}`"
+                    f"data/tasks/{task_name}: no tokens of backbone {backbone_name!r}; "
+                    f"run `dvc repro prepare@{task_name}`"
                 )
             for method in params.methods:
                 groups.append(_group(params, params.task(task_name), params.backbone(backbone_name), method, about))

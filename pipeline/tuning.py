@@ -8,6 +8,7 @@ a state per epoch), which also works when the grid has changed in between; Tuner
 import importlib
 import logging
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -75,6 +76,8 @@ def _tune(
     from ray import tune
 
     _connect(runtime)
+    storage = root.parent / ".tune"
+    name = f"{root.name}-{os.getpid()}-{int(time.time())}"
     try:
         _check_storage(root)
         parallel = _parallel(runtime)
@@ -91,8 +94,8 @@ def _tune(
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                storage_path=str(root.parent / ".tune"),
-                name=f"{root.name}-{os.getpid()}-{int(time.time())}",
+                storage_path=str(storage),
+                name=name,
                 failure_config=tune.FailureConfig(max_failures=runtime.retries),
                 callbacks=[_callback(ledger)],
                 verbose=0,
@@ -102,6 +105,7 @@ def _tune(
         return ledger.results
     finally:
         ray.shutdown()
+        shutil.rmtree(storage / name, ignore_errors=True)  # the trial folders hold all that matters
 
 
 class _Ledger:
