@@ -1,0 +1,93 @@
+"""FLOPs of a CIFAR residual network with exits, counted from its shape. A multiply-add is two FLOPs."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+Placement = Literal["every_two_convs", "six"]
+
+SIX_SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
+"""Where Shallow-Deep puts its six internal classifiers, as shares of the FLOPs (Kaya et al. 2019)."""
+
+
+@dataclass(frozen=True)
+class ResNetShape:
+    """What the FLOP count needs of a CIFAR ResNet (He et al. 2016, 4.2): a stem and three stages of n basic blocks.
+
+    Attributes:
+        depth: 6n + 2, layers with weights on the way to the last exit.
+        width: channels of the first stage; the second has twice, the third four times as many.
+        classes: outputs of each exit.
+        size: height and width of the images; halved by the first block of stages 2 and 3.
+    """
+
+    depth: int
+    width: int
+    classes: int
+    size: int = 32
+
+    @property
+    def blocks(self) -> int:
+        """Basic blocks of two convolutions, 3n."""
+        return (self.depth - 2) // 2
+
+    def channels(self) -> list[int]:
+        """Channels after each block, (blocks,)."""
+        per_stage = self.blocks // 3
+        return [self.width * 2 ** (index // per_stage) for index in range(self.blocks)]
+
+
+def block_flops(shape: ResNetShape) -> np.ndarray:
+    """FLOPs of each block, (blocks,): two 3x3 convolutions, 2 * 9 * H * W * (c_in * c + c * c).
+
+    Shortcuts have no weights (option A: stride and zero-padded channels) and cost nothing. Batch norm, activations,
+    additions and average pooling (under 1%) are left out.
+    """
+    out = []
+    before, size = shape.width, shape.size
+    for channels in shape.channels():
+        if channels != before:
+            size //= 2
+        out.append(2 * 9 * size * size * (before * channels + channels * channels))
+        before = channels
+    return np.array(out, dtype=np.float64)
+
+
+def stem_flops(shape: ResNetShape) -> float:
+    """FLOPs of the first 3x3 convolution, from three colours to `width` channels."""
+    return 2.0 * 9 * shape.size**2 * 3 * shape.width
+
+
+def resnet_flops(shape: ResNetShape, rows: int, exits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """FLOPs per row and exit, and of the plain model. All images are alike, so all rows are equal.
+
+    A row that leaves at exit j has paid for the heads (linear layers) of exits 1..j.
+
+    Args:
+        rows: n.
+        exits: block of each exit, counted from 1, (exits,).
+
+    Returns:
+        (n, exits) FLOPs when leaving at each exit; (n,) FLOPs of all blocks with one head.
+    """
+    at = np.asarray(exits, dtype=np.int64) - 1
+    trunk = stem_flops(shape) + np.cumsum(block_flops(shape))
+    head = 2.0 * np.array(shape.channels()) * shape.classes
+    at_exit = trunk[at] + np.cumsum(head[at])
+    return np.tile(at_exit, (rows, 1)), np.full(rows, trunk[-1] + head[-1])
+
+
+def exit_layers(shape: ResNetShape, placement: Placement) -> tuple[int, ...]:
+    """Blocks with a classifier, counted from 1; the last block is always among them.
+
+    `every_two_convs` is after every block (BERT Loses Patience, Appendix A). `six` is after the blocks that come
+    nearest to 15, 30, 45, 60, 75 and 90% of the FLOPs, then the last: blocks 4, 8, 12, 16, 20, 24 of ResNet-56's 27, as
+    in Shallow-Deep's code. In a shallow network some of the six coincide and count once.
+    """
+    if placement == "every_two_convs":
+        return tuple(range(1, shape.blocks + 1))
+    trunk = stem_flops(shape) + np.cumsum(block_flops(shape))
+    share = trunk / trunk[-1]
+    near = {int(np.argmin(np.abs(share - wanted))) + 1 for wanted in SIX_SHARES}
+    return tuple(sorted(near | {shape.blocks}))

@@ -1,0 +1,83 @@
+"""Train, trace and evaluate residual networks with exits."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.data.image_sources import REPORT
+from pipeline.data.images import IMAGES, SELECTION, prepare_images
+from pipeline.image_recording import record_image_trace
+from pipeline.image_trials import RUNNER, describe, plan
+from pipeline.observer import TrialObserver
+from pipeline.operating import CURVE_COLUMNS, Seeded, curves_csv, evaluate_group
+from pipeline.recording import device_of
+from pipeline.stage import Stage, run_stage
+from pipeline.traces import save_trace
+from pipeline.trials import Group, Trial
+from pipeline.tuning import run_plan
+
+RUNS = Path("runs/cifar")
+OUTPUTS = Path("outputs/cifar")
+METRICS = ("accuracy",)
+
+
+def main(stage: Stage) -> None:
+    params, runtime = stage.params, stage.params.runtime
+    cifar = params.cifar
+    device_of(runtime.device)  # refuses a GPU that is not there before any work is done
+    for folder in IMAGES.glob("*"):
+        if folder.name not in cifar.datasets:
+            shutil.rmtree(folder)  # this stage's output persists; leave nothing that params do not name
+    manifests = {
+        name: prepare_images(name, cifar.rows, params.protocol, IMAGES / name, runtime.hub_mirror)
+        for name in cifar.datasets
+    }
+    todo = plan(cifar, manifests)
+    context = {"folder": str(Path.cwd()), "threads": runtime.threads, "device": runtime.device}
+    observer = TrialObserver(stage)
+    results = run_plan(todo, runner=RUNNER, root=RUNS, runtime=runtime, context=context, observer=observer)
+    groups = [describe(group, todo, results) for group in todo.groups]
+    shutil.rmtree(OUTPUTS / "traces", ignore_errors=True)
+    rows: list[dict[str, Any]] = []
+    exits: list[dict[str, Any]] = []
+    curves: list[dict[str, Any]] = []
+    for group, about in zip(todo.groups, groups, strict=True):
+        chosen = {s: t for s, t in todo.selected(group, results).items() if results.get(t.key) is not None}
+        found = evaluate_group(
+            {name: about[name] for name in ("dataset", "backbone", "method")},
+            _trace(stage, group, chosen),
+            cifar.criteria if about["multi_exit"] else {},
+            METRICS,
+            cifar.window,
+            report_splits=[REPORT],
+            selected_on=SELECTION if params.protocol == "holdout" else REPORT,
+        )
+        rows, exits, curves = rows + found[0], exits + found[1], curves + found[2]
+    payload = {"schema": 1, "kind": "classification", "metrics": list(METRICS), "protocol": params.protocol}
+    payload |= {"window": list(cifar.window), "groups": groups, "rows": rows, "exits": exits}
+    stage.write_json(OUTPUTS / "cifar.json", payload)
+    stage.write_text(OUTPUTS / "curves.csv", curves_csv(curves, ["dataset", *CURVE_COLUMNS]))
+    for row in rows:
+        name = f"{row['dataset']}.{row['backbone']}.{row['method']}.{row['criterion'] or 'full'}"
+        stage.log_metrics({f"{name}.score": row["score"]["median"], f"{name}.speedup": row["layer_speedup"]["median"]})
+
+
+def _trace(stage: Stage, group: Group, chosen: dict[int, Trial]) -> list[Seeded]:
+    """Record the group's selected models over every split; leave the traces on disk and hand them on."""
+    import torch
+
+    torch.set_num_threads(stage.params.runtime.threads)
+    device = device_of(stage.params.runtime.device)
+    dataset = group.settings["dataset"]
+    members = []
+    for seed, trial in chosen.items():
+        traces = {}
+        for split in (SELECTION, REPORT):
+            traces[split] = record_image_trace(RUNS / trial.key, dataset, split, device)
+            save_trace(traces[split], OUTPUTS / "traces" / dataset / f"{trial.key}.{split}.safetensors")
+        members.append(Seeded(seed, trial.key, traces))
+    return members
+
+
+if __name__ == "__main__":
+    run_stage("cifar", main)

@@ -1,0 +1,524 @@
+"""Residual networks with exits: network, cost, recipes, images, and training that learns and resumes."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import torch
+
+from pipeline.backbones.resnet import ResNet, resnet_from_description
+from pipeline.criteria import make
+from pipeline.data.demo_images import images
+from pipeline.data.image_batches import ImageStore, batches, crop_and_flip
+from pipeline.data.image_sources import IMAGE_SETS
+from pipeline.data.images import IMAGES, prepare_images, split_rows
+from pipeline.errors import ArtifactError, DataError, ParamsError
+from pipeline.image_recording import record, record_image_trace
+from pipeline.image_trials import build_fit, build_model, plan, steps, train_image
+from pipeline.live import LiveEngine
+from pipeline.methods.joint import RECIPE as TEXT_JOINT
+from pipeline.methods.vision import VISION_METHODS, load_vision_recipe
+from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.params import Cifar
+from pipeline.replay import NEVER, sweep
+from pipeline.tasks import Rows
+from pipeline.train import run_fit
+from pipeline.vision_cost import ResNetShape, block_flops, exit_layers, resnet_flops, stem_flops
+
+GREY = (0.5, 0.5, 0.5)
+QUARTER = (0.25, 0.25, 0.25)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `datasets` makes of a test's mirror stays out of the home folder."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub-cache")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def random_images(rows: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (rows, 32, 32, 3), dtype=np.uint8))
+
+
+def random_store(rows: int, classes: int = 10, seed: int = 0) -> ImageStore:
+    labels = torch.from_numpy(np.random.default_rng(seed + 1).integers(0, classes, rows))
+    return ImageStore(random_images(rows, seed), labels, np.arange(rows))
+
+
+def tiny(depth: int = 14, width: int = 4, seed: int = 0) -> MultiExit:
+    torch.manual_seed(seed)
+    backbone = ResNet(depth, width, GREY, QUARTER)
+    return MultiExit(backbone, range(1, backbone.layers + 1), 10).eval()
+
+
+def deciding(store: ImageStore) -> MultiExit:
+    """A tiny model whose exits agree on some rows of a store only, at many confidences: heads on centred features,
+    drawn alike for the two blocks of a stage."""
+    model = tiny()
+    with torch.inference_mode():
+        state = model.backbone.embed(store.batch(np.arange(len(store)))[0])
+        for index, head in enumerate(model.heads):
+            assert isinstance(head, torch.nn.Linear)
+            state = model.backbone.layer(index, state)
+            pooled = model.backbone.pool(index, state)
+            torch.nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(head.in_features))
+            head.weight /= pooled.std(dim=0) + 1e-6
+            head.bias.copy_(-head.weight @ pooled.mean(dim=0))
+    return model
+
+
+# The network
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(20, 269_722), (56, 853_018)])
+def test_parameters_are_those_of_the_paper(depth: int, parameters: int) -> None:
+    # He et al. 2016, table 6: 0.27M and 0.85M.
+    backbone = ResNet(depth, 16, GREY, QUARTER)
+    assert backbone.layers == (depth - 2) // 2
+    assert MultiExit(backbone, [backbone.layers], 10).parameter_counts()["parameters"] == parameters
+
+
+def test_blocks_halve_the_image_and_double_the_channels() -> None:
+    model = tiny()
+    state = model.backbone.embed({"image": random_images(2)})
+    shapes = []
+    for index in range(6):
+        state = model.backbone.layer(index, state)
+        shapes.append(tuple(state.hidden.shape[1:]))
+    assert shapes == [(4, 32, 32)] * 2 + [(8, 16, 16)] * 2 + [(16, 8, 8)] * 2
+    assert model.backbone.widths() == [4, 4, 8, 8, 16, 16]
+
+
+def test_normalisation_is_inside_the_network() -> None:
+    backbone = ResNet(8, 4, (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)).eval()
+    batch = random_images(3)
+    pixels = (batch.float() / 255 - torch.tensor([0.1, 0.2, 0.3])) / torch.tensor([0.5, 0.25, 0.2])
+    expected = torch.relu(backbone.bn(backbone.stem(pixels.permute(0, 3, 1, 2))))
+    torch.testing.assert_close(backbone.embed({"image": batch}).hidden, expected)
+
+
+def test_a_depth_that_is_not_6n_plus_2_is_refused() -> None:
+    with pytest.raises(ParamsError, match="6n"):
+        ResNet(18, 16, GREY, QUARTER)
+
+
+def test_a_checkpoint_is_the_same_model(tmp_path: Path) -> None:
+    model = tiny()
+    save_checkpoint(model, tmp_path)
+    again = load_checkpoint(tmp_path, resnet_from_description)
+    batch = {"image": random_images(4)}
+    with torch.inference_mode():
+        assert torch.equal(model(batch), again(batch))
+
+
+# Live equals replay
+
+
+def trace_of(model: MultiExit, store: ImageStore, folder: Path) -> Any:
+    save_checkpoint(model, folder / "runs" / "key")
+    target = folder / IMAGES / "demo-images"
+    target.mkdir(parents=True)
+    for part, array in {"images": store.images, "labels": store.labels, "rows": store.row_ids}.items():
+        np.save(target / f"test.{part}.npy", np.asarray(array))
+    about = '{"schema": 1, "label_names": [], "splits": {"test": {"sha256": "of the test"}}}'
+    (target / "manifest.json").write_text(about, encoding="utf-8")
+    return record_image_trace(folder / "runs" / "key", "demo-images", "test", "cpu")
+
+
+def test_all_exits_of_the_forward_pass_and_live_at_never_agree() -> None:
+    model, batch = tiny(), {"image": random_images(16)}
+    with torch.inference_mode():
+        logits = model(batch)
+    assert logits.shape == (16, 6, 10)
+    for criterion in (None, make("patience"), make("confidence")):
+        answers = LiveEngine(model, criterion, NEVER)(batch)
+        assert torch.equal(answers.logits, logits[:, -1])
+        assert (answers.exit_index == 5).all()
+
+
+@pytest.mark.parametrize(("name", "thresholds"), [("patience", [0, 1, 2, 3, 5]), ("confidence", [0.3, 0.5, 0.9, 0.99])])
+def test_live_equals_replay(name: str, thresholds: list[float], here: Path) -> None:
+    made = images(64, seed=0)
+    store = ImageStore(torch.from_numpy(made["image"]), torch.from_numpy(made["label"]), np.arange(64))
+    model, criterion = deciding(store), make(name)
+    trace = trace_of(model, store, here)
+    swept = sweep(trace, criterion, np.array(thresholds, dtype=np.float64))
+    spread = 0
+    for at, threshold in enumerate(swept.thresholds):
+        for rows in (64, 7, 1):
+            found = [
+                LiveEngine(model, criterion, threshold)(store.batch(np.arange(i, min(i + rows, 64)))[0])
+                for i in range(0, 64, rows)
+            ]
+            np.testing.assert_array_equal(torch.cat([a.exit_index for a in found]), swept.exit_index[at])
+            np.testing.assert_array_equal(torch.cat([a.logits for a in found]).argmax(-1), swept.predictions[at])
+        spread += len(set(swept.exit_index[at].tolist())) > 1
+    assert spread >= 2, "the case must hold rows that leave at different exits"
+
+
+def test_a_trace_says_what_it_cost_and_where_it_comes_from(here: Path) -> None:
+    model = tiny()
+    trace = trace_of(model, random_store(5), here)
+    flops, full = resnet_flops(ResNetShape(14, 4, 10), 5, np.arange(1, 7))
+    np.testing.assert_array_equal(trace.flops, flops)
+    np.testing.assert_array_equal(trace.full_flops, full)
+    np.testing.assert_array_equal(trace.layers, np.arange(1.0, 7.0))
+    assert trace.provenance["trial"] == "key"
+    assert trace.provenance["data_sha256"] == "of the test"
+
+
+# Cost
+
+
+def test_flops_of_a_tiny_network_counted_by_hand() -> None:
+    shape = ResNetShape(depth=8, width=2, classes=5)
+    # Multiply-adds: output pixels x 9 x channels in x channels out, two convolutions a block; halved sizes 32, 16, 8.
+    stem = 1024 * 9 * 3 * 2
+    first = 1024 * 9 * 2 * 2 + 1024 * 9 * 2 * 2
+    second = 256 * 9 * 2 * 4 + 256 * 9 * 4 * 4
+    third = 64 * 9 * 4 * 8 + 64 * 9 * 8 * 8
+    assert stem_flops(shape) == 2 * stem
+    np.testing.assert_array_equal(block_flops(shape), [2 * first, 2 * second, 2 * third])
+    at_exit, full = resnet_flops(shape, 2, np.array([1, 3]))
+    heads = 2 * 5, 8 * 5
+    expected = [2 * (stem + first + heads[0]), 2 * (stem + first + second + third + sum(heads))]
+    np.testing.assert_array_equal(at_exit, [expected, expected])
+    np.testing.assert_array_equal(full, [2 * (stem + first + second + third + heads[1])] * 2)
+
+
+def test_flops_are_what_torch_counts() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = tiny()
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        model({"image": random_images(3)})
+    assert counter.get_total_flops() == resnet_flops(ResNetShape(14, 4, 10), 3, np.arange(1, 7))[0][:, -1].sum()
+
+
+def test_exits_of_resnet_56() -> None:
+    shape = ResNetShape(56, 16, 10)
+    assert exit_layers(shape, "every_two_convs") == tuple(range(1, 28))
+    # Shallow-Deep's network_architectures.py: blocks 4, 8 | 3, 7 | 2, 6 of three times nine.
+    assert exit_layers(shape, "six") == (4, 8, 12, 16, 20, 24, 27)
+    assert exit_layers(ResNetShape(8, 16, 10), "six") == (1, 2, 3)
+
+
+# Recipes
+
+
+def test_every_method_of_params_has_a_recipe() -> None:
+    for name, method in VISION_METHODS.items():
+        recipe = load_vision_recipe(name)
+        assert recipe.name == method.name == name
+        assert sum(recipe.selection_weights([0.2, 0.6, 1.0])) == pytest.approx(1.0)
+    for name in VISION_METHODS:
+        Cifar.model_validate({"datasets": [], "methods": [name], "criteria": {}})
+
+
+def test_joint_is_equation_6_of_the_text_recipe() -> None:
+    logits, labels = torch.randn(8, 4, 10), torch.randint(0, 10, (8,))
+    costs = [0.1, 0.5, 0.8, 1.0]
+    loss = load_vision_recipe("joint").loss(logits, labels, costs, 0.3)
+    torch.testing.assert_close(loss, TEXT_JOINT.loss(logits, labels))
+
+
+def test_plain_learns_its_last_exit_only() -> None:
+    logits, labels = torch.randn(8, 1, 10), torch.randint(0, 10, (8,))
+    loss = load_vision_recipe("plain").loss(logits, labels, [1.0], 0.5)
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[:, 0], labels))
+
+
+def test_shallow_deep_ramps_from_a_hundredth_to_the_cost() -> None:
+    recipe, costs = load_vision_recipe("shallow_deep"), [0.15, 0.6, 1.0]
+    assert recipe.weights(costs, 0.0) == pytest.approx([0.01, 0.01, 1.0])
+    assert recipe.weights(costs, 0.5) == pytest.approx([0.08, 0.305, 1.0])
+    assert recipe.weights(costs, 1.0) == pytest.approx([0.15, 0.6, 1.0])
+    torch.manual_seed(0)
+    logits, labels = torch.randn(8, 3, 10), torch.randint(0, 10, (8,))
+    each = [float(torch.nn.functional.cross_entropy(logits[:, i], labels)) for i in range(3)]
+    expected = 0.08 * each[0] + 0.305 * each[1] + each[2]
+    assert float(recipe.loss(logits, labels, costs, 0.5)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_loss_of_a_trial_follows_its_progress(tmp_path: Path) -> None:
+    fit = build_fit(settings_of("shallow_deep", epochs=2), random_store(40), random_store(20), "cpu")
+    logits, labels = torch.randn(8, 6, 10), torch.randint(0, 10, (8,))
+    fit.schedule(0.0)
+    early = float(fit.loss(logits, labels))
+    fit.schedule(1.0)
+    assert float(fit.loss(logits, labels)) > early
+    seen: list[float] = []
+
+    def watched(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append(fit.schedule.done)
+        loss: torch.Tensor = fit.loss(logits, labels)
+        return loss
+
+    run_fit(replace(fit, loss=watched), tmp_path, lambda row: None)
+    assert seen == pytest.approx([0.25, 0.5, 0.75, 1.0])
+
+
+def test_the_learning_rate_falls_three_times() -> None:
+    assert [steps(x) for x in (0.0, 0.35, 0.36, 0.61, 0.86, 1.0)] == pytest.approx([1, 1, 0.1, 0.01, 1e-3, 1e-3])
+
+
+# Images
+
+
+def test_crops_and_flips_differ_within_a_batch() -> None:
+    image = random_images(1).expand(64, -1, -1, -1).contiguous()
+    out = crop_and_flip(image, np.random.default_rng(0))
+    distinct = len({bytes(row.numpy().tobytes()) for row in out})
+    assert distinct > 40  # of 81 places times two
+    assert out.shape == image.shape
+    assert out.dtype == torch.uint8
+
+
+def test_crops_are_those_of_torchvision() -> None:
+    from torchvision.transforms.v2 import functional
+
+    whole = random_images(32)
+    out = crop_and_flip(whole, np.random.default_rng(5))
+    generator = np.random.default_rng(5)
+    corner, mirrored = generator.integers(0, 9, size=(2, 32)), generator.random(32) < 0.5
+    for i in range(32):
+        image = functional.pad(whole[i].permute(2, 0, 1), [4])
+        image = functional.crop(image, int(corner[0, i]), int(corner[1, i]), 32, 32)
+        image = functional.horizontal_flip(image) if mirrored[i] else image
+        assert torch.equal(out[i], image.permute(1, 2, 0))
+    assert 0 < mirrored.sum() < 32
+
+
+def test_an_epoch_is_a_permutation_and_a_function_of_its_generator() -> None:
+    store = random_store(50)
+    numbered = replace(store, labels=torch.arange(50))
+
+    def epoch(seed: int) -> list[int]:
+        found = [labels for _, labels in batches(numbered, 16, np.random.default_rng(seed), augment=True)]
+        assert [len(labels) for labels in found] == [16, 16, 16, 2]
+        order: list[int] = torch.cat(found).tolist()
+        return order
+
+    assert sorted(epoch(1)) == list(range(50))
+    assert epoch(1) == epoch(1)
+    assert epoch(1) != epoch(2)
+
+
+def test_splits_do_not_overlap_and_the_papers_selects_on_the_report() -> None:
+    rows = Rows(train=30, selection=10, report=12, seed=3)
+    held = split_rows("x", 100, 40, rows, "holdout")
+    assert {name: (source, len(index)) for name, (source, index) in held.items()} == {
+        "train": ("train", 30),
+        "selection": ("train", 10),
+        "test": ("test", 12),
+    }
+    assert not set(held["train"][1]) & set(held["selection"][1])
+    paper = split_rows("x", 100, 40, rows, "paper")
+    np.testing.assert_array_equal(paper["selection"][1], paper["test"][1])
+    assert paper["selection"][0] == "test"
+    with pytest.raises(DataError, match=r"rows\.selection"):
+        split_rows("x", 10, 10, Rows(selection=10), "holdout")
+
+
+def test_demo_images_are_prepared_alike_twice_and_read_back(here: Path) -> None:
+    rows = Rows(train=60, selection=20, report=30)
+    first = prepare_images("demo-images", rows, "holdout", IMAGES / "demo-images", None)
+    assert prepare_images("demo-images", rows, "holdout", IMAGES / "demo-images", None) == first
+    assert {name: split["rows"] for name, split in first["splits"].items()} == {
+        "train": 60,
+        "selection": 20,
+        "test": 30,
+    }
+    store = ImageStore.open(IMAGES / "demo-images", "train", "cpu")
+    assert store.images.shape == (60, 32, 32, 3)
+    inputs, labels = store.batch(np.array([3, 1]))
+    assert torch.equal(inputs["image"], store.images[[3, 1]])
+    assert torch.equal(labels, store.labels[[3, 1]])
+    # The report rows teach a trial nothing, so their number is no part of its data.
+    fewer = prepare_images("demo-images", Rows(train=60, selection=20, report=9), "holdout", here / "other", None)
+    assert fewer["hash"] == first["hash"]
+    other = prepare_images("demo-images", Rows(train=61, selection=20, report=30), "holdout", here / "other", None)
+    assert other["hash"] != first["hash"]
+
+
+def test_missing_or_short_arrays_name_the_remedy(here: Path) -> None:
+    with pytest.raises(ArtifactError, match="dvc repro"):
+        ImageStore.open(here, "train", "cpu")
+    for part in ("images", "labels", "rows"):
+        (here / f"train.{part}.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(ArtifactError, match="dvc repro"):
+        ImageStore.open(here, "train", "cpu")
+
+
+def mirror_with(folder: Path, table: pa.Table) -> Path:
+    target = folder / "datasets" / "uoft-cs" / "cifar10" / "plain_text"
+    target.mkdir(parents=True)
+    for split in ("train", "test"):
+        pyarrow.parquet.write_table(table, target / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def png(array: np.ndarray) -> dict[str, Any]:
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.fromarray(array).save(out, format="png")
+    return {"bytes": out.getvalue(), "path": None}
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_a_hub_mirror_is_decoded_exactly(here: Path) -> None:
+    originals = random_images(12).numpy()
+    table = pa.table({"img": [png(image) for image in originals], "label": [*range(10), 0, 1]})
+    mirror = mirror_with(here / "mirror", table)
+    about = prepare_images("cifar10", Rows(selection=4), "holdout", IMAGES / "cifar10", mirror)
+    assert about["splits"]["train"]["rows"] == 8
+    for split in ("train", "selection", "test"):
+        store = ImageStore.open(IMAGES / "cifar10", split, "cpu")
+        np.testing.assert_array_equal(store.images.numpy(), originals[store.row_ids])
+        np.testing.assert_array_equal(store.labels.numpy(), store.row_ids % 10)
+
+
+@pytest.mark.usefixtures("hub_cache")
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("label", [0, 10], "label 10 is not in 0..9"),
+        ("coarse_label", [0, 1], "no column 'label'"),
+    ],
+)
+def test_a_bad_mirror_says_what_to_mend(column: str, values: list[int], message: str, here: Path) -> None:
+    table = pa.table({"img": [png(image) for image in random_images(2).numpy()], column: values})
+    with pytest.raises(DataError, match=message):
+        prepare_images("cifar10", Rows(selection=1), "holdout", here / "out", mirror_with(here / column, table))
+    assert not (here / "out").exists()
+
+
+def test_torchvisions_own_folder_serves_where_the_mirror_has_no_other(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+    import pickle
+
+    from torchvision.datasets import CIFAR10
+
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
+    folder = here / "torchvision" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    batch = {"data": pixels.reshape(6, -1), "labels": [0, 1, 2, 3, 4, 5]}
+    (folder / "one").write_bytes(pickle.dumps(batch))
+    meta = {"label_names": list(IMAGE_SETS["cifar10"].label_names)}
+    (folder / "batches.meta").write_bytes(pickle.dumps(meta))
+
+    def checksum(name: str) -> str:
+        return hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    for attribute in ("train_list", "test_list"):
+        monkeypatch.setattr(CIFAR10, attribute, [["one", checksum("one")]])
+    about = {"filename": "batches.meta", "key": "label_names", "md5": checksum("batches.meta")}
+    monkeypatch.setattr(CIFAR10, "meta", about)
+    prepare_images("cifar10", Rows(selection=2), "holdout", here / "out", here)
+    store = ImageStore.open(here / "out", "test", "cpu")
+    np.testing.assert_array_equal(store.images.permute(0, 3, 1, 2).numpy(), pixels)
+    (folder / "one").write_bytes(b"cut short")
+    with pytest.raises(DataError, match="torchvision"):
+        prepare_images("cifar10", Rows(selection=2), "holdout", here / "out", here)
+
+
+# Training
+
+
+def settings_of(method: str = "joint", *, epochs: int = 3, depth: int = 14, width: int = 4) -> dict[str, Any]:
+    known = IMAGE_SETS["demo-images"]
+    return {
+        "dataset": "demo-images",
+        "outputs": 10,
+        "mean": list(known.mean),
+        "std": list(known.std),
+        "depth": depth,
+        "width": width,
+        "exits": "last" if method == "plain" else "every_two_convs",
+        "method": method,
+        "batch_size": 20,
+        "learning_rate": 0.1,
+        "seed": 1,
+        "training": {"epochs": epochs, "weight_decay": 1e-4, "augment": True},
+    }
+
+
+def test_a_plan_leaves_out_what_a_plain_model_does_not_depend_on() -> None:
+    cifar = Cifar(datasets=["demo-images"], methods=["plain", "joint"], criteria={"patience": {}}, seeds=[1, 2])
+    manifests = {"demo-images": {"hash": "h"}}
+    every, six = (plan(cifar.model_copy(update={"exits": exits}), manifests) for exits in ("every_two_convs", "six"))
+    assert [group.name for group in every.groups] == ["demo-images/resnet56/plain", "demo-images/resnet56/joint"]
+    assert every.total == 4
+    plain, joint = ([a.key == b.key for a, b in zip(every.known({}), six.known({}), strict=True)][i] for i in (0, 1))
+    assert (plain, joint) == (True, False)
+    for settings, exits in ((every.groups[0].settings, (27,)), (six.groups[1].settings, (4, 8, 12, 16, 20, 24, 27))):
+        assert build_model(settings).exits == exits
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("method", ["joint", "shallow_deep"])
+def test_a_killed_run_goes_on_to_the_same_weights(method: str, tmp_path: Path) -> None:
+    def fresh() -> Any:
+        return build_fit(settings_of(method), random_store(60), random_store(20, seed=9), "cpu")
+
+    whole, resumed = fresh(), fresh()
+    result = run_fit(whole, tmp_path / "whole", lambda row: None)
+
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_fit(fresh(), tmp_path / "killed", kill)
+    again = run_fit(resumed, tmp_path / "killed", lambda row: None)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[name]), name
+    assert again["selection"] == result["selection"]
+    whole_bytes, killed_bytes = ((tmp_path / d / "model.safetensors").read_bytes() for d in ("whole", "killed"))
+    assert whole_bytes == killed_bytes
+
+
+def test_a_trial_on_demo_images_learns(here: Path) -> None:
+    prepare_images("demo-images", Rows(train=1200, selection=200, report=200), "holdout", IMAGES / "demo-images", None)
+    settings = settings_of(width=8, depth=8, epochs=4) | {"batch_size": 32}
+    seen: list[dict[str, float]] = []
+    context = {"threads": 1, "device": "cpu"}
+    result = train_image(settings, here / "runs" / "key", context, seen.append)
+    assert [row["epoch"] for row in seen] == [1, 2, 3, 4]
+    assert result["exits"] == [1, 2, 3]
+    trace = record_image_trace(here / "runs" / "key", "demo-images", "test", "cpu")
+    accuracy = (trace.answers() == trace.labels[:, None]).mean(axis=0)
+    assert accuracy[-1] > 0.3, "chance is 0.1"
+    assert accuracy[-1] > accuracy[0]
+    # The stored checkpoint is that of the best epoch, and a finished trial is not run again.
+    store = ImageStore.open(IMAGES / "demo-images", "selection", "cpu")
+    found = record(load_checkpoint(here / "runs" / "key", resnet_from_description), store).argmax(-1)
+    scores = (found == store.labels.numpy()[:, None]).mean(axis=0)
+    assert np.dot([1 / 6, 2 / 6, 3 / 6], scores) == pytest.approx(result["selection"])
+    assert train_image(settings, here / "runs" / "key", context, seen.append) == result
+    assert len(seen) == 4
