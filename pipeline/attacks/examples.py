@@ -1,0 +1,80 @@
+"""Which examples are attacked: a fixed sample of an attack set, or of the task's report split."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from pipeline.data.sources import load_hub
+from pipeline.errors import ArtifactError, DataError
+from pipeline.files import DATA
+from pipeline.params import AttackTask
+from pipeline.tasks import Task
+
+
+@dataclass(frozen=True)
+class Example:
+    """One example: its row in the set, its texts (one or two) and its label as a class index."""
+
+    row_id: int
+    texts: tuple[str, ...]
+    label: int
+
+
+def load_examples(task: Task, setting: AttackTask, split: str, seed: int, mirror: Path | None) -> list[Example]:
+    """Draw `setting.examples` rows (all, where there are fewer), in the set's order.
+
+    Args:
+        split: the task's report split, used where the setting names no set of its own.
+
+    Raises:
+        DataError: the set, a column of it or a label is not as the task says.
+        ArtifactError: the report split was not prepared.
+    """
+    table = _own_split(task, split) if setting.source is None else _attack_set(task, setting, mirror)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[: setting.examples])
+    texts = zip(*(table[column].to_pylist() for column in task.text), strict=True)
+    every = list(zip(table["row_id"].to_pylist(), texts, table["label"].to_pylist(), strict=True))
+    return [Example(int(every[i][0]), every[i][1], int(every[i][2])) for i in rows]
+
+
+def describe_source(task: Task, setting: AttackTask, split: str) -> str:
+    """Where the examples come from, for the result."""
+    if setting.source is None:
+        return f"{task.name}/{split}"
+    return f"{setting.source.hub}/{next(iter(setting.source.report.values()))}"
+
+
+def _own_split(task: Task, split: str) -> pa.Table:
+    path = DATA / task.name / "text" / f"{split}.parquet"
+    try:
+        return pyarrow.parquet.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path}: unreadable ({reason}); run `dvc repro -f prepare@{task.name}`") from None
+
+
+def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Table:
+    assert setting.source is not None
+    key = f"attack.tasks.{task.name}.source: {setting.source.hub!r}"
+    split = next(iter(setting.source.report.values()))
+    table = load_hub(setting.source, mirror, [split])[split]
+    for column in (*task.text, task.label):
+        if column not in table.column_names:
+            raise DataError(
+                f"{key} has no column {column!r} (it has {', '.join(table.column_names)}); "
+                f"name a set with the columns of {task.name}"
+            )
+    names = {name: i for i, name in enumerate(task.label_names)}
+    labels = [names.get(value, -1) if isinstance(value, str) else value for value in table[task.label].to_pylist()]
+    for row, label in enumerate(labels):
+        if not isinstance(label, int) or not 0 <= label < len(names):
+            raise DataError(
+                f"{key}, row {row}: label {table[task.label][row].as_py()!r} is not one of {', '.join(names)} "
+                f"or 0..{len(names) - 1}; name a set with the labels of {task.name}"
+            )
+    texts = [table[column].cast(pa.string()).fill_null("") for column in task.text]
+    columns = [*texts, pa.array(labels, pa.int64()), pa.array(range(len(table)), pa.int64())]
+    return pa.table(columns, names=[*task.text, "label", "row_id"])

@@ -1,0 +1,97 @@
+"""Importing TextAttack without network and without leaving anything behind. All imports of it come after this one."""
+
+import contextlib
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import DataError
+
+_MARKER = "post_install_check_3"  # TextAttack 0.3.11 fetches six NLTK packages unless this file lies in its cache
+
+
+def cache_folder() -> Path:
+    """Where TextAttack keeps what it fetched."""
+    return Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
+
+
+def import_textattack() -> Any:
+    """Import TextAttack; nothing is fetched, and environment, home folder and NLTK paths are left as they were.
+
+    The import asks NLTK for English stop words, for default constraints that no recipe of ours uses. Where NLTK has
+    none, a few words in a private folder stand in while the import lasts.
+
+    Raises:
+        DataError: TextAttack's cache folder cannot be written, without which it cannot be imported.
+    """
+    parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
+    try:
+        with _stop_words(), _marked_as_installed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the libraries that it draws in warn about their own past
+            import textattack
+            import textattack.attack_recipes
+    finally:  # TextAttack switches the tokenizers' threads on, whatever runtime.threads says
+        if parallelism is None:
+            os.environ.pop("TOKENIZERS_PARALLELISM", None)
+        else:
+            os.environ["TOKENIZERS_PARALLELISM"] = parallelism
+    # It warns that it does not know the class of our models.
+    logging.getLogger("textattack.shared.utils.install").setLevel(logging.ERROR)
+    return textattack
+
+
+@contextlib.contextmanager
+def _marked_as_installed() -> Iterator[None]:
+    """Tell TextAttack that its post-install downloads are done; take that back if it was not so."""
+    marker = cache_folder() / _MARKER
+    if marker.exists():
+        yield
+        return
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError as error:
+        raise DataError(
+            f"TextAttack cannot write its cache folder {marker.parent} ({error}); set TA_CACHE_DIR to a writable one"
+        ) from None
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _stop_words() -> Iterator[None]:
+    """Make sure that NLTK finds a stop-word list."""
+    import nltk
+
+    if _found(nltk, "corpora/stopwords") or _found(nltk, "corpora/stopwords.zip"):
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="early-exit-nltk-") as folder:
+        corpus = Path(folder)
+        for part in ("corpora", "stopwords"):
+            corpus = corpus / part
+            corpus.mkdir(mode=0o700)  # NLTK reads no folder that others can write to, whatever the umask
+        words = corpus / "english"
+        words.write_text("a\nan\nand\nof\nthe\n", encoding="utf-8")
+        words.chmod(0o600)
+        nltk.data.path.insert(0, folder)
+        try:
+            yield
+        finally:
+            nltk.data.path.remove(folder)
+
+
+def _found(nltk: Any, resource: str) -> bool:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            nltk.data.find(resource)
+        except LookupError:
+            return False
+    return True

@@ -1,0 +1,92 @@
+"""Sentence encoders for the attack's check that a changed text still means the same: texts to vectors."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.data.tokens import by_length, collate
+from pipeline.errors import DataError
+
+Encode = Callable[[Sequence[str]], Tensor]
+"""n texts to their vectors, (n, width) float32."""
+
+BATCH = 64
+_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+
+
+def mean_of_words(words: Sequence[str], vectors: np.ndarray) -> Encode:
+    """The mean of the vectors of a text's words, lower-cased; unknown words are left out, none known gives zeros.
+
+    Args:
+        words: (v,).
+        vectors: (v, width) float32.
+    """
+    index = {word: i for i, word in enumerate(words)}
+
+    def encode(texts: Sequence[str]) -> Tensor:
+        out = np.zeros((len(texts), vectors.shape[1]), dtype=np.float32)
+        for row, text in enumerate(texts):
+            known = [index[word] for word in text.lower().split() if word in index]
+            if known:
+                out[row] = vectors[known].mean(axis=0)
+        return torch.from_numpy(out)
+
+    return encode
+
+
+def check_encoder(folder: Path, key: str) -> None:
+    """See that a folder holds an encoder, without loading it.
+
+    Raises:
+        DataError: not a folder, or a file is missing.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{key}: {str(folder)!r} is no folder; give one with {', '.join(_FILES)}")
+    for name in _FILES:
+        if not (folder / name).is_file():
+            raise DataError(f"{key}: {str(folder)!r} has no {name}; give a folder with {', '.join(_FILES)}")
+
+
+class MeanPooled:
+    """Mean of an encoder's last hidden states over the tokens, as sentence-transformers' MiniLM is read.
+
+    Weights may be stored in fp16; they are loaded as float32. Equal texts are encoded once.
+
+    Raises:
+        DataError: the folder's files cannot be read.
+    """
+
+    def __init__(self, folder: Path, device: str, key: str) -> None:
+        from tokenizers import Tokenizer
+        from transformers import AutoModel
+
+        try:
+            self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            model: Any = AutoModel.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            )
+        except Exception as error:  # tokenizers raises bare Exception; transformers and safetensors a dozen kinds
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{key}: {str(folder)!r} is no readable encoder ({reason}); mend the folder") from None
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(min(model.config.max_position_embeddings, 512))
+        self.model, self.device = model.to(device).eval(), device
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        # The reference window comes once per candidate.
+        distinct = list(dict.fromkeys(texts))
+        encoded = self.tokenizer.encode_batch(distinct)
+        out = torch.empty((len(distinct), self.model.config.hidden_size), device=self.device)
+        for rows in by_length(np.array([len(e.ids) for e in encoded]), BATCH):
+            batch = collate([encoded[i].ids for i in rows], [encoded[i].type_ids for i in rows], self.device)
+            keep = batch.get("keep", torch.ones_like(batch["input_ids"], dtype=torch.bool))
+            hidden = self.model(input_ids=batch["input_ids"], attention_mask=keep.long()).last_hidden_state
+            weight = keep.to(hidden.dtype)[:, :, None]
+            out[torch.from_numpy(rows).to(self.device)] = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        at = {text: i for i, text in enumerate(distinct)}
+        return out[[at[text] for text in texts]]

@@ -1,0 +1,109 @@
+"""TextFooler's stock resources: is each of them here, or to be fetched? Asked before anything slow starts."""
+
+import hashlib
+import importlib.util
+import os
+import tempfile
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Literal
+
+from pipeline.attacks.library import cache_folder
+from pipeline.errors import DataError
+
+_NAME = "averaged_perceptron_tagger_eng"
+TAGGER = {
+    **{f"taggers/{_NAME}/{_NAME}.{part}.json": _NAME for part in ("weights", "tagdict", "classes")},
+    "taggers/universal_tagset/en-ptb.map": "universal_tagset",
+}
+"""Files that NLTK 3.10's part-of-speech tagger reads, and the package of each. TextAttack itself fetches only an older,
+pickled tagger."""
+
+_VECTORS = ("word_embeddings/paragramcf", "https://textattack.s3.amazonaws.com/word_embeddings/paragramcf")
+_ENCODER = "https://tfhub.dev/google/universal-sentence-encoder/3"
+_NLTK_INDEX = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/index.xml"
+_TIMEOUT = 5.0  # seconds
+
+
+def check_stock_vectors(key: str) -> None:
+    """See that TextAttack's counter-fitted vectors are cached or can be fetched (481 MB; its own files, some pickled).
+
+    Asked first because a failed download keeps its lock, and a second try in the process then dies with "Deadlock".
+
+    Raises:
+        DataError: neither.
+    """
+    folder, address = _VECTORS
+    cached = cache_folder() / folder
+    if not cached.is_dir() and not _reachable(address):
+        raise DataError(
+            f"{key}: the stock counter-fitted vectors are neither in {cached} nor to be fetched from {address}; "
+            "name a local .npz there, or set attack.resources to demo"
+        )
+
+
+def check_stock_encoder(key: str) -> None:
+    """See that the Universal Sentence Encoder's runtime is installed, and the model cached or to be fetched.
+
+    Raises:
+        DataError: one of them is not.
+    """
+    for module in ("tensorflow", "tensorflow_hub"):
+        if importlib.util.find_spec(module) is None:
+            raise DataError(
+                f"{key}: the stock Universal Sentence Encoder needs {module}, which is not installed; "
+                "install tensorflow and tensorflow_hub, or name a local encoder's folder there"
+            )
+    root = Path(os.environ.get("TFHUB_CACHE_DIR", Path(tempfile.gettempdir()) / "tfhub_modules"))
+    cached = root / hashlib.sha1(_ENCODER.encode()).hexdigest()
+    if not cached.is_dir() and not _reachable(_ENCODER):
+        raise DataError(
+            f"{key}: the stock Universal Sentence Encoder is neither in {cached} nor to be fetched from {_ENCODER}; "
+            "name a local encoder's folder there"
+        )
+
+
+def check_stock_tagger(key: str) -> None:
+    """See that NLTK has its tagger and the universal tag set; fetch them where the network allows.
+
+    Raises:
+        DataError: missing and not to be fetched.
+    """
+    import nltk
+
+    missing = _missing()
+    if missing and _reachable(_NLTK_INDEX):
+        for package in missing:
+            nltk.download(package, quiet=True)
+        missing = _missing()
+    if missing:
+        raise DataError(
+            f"{key}: NLTK finds no {' or '.join(missing)} and cannot fetch it; name a local folder that has it"
+        )
+
+
+def _missing() -> list[str]:
+    return sorted({package for file, package in TAGGER.items() if nltk_refusal(file)})
+
+
+def nltk_refusal(resource: str) -> Literal["missing", "unsafe"] | None:
+    """Why NLTK does not read a file: "unsafe" is one that another account could write to; None: it does."""
+    import nltk
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said again, in one line, by the caller
+        try:
+            nltk.data.find(resource)
+        except LookupError as error:
+            return "unsafe" if "Refused" in str(error) else "missing"
+    return None
+
+
+def _reachable(address: str) -> bool:
+    request = urllib.request.Request(address, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT):
+            return True
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,517 @@
+"""The attack: resources and their errors, the victim's independence of batches, TextFooler on the demo's material."""
+
+import importlib.util
+import json
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from pipeline.attacks import stock
+from pipeline.attacks.defences import find_defences
+from pipeline.attacks.examples import Example, load_examples
+from pipeline.attacks.records import Record, summarise
+from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
+from pipeline.criteria import make
+from pipeline.errors import DataError, ParamsError, UnsupportedError
+from pipeline.params import Attack, AttackResources, AttackTask, Params
+from pipeline.tasks import TASKS, HubSource
+
+PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
+LAYERS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _textattack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Import TextAttack once, with an empty home folder: nothing may be fetched, and nothing may stay behind."""
+    from pipeline.attacks.library import cache_folder, import_textattack
+
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.delenv("TA_CACHE_DIR", raising=False)
+        patch.setenv("TOKENIZERS_PARALLELISM", "false")
+        import_textattack()
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # threads that wait for a busy core make this file ten times slower
+        assert not list(cache_folder().glob("post_install*[0-9]"))
+        assert os.environ["TOKENIZERS_PARALLELISM"] == "false"
+        yield
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    from pipeline.data.tokenize import _word_tokenizer
+
+    tokenizer = _word_tokenizer()
+    tokenizer.enable_truncation(64)
+    return tokenizer
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Any) -> Any:
+    """Random weights; each exit's bias is set so that it calls half of some texts one class and half the other."""
+    import torch
+    from transformers import AlbertConfig
+
+    from pipeline.backbones.encoder import Encoder
+    from pipeline.data.tokens import collate
+    from pipeline.multi_exit import MultiExit
+
+    torch.manual_seed(0)
+    config = AlbertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        embedding_size=16,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    model = MultiExit(Encoder(config, "mean"), range(1, LAYERS + 1), 2).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.4)
+        encoded = tokenizer.encode_batch(sentences(60))
+        logits = model(collate([e.ids for e in encoded], [e.type_ids for e in encoded], "cpu"))
+        heads: list[Any] = list(model.heads)
+        for head, middle in zip(heads, (logits[:, :, 1] - logits[:, :, 0]).quantile(0.5, dim=0), strict=True):
+            head.bias[0] += middle
+    return model
+
+
+@pytest.fixture(scope="module")
+def demo() -> Resources:
+    return resolve("demo", "cpu")
+
+
+def sentences(count: int) -> list[str]:
+    from pipeline.data.demo import sentences as generate
+
+    return list(generate(count, 7)["sentence"])
+
+
+def victim(model: Any, tokenizer: Any, criterion: str | None = None, threshold: float = np.inf, size: int = 32) -> Any:
+    from pipeline.attacks.victim import Victim
+    from pipeline.live import LiveEngine
+
+    engine = LiveEngine(model, make(criterion) if criterion else None, threshold)
+    return Victim(engine, tokenizer, "cpu", size)
+
+
+# ---------------------------------------------------------------- victim
+
+
+@pytest.mark.parametrize(("criterion", "threshold"), [(None, np.inf), ("patience", 2.0), ("confidence", 0.8)])
+def test_rows_do_not_depend_on_their_batch(model: Any, tokenizer: Any, criterion: str | None, threshold: float) -> None:
+    texts = sentences(60)
+    alone = victim(model, tokenizer, criterion, threshold, size=1)
+    expected = alone(texts)
+    order = np.random.default_rng(0).permutation(len(texts))
+    for size in (7, 32):
+        together = victim(model, tokenizer, criterion, threshold, size)
+        answers = together([texts[i] for i in order])
+        np.testing.assert_allclose(answers, expected[order], atol=1e-5)
+        assert together.layers == alone.layers
+    assert set(alone.layers) == set(texts)
+    if criterion is None:
+        assert set(alone.layers.values()) == {LAYERS}
+    else:
+        assert len(set(alone.layers.values())) > 1
+
+
+def test_pairs_and_nothing(model: Any, tokenizer: Any) -> None:
+    first, second = sentences(2)
+    asked = victim(model, tokenizer)
+    answers = asked([(first, second), OrderedDict(premise=first, hypothesis=second), (second, first)])
+    np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
+    assert not np.allclose(answers[0], answers[2], atol=1e-6)
+    assert asked([]).shape == (0, 2)
+    asked.forget()
+    assert asked.layers == {}
+
+
+# ---------------------------------------------------------------- TextFooler
+
+
+def examples_of(asked: Any, count: int) -> list[Example]:
+    """Examples that the model gets right, but for the first."""
+    texts = sentences(count)
+    labels = asked(texts).argmax(dim=1).tolist()
+    labels[0] = 1 - labels[0]
+    return [Example(i, (text,), label) for i, (text, label) in enumerate(zip(texts, labels, strict=True))]
+
+
+def attack(asked: Any, resources: Resources, examples: list[Example], max_queries: int | None = None) -> list[Record]:
+    from pipeline.attacks.textfooler import attack_examples
+
+    return list(attack_examples(asked, resources, examples, seed=0, max_queries=max_queries))
+
+
+@pytest.mark.parametrize(("criterion", "threshold"), [(None, np.inf), ("patience", 2.0)])
+def test_demo_attack(model: Any, tokenizer: Any, demo: Resources, criterion: str | None, threshold: float) -> None:
+    from pipeline.data.demo import synonyms
+
+    near = synonyms()
+    asked = victim(model, tokenizer, criterion, threshold)
+    examples = examples_of(asked, 12)
+    records = attack(asked, demo, examples)
+    assert records[0].outcome == "skipped"
+    assert (records[0].queries, records[0].changed, records[0].layers_under_attack) == (1, None, None)
+    assert {r.outcome for r in records} == {"skipped", "successful", "failed"}
+    for example, record in zip(examples[1:], records[1:], strict=True):
+        assert record.original == example.texts
+        assert record.changed is not None
+        assert (record.answer_after != example.label) == (record.outcome == "successful")
+        assert record.answer_before == example.label
+        swaps = [(a, b) for a, b in zip(record.original[0].split(), record.changed[0].split(), strict=True) if a != b]
+        assert all(b in near[a] for a, b in swaps)
+        assert record.words_changed == len(swaps)
+        assert record.queries > 1
+        assert record.layers_before == asked_layers(asked, record.original[0])
+        assert record.layers_after == asked_layers(asked, record.changed[0])
+        assert record.layers_under_attack is not None
+        assert 1 <= record.layers_under_attack <= LAYERS
+    assert attack(asked, demo, examples) == records
+    assert attack(victim(model, tokenizer, criterion, threshold, size=1), demo, examples) == records
+
+
+def asked_layers(asked: Any, text: str) -> int:
+    asked.forget()
+    asked([text])
+    return int(asked.layers[text])
+
+
+def test_query_limit(model: Any, tokenizer: Any, demo: Resources) -> None:
+    asked = victim(model, tokenizer)
+    examples = examples_of(asked, 6)
+    for limit in (1, 5):
+        records = attack(asked, demo, examples, max_queries=limit)
+        assert max(r.queries for r in records) == limit
+    assert {r.outcome for r in attack(asked, demo, examples, max_queries=1)} == {"skipped", "failed"}
+
+
+def test_of_a_pair_only_the_second_text_changes(model: Any, tokenizer: Any, demo: Resources) -> None:
+    asked = victim(model, tokenizer)
+    texts = sentences(8)
+    pairs = list(zip(texts[:4], texts[4:], strict=True))
+    labels = asked(pairs).argmax(dim=1).tolist()
+    records = attack(asked, demo, [Example(i, p, y) for i, (p, y) in enumerate(zip(pairs, labels, strict=True))])
+    assert all(r.changed is not None and r.changed[0] == r.original[0] for r in records)
+    assert any(r.changed is not None and r.changed[1] != r.original[1] for r in records)
+
+
+def test_summary() -> None:
+    one = Record(0, 1, "successful", 1, 0, ("a b",), ("a c",), 10, 2, 1, 3, 4.0, 5)
+    records = [
+        one,
+        replace(one, outcome="failed", words_changed=2, queries=20, layers_under_attack=2.0),
+        replace(one, outcome="skipped", queries=1, layers_under_attack=None, layers_after=None, layers_before=9),
+        replace(one, outcome="failed", queries=30, layers_under_attack=None),
+    ]
+    found = {name: (interval["value"], interval["n"]) for name, interval in summarise(records).items()}
+    assert found == {
+        "original_accuracy": (0.75, 4),
+        "after_attack_accuracy": (0.5, 4),
+        "attack_success_rate": (0.333333, 3),
+        "queries": (20.0, 3),
+        "perturbed_words": (1.0, 1),
+        "layers_before": (3.0, 3),
+        "layers_under_attack": (3.0, 2),
+        "layers_after": (5.0, 3),
+    }
+    assert summarise([])["attack_success_rate"]["value"] is None
+
+
+# ---------------------------------------------------------------- resources
+
+
+def save_vectors(path: Path, **change: Any) -> Path:
+    """The demo's vectors in the format of local ones."""
+    from pipeline.data.demo import word_vectors
+
+    words, vectors = word_vectors()
+    scaled = np.rint(vectors * 127 / np.abs(vectors).max(axis=1, keepdims=True)).astype(np.int8)
+    arrays = {"words": np.frombuffer("\n".join(words).encode(), np.uint8), "vectors": scaled}
+    arrays |= {"nn": nearest(vectors, 50).astype(np.uint16)}
+    np.savez(path, **{name: value for name, value in (arrays | change).items() if value is not None})
+    return path
+
+
+def save_tagger(folder: Path) -> Path:
+    """A tagger that calls every word a noun, in NLTK's layout."""
+    name = "averaged_perceptron_tagger_eng"
+    (folder / "taggers" / name).mkdir(parents=True)
+    (folder / "taggers/universal_tagset").mkdir()
+    parts = {"weights": {"bias": {"NN": 1.0}}, "tagdict": {}, "classes": ["NN"]}
+    for part, content in parts.items():
+        (folder / "taggers" / name / f"{name}.{part}.json").write_text(json.dumps(content))
+    (folder / "taggers/universal_tagset/en-ptb.map").write_text("NN\tNOUN\n")
+    return private(folder)
+
+
+def private(folder: Path) -> Path:
+    """Whatever the umask, no write bit for others."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    return folder
+
+
+def save_encoder(folder: Path, tokenizer: Any) -> Path:
+    """A tiny BERT in the hub's layout, half precision."""
+    import torch
+    from transformers import BertConfig, BertModel
+
+    torch.manual_seed(0)
+    size = tokenizer.get_vocab_size()
+    config = BertConfig(size, 16, 1, 2, 32, max_position_embeddings=64)
+    BertModel(config).half().save_pretrained(folder)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture
+def local(tmp_path: Path, tokenizer: Any) -> AttackResources:
+    return AttackResources(
+        nltk_data=save_tagger(tmp_path / "nltk"),
+        word_vectors=save_vectors(tmp_path / "vectors.npz"),
+        sentence_encoder=save_encoder(tmp_path / "encoder", tokenizer),
+    )
+
+
+def test_local_resources(local: AttackResources, model: Any, tokenizer: Any, demo: Resources) -> None:
+    resources = resolve(local, "cpu")
+    assert resources.vectors is not None
+    assert demo.vectors is not None
+    assert resources.vectors.words == demo.vectors.words
+    assert not resources.stock
+    assert resources.about["part_of_speech"].startswith("NLTK")
+    texts = [*sentences(9), sentences(1)[0]]
+    together = resources.encode(texts)
+    for row, text in enumerate(texts):
+        np.testing.assert_allclose(resources.encode([text])[0], together[row], atol=1e-5)
+    asked = victim(model, tokenizer)
+    examples = examples_of(asked, 8)
+    # The demo's vectors and a tagger that refuses nothing; no text is long enough for the sentence check to bite.
+    short = [e for e in examples if len(e.texts[0].split()) < 15]
+    assert attack(asked, resources, short) == attack(asked, demo, short)
+
+
+def test_sentence_check_refuses(model: Any, tokenizer: Any, demo: Resources) -> None:
+    asked = victim(model, tokenizer)
+    long = [e for e in examples_of(asked, 60)[1:] if len(e.texts[0].split()) >= 15][:3]
+    assert any(r.words_changed for r in attack(asked, demo, long))
+    strict = replace(demo, cosine=1.0)
+    assert not any(r.words_changed for r in attack(asked, strict, long))
+
+
+def refused(local: AttackResources, **change: Path | None) -> str:
+    with pytest.raises(DataError) as error:
+        resolve(local.model_copy(update=change), "cpu")
+    text = str(error.value)
+    assert "\n" not in text
+    assert f"attack.resources.{next(iter(change))}: " in text
+    value = next(iter(change.values()))
+    assert value is None or repr(str(value)) in text
+    assert ";" in text  # the remedy
+    return text
+
+
+def test_missing_local_resources(local: AttackResources, tmp_path: Path) -> None:
+    for name in ("nltk_data", "word_vectors", "sentence_encoder"):
+        refused(local, **{name: tmp_path / "nowhere"})
+    empty = private(tmp_path / "encoder").parent / "empty"
+    empty.mkdir(mode=0o700)
+    assert "config.json" in refused(local, sentence_encoder=empty)
+    assert "averaged_perceptron_tagger_eng" in refused(local, nltk_data=empty)
+
+
+def test_nltk_folder_that_others_can_write(local: AttackResources) -> None:
+    import nltk
+
+    assert local.nltk_data is not None
+    before = list(nltk.data.path)
+    (local.nltk_data / "taggers").chmod(0o770)
+    assert "chmod -R go-w" in refused(local, nltk_data=local.nltk_data)
+    assert nltk.data.path == before
+
+
+def test_unreadable_encoder(local: AttackResources) -> None:
+    assert local.sentence_encoder is not None
+    (local.sentence_encoder / "model.safetensors").write_bytes(b"no weights")
+    refused(local, sentence_encoder=local.sentence_encoder)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"words": np.array(["pickled", "words"], dtype=object)}, "cannot be read"),
+        ({"nn": None}, "cannot be read"),
+        ({"vectors": np.zeros((3, 4), np.int8)}, "does not fit"),
+        ({"nn": np.full((1, 1), 9999)}, "does not fit"),
+    ],
+)
+def test_vectors_that_do_not_fit(local: AttackResources, tmp_path: Path, change: dict[str, Any], says: str) -> None:
+    path = save_vectors(tmp_path / "other.npz", **change)
+    assert says in refused(local, word_vectors=path)
+
+
+def test_vectors_that_are_cut_short(local: AttackResources, tmp_path: Path) -> None:
+    whole = save_vectors(tmp_path / "whole.npz")
+    cut = tmp_path / "cut.npz"
+    cut.write_bytes(whole.read_bytes()[:5000])
+    assert "cannot be read" in refused(local, word_vectors=cut)
+    vectors = load_vectors(whole)
+    outside = save_vectors(tmp_path / "outside.npz", nn=np.full((len(vectors.words), 2), 60000, np.uint16))
+    assert "outside" in refused(local, word_vectors=outside)
+
+
+def test_stock_resources_offline(local: AttackResources, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import nltk
+
+    monkeypatch.setattr(stock, "_reachable", lambda address: False)
+    monkeypatch.setattr(nltk.data, "path", [])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setenv("TFHUB_CACHE_DIR", str(tmp_path))
+    assert "paragramcf" in refused(local, word_vectors=None)
+    assert "Universal Sentence Encoder" in refused(local, sentence_encoder=None)
+    assert "universal_tagset" in refused(local, nltk_data=None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "tensorflow" in refused(local, sentence_encoder=None)
+    with pytest.raises(DataError, match=r"attack\.resources"):
+        resolve("stock", "cpu")
+
+
+# ---------------------------------------------------------------- examples, defences, the stage
+
+
+def save_mirror(root: Path, columns: dict[str, list[Any]]) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    folder = root / "datasets/own/set"
+    folder.mkdir(parents=True)
+    pyarrow.parquet.write_table(pa.table(columns), folder / "test.parquet")
+    return root
+
+
+def test_examples_of_an_attack_set(tmp_path: Path) -> None:
+    task = TASKS["rotten_tomatoes"]
+    setting = AttackTask(examples=3, source=HubSource(hub="own/set", report={"test": "test"}))
+    texts = [f"text {i}" for i in range(9)]
+    mirror = save_mirror(tmp_path / "good", {"text": texts, "label": [0, 1, 1] * 3})
+    found = load_examples(task, setting, "validation", 0, mirror)
+    assert found == load_examples(task, setting, "validation", 0, mirror)
+    assert len(found) == 3
+    assert all(e.texts == (texts[e.row_id],) and e.label == [0, 1, 1][e.row_id % 3] for e in found)
+    every = load_examples(task, setting.model_copy(update={"examples": 50}), "validation", 0, mirror)
+    assert [e.row_id for e in every] == list(range(9))
+    with pytest.raises(DataError, match="no column 'text'"):
+        load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "a", {"review": texts, "label": [0] * 9}))
+    with pytest.raises(DataError, match="row 1: label 2 is not one of neg, pos"):
+        load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "b", {"text": ["x"] * 2, "label": [0, 2]}))
+
+
+def results(criteria: tuple[str, ...] = ("patience", "confidence")) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What finetune and evaluate leave for one backbone and two methods."""
+    groups = [
+        {"backbone": "demo-albert", "method": method, "multi_exit": method == "joint", "trials": trials}
+        for method, trials in (
+            ("single_exit", [{"seed": 1, "key": "plain1"}, {"seed": 2, "key": "plain2"}]),
+            ("joint", [{"seed": 1, "key": "many1"}, {"seed": 2, "key": "many2"}]),
+        )
+    ]
+    shared = {"backbone": "demo-albert", "method": "joint", "split": "validation", "keys": ["many1", "many2"]}
+    points = {"patience": [2.0, 3.0], "confidence": [None, 0.9], None: [None, None]}
+    rows = [{**shared, "criterion": name, "settings": {}, "thresholds": points[name]} for name in (*criteria, None)]
+    return {"schema": 1, "groups": groups}, {"schema": 1, "rows": rows}
+
+
+def test_defences() -> None:
+    settings = Attack(tasks={})
+    selected, evaluated = results()
+    plain, confidence, patience = find_defences(settings, selected, evaluated, "validation")
+    assert (plain.name, plain.key, plain.criterion) == ("single exit", "plain1", None)
+    assert (confidence.key, confidence.threshold, confidence.labels()["threshold"]) == ("many1", np.inf, None)
+    assert (patience.criterion, patience.threshold) == (make("patience"), 2.0)
+    with pytest.raises(ParamsError, match=r"attack\.criteria: 'confidence'"):
+        find_defences(settings, selected, results(("patience",))[1], "validation")
+    with pytest.raises(ParamsError, match=r"attack\.multi_exit: unknown method 'joined'; did you mean 'joint'"):
+        find_defences(settings.model_copy(update={"multi_exit": "joined"}), selected, evaluated, "validation")
+    with pytest.raises(ParamsError, match="one exit only"):
+        find_defences(settings.model_copy(update={"multi_exit": "single_exit"}), selected, evaluated, "validation")
+
+
+def run(instance: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """Run the stage without MLflow; its result and its metrics."""
+    from stages.attack import main
+
+    raw = yaml.safe_load(PROFILE.read_text())
+    raw["attack"]["tasks"] = {"demo-sentences": {"examples": 6}, "demo-similarity": {"examples": 6}}
+    metrics: dict[str, float] = {}
+    written: dict[str, Any] = {}
+    stage: Any = SimpleNamespace(
+        params=Params.model_validate(raw),
+        instance=instance,
+        run=SimpleNamespace(log_artifact=lambda path: None),
+        write_json=lambda path, payload: written.update(json.loads(json.dumps(payload, allow_nan=False))),
+        log_metrics=metrics.update,
+    )
+    main(stage)
+    return written, metrics
+
+
+def test_stage(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    from pipeline.multi_exit import MultiExit, save_checkpoint
+
+    monkeypatch.chdir(tmp_path)
+    data = Path("data/tasks/demo-sentences")
+    for folder in (data / "text", data / "demo-albert", Path("outputs/selected"), Path("outputs/evaluate")):
+        folder.mkdir(parents=True)
+    (data / "manifest.json").write_text(json.dumps({"schema": 1, "report_splits": ["validation"]}))
+    tokenizer.save(str(data / "demo-albert/tokenizer.json"))
+    texts = sentences(20)
+    table = {"sentence": texts, "label": [0.0, 1.0] * 10, "row_id": list(range(20))}
+    pyarrow.parquet.write_table(pa.table(table), data / "text/validation.parquet")
+    save_checkpoint(model, Path("runs/finetune/many1"))
+    save_checkpoint(MultiExit(model.backbone, [LAYERS], 2).eval(), Path("runs/finetune/plain1"))
+    for name, payload in zip(("selected", "evaluate"), results(), strict=True):
+        Path(f"outputs/{name}/demo-sentences.json").write_text(json.dumps(payload))
+
+    written, metrics = run("demo-sentences")
+    parquet = Path("outputs/attack/demo-sentences.parquet")
+    first = parquet.read_bytes()
+    assert run("demo-sentences") == (written, metrics)
+    assert parquet.read_bytes() == first
+    assert [row["defence"] for row in written["rows"]] == ["single exit", "confidence", "patience"]
+    assert (written["task"], written["examples"], written["comparable_with_paper"]) == ("demo-sentences", 6, False)
+    rows = pyarrow.parquet.read_table(parquet).to_pylist()
+    assert len(rows) == 18
+    assert len({row["row_id"] for row in rows}) == 6
+    patience = written["rows"][2]
+    kept = [row["outcome"] == "failed" for row in rows if row["defence"] == "patience"]
+    assert (
+        metrics["patience.after_attack_accuracy"]
+        == patience["after_attack_accuracy"]["value"]
+        == round(float(np.mean(kept)), 6)
+    )
+    assert "single_exit.original_accuracy" in metrics
+
+    with pytest.raises(UnsupportedError, match="regression"):
+        run("demo-similarity")
+    with pytest.raises(ParamsError, match=r"attack\.tasks: unknown task 'demo-pairs'"):
+        run("demo-pairs")
