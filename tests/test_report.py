@@ -1,0 +1,452 @@
+"""The report: the paper's numbers, ours beside them, what is missing said in a word, and a page that stands alone."""
+
+import doctest
+import importlib
+import json
+import re
+import statistics
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pipeline.errors import ArtifactError
+from pipeline.params import Params
+from pipeline.report import paper
+from pipeline.report.collect import collect
+from pipeline.report.render import Provenance, Report, build
+from pipeline.report.stored import Interval
+from pipeline.report.verdicts import verdicts, word
+from tests.stored_results import key_of, params_for, run_id_of, write_all
+
+TIMES = "\u00d7"
+PROVENANCE = Provenance("0123abc", "feed5eed")
+CUT = {"rows": {"train": 2000}}
+GLUE = {"mnli": {}, "sst2": {}, "mrpc": CUT, "stsb": {}}
+MODULES = ("numbers", "cells", "paper", "verdicts", "summary", "render")
+
+
+def small(backbone: str, tasks: tuple[str, str] = ("sst2", "stsb"), **changes: Any) -> Params:
+    """Two tasks, one of them a regression, and two methods."""
+    return params_for({task: {} for task in tasks}, backbone, methods=["single_exit", "joint"], **changes)
+
+
+def report_of(outputs: Path, params: Params, **written: Any) -> Report:
+    write_all(outputs, params, **written)
+    return build(collect(params, outputs), PROVENANCE)
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return report_of(tmp_path_factory.mktemp("glue"), params_for(GLUE, "albert-base"))
+
+
+class Page(HTMLParser):
+    """A page's tables by their title, as rows of cell texts; its addresses; and whether its tags are balanced."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "hr", "input"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tables: dict[str, list[list[str]]] = {}
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+        self.balanced = True
+        self._rows: list[list[str]] = []
+        self._in_cell = False
+        self.feed(html)
+        self.close()
+        self.balanced &= not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {name: value or "" for name, value in attrs}
+        self.addresses += [named[name] for name in ("src", "href", "xlink:href", "action", "data") if name in named]
+        self.ids += [named["id"]] if "id" in named else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "div" and named.get("role") == "region":
+            self._rows = self.tables.setdefault(named["aria-label"], [])
+        if tag == "tr":
+            self._rows.append([])
+        if tag in ("td", "th"):
+            self._rows[-1].append("")
+            self._in_cell = True
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        self.balanced &= bool(self.open) and self.open.pop() == tag
+        if tag in ("td", "th"):
+            self._in_cell = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_cell:
+            self._rows[-1][-1] = f"{self._rows[-1][-1]} {data}".strip()
+
+    def row(self, table: str, *words: str) -> dict[str, str]:
+        """The first row whose cells hold all the words, by column."""
+        head, *rows = self.tables[table]
+        found = next(row for row in rows if all(any(word in cell for cell in row) for word in words))
+        return dict(zip(head, found, strict=True))
+
+
+def page_and_text(report: Report) -> tuple[Page, str]:
+    return Page(report.html), report.markdown
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    payload = json.loads(path.read_text(encoding="utf-8"))
+    change(payload)
+    path.write_text(json.dumps(payload), encoding="utf-8")
+
+
+# ---------------------------------------------------------------- the paper's numbers
+
+
+def test_macro_scores_are_the_means_of_their_rows() -> None:
+    complete = [row for row in paper.ROWS if row.macro is not None]
+    assert len(complete) == 8
+    for row in complete:
+        values = [value for value in row.scores.values() if value is not None]
+        # The paper rounds each score first; its test rows hold it to within a tenth.
+        assert statistics.fmean(values) == pytest.approx(row.macro, abs=0.11), row
+
+
+@pytest.mark.parametrize(
+    ("task", "backbone", "key", "text"),
+    [
+        ("sst2", "albert-base", ("joint", "patience"), "93.0"),
+        ("mrpc", "albert-base", ("joint", "patience"), "90.0"),
+        ("mrpc", "albert-base", ("joint", "confidence"), "87.1"),
+        ("cola", "albert-base", ("joint", "entropy"), "55.2"),
+        ("rte", "albert-base", ("single_exit", None), "78.6"),
+        ("stsb", "albert-base", ("joint", "confidence"), "“-”"),
+        ("mnli", "bert-base", ("two_stage", "entropy"), "80.7"),
+        ("sst2", "albert-base", ("two_stage", "entropy"), paper.NONE),
+        ("sst2", "albert-base", ("joint", None), paper.NONE),
+        ("sst2", "minilm", ("joint", "patience"), paper.NOT_COMPARABLE),
+        ("cola", "bert-base", ("joint", "patience"), paper.NOT_COMPARABLE),
+        ("demo-pairs", "albert-base", ("joint", "patience"), paper.NONE),
+    ],
+)
+def test_what_stands_beside_a_row(task: str, backbone: str, key: paper.Key, text: str) -> None:
+    assert paper.beside(task, backbone, 12, key).text == text
+
+
+def test_a_cut_backbone_has_no_counterpart() -> None:
+    assert paper.beside("sst2", "albert-base", 6, ("joint", "patience")).text == paper.NOT_COMPARABLE
+    assert paper.beside("sst2", "albert-large", 24, ("joint", "patience")).text == "95.2"
+
+
+def test_image_counterparts() -> None:
+    found = paper.beside_image("cifar100", "resnet56", "joint", "patience")
+    assert isinstance(found, paper.ImageFigure)
+    assert (found.speedup, found.accuracy) == (1.22, 69.1)
+    assert paper.beside_image("cifar10", "resnet56", "joint", None) == paper.NONE
+    assert paper.beside_image("demo-images", "resnet56", "joint", "patience") == paper.NONE
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_paper_beside_ours(glue: Report) -> None:
+    page, text = page_and_text(glue)
+    row = page.row("Comparison on albert-base (the paper's Table 1)", "joint, patience (PABEE)")
+    assert row["sst2"].endswith("93.0")
+    assert row["mrpc"].endswith("90.0")
+    assert row["Parameters"].endswith("12M")
+    assert row["Layer ratio"].endswith(f"1.57{TIMES}")
+    sst2 = page.row("sst2", "joint, patience (PABEE)")
+    assert sst2["Paper: score"].startswith("93.0")
+    assert sst2["Paper: layer ratio"] == f"1.57{TIMES}"
+    assert sst2["Seeds"] == "3"
+    assert re.match(r"[\d.]+ \[[\d.]+, [\d.]+\]", sst2["Score"])
+    line = next(
+        line for line in text.splitlines() if line.startswith("| joint, patience (PABEE); ") and "| 93.0" in line
+    )
+    assert "*paper: PABEE*" in line
+
+
+def test_regression_has_no_confidence(glue: Report) -> None:
+    page, _ = page_and_text(glue)
+    row = page.row("Comparison on albert-base (the paper's Table 1)", "joint, confidence (Shallow-Deep)")
+    assert row["stsb"] == "n/a no regression"
+    assert row["Mean"] == "—"
+    assert not any("confidence" in cell for row in page.tables["stsb"] for cell in row)
+
+
+def test_rows_of_the_paper_that_were_not_run(glue: Report) -> None:
+    page, _ = page_and_text(glue)
+    row = page.row("Comparison on albert-base (the paper's Table 1)", "LayerDrop")
+    assert row["Model and exit rule"] == "LayerDrop not run"
+    assert row["sst2"] == "90.7"
+    assert row["Traced back to"] == "paper, Table 1"
+
+
+def test_every_row_can_be_traced_back(glue: Report) -> None:
+    page, text = page_and_text(glue)
+    for title, rows in page.tables.items():
+        for row in rows[1:]:
+            assert row[-1], f"{title}: {row}"
+    key = key_of("albert-base", "joint", "sst2", 1)
+    row = page.row("sst2", "joint, patience (PABEE)")
+    assert f"key {key} run {run_id_of(key)}" in row["Traced back to"]
+    assert f"`{key}` → `{run_id_of(key)}`" in text
+    assert "0123abc" in glue.html
+    assert "feed5eed" in text
+
+
+def test_training_cost_latency_robustness_and_images(glue: Report) -> None:
+    page, _ = page_and_text(glue)
+    cost = page.row("Training cost (Table 3)", "sst2", "joint")
+    assert (cost["Added by exits"], cost["Paper: parameters"], cost["Paper: time to best"]) == (
+        "24.0K",
+        "+24K",
+        "108 min",
+    )
+    assert cost["Time to best"] == "6.7 min"
+    timed = page.row("Latency", "patience", "batch\xa01")
+    assert (timed["Measured"], timed["Layer ratio"], timed["FLOP ratio"]) == tuple(
+        f"{v}{TIMES}" for v in (1.45, "1.50", 1.48)
+    )
+    attacked = page.row("Robustness (Table 5)", "joint, patience (PABEE)")
+    assert attacked["After-attack acc."].startswith("25.0 [")
+    assert attacked["After-attack acc."].endswith("30.2")
+    assert attacked["Queries"].endswith("88")
+    assert page.row("Image classification (Table 6)", "cifar10", "patience")["Paper: accuracy"] == "92.0"
+
+
+def test_undefined_is_never_zero(glue: Report, tmp_path: Path) -> None:
+    page, _ = page_and_text(glue)
+    assert page.row("Robustness (Table 5)", "joint, patience (PABEE)")["Words changed"] == "n/a"
+    params = small("albert-base")
+    write_all(tmp_path, params)
+    none = {"median": None, "low": None, "high": None, "coverage": 0.75, "values": [None] * 3}
+
+    def undefine(payload: dict[str, Any]) -> None:
+        for row in payload["rows"]:
+            row["score"] = none
+            row["metrics"] = dict.fromkeys(row["metrics"], none)
+        for exits in payload["exits"]:
+            exits["scores"] = [None] * len(exits["scores"])
+
+    edit(tmp_path / "evaluate/stsb.json", undefine)
+    curves = tmp_path / "evaluate/stsb.curves.csv"
+    head, *rows = curves.read_text().splitlines()
+    at = head.split(",").index("score")
+    rows = [",".join("nan" if i == at else cell for i, cell in enumerate(row.split(","))) for row in rows]
+    curves.write_text("\n".join([head, *rows]) + "\n")
+    report = build(collect(params, tmp_path), PROVENANCE)
+    row = Page(report.html).row("stsb", "joint, patience (PABEE)")
+    assert (row["Score"], row["pearson"], row["spearman"]) == ("n/a", "n/a", "n/a")
+    assert "Patience scores n/a" in report.html
+
+
+def test_out_of_window_and_choice_on_report_rows_are_seen(tmp_path: Path) -> None:
+    params = small("albert-base", protocol="paper")
+    report = report_of(tmp_path, params, window=(30.0, 40.0))
+    row = Page(report.html).row("sst2", "joint, patience (PABEE)")
+    assert "outside window" in row["Score"]
+    assert "chosen on validation, the rows reported" in row["Score"]
+    assert "outside the speed-up window" in report.html
+    assert "on the very rows that are reported" in report.html
+    assert "**outside window**" in report.markdown
+
+
+def test_not_comparable_and_cut_rows_are_said(tmp_path: Path) -> None:
+    report = report_of(
+        tmp_path,
+        params_for({"mrpc": CUT, "stsb": {}}, "minilm", methods=["joint", "single_exit"]),
+        layers=6,
+        comparable=False,
+    )
+    page = Page(report.html)
+    assert page.row("mrpc", "joint, patience (PABEE)")["Paper: score"] == "not comparable"
+    assert "LayerDrop" not in report.html
+    assert "Trained on 2,000 rows; the paper used all." in report.html
+    assert "not comparable with the paper" in report.html
+
+
+def test_demo_says_that_it_is_one(tmp_path: Path) -> None:
+    report = report_of(tmp_path, small("demo-albert", ("demo-pairs", "demo-similarity")))
+    assert "says nothing for or against the paper" in report.html
+    assert "Paper: score" not in Page(report.html).tables["demo-pairs"][0]
+
+
+def test_one_seed_has_no_interval(tmp_path: Path) -> None:
+    report = report_of(tmp_path, small("albert-base"), seeds=(1,))
+    row = Page(report.html).row("Does patience win?", "sst2")
+    assert row["Against confidence"].split("(")[1].startswith("one seed)")
+    assert "[" not in Page(report.html).row("sst2", "joint, patience (PABEE)")["Score"]
+
+
+def test_parts_that_were_not_run_say_so(tmp_path: Path) -> None:
+    params = params_for({"sst2": {}}, "albert-base", methods=["single_exit"])
+    raw = params.model_dump(mode="json")
+    raw["latency"]["tasks"], raw["attack"]["tasks"], raw["cifar"]["datasets"] = [], {}, []
+    report = report_of(tmp_path, Params.model_validate(raw))
+    for part in ("latency.tasks", "attack.tasks", "cifar.datasets"):
+        assert f"Not run: {part}" in report.html
+    assert Page(report.html).balanced
+    assert report.headlines["comparisons"] == 0
+    row = Page(report.html).row("Comparison on albert-base (the paper's Table 1)", "PABEE")
+    assert row["Model and exit rule"] == "PABEE not run"
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def test_verdicts_pair_by_seed(tmp_path: Path) -> None:
+    params = params_for({"sst2": {}, "stsb": {}}, "albert-base")
+    write_all(tmp_path, params)
+    (sst2, stsb) = collect(params, tmp_path).tasks
+    found = {(v.champion.method, v.rival): v for v in verdicts(sst2)}
+    assert set(found) == {
+        (method, rival)
+        for method in ("joint", "two_stage")
+        for rival in ("confidence", "entropy", "all layers", "single exit")
+    }
+    v = found["joint", "confidence"]
+    gaps = [a - b for a, b in zip(v.champion.score.values, v.theirs.score.values, strict=True) if a and b]
+    assert v.own_points.centre == pytest.approx(statistics.median(gaps))
+    assert (v.own_points.low, v.own_points.high) == pytest.approx((min(gaps), max(gaps)))
+    assert v.same_speed is not None
+    assert {v.rival for v in verdicts(stsb)} == {"all layers", "single exit"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (0.1, 0.2, "ahead"),
+        (-0.2, -0.1, "behind"),
+        (-0.1, 0.1, "not told apart"),
+        (0.0, 0.2, "not told apart"),
+        (0, 0, "equal"),
+    ],
+)
+def test_words(low: float, high: float, said: str) -> None:
+    assert word(Interval((low + high) / 2, low, high, 5, 0.9375)) == said
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_page_stands_alone(glue: Report) -> None:
+    page, _ = page_and_text(glue)
+    assert page.balanced
+    assert page.addresses
+    assert not [address for address in page.addresses if not address.startswith(("#", "data:image/png;base64,"))]
+    missing = {address[1:] for address in page.addresses if address.startswith("#")} - set(page.ids)
+    assert not missing
+    assert "<script" not in glue.html
+    assert re.findall(r"url\((?!#)", glue.html) == []
+    assert "@import" not in glue.html
+    assert "prefers-color-scheme: dark" in glue.html
+
+
+def test_figures_are_there_and_whole(glue: Report) -> None:
+    names = set(glue.figures)
+    for task in ("mnli-matched", "mnli-mismatched", "sst2-validation", "stsb-validation"):
+        assert {f"figures/{part}-{task}-albert-base-joint.svg" for part in ("figure-3", "figure-4", "depth")} <= names
+    assert {"figures/figure-5a.svg", "figures/figure-5b.svg", "figures/latency-mnli.svg"} <= names
+    for name, svg in glue.figures.items():
+        ET.fromstring(svg)
+        assert len(svg) < 60_000, name
+        assert f"]({name})" in glue.markdown
+    assert "speed-up (layers in all / layers run)" in glue.html
+
+
+def test_same_inputs_same_bytes(tmp_path: Path) -> None:
+    params = small("albert-base")
+    first = report_of(tmp_path, params)
+    again = build(collect(params, tmp_path), PROVENANCE)
+    assert first == again
+
+
+def test_names_are_escaped(tmp_path: Path) -> None:
+    evil = "<script>alert(1)<b>|$x$`"
+    source = {"source": {"demo": "sentences"}, "text": ["sentence"], "label": "label", "label_names": ["a", "b"]}
+    report = report_of(tmp_path, params_for({evil: source, "demo-similarity": {}}, "demo-albert", methods=["joint"]))
+    assert Page(report.html).balanced
+    assert "<script" not in report.html
+    assert "&lt;script&gt;alert(1)" in report.html
+    assert "<script" not in report.markdown
+    for line in report.markdown.splitlines():
+        if line.startswith("|"):
+            assert line.endswith(" |")
+    for svg in report.figures.values():
+        assert "script" not in {element.tag.rpartition("}")[2] for element in ET.fromstring(svg).iter()}
+
+
+# ---------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize(
+    ("file", "remedy"),
+    [
+        ("evaluate/sst2.json", "evaluate@sst2"),
+        ("evaluate/sst2.curves.csv", "evaluate@sst2"),
+        ("selected/stsb.json", "finetune"),
+        ("finetune/trials.json", "finetune"),
+        ("latency/sst2.json", "latency@sst2"),
+        ("attack/sst2.json", "attack@sst2"),
+        ("cifar/cifar.json", "cifar"),
+        ("simulate/simulate.json", "simulate"),
+    ],
+)
+def test_a_missing_or_broken_result_names_the_remedy(tmp_path: Path, file: str, remedy: str) -> None:
+    params = small("albert-base")
+    write_all(tmp_path, params)
+    path = tmp_path / file
+    path.write_text('{"schema": 1}' if path.suffix == ".json" else "a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(ArtifactError, match=f"{re.escape(str(path))}.*dvc repro {remedy}"):
+        collect(params, tmp_path)
+    path.unlink()
+    with pytest.raises(ArtifactError, match=f"{re.escape(str(path))}.*dvc repro {remedy}"):
+        collect(params, tmp_path)
+
+
+def test_stage_writes_page_markdown_and_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.files import write_text
+    from stages.report import main
+
+    monkeypatch.chdir(tmp_path)
+    params = small("albert-base")
+    write_all(Path("outputs"), params)
+    stale = write_text(Path("outputs/report/figures/figure-3-gone.svg"), "")
+    logged: dict[str, float] = {}
+    tags = {"git_commit": "0123abc", "params_hash": "feed5eed"}
+    stage: Any = SimpleNamespace(params=params, tags=tags, write_text=write_text, log_metrics=logged.update)
+    main(stage)
+    assert not stale.exists()
+    assert Path("outputs/report/index.html").is_file()
+    links = re.findall(r"\]\((figures/[^)]+)\)", Path("outputs/report/report.md").read_text(encoding="utf-8"))
+    assert links
+    assert all((Path("outputs/report") / link).is_file() for link in links)
+    assert capsys.readouterr().out.strip() == f"report: {tmp_path / 'outputs/report/index.html'}"
+    assert logged["comparisons"] == 10
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name: str) -> None:
+    found = doctest.testmod(importlib.import_module(f"pipeline.report.{name}"))
+    assert found.attempted > 0
+    assert found.failed == 0
+
+
+def test_import_is_light() -> None:
+    code = "import sys, stages.report; print([m for m in ('torch', 'matplotlib', 'jinja2', 'ray') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
