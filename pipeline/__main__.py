@@ -1,0 +1,72 @@
+"""Command line: python -m pipeline."""
+
+import shutil
+from pathlib import Path
+
+import click
+
+from pipeline.errors import ParamsError, PipelineError, unknown
+
+PROFILES = Path("profiles")
+PARAMS = Path("params.yaml")
+
+
+@click.group()
+def cli() -> None:
+    """Early-exit experiments: what there is, and which profile runs. Stages run through `dvc repro`."""
+
+
+@cli.command("list")
+@click.argument("what", type=click.Choice(["criteria", "tasks", "backbones", "methods"]))
+def list_names(what: str) -> None:
+    """Name what params.yaml can name, a line each."""
+    for name, about in sorted(_lines(what).items()):
+        click.echo(f"{name:<16} {about}")
+
+
+def _lines(what: str) -> dict[str, str]:
+    if what == "criteria":
+        from pipeline.criteria import CRITERIA
+
+        return {name: f"{(cls.__doc__ or '').splitlines()[0]}" for name, cls in CRITERIA.items()}
+    if what == "tasks":
+        from pipeline.tasks import TASKS
+
+        return {name: f"{t.kind}, {' + '.join(t.text)}, {' and '.join(t.metrics)}" for name, t in TASKS.items()}
+    if what == "backbones":
+        from pipeline.backbones import BACKBONES
+
+        return {name: f"{spec.hub or 'made here'}: {spec.about}" for name, spec in BACKBONES.items()}
+    from pipeline.methods import METHODS
+
+    return {name: info.source for name, info in METHODS.items()}
+
+
+@cli.command()
+@click.argument("name")
+def profile(name: str) -> None:
+    """Make profiles/NAME.yaml the params.yaml that runs; refuses to overwrite edits of your own."""
+    known = {path.stem: path for path in PROFILES.glob("*.yaml")}
+    if name not in known:
+        raise unknown("profile", name, known, key="PROFILE")
+    texts = {path.read_bytes() for path in known.values()}
+    if PARAMS.is_file() and PARAMS.read_bytes() not in texts:
+        raise ParamsError(
+            f"{PARAMS}: holds edits of your own that profile {name!r} would overwrite; "
+            "save them as profiles/<name>.yaml and run that, or undo them with `git checkout params.yaml`"
+        )
+    shutil.copyfile(known[name], PARAMS)
+    click.echo(f"{PARAMS} is now profile {name!r}")
+
+
+def main() -> None:
+    """Run the command line; errors of the input are one line and exit code 1."""
+    try:
+        cli(prog_name="python -m pipeline")
+    except PipelineError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Metrics over many settings at once against scikit-learn and SciPy; intervals; FLOPs by hand."""
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sk
+
+from pipeline.cost import EncoderShape, encoder_flops
+from pipeline.intervals import mean_interval, median_interval, proportion_interval
+from pipeline.metrics import METRICS, score
+
+rng = np.random.default_rng(0)
+LABELS = rng.integers(0, 2, 200).astype(float)
+PREDICTIONS = rng.integers(0, 2, (5, 200)).astype(float)
+VALUES = rng.integers(0, 50, 200) / 10
+GUESSES = (VALUES + rng.normal(size=(5, 200))).round(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [("accuracy", sk.accuracy_score), ("f1", sk.f1_score), ("matthews", sk.matthews_corrcoef)],
+)
+def test_classification(name: str, reference) -> None:
+    expected = [reference(LABELS, p) for p in PREDICTIONS]
+    np.testing.assert_allclose(METRICS[name](PREDICTIONS, LABELS), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "reference"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])
+def test_correlation(name: str, reference) -> None:
+    expected = [reference(g, VALUES).statistic for g in GUESSES]
+    np.testing.assert_allclose(METRICS[name](GUESSES, VALUES), expected, rtol=1e-10)
+
+
+def test_not_defined_is_nan_and_never_zero() -> None:
+    assert np.isnan(METRICS["pearson"](np.full((1, 200), 3.0), VALUES)[0])
+    assert np.isnan(METRICS["f1"](np.zeros((1, 3)), np.zeros(3))[0])
+    assert median_interval([float("nan")])["median"] is None
+
+
+def test_constant_prediction_has_matthews_zero_as_in_scikit_learn() -> None:
+    assert METRICS["matthews"](np.zeros((1, 200)), LABELS)[0] == sk.matthews_corrcoef(LABELS, np.zeros(200)) == 0
+
+
+def test_score_is_the_mean_of_the_metrics() -> None:
+    both = score(("accuracy", "f1"), PREDICTIONS, LABELS)
+    np.testing.assert_allclose(
+        both, (METRICS["accuracy"](PREDICTIONS, LABELS) + METRICS["f1"](PREDICTIONS, LABELS)) / 2
+    )
+
+
+def test_intervals() -> None:
+    five = median_interval([0.5, 0.1, 0.9, 0.3, 0.7])
+    assert (five["median"], five["low"], five["high"], five["coverage"]) == (0.5, 0.1, 0.9, 0.9375)
+    assert median_interval([0.5])["low"] is None
+    share = proportion_interval(8, 10)
+    assert share["low"] < share["value"] == 0.8 < share["high"]
+    assert proportion_interval(0, 0)["value"] is None
+    mean = mean_interval([1.0, 2.0, 3.0, 10.0])
+    assert mean["low"] < mean["value"] == 4.0 < mean["high"]
+    assert mean_interval([])["value"] is None
+
+
+def test_range_of_five_covers_the_median_as_stated() -> None:
+    draws = np.random.default_rng(1).normal(size=(20_000, 5))
+    covered = ((draws.min(axis=1) < 0) & (draws.max(axis=1) > 0)).mean()
+    assert covered == pytest.approx(0.9375, abs=0.01)
+
+
+def test_flops_by_hand() -> None:
+    shape = EncoderShape(layers=2, hidden=4, intermediate=8, embedding=2, head_width=4, classes=3)
+    at_exit, full = encoder_flops(shape, np.array([5]), np.array([1, 2]))
+    layer = 2 * 5 * (4 * 16 + 2 * 4 * 8) + 4 * 25 * 4
+    embed = 2 * 5 * 2 * 4
+    head = 2 * 4 * 4 + 2 * 4 * 3
+    np.testing.assert_array_equal(at_exit, [[embed + layer + head, embed + 2 * layer + 2 * head]])
+    np.testing.assert_array_equal(full, [embed + 2 * layer + head])
