@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 
 def median_interval(values: Sequence[float]) -> dict[str, Any]:
@@ -29,6 +28,8 @@ def median_interval(values: Sequence[float]) -> dict[str, Any]:
 
 def proportion_interval(successes: int, total: int, confidence: float = 0.95) -> dict[str, Any]:
     """A share with its Wilson interval."""
+    from scipy import stats
+
     if total == 0:
         return {"value": None, "low": None, "high": None, "n": 0}
     interval = stats.binomtest(successes, total).proportion_ci(confidence, method="wilson")
@@ -48,6 +49,8 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     mean = _number(np.mean(array))
     if len(array) < 3 or np.ptp(array) == 0:
         return {"value": mean, "low": None, "high": None, "n": len(array)}
+    from scipy import stats
+
     result = stats.bootstrap(
         (array,), np.mean, confidence_level=confidence, n_resamples=2000, rng=np.random.default_rng(seed)
     )

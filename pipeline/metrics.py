@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -49,6 +48,8 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def spearman(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Spearman rank correlation, ties at their mean rank; NaN when either side is constant."""
+    from scipy import stats  # seconds of import that settings and most tasks can do without
+
     return pearson(stats.rankdata(predictions, axis=-1), stats.rankdata(labels))
 
 
