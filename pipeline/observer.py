@@ -70,3 +70,14 @@ class TrialObserver:
     def run_id(self, key: str) -> str | None:
         """The MLflow run of a trial, also of one that finished in an earlier stage run; None if the store lost it."""
         return self.runs[key].run_id if key in self.runs else self.stage.tracker.find(key)
+
+    def record(self, trial: Trial, result: Mapping[str, Any] | None) -> dict[str, Any]:
+        """A trial as trials.json has it: its settings, what it took, and its run; JSON."""
+        names = ("train_seconds", "train_seconds_to_best", "epochs_run", "best_epoch")
+        return {
+            "key": trial.key,
+            "group": trial.group,
+            "settings": dict(trial.settings),
+            **{name: None if result is None else result[name] for name in names},
+            "mlflow_run_id": self.run_id(trial.key),
+        }

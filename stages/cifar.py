@@ -56,6 +56,8 @@ def main(stage: Stage) -> None:
     payload = {"schema": 1, "kind": "classification", "metrics": list(METRICS), "protocol": params.protocol}
     payload |= {"window": list(cifar.window), "groups": groups, "rows": rows, "exits": exits}
     stage.write_json(OUTPUTS / "cifar.json", payload)
+    trials = [observer.record(t, results.get(t.key)) for t in todo.known(results)]
+    stage.write_json(OUTPUTS / "trials.json", {"schema": 1, "trials": trials})
     stage.write_text(OUTPUTS / "curves.csv", curves_csv(curves, ["dataset", *CURVE_COLUMNS]))
     for row in rows:
         name = f"{row['dataset']}.{row['backbone']}.{row['method']}.{row['criterion'] or 'full'}"

@@ -35,7 +35,7 @@ def main(stage: Stage) -> None:
         for group in groups:
             best = max(point["selection"] or 0.0 for point in group["grid"])
             stage.log_metrics({f"{group['group']}.selection".replace("/", "."): best})
-    trials = [_record(t, results, observer) for t in todo.known(results)]
+    trials = [observer.record(t, results.get(t.key)) for t in todo.known(results)]
     stage.write_json("outputs/finetune/trials.json", {"schema": 1, "trials": trials})
 
 
@@ -73,18 +73,6 @@ def _point(trial: Trial, results: Results) -> dict[str, Any]:
         "learning_rate": trial.settings["learning_rate"],
         "selection": None if result is None else round(result["selection"], 6),
         "key": trial.key,
-    }
-
-
-def _record(trial: Trial, results: Results, observer: TrialObserver) -> dict[str, Any]:
-    result = results.get(trial.key)
-    names = ("train_seconds", "train_seconds_to_best", "epochs_run", "best_epoch")
-    return {
-        "key": trial.key,
-        "group": trial.group,
-        "settings": dict(trial.settings),
-        **{name: None if result is None else result[name] for name in names},
-        "mlflow_run_id": observer.run_id(trial.key),
     }
 
 

@@ -195,7 +195,7 @@ def _attack(outputs: Path, task: str, backbone: str, comparable: bool) -> None:
 
 def _cifar(outputs: Path, params: Params, seeds: Sequence[int]) -> None:
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    groups = []
+    groups, trials = [], []
     for dataset in params.cifar.datasets:
         for method, multi_exit in (("plain", False), ("joint", True)):
             labels = {"dataset": dataset, "backbone": f"resnet{params.cifar.depth}", "method": method}
@@ -204,6 +204,7 @@ def _cifar(outputs: Path, params: Params, seeds: Sequence[int]) -> None:
             )
             for part, more in zip(parts, found, strict=True):
                 part += more
+            trials += [_trial(key_of(*labels.values(), seed), f"{dataset}/{method}") for seed in seeds]
             groups.append(
                 labels
                 | {"group": f"{dataset}/{method}", "multi_exit": multi_exit, "layers": 9, "failed": [], "grid": []}
@@ -212,4 +213,5 @@ def _cifar(outputs: Path, params: Params, seeds: Sequence[int]) -> None:
     about = {"schema": 1, "kind": "classification", "metrics": ["accuracy"], "protocol": params.protocol}
     results = {"window": [1.2, 1.4], "groups": groups, "rows": parts[0], "exits": parts[1]}
     write_json(outputs / "cifar/cifar.json", about | results)
+    write_json(outputs / "cifar/trials.json", {"schema": 1, "trials": trials})
     write_text(outputs / "cifar/curves.csv", curves_csv(parts[2], ["dataset", *CURVE_COLUMNS]))

@@ -223,7 +223,9 @@ def test_training_cost_latency_robustness_and_images(glue: Report) -> None:
     assert attacked["After-attack acc."].startswith("25.0 [")
     assert attacked["After-attack acc."].endswith("30.2")
     assert attacked["Queries"].endswith("88")
-    assert page.row("Image classification (Table 6)", "cifar10", "patience")["Paper: accuracy"] == "92.0"
+    images = page.row("Image classification (Table 6)", "cifar10", "patience")
+    assert images["Paper: accuracy"] == "92.0"
+    assert run_id_of(key_of("cifar10", "resnet56", "joint", 1)) in images["Traced back to"]
 
 
 def test_undefined_is_never_zero(glue: Report, tmp_path: Path) -> None:
@@ -401,6 +403,7 @@ def test_names_are_escaped(tmp_path: Path) -> None:
         ("latency/sst2.json", "latency@sst2"),
         ("attack/sst2.json", "attack@sst2"),
         ("cifar/cifar.json", "cifar"),
+        ("cifar/trials.json", "cifar"),
         ("simulate/simulate.json", "simulate"),
     ],
 )

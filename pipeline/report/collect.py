@@ -54,7 +54,8 @@ def collect(params: Params, outputs: Path = Path("outputs")) -> Stored:
     )
     return Stored(
         tasks=tuple(_task(outputs, name) for name in params.tasks),
-        trained=_trained(outputs),
+        trained=_trained(outputs / "finetune/trials.json", FINETUNE),
+        cifar_trained=_trained(outputs / "cifar/trials.json", "run `dvc repro cifar`"),
         latency=tuple(_latency(outputs, name) for name in params.latency.tasks),
         attacks=tuple(_attack(outputs, name) for name in params.attack.tasks),
         cifar=_cifar(outputs),
@@ -133,10 +134,9 @@ def _points(rows: Iterator[dict[str, str]]) -> tuple[Point, ...]:
     return tuple(point for point in points if point.score == point.score)
 
 
-def _trained(outputs: Path) -> dict[str, Trained]:
-    path = outputs / "finetune/trials.json"
-    stored = read_json(path, SCHEMA, FINETUNE)
-    with _fields_of(path, FINETUNE):
+def _trained(path: Path, remedy: str) -> dict[str, Trained]:
+    stored = read_json(path, SCHEMA, remedy)
+    with _fields_of(path, remedy):
         return {
             row["key"]: Trained(
                 row["key"],

@@ -112,7 +112,7 @@ def _paper_attack(attack: Attack, row: Defence) -> paper.Attacked | None:
 def cifar_table(stored: Stored) -> Table:
     """Table 6: residual networks."""
     result = stored.cifar
-    rows = [_cifar_row(result, row, stored.trained) for row in result.rows]
+    rows = [_cifar_row(result, row, stored.cifar_trained) for row in result.rows]
     columns = ("Data set", "Network and exit rule", "Setting", "Parameters", "Layer ratio", "FLOP ratio",
                "Accuracy", "Seeds", "Paper: accuracy", "Paper: layer ratio")  # fmt: skip
     low, high = result.window

@@ -89,7 +89,7 @@ def _sections(stored: Stored, found: Sequence[Verdict], names: Mapping[tuple[str
             "verdicts",
             "Does patience win?",
             [other_figures.verdict_figure(found, names)],
-            [other_tables.verdict_table(found, names, stored.trained)],
+            [other_tables.verdict_table(found, names, {**stored.trained, **stored.cifar_trained})],
         ),
         Section("comparison", "Comparison (Tables 1, 2 and 4)", (), tables.overview_tables(stored)),
         Section(

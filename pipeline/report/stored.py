@@ -253,12 +253,14 @@ class Stored:
     """Everything that a report is made of.
 
     Attributes:
+        trained, cifar_trained: every trial of finetune and of cifar, by its key.
         cut: task or image set to how many training rows were used, where params cut them.
         demo: tasks and image sets on generated data.
     """
 
     tasks: tuple[Evaluated, ...]
     trained: Mapping[str, Trained]
+    cifar_trained: Mapping[str, Trained]
     latency: tuple[Latency, ...]
     attacks: tuple[Attack, ...]
     cifar: Evaluated
