@@ -23,9 +23,9 @@ class Confidence(Criterion):
     def start(self, n: int, like: Array) -> State:
         return {}
 
-    def step(self, state: State, logits: Array) -> tuple[State, Array]:
-        xp = array_namespace(logits)
-        return state, xp.exp(xp.max(log_probabilities(logits), axis=-1))
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = array_namespace(values)
+        return state, xp.exp(xp.max(log_probabilities(values), axis=-1))
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         # Dense towards 1, where trained classifiers put most rows.

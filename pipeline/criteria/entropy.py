@@ -23,9 +23,9 @@ class Entropy(Criterion):
     def start(self, n: int, like: Array) -> State:
         return {}
 
-    def step(self, state: State, logits: Array) -> tuple[State, Array]:
-        xp = array_namespace(logits)
-        log_p = log_probabilities(logits)
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = array_namespace(values)
+        log_p = log_probabilities(values)
         return state, xp.sum(xp.exp(log_p) * log_p, axis=-1)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
