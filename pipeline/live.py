@@ -77,20 +77,22 @@ class LiveEngine:
             logits, values = model.read(done, state, self.reads)
             seen = _as_decided(logits)
             _refuse_nan(seen)
-            if done < last or self.answers_itself:  # who answers for itself also needs what the last exit said
+            if self.answers_itself:
+                logits = logits.float()
+            if done == last:
+                leave = None
+            else:
                 assert self.criterion is not None
-                read = seen if values is logits else _as_decided(values)
-                if read is not seen:
+                read = seen
+                if self.reads != "logits":
+                    read = _as_decided(values)
                     _refuse_nan(read)
                 if memory is None:
                     memory = self.criterion.start(len(logits), read)
                 memory, score = self.criterion.step(memory, read)
+                gone = score >= self.threshold
                 if self.answers_itself:
                     logits = torch.as_tensor(self.criterion.answer(memory, seen), dtype=torch.float32)
-            if done == last:
-                leave = None
-            else:
-                gone = score >= self.threshold
                 if not gone.any():
                     done += 1
                     continue

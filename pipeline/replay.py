@@ -44,7 +44,7 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
     for j in range(trace.exits):
         state, value = criterion.step(state, values[:, j])
         columns.append(value)
-        if changes:
+        if changes and j < trace.exits - 1:  # the last exit answers for itself
             given = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine hands it out
             answers[:, j] = given[:, 0] if trace.kind == "regression" else np.argmax(given, axis=-1)
     return np.stack(columns, axis=1), answers

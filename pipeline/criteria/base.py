@@ -3,7 +3,7 @@
 After exit j a criterion has seen exits 1..j and gives each row a score. The row leaves at the first exit whose
 score reaches the threshold (score >= threshold), else at the last exit. Laws that every criterion keeps (held by
 tests/test_criteria.py): it never looks past its exit; a higher threshold never exits earlier; a threshold of
-infinity runs every layer; rows do not influence each other.
+infinity is the full model; rows do not influence each other.
 
 A criterion reads one recorded array per exit, the channel named by `reads`: the exit's logits, or another that the
 model records beside them. `step` is written once against the array namespace it is handed: NumPy in replay, Torch
@@ -66,6 +66,8 @@ class Criterion(ABC):
 
     def answer(self, state: State, logits: Array) -> Array:
         """What a row that leaves at this exit is answered with: the exit's own logits, unless a criterion says more.
+
+        Asked at early exits only: the last exit answers for itself, so that no rule changes the full model.
 
         Args:
             state: from the `step` of this exit.
