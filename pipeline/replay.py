@@ -47,7 +47,9 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
         if changes and j < trace.exits - 1:  # the last exit answers for itself
             given = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine hands it out
             answers[:, j] = given[:, 0] if trace.kind == "regression" else np.argmax(given, axis=-1)
-    return np.stack(columns, axis=1), answers
+    scores = np.stack(columns, axis=1)
+    trace.refuse_nan(f"scores of criterion {criterion.name!r}", scores)  # NaN would cross every threshold
+    return scores, answers
 
 
 def criterion_scores(trace: Trace, criterion: Criterion) -> np.ndarray:

@@ -118,3 +118,21 @@ def log_probabilities(logits: Array) -> Array:
     wide = xp.astype(logits, xp.float64)
     shifted = wide - xp.max(wide, axis=-1, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
+
+
+def negative_entropy(logits: Array) -> Array:
+    """sum_c p(c) ln p(c) in nats, (n, classes) to (n,): 0 when certain, -ln(classes) when every class is as likely."""
+    xp = array_namespace(logits)
+    log_p = log_probabilities(logits)
+    return xp.sum(xp.where(log_p > -xp.inf, xp.exp(log_p) * log_p, xp.zeros_like(log_p)), axis=-1)
+
+
+def run_length(count: Array, holds: Array) -> Array:
+    """One more exit of a run: count + 1 where the condition holds, else 0; (n,), (n,) to (n,)."""
+    xp = array_namespace(count)
+    return xp.where(holds, count + 1, xp.zeros_like(count))
+
+
+def probability_sweep(low: float) -> np.ndarray:
+    """Thresholds from `low` to nearly 1, dense towards 1, where trained classifiers put most rows; 100 at most."""
+    return np.unique(np.concatenate([np.linspace(low, 0.95, 50), 1 - np.logspace(-5, -1.302, 50)]))

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from pipeline.criteria.base import Array, Criterion, State, log_probabilities
+from pipeline.criteria.base import Array, Criterion, State, negative_entropy
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,7 @@ class Entropy(Criterion):
         return {}
 
     def step(self, state: State, values: Array) -> tuple[State, Array]:
-        xp = array_namespace(values)
-        log_p = log_probabilities(values)
-        return state, xp.sum(xp.exp(log_p) * log_p, axis=-1)
+        return state, negative_entropy(values)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         top = np.log(classes)

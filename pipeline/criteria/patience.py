@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from pipeline.criteria.base import Array, Criterion, State
+from pipeline.criteria.base import Array, Criterion, State, run_length
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Patience(Criterion):
         else:
             answer = xp.astype(xp.argmax(values, axis=-1), xp.float64)
             same = answer == state["previous"]
-        count = xp.where(same, state["count"] + 1, xp.zeros_like(state["count"]))
+        count = run_length(state["count"], same)
         return {"previous": answer, "count": count}, count
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
