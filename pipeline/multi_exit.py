@@ -108,8 +108,8 @@ class MultiExit(nn.Module):
         return torch.sigmoid(self.channels[name](pooled)[:, 0])
 
     def parameter_counts(self) -> dict[str, int]:
-        """All parameters, and those of the exits before the last (the paper's Table 3)."""
-        early = sum(p.numel() for head in list(self.heads)[:-1] for p in head.parameters())
+        """All parameters, and those that serve leaving early: exits before the last (the paper's Table 3), channels."""
+        early = sum(p.numel() for head in [*list(self.heads)[:-1], self.channels] for p in head.parameters())
         return {"parameters": sum(p.numel() for p in self.parameters()), "early_exit_parameters": early}
 
 

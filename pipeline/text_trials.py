@@ -122,7 +122,7 @@ def _train(
         own = recipe.selection(
             torch.from_numpy(logits),
             {name: torch.from_numpy(values) for name, values in channels.items()},
-            torch.from_numpy(selection.labels),
+            torch.tensor(selection.labels),
         )
         if own is not None:
             return {"selection": own, **per_exit}

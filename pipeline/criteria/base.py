@@ -124,7 +124,7 @@ def negative_entropy(logits: Array) -> Array:
     """sum_c p(c) ln p(c) in nats, (n, classes) to (n,): 0 when certain, -ln(classes) when every class is as likely."""
     xp = array_namespace(logits)
     log_p = log_probabilities(logits)
-    return xp.sum(xp.where(log_p > -xp.inf, xp.exp(log_p) * log_p, xp.zeros_like(log_p)), axis=-1)
+    return xp.sum(xp.exp(log_p) * xp.where(log_p > -xp.inf, log_p, xp.zeros_like(log_p)), axis=-1)
 
 
 def run_length(count: Array, holds: Array) -> Array:

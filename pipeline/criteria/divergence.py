@@ -57,5 +57,5 @@ def jensen_shannon(log_p: Array, log_q: Array) -> Array:
     mean = (p + q) / 2
     log_mean = xp.log(xp.where(mean > 0, mean, xp.ones_like(mean)))
     zero = xp.zeros_like(p)
-    parts = xp.where(p == 0, zero, p * (log_p - log_mean)) + xp.where(q == 0, zero, q * (log_q - log_mean))
+    parts = p * xp.where(p == 0, zero, log_p - log_mean) + q * xp.where(q == 0, zero, log_q - log_mean)
     return xp.sum(parts, axis=-1) / 2

@@ -12,6 +12,8 @@ from pipeline.criteria.fitting import FITTED, labelled
 if TYPE_CHECKING:
     from pipeline.traces import Trace
 
+LOWEST = -1e30
+"""Log-probability of a class that an exit rules out: minus infinity would be NaN under a weight of 0."""
 LARGEST = 10.0
 """Bound on a weight: rows that the exits all get right would drive weights to infinity."""
 
@@ -39,7 +41,7 @@ class Ensemble(Criterion):
 
     def fit(self, trace: "Trace") -> "Ensemble":
         logits, labels = labelled(trace, self.name)
-        log_p = log_probabilities(logits)
+        log_p = _finite(log_probabilities(logits))
         found = [_fit_one(log_p[:, : j + 1], labels) for j in range(trace.exits)]
         return replace(self, weights=tuple(w for w, _ in found), biases=tuple(b for _, b in found))
 
@@ -49,7 +51,8 @@ class Ensemble(Criterion):
 
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         xp = array_namespace(values)
-        past = xp.concat([state["past"], log_probabilities(values)[:, None, :]], axis=1)
+        log_p = _finite(log_probabilities(values))
+        past = xp.concat([state["past"], log_p[:, None, :]], axis=1)
         exits = past.shape[1]
         weights = self.weights[exits - 1] if self.weights else (1 / exits,) * exits
         # One exit after the other, so that the sum's rounding does not depend on how many rows there are.
@@ -66,6 +69,11 @@ class Ensemble(Criterion):
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return probability_sweep(1 / classes)
+
+
+def _finite(log_p: Array) -> Array:
+    xp = array_namespace(log_p)
+    return xp.where(log_p < LOWEST, xp.full_like(log_p, LOWEST), log_p)
 
 
 def _fit_one(log_p: np.ndarray, labels: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
