@@ -21,7 +21,7 @@ def cli() -> None:
 def list_names(what: str) -> None:
     """Name what params.yaml can name, a line each."""
     for name, about in sorted(_lines(what).items()):
-        click.echo(f"{name:<16} {about}")
+        click.echo(f"{name:<18} {about}")
 
 
 def _lines(what: str) -> dict[str, str]:

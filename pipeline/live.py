@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.criteria import Criterion
-from pipeline.criteria.base import Array
+from pipeline.criteria.base import Array, answers_itself
 from pipeline.errors import InvalidLogitsError, UnsupportedError
 from pipeline.multi_exit import MultiExit
 
@@ -33,12 +33,22 @@ class LiveEngine:
         threshold: a row leaves at the first exit whose score reaches it.
 
     Raises:
-        UnsupportedError: the criterion has no meaning for a regression model.
+        UnsupportedError: the criterion has no meaning for a regression model, is a bound that looks at labels or
+            dice, or reads a channel that the model does not have.
     """
 
     def __init__(self, model: MultiExit, criterion: Criterion | None, threshold: float = np.inf) -> None:
         if criterion is not None and model.outputs == 1 and not criterion.regression:
             raise UnsupportedError(f"criterion {criterion.name!r} has no meaning for regression; use patience")
+        if criterion is not None and not criterion.causal:
+            raise UnsupportedError(f"criterion {criterion.name!r} is a bound for replay; no model can run it live")
+        self.reads = criterion.reads if criterion is not None else "logits"
+        if criterion is not None and self.reads != "logits" and self.reads not in model.channels:
+            raise UnsupportedError(
+                f"criterion {criterion.name!r} reads channel {self.reads!r}, which the model lacks; "
+                f"use a model of method {criterion.recorded_by!r}"
+            )
+        self.answers_itself = criterion is not None and answers_itself(criterion)
         self.model = model
         self.criterion = criterion
         self.threshold = threshold
@@ -64,18 +74,25 @@ class LiveEngine:
             if self.criterion is None and done < last:
                 done += 1
                 continue
-            logits = model.answer(done, state)
+            logits, values = model.read(done, state, self.reads)
             seen = _as_decided(logits)
+            _refuse_nan(seen)
+            if self.answers_itself:
+                logits = logits.float()
             if done == last:
-                _refuse_nan(seen)
                 leave = None
             else:
                 assert self.criterion is not None
-                _refuse_nan(seen)
+                read = seen
+                if self.reads != "logits":
+                    read = _as_decided(values)
+                    _refuse_nan(read)
                 if memory is None:
-                    memory = self.criterion.start(len(logits), seen)
-                memory, score = self.criterion.step(memory, seen)
+                    memory = self.criterion.start(len(logits), read)
+                memory, score = self.criterion.step(memory, read)
                 gone = score >= self.threshold
+                if self.answers_itself:
+                    logits = torch.as_tensor(self.criterion.answer(memory, seen), dtype=torch.float32)
                 if not gone.any():
                     done += 1
                     continue

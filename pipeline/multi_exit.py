@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -43,9 +43,18 @@ class MultiExit(nn.Module):
         exits: layers with a classifier, counted from 1, ascending; the last one is the backbone's last.
         outputs: classes, or 1 for regression.
         dropout: before each linear layer, in training only.
+        channels: names of further heads, each one linear layer on the pooled vector and a sigmoid, shared by all
+            exits; a criterion reads them by name (BERxiT's "lte").
     """
 
-    def __init__(self, backbone: Any, exits: Sequence[int], outputs: int, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        backbone: Any,
+        exits: Sequence[int],
+        outputs: int,
+        dropout: float = 0.0,
+        channels: Sequence[str] = (),
+    ) -> None:
         super().__init__()
         if list(exits) != sorted(set(exits)) or exits[-1] != backbone.layers or exits[0] < 1:
             raise ValueError(f"exits {list(exits)} do not ascend to the last layer {backbone.layers}")
@@ -55,26 +64,52 @@ class MultiExit(nn.Module):
         self.dropout = nn.Dropout(dropout)
         widths = backbone.widths()
         self.heads = nn.ModuleList(nn.Linear(widths[layer - 1], outputs) for layer in exits)
+        if channels and len({widths[layer - 1] for layer in exits}) > 1:
+            raise ValueError(f"channel heads {list(channels)} are shared by exits of different widths")
+        self.channels = nn.ModuleDict({name: nn.Linear(widths[exits[0] - 1], 1) for name in channels})
 
     def answer(self, exit_index: int, state: Any) -> Tensor:
         """Logits of one exit, (n, outputs), for the state after its layer."""
-        pooled = self.backbone.pool(self.exits[exit_index] - 1, state)
-        logits: Tensor = self.heads[exit_index](self.dropout(pooled))
-        return logits
+        return self._logits(exit_index, self._pooled(exit_index, state))
+
+    def read(self, exit_index: int, state: Any, channel: str) -> tuple[Tensor, Tensor]:
+        """Logits of one exit, (n, outputs), and what it records in a channel, (n,); "logits": the same object twice."""
+        pooled = self._pooled(exit_index, state)
+        logits = self._logits(exit_index, pooled)
+        return logits, logits if channel == "logits" else self._channel(channel, pooled)
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits of all exits, (n, exits, outputs)."""
+        return self.record(batch, ())[0]
+
+    def record(self, batch: Mapping[str, Tensor], channels: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Logits of all exits, (n, exits, outputs), and each channel named, (n, exits), in one pass."""
         state = self.backbone.embed(batch)
         answers: list[Tensor] = []
+        said: dict[str, list[Tensor]] = {name: [] for name in channels}
         for index in range(self.backbone.layers):
             state = self.backbone.layer(index, state)
             if index + 1 == self.exits[len(answers)]:
-                answers.append(self.answer(len(answers), state))
-        return torch.stack(answers, dim=1)
+                pooled = self._pooled(len(answers), state)
+                answers.append(self._logits(len(answers), pooled))
+                for name, values in said.items():
+                    values.append(self._channel(name, pooled))
+        return torch.stack(answers, dim=1), {name: torch.stack(values, dim=1) for name, values in said.items()}
+
+    def _pooled(self, exit_index: int, state: Any) -> Tensor:
+        pooled: Tensor = self.backbone.pool(self.exits[exit_index] - 1, state)
+        return pooled
+
+    def _logits(self, exit_index: int, pooled: Tensor) -> Tensor:
+        logits: Tensor = self.heads[exit_index](self.dropout(pooled))
+        return logits
+
+    def _channel(self, name: str, pooled: Tensor) -> Tensor:
+        return torch.sigmoid(self.channels[name](pooled)[:, 0])
 
     def parameter_counts(self) -> dict[str, int]:
-        """All parameters, and those of the exits before the last (the paper's Table 3)."""
-        early = sum(p.numel() for head in list(self.heads)[:-1] for p in head.parameters())
+        """All parameters, and those that serve leaving early: exits before the last (the paper's Table 3), channels."""
+        early = sum(p.numel() for head in [*list(self.heads)[:-1], self.channels] for p in head.parameters())
         return {"parameters": sum(p.numel() for p in self.parameters()), "early_exit_parameters": early}
 
 
@@ -89,6 +124,7 @@ def save_checkpoint(model: MultiExit, directory: Path) -> None:
         "exits": list(model.exits),
         "outputs": model.outputs,
         "dropout": model.dropout.p,
+        "channels": list(model.channels),
         "backbone": model.backbone.description(),
     }
     partial = directory / "model.json.partial"
@@ -113,7 +149,8 @@ def load_checkpoint(directory: Path, build: Callable[[Mapping[str, Any]], Any]) 
         weights = load_file(directory / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{directory}: unreadable or cut short checkpoint ({error}); {remedy}") from None
-    model = MultiExit(build(about["backbone"]), about["exits"], about["outputs"], about["dropout"])
+    channels = about.get("channels", [])  # checkpoints of before there were any lack the key
+    model = MultiExit(build(about["backbone"]), about["exits"], about["outputs"], about["dropout"], channels)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.criteria import Criterion, make
+from pipeline.criteria import Criterion, fitted_values, make
 from pipeline.intervals import median_interval
 from pipeline.metrics import score
 from pipeline.replay import NEVER, Sweep, sweep
@@ -69,35 +69,37 @@ def evaluate_group(
 
     Args:
         labels: what identifies the group in each row, such as backbone and method.
-        criteria: name to settings; none for a single-exit method. Those without a meaning for the task are left out.
+        criteria: name to settings; none for a single-exit method. Those without a meaning for the task are left out,
+            and those that read a channel which the method's models do not record. What learns, learns from selection
+            rows, each seed for itself.
         selected_on: "selection", or the report split that also chose (the paper's protocol).
     """
-    kind = seeds[0].traces[SELECTION].kind
     rows = [_row(labels, None, {}, seeds, [NEVER] * len(seeds), split, metrics) for split in report_splits]
     for row in rows:
         row |= {"in_window": True, "selected_on": selected_on}
     curves: list[dict[str, Any]] = []
     for name, settings in criteria.items():
         criterion = make(name, settings)
-        if kind == "regression" and not criterion.regression:
+        if not criterion.applies_to(seeds[0].traces[SELECTION]):
             continue
-        swept = [sweep(member.traces[SELECTION], criterion) for member in seeds]
+        fitted = [criterion.fit(member.traces[SELECTION]) for member in seeds]
+        swept = [sweep(member.traces[SELECTION], rule) for member, rule in zip(seeds, fitted, strict=True)]
         choices = [choose(s, metrics, window) for s in swept]
         thresholds = [choice.threshold for choice in choices]
         for split in report_splits:
-            row = _row(labels, criterion, settings, seeds, thresholds, split, metrics)
+            row = _row(labels, fitted, settings, seeds, thresholds, split, metrics)
             row |= {"in_window": all(choice.in_window for choice in choices), "selected_on": selected_on}
             rows.append(row)
         for split in (SELECTION, *report_splits):
-            for member in seeds:
-                curves += _curve(labels, criterion, member, split, metrics)
+            for member, rule in zip(seeds, fitted, strict=True):
+                curves += _curve(labels, rule, member, split, metrics)
     exits = [_exits(labels, member, split, metrics) for split in (SELECTION, *report_splits) for member in seeds]
     return rows, exits, curves
 
 
 def _row(
     labels: Mapping[str, Any],
-    criterion: Criterion | None,
+    criteria: list[Criterion] | None,
     settings: Mapping[str, float],
     seeds: list[Seeded],
     thresholds: list[float],
@@ -105,18 +107,19 @@ def _row(
     metrics: tuple[str, ...],
 ) -> dict[str, Any]:
     values: dict[str, list[float]] = {}
-    for member, threshold in zip(seeds, thresholds, strict=True):
-        point = sweep(member.traces[split], criterion or make("fixed"), np.array([threshold]))
+    for member, rule, threshold in zip(seeds, criteria or [make("fixed")] * len(seeds), thresholds, strict=True):
+        point = sweep(member.traces[split], rule, np.array([threshold]))
         found = point.metrics(metrics) | {"layer_speedup": point.layer_speedup, "flop_speedup": point.flop_speedup}
-        if criterion is None:  # a plain pass asks no early head
+        if criteria is None:  # a plain pass asks no early head
             found["flop_speedup"] = np.array([1.0])
         for name, value in found.items():
             values.setdefault(name, []).append(float(value[0]))
     intervals = {name: median_interval(v) for name, v in values.items()}
     return {
         **labels,
-        "criterion": criterion.name if criterion else None,
+        "criterion": criteria[0].name if criteria else None,
         "settings": dict(settings),
+        "fitted": [fitted_values(rule) for rule in criteria or []],
         "split": split,
         "seeds": [member.seed for member in seeds],
         "keys": [member.key for member in seeds],

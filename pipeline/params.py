@@ -100,6 +100,8 @@ class Attack(Block):
         for name in value:
             if name not in CRITERIA:
                 raise unknown("criterion", name, CRITERIA, key="attack.criteria")
+            if not CRITERIA[name].causal:
+                raise ParamsError(f"attack.criteria: {name!r} is a bound for replay, no model runs it; take it out")
         return value
 
 
@@ -191,6 +193,15 @@ class Params(Block):
             parent = METHODS[name].parent
             if parent and parent not in self.methods:
                 raise ParamsError(f"methods: {name!r} starts from {parent!r}; add {parent!r} to the list")
+        for name in self.evaluate.criteria:
+            method = CRITERIA[name].recorded_by
+            if method and method not in self.methods:
+                raise ParamsError(
+                    f"evaluate.criteria: {name!r} reads what models of {method!r} record; add {method!r} to methods"
+                )
+        for name in self.cifar.criteria:
+            if CRITERIA[name].recorded_by:
+                raise ParamsError(f"cifar.criteria: {name!r} reads what no image method records; take it out")
         for key, names in (("latency.tasks", self.latency.tasks), ("attack.tasks", list(self.attack.tasks))):
             for name in names:
                 if name not in self.tasks:

@@ -25,27 +25,34 @@ def device_of(wanted: str) -> str:
     return wanted if wanted != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def record(model: Any, store: Any, device: str) -> np.ndarray:
-    """Logits of every exit for every row of a TokenStore, (n, exits, outputs) float32, in the store's order."""
+def record(model: Any, store: Any, device: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """What every exit says of every row of a TokenStore, in the store's order.
+
+    Returns:
+        Logits, (n, exits, outputs) float32, and each of the model's channels, (n, exits) float32.
+    """
     import torch
 
     from pipeline.data.tokens import by_length
 
     model.eval()
-    out = np.empty((len(store), len(model.exits), model.outputs), dtype=np.float32)
+    logits = np.empty((len(store), len(model.exits), model.outputs), dtype=np.float32)
+    channels = {name: np.empty(logits.shape[:2], dtype=np.float32) for name in model.channels}
     with torch.inference_mode():
         for rows in by_length(store.lengths, EVALUATION_BATCH):
-            out[rows] = model(store.batch(rows, device)).float().cpu().numpy()
-    return out
+            answers, said = model.record(store.batch(rows, device), channels)
+            logits[rows] = answers.float().cpu().numpy()
+            for name, values in said.items():
+                channels[name][rows] = values.float().cpu().numpy()
+    return logits, channels
 
 
-def exit_scores(model: Any, store: Any, metrics: list[str], device: str) -> np.ndarray:
-    """Score of each exit taken alone, (exits,)."""
+def exit_scores(logits: np.ndarray, labels: np.ndarray, metrics: list[str]) -> np.ndarray:
+    """Score of each exit taken alone, (n, exits, outputs), (n,) to (exits,)."""
     from pipeline.metrics import score
 
-    logits = record(model, store, device)
     predictions = logits[:, :, 0].astype(np.float64) if logits.shape[2] == 1 else np.argmax(logits, axis=2)
-    return score(tuple(metrics), predictions.T, store.labels)
+    return score(tuple(metrics), predictions.T, labels)
 
 
 def record_trace(task: Task, backbone: str, key: str, split: str, device: str) -> Any:
@@ -61,9 +68,11 @@ def record_trace(task: Task, backbone: str, key: str, split: str, device: str) -
     store = TokenStore.open(path)
     exits = np.asarray(model.exits, dtype=np.float64)
     flops, full = encoder_flops(model.backbone.shape(task.outputs), store.lengths, exits)
+    logits, channels = record(model, store, device)
     return Trace(
         kind=task.kind,
-        logits=record(model, store, device),
+        logits=logits,
+        channels=channels,
         labels=store.labels.astype(np.float64),
         row_ids=store.row_ids.astype(np.int64),
         layers=exits,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.criteria import Criterion
+from pipeline.criteria.base import answers_itself
 from pipeline.errors import UnsupportedError
 from pipeline.metrics import METRICS, score
 from pipeline.traces import Trace
@@ -17,24 +18,43 @@ NEVER = np.inf
 """The threshold of the full model: no score reaches it."""
 
 
-def criterion_scores(trace: Trace, criterion: Criterion) -> np.ndarray:
-    """Score of each row after each exit, (n, exits) float64.
+def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
+    """Take a criterion through all exits of all rows.
+
+    Returns:
+        Score of each row after each exit, (n, exits) float64, and what a row that leaves there is answered with,
+        (n, exits) float64: class index, or the real value.
 
     Raises:
         UnsupportedError: the criterion has no meaning for regression.
-        InvalidLogitsError: a logit is NaN.
+        ArtifactError: the trace lacks the channel that the criterion reads.
+        InvalidLogitsError: a logit, or a value of that channel, is NaN.
     """
     if trace.kind == "regression" and not criterion.regression:
         raise UnsupportedError(
             f"criterion {criterion.name!r} needs class probabilities and the trace is a regression; use patience"
         )
-    trace.answers()  # refuses NaN
-    state = criterion.start(trace.rows, trace.logits[:, 0, :])
+    answers = trace.answers()  # refuses NaN
+    values = criterion.values(trace)
+    if values is not trace.logits:
+        trace.refuse_nan(f"values of channel {criterion.reads!r}", values)
+    changes = answers_itself(criterion)
+    state = criterion.start(trace.rows, values[:, 0])
     columns = []
     for j in range(trace.exits):
-        state, value = criterion.step(state, trace.logits[:, j, :])
+        state, value = criterion.step(state, values[:, j])
         columns.append(value)
-    return np.stack(columns, axis=1)
+        if changes and j < trace.exits - 1:  # the last exit answers for itself
+            given = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine hands it out
+            answers[:, j] = given[:, 0] if trace.kind == "regression" else np.argmax(given, axis=-1)
+    scores = np.stack(columns, axis=1)
+    trace.refuse_nan(f"scores of criterion {criterion.name!r}", scores)  # NaN would cross every threshold
+    return scores, answers
+
+
+def criterion_scores(trace: Trace, criterion: Criterion) -> np.ndarray:
+    """Score of each row after each exit, (n, exits) float64. Raises as `scan` does."""
+    return scan(trace, criterion)[0]
 
 
 def exit_indices(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
@@ -77,12 +97,13 @@ def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = No
     if thresholds is None:
         thresholds = np.append(criterion.thresholds(trace.exits, trace.classes), NEVER)
     thresholds = np.sort(np.asarray(thresholds, dtype=np.float64))
-    index = exit_indices(criterion_scores(trace, criterion), thresholds)
+    scores, answers = scan(trace, criterion)
+    index = exit_indices(scores, thresholds)
     rows = np.arange(trace.rows)
     return Sweep(
         thresholds=thresholds,
         exit_index=index,
-        predictions=trace.answers()[rows, index],
+        predictions=answers[rows, index],
         labels=trace.labels,
         layer_speedup=trace.layers[-1] / np.mean(trace.layers[index], axis=1),
         flop_speedup=np.sum(trace.full_flops) / np.sum(trace.flops[rows, index], axis=1),

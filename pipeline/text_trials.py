@@ -11,7 +11,7 @@ from pipeline.errors import ArtifactError
 from pipeline.files import DATA
 from pipeline.methods import METHODS
 from pipeline.params import Params
-from pipeline.recording import device_of, exit_scores, manifest
+from pipeline.recording import device_of, exit_scores, manifest, record
 from pipeline.tasks import Task
 from pipeline.trials import Group, Plan, run_trial
 
@@ -115,9 +115,17 @@ def _train(
             yield train.batch(rows, device), targets[torch.from_numpy(rows).to(device)]
 
     def evaluate(model: Any) -> dict[str, float]:
-        scores = exit_scores(model, selection, settings["metrics"], device)
+        logits, channels = record(model, selection, device)
+        scores = exit_scores(logits, selection.labels, settings["metrics"])
         weights = np.asarray(recipe.selection_weights(len(scores)))
         per_exit = {f"score_exit_{layer:02d}": s for layer, s in zip(model.exits, scores, strict=True)}
+        own = recipe.selection(
+            torch.from_numpy(logits),
+            {name: torch.from_numpy(values) for name, values in channels.items()},
+            torch.tensor(selection.labels),
+        )
+        if own is not None:
+            return {"selection": own, **per_exit}
         # An exit whose score is not defined (a constant prediction has no correlation) counts as nothing learned.
         return {"selection": float(np.dot(weights, np.nan_to_num(scores))), **per_exit}
 
@@ -138,6 +146,7 @@ def _train(
         clip_norm=options["clip_norm"],
         autocast=device == "cuda",
         training_mode=recipe.training_mode,
+        forward=recipe.forward,
     )
     result = run_fit(fit, directory, report)
     counts: dict[str, Any] = model.parameter_counts()

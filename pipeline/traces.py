@@ -10,6 +10,10 @@ One safetensors file (no pickle), readable without this project:
 | layers    | (exits,)             | float64 | backbone layers run when a row leaves at this exit            |
 | flops     | (n, exits)           | float64 | FLOPs of a row that leaves at this exit, heads on the way in  |
 | full_flops| (n,)                 | float64 | FLOPs of the row in a plain model: all layers, one head       |
+| channel.* | (n, exits[, k])      | float32 | optional: what else an exit said, for criteria that read it   |
+
+`channel.lte` is the certainty that BERxiT's small head predicts, 0 to 1. docs/trace-format.md writes such a file
+without this project.
 
 Metadata: `schema`, `kind` (classification or regression), `label_names` and `provenance`, JSON-encoded.
 """
@@ -29,6 +33,7 @@ from pipeline.errors import ArtifactError, InvalidLogitsError
 
 SCHEMA = "early-exit-trace/1"
 _TENSORS = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
+_CHANNEL = "channel."
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,11 @@ class Trace:
     full_flops: np.ndarray
     label_names: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    channels: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.logits.ndim != 3:
+            raise ArtifactError(f"trace: logits have shape {self.logits.shape}, expected (rows, exits, classes)")
         n, exits, classes = self.logits.shape
         expected = {
             "labels": (n,),
@@ -58,6 +66,11 @@ class Trace:
             got = getattr(self, name).shape
             if got != shape:
                 raise ArtifactError(f"trace: {name} has shape {got}, expected {shape}; record the trace again")
+        for name, values in self.channels.items():
+            if values.shape[:2] != (n, exits) or values.ndim not in (2, 3):
+                raise ArtifactError(
+                    f"trace: channel {name!r} has shape {values.shape}, expected ({n}, {exits}) or ({n}, {exits}, k)"
+                )
         if self.kind not in ("classification", "regression"):
             raise ArtifactError(f"trace: kind {self.kind!r} is neither classification nor regression")
         if self.kind == "regression" and classes != 1:
@@ -75,19 +88,23 @@ class Trace:
     def classes(self) -> int:
         return int(self.logits.shape[2])
 
+    def refuse_nan(self, name: str, values: np.ndarray) -> None:
+        """Raise InvalidLogitsError, with row and exit, where `values` (n, exits[, k]) has a NaN."""
+        bad = np.isnan(values)
+        if bad.any():
+            row, exit_index = (int(i[0]) for i in np.nonzero(bad)[:2])
+            raise InvalidLogitsError(
+                f"trace: {name} of row {int(self.row_ids[row])} are NaN at exit {exit_index + 1}; "
+                "the model diverged: lower its learning rate and train it again"
+            )
+
     def answers(self) -> np.ndarray:
         """Prediction of every exit, (n, exits) float64: class index, or the real value.
 
         Raises:
             InvalidLogitsError: a logit is NaN.
         """
-        bad = np.isnan(self.logits)
-        if bad.any():
-            row, exit_index, _ = (int(i[0]) for i in np.nonzero(bad))
-            raise InvalidLogitsError(
-                f"trace: logits of row {int(self.row_ids[row])} are NaN at exit {exit_index + 1}; "
-                "the model diverged: lower its learning rate and train it again"
-            )
+        self.refuse_nan("logits", self.logits)
         if self.kind == "regression":
             return self.logits[:, :, 0].astype(np.float64)
         answers: np.ndarray = np.argmax(self.logits, axis=-1).astype(np.float64)
@@ -97,6 +114,7 @@ class Trace:
 def save_trace(trace: Trace, path: Path) -> str:
     """Write a trace atomically; return the SHA-256 of the file."""
     tensors = {name: np.ascontiguousarray(getattr(trace, name)) for name in _TENSORS}
+    tensors |= {_CHANNEL + name: np.ascontiguousarray(values) for name, values in trace.channels.items()}
     metadata = {
         "schema": SCHEMA,
         "kind": trace.kind,
@@ -128,11 +146,15 @@ def load_trace(path: Path) -> Trace:
             if missing:
                 raise ArtifactError(f"{path}: tensors {sorted(missing)} are missing; {remedy}")
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            named = [name for name in file.keys() if name.startswith(_CHANNEL)]  # noqa: SIM118 - not a dict
+            channels = {name.removeprefix(_CHANNEL): file.get_tensor(name) for name in named}
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
+    try:
+        label_names = tuple(json.loads(metadata.get("label_names", "[]")))
+        provenance = json.loads(metadata.get("provenance", "{}"))
+    except ValueError as error:
+        raise ArtifactError(f"{path}: metadata are not JSON ({error}); {remedy}") from None
     return Trace(
-        kind=metadata["kind"],
-        label_names=tuple(json.loads(metadata["label_names"])),
-        provenance=json.loads(metadata["provenance"]),
-        **tensors,
+        kind=metadata.get("kind", ""), label_names=label_names, provenance=provenance, channels=channels, **tensors
     )

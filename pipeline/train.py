@@ -29,6 +29,7 @@ class Fit:
         evaluate: per-epoch metrics; must hold "selection", the score that picks the epoch, higher is better.
         schedule: share of training done, 0..1, to a factor on the learning rate.
         training_mode: puts the model into training mode; a recipe keeps its frozen parts in eval mode.
+        forward: what the loss sees of a batch; the model's logits, unless a recipe needs more.
     """
 
     model: MultiExit
@@ -44,6 +45,7 @@ class Fit:
     clip_norm: float | None = None
     autocast: bool = False
     training_mode: Callable[[MultiExit], object] = MultiExit.train
+    forward: Callable[[MultiExit, Mapping[str, Tensor]], Tensor] = MultiExit.__call__
 
 
 def warmup_linear(warmup: float) -> Callable[[float], float]:
@@ -111,7 +113,7 @@ def _one_epoch(fit: Fit, epoch: int) -> float:
         for group, rate in zip(fit.optimizer.param_groups, base, strict=True):
             group["lr"] = rate * factor
         with torch.autocast(device, torch.bfloat16, enabled=fit.autocast):
-            logits = fit.model(inputs)
+            logits = fit.forward(fit.model, inputs)
         loss = fit.loss(logits.float(), labels)
         fit.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

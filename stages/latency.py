@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.criteria import make
+from pipeline.criteria import CRITERIA, make
 from pipeline.files import DATA, RUNS, read_json
 from pipeline.latency import Point, compare
 from pipeline.recording import device_of, manifest
@@ -33,11 +33,11 @@ def main(stage: Stage) -> None:
         points = [
             (
                 r["criterion"],
-                make(r["criterion"], r["settings"]),
+                make(r["criterion"], r["settings"], r["fitted"][0]),
                 np.inf if r["thresholds"][0] is None else r["thresholds"][0],
             )
             for r in mine
-            if r["criterion"]
+            if r["criterion"] and CRITERIA[r["criterion"]].causal  # a bound is for replay only
         ]
         for size in (1, params.latency.batch_size):
             found = _measure(stage, group["backbone"], key, split, points, size, device)

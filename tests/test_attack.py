@@ -434,7 +434,10 @@ def results(criteria: tuple[str, ...] = ("patience", "confidence")) -> tuple[dic
     ]
     shared = {"backbone": "demo-albert", "method": "joint", "split": "validation", "keys": ["many1", "many2"]}
     points = {"patience": [2.0, 3.0], "confidence": [None, 0.9], None: [None, None]}
-    rows = [{**shared, "criterion": name, "settings": {}, "thresholds": points[name]} for name in (*criteria, None)]
+    rows = [
+        {**shared, "criterion": name, "settings": {}, "fitted": [{}, {}], "thresholds": points[name]}
+        for name in (*criteria, None)
+    ]
     return {"schema": 1, "groups": groups}, {"schema": 1, "rows": rows}
 
 

@@ -82,8 +82,9 @@ def find_defences(
             raise ParamsError(
                 f"attack.criteria: {name!r} has no operating point for {method!r}; add it to evaluate.criteria"
             )
-        threshold = rows[name]["thresholds"][rows[name]["keys"].index(many["key"])]
+        member = rows[name]["keys"].index(many["key"])
+        threshold = rows[name]["thresholds"][member]
         point = np.inf if threshold is None else float(threshold)
-        criterion = make(name, rows[name]["settings"])
+        criterion = make(name, rows[name]["settings"], rows[name]["fitted"][member])
         defences.append(Defence(name, backbone, method, many["key"], many["seed"], criterion, point))
     return defences

@@ -6,18 +6,54 @@ from typing import Any
 
 from pipeline.criteria.base import Criterion, State
 from pipeline.criteria.confidence import Confidence
+from pipeline.criteria.divergence import Divergence
+from pipeline.criteria.ensemble import Ensemble
 from pipeline.criteria.entropy import Entropy
 from pipeline.criteria.fixed import FixedExit
+from pipeline.criteria.learned import Learned
+from pipeline.criteria.normalised_entropy import NormalisedEntropy
+from pipeline.criteria.oracle import Oracle
 from pipeline.criteria.patience import Patience
+from pipeline.criteria.patient_confidence import PatientConfidence
+from pipeline.criteria.random_exit import RandomExit
+from pipeline.criteria.temperature import Temperature
+from pipeline.criteria.voting import Voting
 from pipeline.errors import ParamsError, unknown
 
-__all__ = ["CRITERIA", "Criterion", "State", "make"]
+__all__ = ["CRITERIA", "Criterion", "State", "fitted_values", "make"]
 
-CRITERIA: dict[str, type[Criterion]] = {cls.name: cls for cls in (Patience, Confidence, Entropy, FixedExit)}
+CRITERIA: dict[str, type[Criterion]] = {
+    cls.name: cls
+    for cls in (
+        Patience,
+        Confidence,
+        Temperature,
+        Entropy,
+        NormalisedEntropy,
+        PatientConfidence,
+        Divergence,
+        Voting,
+        Learned,
+        Ensemble,
+        FixedExit,
+        Oracle,
+        RandomExit,
+    )
+}
 
 
-def make(name: str, settings: Mapping[str, Any] | None = None, *, key: str = "criterion") -> Criterion:
+def make(
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    fitted: Mapping[str, Any] | None = None,
+    *,
+    key: str = "criterion",
+) -> Criterion:
     """Build a criterion from its name and settings.
+
+    Args:
+        settings: numbers, as params.yaml has them.
+        fitted: what `fitted_values` gave of a criterion that learned from rows, back from JSON.
 
     Raises:
         ParamsError: unknown name, or a setting that the criterion does not have.
@@ -25,10 +61,21 @@ def make(name: str, settings: Mapping[str, Any] | None = None, *, key: str = "cr
     if name not in CRITERIA:
         raise unknown("criterion", name, CRITERIA, key=key)
     cls = CRITERIA[name]
-    fields = {f.name for f in dataclasses.fields(cls)}
+    fields = {f.name for f in dataclasses.fields(cls) if not f.metadata.get("fitted")}
     for setting, value in (settings or {}).items():
         if setting not in fields:
             raise unknown(f"setting of {name}", setting, fields, key=f"{key}.{name}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ParamsError(f"{key}.{name}.{setting}: {value!r} is not a number; give one")
-    return cls(**(settings or {}))
+    return cls(**(settings or {}), **{field: _frozen(value) for field, value in (fitted or {}).items()})
+
+
+def fitted_values(criterion: Criterion) -> dict[str, Any]:
+    """What the criterion learned in `fit`, for JSON; empty for one that learns nothing. `make` takes it back."""
+    fields = dataclasses.fields(criterion)
+    return {f.name: getattr(criterion, f.name) for f in fields if f.metadata.get("fitted")}
+
+
+def _frozen(value: Any) -> Any:
+    """Lists to tuples, all the way down."""
+    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace
 
-from pipeline.criteria.base import Array, Criterion, State, log_probabilities
+from pipeline.criteria.base import Array, Criterion, State, log_probabilities, probability_sweep
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,9 @@ class Confidence(Criterion):
     def start(self, n: int, like: Array) -> State:
         return {}
 
-    def step(self, state: State, logits: Array) -> tuple[State, Array]:
-        xp = array_namespace(logits)
-        return state, xp.exp(xp.max(log_probabilities(logits), axis=-1))
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = array_namespace(values)
+        return state, xp.exp(xp.max(log_probabilities(values), axis=-1))
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
-        # Dense towards 1, where trained classifiers put most rows.
-        return np.unique(np.concatenate([np.linspace(1 / classes, 0.95, 50), 1 - np.logspace(-5, -1.302, 50)]))
+        return probability_sweep(1 / classes)

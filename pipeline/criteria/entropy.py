@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from pipeline.criteria.base import Array, Criterion, State, log_probabilities
+from pipeline.criteria.base import Array, Criterion, State, negative_entropy
 
 
 @dataclass(frozen=True)
@@ -23,10 +22,8 @@ class Entropy(Criterion):
     def start(self, n: int, like: Array) -> State:
         return {}
 
-    def step(self, state: State, logits: Array) -> tuple[State, Array]:
-        xp = array_namespace(logits)
-        log_p = log_probabilities(logits)
-        return state, xp.sum(xp.exp(log_p) * log_p, axis=-1)
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        return state, negative_entropy(values)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         top = np.log(classes)

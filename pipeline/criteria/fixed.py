@@ -21,7 +21,7 @@ class FixedExit(Criterion):
         xp = array_namespace(like)
         return {"exit": xp.zeros((n,), dtype=xp.float64, device=device(like))}
 
-    def step(self, state: State, logits: Array) -> tuple[State, Array]:
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
         count = state["exit"] + 1
         return {"exit": count}, count
 

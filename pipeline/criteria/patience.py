@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from pipeline.criteria.base import Array, Criterion, State
+from pipeline.criteria.base import Array, Criterion, State, run_length
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Patience(Criterion):
             "count": xp.zeros((n,), dtype=xp.float64, device=device(like)),
         }
 
-    def step(self, state: State, logits: Array) -> tuple[State, Array]:
-        xp = array_namespace(logits)
-        if logits.shape[-1] == 1:
-            answer = xp.astype(logits[:, 0], xp.float64)
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = array_namespace(values)
+        if values.shape[-1] == 1:
+            answer = xp.astype(values[:, 0], xp.float64)
             same = xp.abs(answer - state["previous"]) < self.tau
         else:
-            answer = xp.astype(xp.argmax(logits, axis=-1), xp.float64)
+            answer = xp.astype(xp.argmax(values, axis=-1), xp.float64)
             same = answer == state["previous"]
-        count = xp.where(same, state["count"] + 1, xp.zeros_like(state["count"]))
+        count = run_length(state["count"], same)
         return {"previous": answer, "count": count}, count
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:

@@ -16,6 +16,7 @@ class MethodInfo:
         parent: method whose selected trial of the same seed this one starts from.
         version: raised when the recipe changes what it trains; part of a trial's key.
         multi_exit: whether exit criteria apply to its models.
+        channels: what its models record beside the logits, for criteria that read it.
     """
 
     name: str
@@ -24,6 +25,7 @@ class MethodInfo:
     parent: str | None = None
     version: int = 1
     multi_exit: bool = True
+    channels: tuple[str, ...] = ()
 
 
 METHODS: dict[str, MethodInfo] = {
@@ -38,6 +40,13 @@ METHODS: dict[str, MethodInfo] = {
             "two_stage",
             "exits trained on a frozen fine-tuned backbone (DeeBERT, Xin et al. 2020)",
             parent="single_exit",
+        ),
+        MethodInfo(
+            "berxit",
+            "berxit",
+            "a head that learns when an exit is right, on a frozen joint model (BERxiT, Xin et al. 2021)",
+            parent="joint",
+            channels=("lte",),
         ),
     )
 }

@@ -1,7 +1,7 @@
 """The contract of a training recipe: which exits, from which weights, with which loss, judged how."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -32,13 +32,28 @@ class Recipe(ABC):
         """Put the model into training mode; a recipe with frozen parts puts those back into eval mode."""
         model.train()
 
+    def forward(self, model: MultiExit, batch: Mapping[str, Tensor]) -> Tensor:
+        """What the loss sees of a batch, (n, exits, outputs): the logits of all exits, unless a recipe says more."""
+        logits: Tensor = model(batch)
+        return logits
+
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits (n, exits, outputs), labels (n,) to a scalar."""
+        """What `forward` gave, (n, exits, outputs), and labels (n,) to a scalar."""
 
     @abstractmethod
     def selection_weights(self, exits: int) -> Sequence[float]:
         """Weight of each exit's score in the score that picks epochs and grid points; they sum to 1."""
+
+    def selection(self, logits: Tensor, channels: Mapping[str, Tensor], labels: Tensor) -> float | None:
+        """A score of the recipe's own to pick epochs and grid points by, higher is better; None: the weighted scores.
+
+        Args:
+            logits: of the selection rows, (n, exits, outputs).
+            channels: what the model recorded beside them, (n, exits) each.
+            labels: (n,).
+        """
+        return None
 
 
 def exit_losses(logits: Tensor, labels: Tensor) -> Tensor:

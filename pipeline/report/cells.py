@@ -105,9 +105,19 @@ def runs_of(keys: Iterable[str], trained: Mapping[str, Trained], seeds: Iterable
 RULES = {
     "patience": "patience (PABEE)",
     "confidence": "confidence (Shallow-Deep)",
+    "temperature": "calibrated confidence (RightTool)",
     "entropy": "entropy (BranchyNet)",
+    "normalised_entropy": "normalised entropy (FastBERT)",
+    "patient_confidence": "patient confidence (PCEE-BERT)",
+    "divergence": "divergence (F-PABEE)",
+    "voting": "voting (Sun 2021)",
+    "learned": "learned (BERxiT)",
+    "ensemble": "ensemble (Zero Time Waste)",
+    "fixed": "fixed layer",
+    "oracle": "oracle (bound)",
+    "random": "random (bound)",
 }
-"""Exit rules by the names they have in the paper."""
+"""Exit rules with the papers that they come from."""
 
 
 def model_name(backbone: str, method: str) -> str:

@@ -48,7 +48,18 @@ KNOWN = {
     "all layers": Look(MUTED, "D"),
     "single exit": Look(PURPLE, "v"),
 }
-_SPARE = (Look(AMBER, "P", ":"), Look(SKY, "X", ":"), Look(PURPLE, "v", "--"))
+_SPARE = (
+    Look(AMBER, "P", ":"),
+    Look(SKY, "X", ":"),
+    Look(PURPLE, "v", "--"),
+    Look(MUTED, "*", ":"),
+    Look(BLUE, "<", "-."),
+    Look(ORANGE, ">", ":"),
+    Look(GREEN, "h", "--"),
+    Look(AMBER, "d", "-"),
+    Look(SKY, "p", "-."),
+    Look(PURPLE, "X", "-"),
+)
 
 
 def look(name: str, names: tuple[str, ...] = ()) -> Look:

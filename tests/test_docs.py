@@ -1,0 +1,150 @@
+"""What the pages say is true: their code runs, their table matches the registry."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.criteria import CRITERIA, Criterion, make
+from pipeline.errors import ArtifactError
+from pipeline.operating import Seeded, evaluate_group
+from pipeline.replay import sweep
+from pipeline.traces import Trace, load_trace, save_trace
+from tests.imports import ROOT
+from tests.test_criteria import (
+    Case,
+    cases_of,
+    check_live_equals_replay,
+    check_monotone,
+    check_never_peeks,
+    check_rows_are_independent,
+    check_top_is_the_full_model,
+    check_torch_and_numpy_agree,
+    probabilities,
+    random_trace,
+    trace_of,
+)
+from tests.write_docs import PAGE, PICTURE, SCORES, THRESHOLDS, page, picture
+
+
+def blocks(name: str) -> list[str]:
+    """The Python blocks of a page."""
+    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture
+def margin(monkeypatch: pytest.MonkeyPatch) -> Criterion:
+    """The worked example, executed and registered."""
+    (code,) = blocks("criteria.md")
+    assert len(code.splitlines()) <= 32
+    module: dict[str, Any] = {"__name__": "pipeline.criteria.margin"}
+    exec(compile(code, "docs/criteria.md", "exec"), module)
+    monkeypatch.setitem(CRITERIA, "margin", module["Margin"])
+    return make("margin")
+
+
+def test_the_worked_example_by_hand(margin: Criterion) -> None:
+    swept = sweep(trace_of(probabilities([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2]])), margin, np.array([0.1, 0.4]))
+    assert swept.exit_index[:, 0].tolist() == [0, 1]
+
+
+def test_the_worked_example_keeps_the_laws(margin: Criterion) -> None:
+    (case,) = cases_of(margin)
+    for seed in range(5):
+        check_never_peeks(case, seed, seed)
+        check_monotone(case, seed)
+        check_top_is_the_full_model(case, seed)
+        check_rows_are_independent(case, seed)
+        check_torch_and_numpy_agree(case, seed)
+    check_live_equals_replay(case)
+
+
+def test_the_worked_example_gets_a_curve_and_an_operating_point(margin: Criterion) -> None:
+    traces = {
+        split: random_trace(Case(margin, False), seed, rows=80) for seed, split in enumerate(("selection", "test"))
+    }
+    rows, _, curves = evaluate_group(
+        {"backbone": "b", "method": "joint"},
+        [Seeded(1, "key", traces)],
+        {"margin": {}},
+        ("accuracy",),
+        (1.0, 7.0),
+        report_splits=["test"],
+        selected_on="selection",
+    )
+    assert [row["criterion"] for row in rows] == [None, "margin"]
+    assert len(curves) == 2 * (101 + 1)
+    assert "| `margin` |" in page(PAGE.read_text(encoding="utf-8"))
+
+
+def test_the_table_of_criteria_is_the_registry() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert text == page(text), "run python -m tests.write_docs"
+
+
+def test_the_picture_shows_what_the_page_says() -> None:
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run python -m tests.write_docs"
+    scores = np.array(list(SCORES.values()))
+    left = [
+        [int(np.argmax(s >= level)) + 1 if (s >= level).any() else 6 for s in scores] for level in THRESHOLDS.values()
+    ]
+    assert left == [[2, 4, 6], [3, 5, 6]]
+
+
+def test_a_trace_written_without_this_project_is_evaluated(tmp_path: Path) -> None:
+    write, evaluate = blocks("trace-format.md")
+    assert "pipeline" not in write
+    subprocess.run([sys.executable, "-c", write], cwd=tmp_path, check=True)
+    run = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{evaluate}"
+    found = subprocess.run([sys.executable, "-c", run], cwd=tmp_path, check=True, capture_output=True, text=True)
+    lines = found.stdout.splitlines()
+    assert len(lines) == 7
+    assert re.fullmatch(r"patience inf: accuracy 0\.\d{3}, 1\.00x", lines[-1])
+    trace = load_trace(tmp_path / "validation.safetensors")
+    assert trace.label_names == ("entailment", "neutral", "contradiction")
+    assert trace.provenance["model"] == "mine, 6 layers"
+
+
+def test_channels_travel_through_the_file(tmp_path: Path) -> None:
+    lte = np.random.default_rng(0).uniform(size=(5, 3)).astype(np.float32)
+    wide = np.zeros((5, 3, 4), dtype=np.float32)
+    trace = trace_of(np.zeros((5, 3, 2)), lte=lte, hidden=wide)
+    save_trace(trace, tmp_path / "t.safetensors")
+    again = load_trace(tmp_path / "t.safetensors")
+    assert set(again.channels) == {"lte", "hidden"}
+    np.testing.assert_array_equal(again.channels["lte"], lte)
+    assert again.channels["hidden"].shape == (5, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"lte": np.zeros((5, 2))}, r"channel 'lte' has shape \(5, 2\), expected \(5, 3\) or \(5, 3, k\)"),
+        ({"lte": np.zeros(5)}, r"channel 'lte' has shape \(5,\)"),
+    ],
+)
+def test_a_channel_of_another_shape_is_refused(changed: dict[str, np.ndarray], message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        trace_of(np.zeros((5, 3, 2)), **changed)
+
+
+def test_a_file_with_what_is_needed_and_no_more_reads(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    trace = trace_of(np.zeros((5, 3, 2)))
+    tensors = {n: getattr(trace, n) for n in ("logits", "labels", "row_ids", "layers", "flops", "full_flops")}
+    path = tmp_path / "t.safetensors"
+    save_file(tensors, path, metadata={"schema": "early-exit-trace/1", "kind": "classification"})
+    assert isinstance(load_trace(path), Trace)
+    for metadata, message in (
+        ({"schema": "early-exit-trace/2", "kind": "classification"}, "is not 'early-exit-trace/1'"),
+        ({"schema": "early-exit-trace/1"}, "is neither classification nor regression"),
+        ({"schema": "early-exit-trace/1", "kind": "classification", "provenance": "{"}, "metadata are not JSON"),
+    ):
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(ArtifactError, match=message):
+            load_trace(path)
