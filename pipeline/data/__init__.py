@@ -1,0 +1,1 @@
+"""Data: sources, splits, tokens, images, and the generators of the demo."""

@@ -1,0 +1,1 @@
+"""The report: stored results as one page and one Markdown file."""
