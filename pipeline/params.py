@@ -212,10 +212,14 @@ class Params(Block):
 
     def task(self, name: str) -> Task:
         """The complete task of an entry of `tasks`."""
+        if name not in self.tasks:
+            raise unknown("task", name, self.tasks, key="tasks")
         return resolve_task(name, self.tasks[name])
 
     def backbone(self, name: str) -> BackboneSpec:
         """The complete backbone of an entry of `backbones`."""
+        if name not in self.backbones:
+            raise unknown("backbone", name, self.backbones, key="backbones")
         return resolve_backbone(name, self.backbones[name])
 
 

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import click
 from filelock import FileLock, Timeout
 
-from pipeline.errors import ClusterError, PipelineError
+from pipeline.errors import ClusterError, PipelineError, TrackingError
 from pipeline.files import content_key, write_json, write_text
 from pipeline.params import Params, load_params
 from pipeline.tracking import TrackedRun, Tracker, git_commit
@@ -82,7 +83,8 @@ def _locked(name: str, instance: str, main: Callable[[Stage], None]) -> None:
             try:
                 main(stage)
             except BaseException as error:
-                stage.run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+                with suppress(TrackingError):  # a server that is gone must not hide what went wrong
+                    stage.run.end("FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
             stage.run.end()
     except Timeout:

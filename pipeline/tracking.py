@@ -3,10 +3,12 @@
 Only the driver of a stage writes: eight processes that open one fresh SQLite store at once break it for good.
 """
 
+import logging
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ class Tracker:
         uri: server or database address; None takes the local database file.
 
     Raises:
-        TrackingError: the server does not answer or the database cannot be used.
+        TrackingError: the server does not answer or the database cannot be used; later calls raise it too.
     """
 
     def __init__(self, uri: str | None = None) -> None:
@@ -35,23 +37,11 @@ class Tracker:
         # A wrong address should fail in seconds; MLflow's own default retries for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        import logging
-
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        try:
-            with FileLock(".mlflow.lock"):  # two drivers that create one database at once break it
-                self.client = MlflowClient(self.uri)
-                self.experiment_id = self._experiment()
-        except (MlflowException, OSError) as error:
-            reason = str(error).splitlines()[0][:200]
-            raise TrackingError(
-                f"MLflow at {_shown(self.uri)} cannot be used ({reason}); start the server, or unset "
-                "MLFLOW_TRACKING_URI and runtime.tracking_uri for the local database"
-            ) from None
+        self.client: Any = _Client(self.uri)
+        with FileLock(".mlflow.lock"):  # two drivers that create one database at once break it
+            self.experiment_id = self._experiment()
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -155,6 +145,36 @@ def git_commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return found.stdout.strip()
+
+
+class _Client:
+    """An MlflowClient whose failures are TrackingErrors, without the address's user name and password."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client = self._ask(_connect, uri)
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._ask, getattr(self._client, name))
+
+    def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return call(*args, **kwargs)
+        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # ImportError: a database's driver
+            reason = " ".join(str(error).split("\n")[0].replace(self._uri, _shown(self._uri)).split())[:200]
+            raise TrackingError(
+                f"MLflow at {_shown(self._uri)} cannot be used ({reason}); start the server, mend the address, or "
+                "unset MLFLOW_TRACKING_URI and runtime.tracking_uri for the local database"
+            ) from None
+
+
+def _connect(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
 
 
 def _shown(uri: str) -> str:

@@ -8,7 +8,9 @@ a state per epoch), which also works when the grid has changed in between; Tuner
 import importlib
 import logging
 import os
+import re
 import shutil
+import socket
 import sys
 import time
 import traceback
@@ -72,6 +74,7 @@ def _tune(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    _knock(runtime.ray_address)
     import ray
     from ray import tune
 
@@ -225,13 +228,27 @@ def _connect(runtime: Runtime) -> None:
         try:
             ray.init(address=runtime.ray_address, **quiet)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            reason = str(error).splitlines()[0][:160]
-            raise ClusterError(
-                f"no Ray cluster at {runtime.ray_address!r} ({reason}); start one with `ray start --head`, or unset "
-                "RAY_ADDRESS and runtime.ray_address to use this machine alone"
-            ) from None
+            raise _unreachable(runtime.ray_address, error) from None
         return
     ray.init(include_dashboard=False, num_cpus=_parallel(runtime) * runtime.threads, **quiet)
+
+
+def _knock(address: str | None) -> None:
+    """Refuse a host:port where nobody listens; Ray itself retries for minutes, with warnings of its own."""
+    found = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address or "")
+    if address and found is not None:
+        try:
+            socket.create_connection((found[1], int(found[2])), timeout=10).close()
+        except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
+            raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> ClusterError:
+    reason = " ".join(str(error).split())[:160]
+    return ClusterError(
+        f"no Ray cluster at {address!r} ({reason}); start one with `ray start --head`, or unset "
+        "RAY_ADDRESS and runtime.ray_address to use this machine alone"
+    )
 
 
 def _parallel(runtime: Runtime) -> int:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.criteria import CRITERIA, make
 from pipeline.files import DATA, RUNS, read_json
-from pipeline.latency import Point, compare
 from pipeline.recording import device_of, manifest
 from pipeline.stage import Stage, run_stage
+
+if TYPE_CHECKING:
+    from pipeline.latency import Point
 
 
 def main(stage: Stage) -> None:
@@ -54,13 +56,14 @@ def _measure(
     backbone: str,
     key: str,
     split: str,
-    points: Sequence[Point],
+    points: "Sequence[Point]",
     size: int,
     device: str,
 ) -> list[dict[str, Any]]:
     from pipeline.backbones.encoder import encoder_from_description
     from pipeline.cost import encoder_flops
     from pipeline.data.tokens import TokenStore, by_length
+    from pipeline.latency import compare
     from pipeline.multi_exit import load_checkpoint
 
     settings = stage.params.latency

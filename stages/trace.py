@@ -1,9 +1,8 @@
 """Record every exit of every selected model of one task, once per split."""
 
-import shutil
 from pathlib import Path
 
-from pipeline.files import read_json
+from pipeline.files import read_json, whole_folder
 from pipeline.recording import device_of, manifest, record_trace
 from pipeline.stage import Stage, run_stage
 from pipeline.traces import save_trace
@@ -17,19 +16,19 @@ def main(stage: Stage) -> None:
     device = device_of(params.runtime.device)
     task = params.task(stage.instance)
     folder = Path("outputs/traces") / task.name
-    shutil.rmtree(folder, ignore_errors=True)
     selected = read_json(Path("outputs/selected") / f"{task.name}.json", 1, "run `dvc repro finetune`")
     splits = ["selection", *manifest(task.name)["report_splits"]]
     index = []
-    for group in selected["groups"]:
-        for trial in group["trials"]:
-            for split in splits:
-                trace = record_trace(task, group["backbone"], trial["key"], split, device)
-                file = f"{trial['key']}.{split}.safetensors"
-                sha256 = save_trace(trace, folder / file)
-                about = {name: group[name] for name in ("backbone", "method", "multi_exit")}
-                index.append({**about, **trial, "split": split, "file": file, "sha256": sha256, "rows": trace.rows})
-    stage.write_json(folder / "index.json", {"schema": 1, "traces": index})
+    with whole_folder(folder) as partial:
+        for group in selected["groups"]:
+            about = {name: group[name] for name in ("backbone", "method", "multi_exit")}
+            for trial in group["trials"]:
+                for split in splits:
+                    trace = record_trace(task, group["backbone"], trial["key"], split, device)
+                    file = f"{trial['key']}.{split}.safetensors"
+                    sha256 = save_trace(trace, partial / file)
+                    index.append({**about, **trial, "split": split, "file": file, "sha256": sha256, "rows": trace.rows})
+        stage.write_json(partial / "index.json", {"schema": 1, "traces": index})
     stage.log_metrics({"traces": len(index), "rows": sum(entry["rows"] for entry in index)})
 
 

@@ -29,19 +29,33 @@ def module_file(name: str) -> Path | None:
     return None
 
 
-def imports_of(path: Path) -> set[Path]:
-    """Project files that a project file imports, and those that it names as "module:function" or a registry loads."""
-    if not (ROOT / path).is_file():
-        return set()
+def imported_names(path: Path, *, for_types: bool = True) -> set[str]:
+    """Dotted names that a file imports, at its top or in a function; `for_types`: also those for type checkers only."""
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    if not for_types:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                node.body = [ast.Pass()]
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    found = {file for name in names if (file := module_file(name)) is not None}
-    if path.as_posix() == "pipeline/methods/__init__.py":  # a registry of names: all recipes are reachable
+    return names
+
+
+def imported_files(path: Path, *, for_types: bool = True) -> set[Path]:
+    """Project files that a project file imports."""
+    return {f for name in imported_names(path, for_types=for_types) if (f := module_file(name)) is not None} - {path}
+
+
+def imports_of(path: Path) -> set[Path]:
+    """Project files that a project file reaches: its imports, and the recipes that a registry of names loads."""
+    if not (ROOT / path).is_file():
+        return set()
+    found = imported_files(path)
+    if path.as_posix() == "pipeline/methods/__init__.py":
         found |= {file.relative_to(ROOT) for file in (ROOT / "pipeline/methods").glob("*.py")}
     return found - {path}
 

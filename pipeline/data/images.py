@@ -1,6 +1,6 @@
 """Freeze an image data set: splits, pixels as .npy that every trial maps, and a manifest that says what is there."""
 
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from pipeline.data.image_sources import IMAGE_SETS, REPORT, ImageSet, Split, label_names, read_source
 from pipeline.errors import DataError
-from pipeline.files import file_hash, write_json
+from pipeline.files import file_hash, whole_folder, write_json
 from pipeline.tasks import Rows
 
 IMAGES = Path("data/images")
@@ -34,16 +34,20 @@ def prepare_images(
     known = IMAGE_SETS[name]
     source = read_source(known, rows, mirror)
     chosen = split_rows(name, len(source["train"].labels), len(source[REPORT].labels), rows, protocol)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    splits = {}
-    for split, (origin, index) in chosen.items():
-        splits[split] = _write(known, partial, split, source[origin], index)
-    trained = [partial / f"{split}.{part}.npy" for split in ("train", SELECTION) for part in ("images", "labels")]
-    manifest: dict[str, Any] = {
+    with whole_folder(folder) as partial:
+        splits = {
+            split: _write(known, partial, split, source[origin], index) for split, (origin, index) in chosen.items()
+        }
+        manifest = _manifest(known, splits, protocol, partial)
+        write_json(partial / "manifest.json", manifest)
+    return manifest
+
+
+def _manifest(known: ImageSet, splits: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
+    trained = [folder / f"{split}.{part}.npy" for split in ("train", SELECTION) for part in ("images", "labels")]
+    return {
         "schema": SCHEMA,
-        "dataset": name,
+        "dataset": known.name,
         "kind": "classification",
         "classes": known.classes,
         "label_names": list(label_names(known)),
@@ -52,10 +56,6 @@ def prepare_images(
         "splits": splits,
         "hash": file_hash(*trained),
     }
-    write_json(partial / "manifest.json", manifest)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return manifest
 
 
 def split_rows(

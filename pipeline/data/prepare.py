@@ -1,7 +1,7 @@
 """Freeze a task: splits, labels as numbers, tokens as Arrow, and a manifest that says what is there."""
 
 import json
-import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from pipeline.backbones import BackboneSpec
 from pipeline.data.sources import load_splits
 from pipeline.data.tokenize import save_tokens
 from pipeline.errors import DataError
-from pipeline.files import file_hash, write_json
+from pipeline.files import file_hash, whole_folder, write_json
 from pipeline.tasks import Task
 
 SCHEMA = 1
@@ -38,30 +38,28 @@ def prepare(
         DataError: unreadable source, missing column, empty split, label outside the label set, no tokenizer.
     """
     splits = freeze_splits(task, protocol, mirror)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "text").mkdir(parents=True)
-    for name, table in splits.items():
-        pyarrow.parquet.write_table(table, partial / "text" / f"{name}.parquet")
-    manifest: dict[str, Any] = {
+    with whole_folder(folder) as partial:
+        (partial / "text").mkdir()
+        for name, table in splits.items():
+            pyarrow.parquet.write_table(table, partial / "text" / f"{name}.parquet")
+        manifest = _manifest(task, splits, partial) | {"protocol": protocol}
+        manifest["tokens"] = {s.name: save_tokens(task, s, splits, partial / s.name, mirror) for s in backbones}
+        write_json(partial / "manifest.json", manifest)
+    return manifest
+
+
+def _manifest(task: Task, splits: Mapping[str, pa.Table], folder: Path) -> dict[str, Any]:
+    return {
         "schema": SCHEMA,
         "task": task.name,
         "kind": task.kind,
         "text": list(task.text),
         "label_names": list(task.label_names),
         "metrics": list(task.metrics),
-        "protocol": protocol,
         "source": json.loads(task.source.model_dump_json()),
         "report_splits": [name for name in splits if name not in ("train", SELECTION)],
-        "splits": {
-            name: _describe(task, table, partial / "text" / f"{name}.parquet") for name, table in splits.items()
-        },
-        "tokens": {spec.name: save_tokens(task, spec, splits, partial / spec.name, mirror) for spec in backbones},
+        "splits": {name: _describe(task, table, folder / "text" / f"{name}.parquet") for name, table in splits.items()},
     }
-    write_json(partial / "manifest.json", manifest)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
-    return manifest
 
 
 def freeze_splits(task: Task, protocol: Literal["holdout", "paper"], mirror: Path | None) -> dict[str, pa.Table]:
