@@ -54,7 +54,7 @@ def run(source: Path, home: Path, stages: Sequence[str], profile: str | None) ->
     except Timeout:
         raise ClusterError(f"another job runs in {home}; wait for it, or submit under another --name") from None
     except OSError as error:
-        reason = f"{error.strerror or error}: {error.filename or home}"
+        reason = f"{error.strerror or str(error)[:200]}: {error.filename or home}"
         raise ClusterError(f"{home} cannot be used ({reason}); give --results on a disk that nodes write") from None
 
 

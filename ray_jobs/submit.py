@@ -1,6 +1,7 @@
 """Submit the pipeline, or stages of it, to a running Ray cluster: python -m ray_jobs.submit --help."""
 
 import asyncio
+import logging
 import os
 import shlex
 import socket
@@ -179,6 +180,7 @@ def cli(
     address: str, stages: str, profile: str | None, results: Path, name: str | None, python: str, gpus: float
 ) -> None:
     """Run `dvc repro` as a job on a running Ray cluster, follow its log and end with its exit code."""
+    logging.disable(logging.WARNING)  # Ray's client logs at length what it packs
     project, wanted = Path.cwd(), [stage.strip() for stage in stages.split(",") if stage.strip()]
     check(project, wanted, profile)
     commit = git_commit()
