@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,35 +15,14 @@ Point = tuple[str | None, Criterion | None, float]
 """Name, criterion and threshold of an operating point."""
 
 
-def time_engine(
-    model: MultiExit,
-    criterion: Criterion | None,
-    threshold: float,
-    batches: Sequence[Mapping[str, Any]],
-    repeats: int,
-) -> tuple[list[float], np.ndarray]:
-    """Time the live engine over batches.
-
-    Returns:
-        Seconds of each repeat over all batches, (repeats,), and the 0-based exit that answered each row, (n,).
-    """
-    import torch
-
-    engine = LiveEngine(model, criterion, threshold)
-    exits = np.concatenate([engine(batch).exit_index.cpu().numpy() for batch in batches])  # warms up too
-
-    def run() -> None:
-        for batch in batches:
-            engine(batch)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-
-    return [_seconds(run) for _ in range(repeats)], exits
+def answer_all(engine: LiveEngine, batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Run the live engine over batches; the 0-based exit that answered each row, (n,). Waits for the device."""
+    return np.concatenate([engine(batch).exit_index.cpu().numpy() for batch in batches])
 
 
-def _seconds(run: Callable[[], None]) -> float:
+def _seconds(engine: LiveEngine, batches: Sequence[Mapping[str, Any]]) -> float:
     started = time.perf_counter()
-    run()
+    answer_all(engine, batches)
     return time.perf_counter() - started
 
 
@@ -58,7 +37,8 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Time several operating points of one model in turns and compare each with the full pass, all layers and one head.
 
-    Repeats are interleaved, so that a busy machine slows all points alike; the median of the repeats counts.
+    Repeats are interleaved, so that a busy machine slows all points alike; the median of the repeats counts. An
+    untimed pass comes first, and gives the exits.
 
     Args:
         points: name, criterion and threshold; the full pass (None, None, inf) is added in front.
@@ -66,12 +46,12 @@ def compare(
         full_flops: of the plain pass, (n,).
     """
     all_points: list[Point] = [(None, None, np.inf), *points]
-    seconds: list[list[float]] = [[] for _ in all_points]
-    exits: list[np.ndarray] = [np.empty(0)] * len(all_points)
+    engines = [LiveEngine(model, criterion, threshold) for _, criterion, threshold in all_points]
+    exits = [answer_all(engine, batches) for engine in engines]
+    seconds: list[list[float]] = [[] for _ in engines]
     for _ in range(repeats):
-        for i, (_, criterion, threshold) in enumerate(all_points):
-            took, exits[i] = time_engine(model, criterion, threshold, batches, 1)
-            seconds[i] += took
+        for engine, took in zip(engines, seconds, strict=True):
+            took.append(_seconds(engine, batches))
     rows = len(full_flops)
     full = statistics.median(seconds[0])
     out = []

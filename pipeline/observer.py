@@ -1,6 +1,7 @@
 """What happens to trials, told to MLflow: one child run per trial, found again by its key, ended whatever happens."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pipeline.stage import Stage
@@ -22,14 +23,18 @@ _LOGGED = (
 )
 
 
+ARTIFACTS = ("settings.json", "metrics.jsonl", "result.json", "model.json", "error.txt")
+"""What of a trial's folder goes to MLflow. The weights stay where they are, named by the key."""
+
+
 class TrialObserver:
-    """Logs a plan's trials below the stage's own run.
+    """Logs a plan's trials below the stage's own run; `root` is the parent of the trial folders.
 
     A trial that was killed goes on in the run that it had; one that had finished before keeps its run untouched.
     """
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, root: Path) -> None:
+        self.stage, self.root = stage, root
         self.runs: dict[str, TrackedRun] = {}
 
     def started(self, trial: Trial) -> None:
@@ -65,6 +70,9 @@ class TrialObserver:
         if result is not None:
             final = {"best_epoch": result["best_epoch"], "best_selection": result["selection"]}
             run.log_metrics(final | {"train_seconds_total": result["train_seconds"]})
+        for name in ARTIFACTS:
+            if (self.root / trial.key / name).is_file():
+                run.log_artifact(self.root / trial.key / name)
         run.end("FINISHED" if result is not None else "FAILED")
 
     def run_id(self, key: str) -> str | None:

@@ -34,7 +34,7 @@ def main(stage: Stage) -> None:
     }
     todo = plan(cifar, manifests)
     context = {"folder": str(Path.cwd()), "threads": runtime.threads, "device": runtime.device}
-    observer = TrialObserver(stage)
+    observer = TrialObserver(stage, RUNS)
     results = run_plan(todo, runner=RUNNER, root=RUNS, runtime=runtime, context=context, observer=observer)
     groups = [describe(group, todo, results) for group in todo.groups]
     shutil.rmtree(OUTPUTS / "traces", ignore_errors=True)

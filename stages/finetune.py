@@ -25,7 +25,7 @@ def main(stage: Stage) -> None:
         "mirror": str(runtime.hub_mirror.resolve()) if runtime.hub_mirror else None,
     }
     todo = plan(params)
-    observer = TrialObserver(stage)
+    observer = TrialObserver(stage, RUNS)
     results = run_plan(todo, runner=RUNNER, root=RUNS, runtime=runtime, context=context, observer=observer)
     shutil.rmtree(SELECTED, ignore_errors=True)
     for task in params.tasks:
