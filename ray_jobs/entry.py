@@ -21,6 +21,10 @@ from pipeline.tracking import git_commit
 WORK = "work"
 OUTPUTS = "outputs"
 RECORD = "job.json"
+SOURCE = Path(__file__).resolve().parent.parent
+"""The code as it came to the cluster: a job's own folder, or the project in an image."""
+NOT_CODE = {".git", ".venv", ".locks", "data", "runs", OUTPUTS, "jobs", "dvc.lock", "mlflow.db", "mlartifacts"}
+"""What runs leave behind, should the source hold it (an image made of a used checkout): the job keeps its own."""
 
 
 def run(source: Path, home: Path, stages: Sequence[str], profile: str | None) -> int:
@@ -63,6 +67,8 @@ def lay_out(source: Path, work: Path, profile: str | None) -> Path:
     work.mkdir(exist_ok=True)
     for entry in source.iterdir():
         target = work / entry.name
+        if entry.name in NOT_CODE:
+            continue
         if entry.is_dir():
             if entry.name != ".dvc":  # it also holds the cache
                 shutil.rmtree(target, ignore_errors=True)
@@ -100,7 +106,7 @@ def _repro(work: Path, stages: Sequence[str]) -> int:
 def entry(home: Path, stages: tuple[str, ...], profile: str | None) -> None:
     """Run stages (all of them without an argument) in HOME/work and leave results in HOME/outputs."""
     try:
-        raise SystemExit(run(Path.cwd(), home.absolute(), stages, profile))
+        raise SystemExit(run(SOURCE, home.absolute(), stages, profile))
     except PipelineError as error:
         click.echo(f"error: {error}", err=True)
         raise SystemExit(1) from None

@@ -201,17 +201,19 @@ def test_commit_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 def test_work_folder_goes_on(tmp_path: Path) -> None:
     source, work = tmp_path / "source", tmp_path / "work"
-    for name in (".dvc/config", "pipeline/new.py", "profiles/small.yaml", "params.yaml"):
+    left_behind = ("runs/key/other.json", "dvc.lock", ".git/HEAD")
+    for name in (".dvc/config", "pipeline/new.py", "profiles/small.yaml", "params.yaml", *left_behind):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)
     for name in (".dvc/cache/blob", "pipeline/old.py", "runs/key/result.json", "dvc.lock"):
         (work / name).parent.mkdir(parents=True, exist_ok=True)
-        (work / name).write_text(name)
+        (work / name).write_text(f"{name} of before")
     entry.lay_out(source, work, "small")
     files = {path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()}
     kept = {".dvc/cache/blob", "runs/key/result.json", "dvc.lock"}
     fresh = {".dvc/config", ".dvc/config.local", "pipeline/new.py", "profiles/small.yaml", "params.yaml"}
     assert files == kept | fresh
+    assert (work / "dvc.lock").read_text() == "dvc.lock of before"
     assert (work / "params.yaml").read_text() == "profiles/small.yaml"
     assert (source / "params.yaml").read_text() == "params.yaml"
     assert not (source / ".dvc/config.local").exists()
