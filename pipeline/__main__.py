@@ -59,6 +59,25 @@ def profile(name: str) -> None:
     click.echo(f"{PARAMS} is now profile {name!r}")
 
 
+@cli.command("compare-metrics")
+@click.argument("stored", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("outputs", type=click.Path(path_type=Path, file_okay=False), default=Path("outputs"))
+@click.option("--write", is_flag=True, help="Write STORED from OUTPUTS instead of comparing.")
+def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
+    """Compare the metrics of a finished run in OUTPUTS with STORED; exit code 1 names each that moved."""
+    from pipeline.regression import collect, moved, read_stored, write_stored
+
+    fresh = collect(outputs)
+    if write:
+        click.echo(f"{sum(map(len, fresh.values()))} metrics in {write_stored(stored, fresh)}")
+        return
+    before = read_stored(stored)
+    for line in (lines := moved(before, fresh)):
+        click.echo(line)
+    click.echo(f"{len(lines)} of {sum(map(len, before.values()))} metrics moved or are gone")
+    raise SystemExit(1 if lines else 0)
+
+
 def main() -> None:
     """Run the command line; errors of the input are one line and exit code 1."""
     try:

@@ -20,6 +20,8 @@ EXPERIMENT = "early-exit"
 DEFAULT_STORE = Path("mlflow.db")
 ARTIFACTS = Path("mlartifacts")
 KEY_TAG = "trial"
+COMMIT_VARIABLE = "EARLY_EXIT_COMMIT"
+"""Names the commit of code that was copied somewhere without its git history, such as a Ray job's folder."""
 
 
 class Tracker:
@@ -134,7 +136,12 @@ class TrackedRun:
 
 
 def git_commit() -> str:
-    """The commit that runs, with "-dirty" when tracked files differ from it; "unknown" outside git."""
+    """The commit that runs, with "-dirty" when tracked files differ from it; "unknown" outside git.
+
+    EARLY_EXIT_COMMIT comes first: a copy of the code may lie inside some other checkout, whose commit is not its own.
+    """
+    if named := os.environ.get(COMMIT_VARIABLE):
+        return named
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

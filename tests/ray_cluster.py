@@ -19,10 +19,10 @@ BIN = Path(sys.executable).parent
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where a cluster's dashboard and its control store listen, and the environment for its clients."""
+    """The dashboard's address, the port of the control store, and the environment for clients."""
 
     dashboard: str
-    gcs: str
+    port: int
     environment: dict[str, str]
 
 
@@ -65,7 +65,7 @@ def ray_cluster() -> Iterator[Cluster]:
     address = f"http://127.0.0.1:{dashboard}"
     try:
         _wait(address, head, folder / "start.log")
-        yield Cluster(address, f"127.0.0.1:{gcs}", environment)
+        yield Cluster(address, gcs, environment)
     finally:
         head.send_signal(signal.SIGTERM)  # ends what this head started, and nothing else
         try:

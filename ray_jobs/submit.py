@@ -1,0 +1,213 @@
+"""Submit the pipeline, or stages of it, to a running Ray cluster: python -m ray_jobs.submit --help."""
+
+import asyncio
+import logging
+import os
+import shlex
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import yaml
+
+from pipeline.errors import ClusterError, ParamsError, PipelineError, unknown
+from pipeline.params import load_params
+from pipeline.tracking import COMMIT_VARIABLE, git_commit
+from ray_jobs.entry import OUTPUTS, RECORD, WORK
+
+ADDRESS = "http://127.0.0.1:8265"
+EXCLUDES = [".git", ".venv", ".github", "tests", "benchmarks", "docs", "/dvc.lock"]
+"""Left behind on top of what .gitignore names. dvc.lock describes outputs of this machine, not the job's."""
+
+
+class Job:
+    """A submitted job.
+
+    Args:
+        client: Ray's JobSubmissionClient.
+        id: the id that the cluster gave it.
+        address: where the cluster was reached, for messages.
+    """
+
+    def __init__(self, client: Any, id: str, address: str) -> None:
+        self.client, self.id, self.address = client, id, address
+
+    def follow(self) -> int:
+        """Print the job's output as it comes and return its exit code; 1 for a job that never came to run.
+
+        Raises:
+            ClusterError: the connection was lost; the job may still run.
+        """
+        from aiohttp import ClientError
+
+        try:
+            asyncio.run(self._print_log())
+            while not (info := self.client.get_job_info(self.id)).status.is_terminal():
+                time.sleep(1)
+        except (OSError, RuntimeError, ClientError) as error:
+            raise ClusterError(f"lost job {self.id} ({_first_line(error)}); {self._again()}") from None
+        except KeyboardInterrupt:
+            raise ClusterError(f"job {self.id} goes on; {self._again()}, or end it with `ray job stop`") from None
+        if info.status == "SUCCEEDED":
+            return 0
+        reason = (info.message or "no message").splitlines()[0]  # the log's end follows, which was printed already
+        click.echo(f"job {self.id} {info.status}: {reason}", err=True)
+        code = info.driver_exit_code
+        return code if code is not None and 0 < code < 256 else 1
+
+    async def _print_log(self) -> None:
+        async for lines in self.client.tail_job_logs(self.id):
+            click.echo(lines, nl=False)
+
+    def _again(self) -> str:
+        return f"follow it with `ray job logs {self.id} --address {self.address} --follow`"
+
+
+def connect(address: str) -> Any:
+    """A client of the cluster's job server.
+
+    Raises:
+        ClusterError: not a dashboard's address, nothing answers there, or something else than Ray does.
+    """
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ClusterError(f"--address {address!r}: not a dashboard's address; give one such as {ADDRESS}")
+    remedy = "start a cluster with `ray start --head`, or give the dashboard's address with --address"
+    try:
+        # An address that swallows packets would keep Ray's client, which sets no time limit, waiting for minutes.
+        socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 10).close()
+    except (OSError, ValueError) as error:
+        raise ClusterError(f"no Ray cluster at {address} ({_first_line(error)}); {remedy}") from None
+    # Either variable would silently come before the address that was asked for.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except (OSError, ValueError, RuntimeError, AuthenticationError) as error:
+        raise ClusterError(f"no usable Ray cluster at {address} ({_first_line(error)}); {remedy}") from None
+
+
+def submit(client: Any, address: str, project: Path, home: Path, stages: Sequence[str], **options: Any) -> Job:
+    """Send the project's code and start the entry point there.
+
+    Args:
+        home: the job's folder, on a disk that the cluster's nodes see.
+        options: `profile`, `python`, `gpus` of the command line.
+
+    Raises:
+        ClusterError: the cluster refused it, such as more than 100 MiB of code.
+    """
+    command = [options.get("python", "python"), "-m", "ray_jobs.entry", str(home), *stages]
+    if options.get("profile"):
+        command += ["--profile", options["profile"]]
+    try:
+        job = client.submit_job(
+            entrypoint=shlex.join(command),
+            runtime_env={
+                "working_dir": str(project),
+                "excludes": EXCLUDES,
+                "env_vars": job_environment(os.environ),
+            },
+            entrypoint_num_gpus=options.get("gpus") or None,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ClusterError(
+            f"{address} refused the job ({_first_line(error)}); large files belong in .gitignore"
+        ) from None
+    return Job(client, str(job), address)
+
+
+def job_environment(here: Mapping[str, str]) -> dict[str, str]:
+    """Variables that travel with a job: the commit, and the addresses that also mean something on the cluster."""
+    travels = {COMMIT_VARIABLE: git_commit()}
+    if here.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):  # a database file stays here
+        travels["MLFLOW_TRACKING_URI"] = here["MLFLOW_TRACKING_URI"]
+    if here.get("HUB_MIRROR"):
+        travels["HUB_MIRROR"] = str(Path(here["HUB_MIRROR"]).absolute())
+    return travels
+
+
+def check(project: Path, stages: Sequence[str], profile: str | None) -> None:
+    """Refuse here what would fail there: an unknown stage or profile, impossible settings.
+
+    Raises:
+        ParamsError: with the key and the remedy.
+    """
+    try:
+        known = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    except FileNotFoundError:
+        raise ParamsError(f"{project}: holds no dvc.yaml; run this in the project's folder") from None
+    for stage in stages:
+        if stage.partition("@")[0] not in known:
+            raise unknown("stage", stage, known, key="--stages")
+    profiles = {path.stem: path for path in (project / "profiles").glob("*.yaml")}
+    if profile is not None and profile not in profiles:
+        raise unknown("profile", profile, profiles, key="--profile")
+    load_params(profiles[profile] if profile else project / "params.yaml")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+@click.command()
+@click.option("--address", default=ADDRESS, envvar="RAY_API_SERVER_ADDRESS", show_default=True, help="Ray's dashboard.")
+@click.option("--stages", default="", help="Stages to run, by commas, with what they need; all by default.")
+@click.option("--profile", help="Run profiles/NAME.yaml in place of params.yaml.")
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("jobs"),
+    show_default=True,
+    help="Folder for the jobs' results, at one path on every node and here.",
+)
+@click.option(
+    "--name", help="The job's folder in --results; one that exists is gone on with. Default: time and commit."
+)
+@click.option(
+    "--python", default="python", show_default=True, help="The cluster's Python with this project's packages."
+)
+@click.option(
+    "--gpus", type=float, default=0.0, help="GPUs for the job's own process: trace, latency and attack run in it."
+)
+def cli(
+    address: str, stages: str, profile: str | None, results: Path, name: str | None, python: str, gpus: float
+) -> None:
+    """Run `dvc repro` as a job on a running Ray cluster, follow its log and end with its exit code."""
+    logging.disable(logging.WARNING)  # Ray's client logs at length what it packs
+    project, wanted = Path.cwd(), [stage.strip() for stage in stages.split(",") if stage.strip()]
+    check(project, wanted, profile)
+    commit = git_commit()
+    home = results.absolute() / (name or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{commit[:8]}")
+    client = connect(address)
+    job = submit(client, address, project, home, wanted, profile=profile, python=python, gpus=gpus)
+    click.echo(f"job {job.id}: commit {commit}, results in {home}")
+    code = job.follow()
+    if code:
+        click.echo(f"error: the job ended with exit code {code}; what it left is in {home / WORK}", err=True)
+    elif (home / RECORD).is_file():
+        click.echo(f"Results: {home / OUTPUTS}")
+        if (store := home / WORK / "mlflow.db").is_file():
+            click.echo(f"Runs:    MLFLOW_TRACKING_URI=sqlite:///{store} make ui")
+    else:
+        click.echo(f"Results: {home / OUTPUTS} on the cluster; that disk is not seen from here")
+    raise SystemExit(code)
+
+
+def main() -> None:
+    """Run the command line; errors of the input are one line and exit code 1."""
+    try:
+        cli(prog_name="python -m ray_jobs.submit")
+    except PipelineError as error:
+        click.echo(f"error: {error}", err=True)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""A job on a real cluster of this machine, from submission to results at home; and what is refused before that."""
+
+import http.server
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import ClusterError, ParamsError
+from pipeline.theory import appendix_c
+from pipeline.tracking import git_commit
+from ray_jobs import entry, submit
+from tests.imports import ROOT
+from tests.ray_cluster import Cluster, clean_environment, free_ports, ray_cluster
+
+SIMULATE = {"layers": 6, "patiences": [1, 2], "step": 0.1, "samples": 200, "seed": 0}
+
+JOIN = '''
+"""A stage of the tests: one toy trial through Ray Tune, which says on which cluster it ran."""
+from pathlib import Path
+
+from pipeline.files import write_json
+from pipeline.params import load_params
+from pipeline.trials import Group, Plan, run_trial
+from pipeline.tuning import run_plan
+
+
+class Silent:
+    def started(self, trial): ...
+    def epoch(self, trial, metrics): ...
+    def ended(self, trial, result): ...
+
+
+def runner(settings, directory, context, report):
+    import ray
+
+    def train(folder):
+        (folder / "model.safetensors").touch()
+        return {"selection": 0.5, "cluster": ray.get_runtime_context().gcs_address}
+
+    return run_trial(settings, directory, train)
+
+
+if __name__ == "__main__":
+    results = run_plan(
+        Plan((Group("toy", {}),), (1,), (0.1,), (1,)),
+        runner="stages.join:runner",
+        root=Path("runs/toy"),
+        runtime=load_params().runtime,
+        context={"folder": str(Path.cwd())},
+        observer=Silent(),
+    )
+    write_json(Path("outputs/join.json"), {"results": list(results.values())})
+'''
+
+
+def git(project: Path, *arguments: str) -> str:
+    who = ("-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false")
+    done = subprocess.run(["git", *who, *arguments], cwd=project, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of this project with a small simulation, a stage that joins Ray, and a profile of its own."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("pipeline", "stages", "ray_jobs", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", "params.yaml", ".gitignore", ".dvcignore", ".dvc/config", ".dvc/.gitignore"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["simulate"] = SIMULATE
+    (folder / "profiles" / "small.yaml").write_text(yaml.safe_dump(params))
+    (folder / "stages" / "join.py").write_text(JOIN)
+    graph = yaml.safe_load((folder / "dvc.yaml").read_text())
+    graph["stages"]["join"] = {"cmd": "python -m stages.join", "outs": ["outputs/join.json"]}
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(graph, sort_keys=False))
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "test")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with ray_cluster() as started:
+        yield started
+
+
+def run_submit(project: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "ray_jobs.submit", *arguments]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_job_comes_home(project: Path, cluster: Cluster, tmp_path: Path) -> None:
+    common = ("--address", cluster.dashboard, "--results", str(tmp_path), "--name", "one")
+    done = run_submit(project, cluster.environment, *common, "--stages", "simulate,join", "--profile", "small")
+    assert done.returncode == 0, done.stdout + done.stderr
+    home, commit = tmp_path / "one", git(project, "rev-parse", "HEAD")
+    # The log was followed, and the results are those of the profile.
+    assert "Running stage 'simulate'" in done.stdout
+    assert f"Results: {home / 'outputs'}" in done.stdout
+    simulated = json.loads((home / "outputs" / "simulate" / "simulate.json").read_text())
+    assert simulated == json.loads(json.dumps(appendix_c(6, [1, 2], 0.1, 200, 0)))
+    assert json.loads((home / "job.json").read_text()) == {
+        "schema": 1,
+        "commit": commit,
+        "stages": ["simulate", "join"],
+        "profile": "small",
+        "exit_code": 0,
+    }
+    assert not list(home.glob("*.partial"))
+    # Nothing was written into the checkout.
+    assert git(project, "status", "--porcelain") == ""
+    # The run names the submitter's commit, although the job's folder has no git.
+    with closing(sqlite3.connect(home / "work" / "mlflow.db")) as store:
+        tags = store.execute("SELECT value FROM tags WHERE key = 'git_commit'").fetchall()
+    assert tags == [(commit,)]
+    # The trial ran on the cluster that ran the job, not on one that the stage started.
+    joined = json.loads((home / "outputs" / "join.json").read_text())["results"]
+    assert [result["cluster"].rpartition(":")[2] for result in joined] == [str(cluster.port)]
+
+    # A second job of the same name fails: its code comes back, and the first one's results do not pass for its own.
+    failed = run_submit(project, cluster.environment, *common, "--stages", "prepare@nothing")
+    assert failed.returncode == json.loads((home / "job.json").read_text())["exit_code"] != 0
+    assert "prepare@nothing" in failed.stdout
+    assert failed.stderr.splitlines()[-1].startswith(f"error: the job ended with exit code {failed.returncode}")
+    assert not (home / "outputs").exists()
+    assert (home / "work" / "outputs" / "join.json").is_file()
+
+
+def test_unreachable_cluster(project: Path, tmp_path: Path) -> None:
+    address = f"http://127.0.0.1:{free_ports(1)[0]}"
+    done = run_submit(project, clean_environment(tmp_path), "--address", address, "--results", str(tmp_path / "jobs"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: no Ray cluster at {address} (")
+    assert done.stderr.count("\n") == 1
+    assert "ray start --head" in done.stderr
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")  # put back after connect() sets it
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Silent) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(ClusterError, match=r"^no usable Ray cluster at http://127.* \(Version check returned 404"):
+            submit.connect(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:6379", "auto", "ray://127.0.0.1:10001", "http://"])
+def test_not_a_dashboard(address: str) -> None:
+    with pytest.raises(ClusterError, match="not a dashboard's address; give one such as http"):
+        submit.connect(address)
+
+
+def test_checked_before_submission(project: Path, tmp_path: Path) -> None:
+    submit.check(project, ["finetune", "trace@demo-pairs"], "small")
+    with pytest.raises(ParamsError, match="--stages: unknown stage 'finetun'; did you mean 'finetune'"):
+        submit.check(project, ["finetun"], None)
+    with pytest.raises(ParamsError, match="--profile: unknown profile 'smal'; did you mean 'small'"):
+        submit.check(project, [], "smal")
+    with pytest.raises(ParamsError, match=r"holds no dvc\.yaml"):
+        submit.check(tmp_path, [], None)
+
+
+def test_what_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EARLY_EXIT_COMMIT", raising=False)
+    here = {"MLFLOW_TRACKING_URI": "http://tracking:5000", "HUB_MIRROR": str(tmp_path), "HOME": "mine"}
+    assert submit.job_environment(here) == {
+        "EARLY_EXIT_COMMIT": git_commit(),
+        "MLFLOW_TRACKING_URI": "http://tracking:5000",
+        "HUB_MIRROR": str(tmp_path),
+    }
+    assert set(submit.job_environment({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})) == {"EARLY_EXIT_COMMIT"}
+
+
+def test_commit_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("EARLY_EXIT_COMMIT", raising=False)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.chdir(tmp_path)
+    assert git_commit() == "unknown"
+    monkeypatch.setenv("EARLY_EXIT_COMMIT", "0123abc-dirty")
+    assert git_commit() == "0123abc-dirty"
+
+
+def test_work_folder_goes_on(tmp_path: Path) -> None:
+    source, work = tmp_path / "source", tmp_path / "work"
+    left_behind = ("runs/key/other.json", "dvc.lock", ".git/HEAD")
+    for name in (".dvc/config", "pipeline/new.py", "profiles/small.yaml", "params.yaml", *left_behind):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    for name in (".dvc/cache/blob", "pipeline/old.py", "runs/key/result.json", "dvc.lock"):
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).write_text(f"{name} of before")
+    entry.lay_out(source, work, "small")
+    files = {path.relative_to(work).as_posix() for path in work.rglob("*") if path.is_file()}
+    kept = {".dvc/cache/blob", "runs/key/result.json", "dvc.lock"}
+    fresh = {".dvc/config", ".dvc/config.local", "pipeline/new.py", "profiles/small.yaml", "params.yaml"}
+    assert files == kept | fresh
+    assert (work / "dvc.lock").read_text() == "dvc.lock of before"
+    assert (work / "params.yaml").read_text() == "profiles/small.yaml"
+    assert (source / "params.yaml").read_text() == "params.yaml"
+    assert not (source / ".dvc/config.local").exists()
+
+
+def test_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ClusterError, match=r"cannot be used .*give --results on a disk"):
+        entry.run(tmp_path, tmp_path / "file" / "job", [], None)
+
+
+def test_manifests() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    cluster = yaml.safe_load((ROOT / "ray_jobs" / "cluster.yaml").read_text())
+    validate_config(prepare_config(cluster))
+    job, claim = yaml.safe_load_all((ROOT / "ray_jobs" / "kuberay.yaml").read_text())
+    assert (job["apiVersion"], job["kind"], claim["kind"]) == ("ray.io/v1", "RayJob", "PersistentVolumeClaim")
+    spec = job["spec"]["rayClusterSpec"]
+    assert f"ray=={spec['rayVersion']} " in (ROOT / "requirements.lock").read_text()
+    pods = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+    for pod in (group["template"]["spec"] for group in pods):
+        names = [volume["name"] for volume in pod["volumes"]]
+        assert [m["name"] for c in pod["containers"] for m in c["volumeMounts"]] == names
+        assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
