@@ -83,12 +83,13 @@ def _tune(
     name = f"{root.name}-{os.getpid()}-{int(time.time())}"
     try:
         _check_storage(root)
-        parallel = _parallel(runtime)
+        share = _gpu_share(runtime)
+        parallel = _parallel(runtime, share)
         ledger = _Ledger(plan, dict(results), observer, runtime.progress)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_trainable, runner=runner, root=str(root), context=dict(context)),
-                {"cpu": runtime.threads, "gpu": runtime.gpus_per_trial},
+                {"cpu": runtime.threads, "gpu": share},
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_searcher(ledger),
@@ -230,7 +231,7 @@ def _connect(runtime: Runtime) -> None:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise _unreachable(runtime.ray_address, error) from None
         return
-    ray.init(include_dashboard=False, num_cpus=_parallel(runtime) * runtime.threads, **quiet)
+    ray.init(include_dashboard=False, num_cpus=_parallel(runtime, 0.0) * runtime.threads, **quiet)
 
 
 def _knock(address: str | None) -> None:
@@ -251,7 +252,7 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
     )
 
 
-def _parallel(runtime: Runtime) -> int:
+def _parallel(runtime: Runtime, share: float) -> int:
     """Trials side by side: threads never exceed cores, shares of GPUs never exceed GPUs."""
     import ray
 
@@ -261,9 +262,40 @@ def _parallel(runtime: Runtime) -> int:
     else:
         cores, gpus = len(os.sched_getaffinity(0)), 0.0
     slots = max(1, cores // runtime.threads)
-    if runtime.gpus_per_trial and gpus:
-        slots = min(slots, int(gpus / runtime.gpus_per_trial + 1e-6))
+    if share and gpus:
+        slots = min(slots, int(gpus / share + 1e-6))
     return min(slots, runtime.workers) if runtime.workers else slots
+
+
+def _gpu_share(runtime: Runtime) -> float:
+    """Share of a GPU that each trial gets: as asked, or as many trials on one as its memory holds."""
+    import ray
+
+    if runtime.gpus_per_trial is not None:
+        return runtime.gpus_per_trial
+    if runtime.device == "cpu" or not ray.cluster_resources().get("GPU"):
+        return 0.0
+    gib = ray.get(ray.remote(num_cpus=0, num_gpus=0.01)(_gpu_gib).remote())
+    return share_of_gpu(gib, runtime.gpu_memory)
+
+
+def _gpu_gib() -> float:
+    """Memory of the GPU that this task was given, in GiB; of the first one asked, where a cluster has several kinds."""
+    import torch
+
+    return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
+
+
+def share_of_gpu(gib: float, each: float) -> float:
+    """The share that lets as many trials of `each` GiB onto a GPU of `gib` as fit; at least one.
+
+    Rounded down to the four decimals that Ray counts in, so that the shares never exceed the whole.
+
+    >>> share_of_gpu(80.0, 12.0), share_of_gpu(24.0, 8.0), share_of_gpu(8.0, 12.0)
+    (0.1666, 0.3333, 1.0)
+    """
+    fit = max(1, int(gib // each))
+    return int(10_000 / fit) / 10_000
 
 
 def _check_storage(root: Path) -> None:
