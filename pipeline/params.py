@@ -150,7 +150,7 @@ class Runtime(Block):
     """Trials side by side when Ray is our own; None: as many as cores / threads, or GPUs / gpus_per_trial."""
     threads: PositiveInt = 1
     gpus_per_trial: NonNegativeFloat | None = None
-    """Share of a GPU per trial: 0.25 packs four trials on one. None: as many as fit at `gpu_memory` each; 0 without GPU."""
+    """Share of a GPU per trial: 0.25 packs four trials on one. None: as many as fit at `gpu_memory` each."""
     gpu_memory: PositiveFloat = 12.0
     """GiB of GPU memory that a trial may need."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

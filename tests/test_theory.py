@@ -1,16 +1,11 @@
 """Known answers of the paper's theory, and the dynamic programme against brute force."""
 
-import doctest
 from itertools import product
 
 import numpy as np
 import pytest
 
 from pipeline import theory
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(theory).failed == 0
 
 
 def test_known_answers() -> None:
