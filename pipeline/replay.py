@@ -72,6 +72,7 @@ class Sweep:
     """One criterion over k thresholds on one trace of n rows. Nothing of size k x n is kept.
 
     Attributes:
+        kind: of the trace, classification or regression.
         thresholds: (k,), ascending.
         past: index of the first threshold at which a row goes past each exit but the last, (n, exits - 1).
         answers: what a row that leaves at each exit is answered with, (n, exits): class index or real value.
@@ -81,6 +82,7 @@ class Sweep:
         flop_speedup: (k,), FLOPs of the plain model / FLOPs spent, embedding and heads included.
     """
 
+    kind: str
     thresholds: np.ndarray
     past: np.ndarray
     answers: np.ndarray
@@ -136,11 +138,12 @@ def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = No
     flops = np.zeros(k)
     for start in range(0, trace.rows, ROWS):
         rows = slice(start, start + ROWS)
-        scores, answers[rows] = scan(_part(trace, rows), criterion)
+        scores, answers[rows] = scan(some_rows(trace, rows), criterion)
         past[rows] = first_past(scores, thresholds)
         flops += totals(past[rows], trace.flops[rows], k)
     counts = exit_counts(past, k)
     return Sweep(
+        kind=trace.kind,
         thresholds=thresholds,
         past=past,
         answers=answers,
@@ -151,7 +154,7 @@ def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = No
     )
 
 
-def _part(trace: Trace, rows: slice) -> Trace:
+def some_rows(trace: Trace, rows: slice) -> Trace:
     """Some rows of a trace, as views."""
     per_row = ("logits", "labels", "row_ids", "flops", "full_flops")
     channels = {name: values[rows] for name, values in trace.channels.items()}
