@@ -33,6 +33,10 @@ class Rule(ABC):
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
         """Choose one of a sweep's thresholds; `metrics` are the task's."""
 
+    def risk(self, swept: Sweep) -> np.ndarray | None:
+        """What the rule bounds, as measured at each threshold, (k,); None for a rule that bounds no risk."""
+        return None
+
 
 @dataclass(frozen=True)
 class Window(Rule):
@@ -104,12 +108,15 @@ class Risk(Rule):
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
         from scipy.special import bdtr  # the binomial distribution function
 
-        losses = swept.total(lost(swept, self.loss, self.tolerance))
-        p_values = bdtr(losses, len(swept.labels), self.epsilon)
+        rows = len(swept.labels)
+        p_values = bdtr(np.rint(self.risk(swept) * rows), rows, self.epsilon)
         failed = np.flatnonzero(p_values > self.delta)
         first = failed[-1] + 1 if len(failed) else 0  # of the run of successes at the strict end
         threshold = float(swept.thresholds[first]) if first < len(swept.thresholds) else NEVER
         return Choice(threshold, threshold < NEVER)
+
+    def risk(self, swept: Sweep) -> np.ndarray:
+        return np.asarray(swept.total(lost(swept, self.loss, self.tolerance)) / len(swept.labels))
 
 
 RULES: dict[str, type[Rule]] = {rule.name: rule for rule in (Window, Speedup, Risk)}

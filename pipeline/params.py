@@ -62,8 +62,9 @@ class Choose(Block):
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"rule {self.rule!r} needs {name}; add it")
-        for name in sorted(self.model_fields_set - allowed):
-            raise ValueError(f"rule {self.rule!r} has no {name}; take it out")
+        for name, value in self:
+            if value is not None and name not in allowed:
+                raise ValueError(f"rule {self.rule!r} has no {name}; take it out")
         return self
 
     def lacks_tolerance(self) -> bool:
