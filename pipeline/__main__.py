@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipeline import replay_commands
 from pipeline.errors import ParamsError, PipelineError, unknown
 
 PROFILES = Path("profiles")
@@ -57,6 +58,10 @@ def profile(name: str) -> None:
         )
     shutil.copyfile(known[name], PARAMS)
     click.echo(f"{PARAMS} is now profile {name!r}")
+
+
+cli.add_command(replay_commands.replay)
+cli.add_command(replay_commands.diagnose)
 
 
 def main() -> None:

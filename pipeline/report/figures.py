@@ -57,15 +57,16 @@ def _speed_panel(result: Evaluated, title: str, curves: Sequence[Curve], name: s
         mark(axes, result, "x")
         _baselines(axes, result, first)
         for criterion in criteria:
-            _criterion_lines(axes, [c for c in curves if c.criterion == criterion], criterion, criteria)
+            criterion_lines(axes, [c for c in curves if c.criterion == criterion], criterion, criteria)
             _operating_point(axes, result, first, criterion, criteria)
         furthest = max((p.layer_speedup for c in curves for p in c.points), default=1.0)
-        _speed_axis(axes, furthest)
+        speed_axis(axes, furthest)
         axes.set(xlabel="speed-up (layers in all / layers run)", ylabel="score (points)")
         return drawn.finish(title)
 
 
-def _speed_axis(axes: "Axes", furthest: float) -> None:
+def speed_axis(axes: "Axes", furthest: float) -> None:
+    """A log scale of speed-ups from 1 to the furthest, ticked in whole and half ones."""
     axes.set_xscale("log")
     axes.minorticks_off()
     ticks = [tick for tick in TICKS if tick <= max(furthest, 1.5) * 1.01]
@@ -73,7 +74,8 @@ def _speed_axis(axes: "Axes", furthest: float) -> None:
     axes.set_xlim(0.97, max(furthest, 1.5) * 1.04)
 
 
-def _criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names: tuple[str, ...]) -> None:
+def criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names: tuple[str, ...]) -> None:
+    """One criterion's curve of each seed, thin, and their median, thick; `names` are all that are drawn."""
     style = look(criterion, names)
     drawn = [by_speed(curve) for curve in curves if curve.points]
     if len(drawn) > 1:
