@@ -1,6 +1,7 @@
 """Task metrics for many settings at once: (k, n) predictions against n labels give k values.
 
-A sweep scores hundreds of settings on one trace, so the metrics are written over a leading axis; tests compare each
+A sweep scores hundreds of settings on one trace, so the metrics are written over leading axes, and those that only
+count rows take the counting as an argument: a sweep counts without making its (k, n) predictions. Tests compare each
 with scikit-learn or SciPy. A value that is not defined (a constant prediction has no correlation) is NaN, never 0.
 """
 
@@ -10,30 +11,36 @@ from typing import Any
 import numpy as np
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Total = Callable[[np.ndarray], np.ndarray]
+"""How many rows have a property: (..., n) boolean to (k,)."""
 
 
-def accuracy(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _over_rows(flags: np.ndarray) -> np.ndarray:
+    return np.asarray(np.sum(flags, axis=-1, dtype=np.float64))
+
+
+def accuracy(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_rows) -> np.ndarray:
     """Share of rows predicted right, (k, n), (n,) to (k,)."""
-    return np.asarray(np.mean(predictions == labels, axis=-1))
+    return np.asarray(total(predictions == labels) / labels.shape[-1])
 
 
-def _binary_counts(predictions: np.ndarray, labels: np.ndarray) -> tuple[Any, ...]:
+def _binary_counts(predictions: np.ndarray, labels: np.ndarray, total: Total) -> tuple[Any, ...]:
     said, truth = predictions == 1, labels == 1
-    tp = np.sum(said & truth, axis=-1, dtype=np.float64)
-    fp = np.sum(said & ~truth, axis=-1, dtype=np.float64)
-    fn = np.sum(~said & truth, axis=-1, dtype=np.float64)
-    return tp, fp, fn, predictions.shape[-1] - tp - fp - fn
+    tp = total(said & truth)
+    fp = total(said) - tp
+    fn = np.sum(truth) - tp
+    return tp, fp, fn, labels.shape[-1] - tp - fp - fn
 
 
-def f1(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def f1(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_rows) -> np.ndarray:
     """F1 of class 1 in a binary task, 2TP / (2TP + FP + FN)."""
-    tp, fp, fn, _ = _binary_counts(predictions, labels)
+    tp, fp, fn, _ = _binary_counts(predictions, labels, total)
     return _divide(2 * tp, 2 * tp + fp + fn)
 
 
-def matthews(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def matthews(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_rows) -> np.ndarray:
     """Matthews correlation of a binary task; 0 when the prediction is constant, as scikit-learn has it."""
-    tp, fp, fn, tn = _binary_counts(predictions, labels)
+    tp, fp, fn, tn = _binary_counts(predictions, labels, total)
     scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
     return np.where(scale == 0, 0.0, (tp * tn - fp * fn) / np.where(scale == 0, 1.0, scale))
 
@@ -48,7 +55,11 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def spearman(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Spearman rank correlation, ties at their mean rank; NaN when either side is constant."""
+<<<<<<< HEAD
     from scipy import stats  # seconds of import that settings and most tasks can do without
+=======
+    from scipy import stats  # seconds to import, and only rank correlation needs it
+>>>>>>> choose
 
     return pearson(stats.rankdata(predictions, axis=-1), stats.rankdata(labels))
 
@@ -64,6 +75,12 @@ METRICS: dict[str, Metric] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+COUNTED: dict[str, Callable[[np.ndarray, np.ndarray, Total], np.ndarray]] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "matthews": matthews,
+}
+"""Metrics that only count rows."""
 
 
 def score(names: tuple[str, ...], predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

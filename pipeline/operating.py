@@ -8,23 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.choosing import Rule, fit_and_choose
 from pipeline.criteria import Criterion, fitted_values, make
+from pipeline.diagnosis import diagnose
 from pipeline.intervals import median_interval
 from pipeline.metrics import score
-from pipeline.replay import NEVER, Sweep, sweep
+from pipeline.replay import NEVER, sweep
 from pipeline.traces import Trace
 
 SELECTION = "selection"
 IDENTITY = ["backbone", "method", "criterion", "seed", "split"]
 CURVE_COLUMNS = [*IDENTITY, "threshold", "score", "layer_speedup", "flop_speedup"]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A threshold, and whether it lies in the speed-up window on the rows that chose it."""
-
-    threshold: float
-    in_window: bool
 
 
 @dataclass(frozen=True)
@@ -36,23 +30,34 @@ class Seeded:
     traces: Mapping[str, Trace]
 
 
-def choose(swept: Sweep, metrics: tuple[str, ...], window: tuple[float, float]) -> Choice:
-    """The threshold with the best score whose layer speed-up lies in the window (the paper, 4.2).
+@dataclass(frozen=True)
+class Evaluation:
+    """What evaluating gives, as docs/results-schema.md has it.
 
-    Ties go to the faster one. Where no threshold lies in the window, the one nearest to it is taken and says so.
+    Attributes:
+        rows: one per group, criterion and report split.
+        exits: one per group, seed and split.
+        curves: every setting of every criterion, seed and split.
+        diagnosis: one per multi-exit group, seed and report split.
     """
-    low, high = window
-    speed = swept.layer_speedup
-    value = np.nan_to_num(swept.metrics(metrics)["score"], nan=-np.inf)
-    inside = (speed >= low) & (speed <= high)
-    if inside.any():
-        candidates = np.flatnonzero(inside)
-        best = max(candidates, key=lambda i: (value[i], speed[i]))
-        return Choice(float(swept.thresholds[best]), True)
-    distance = np.maximum(low - speed, speed - high)
-    near = np.flatnonzero(distance == distance.min())
-    best = max(near, key=lambda i: (value[i], speed[i]))
-    return Choice(float(swept.thresholds[best]), False)
+
+    rows: list[dict[str, Any]]
+    exits: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    diagnosis: list[dict[str, Any]]
+
+    def stored(self) -> dict[str, Any]:
+        """The part that goes into JSON; the curves are a CSV file of their own."""
+        return {"rows": self.rows, "exits": self.exits, "diagnosis": self.diagnosis}
+
+
+def merged(parts: Iterable[Evaluation]) -> Evaluation:
+    """Several groups' evaluations as one, in order."""
+    found = Evaluation([], [], [], [])
+    for part in parts:
+        for mine, more in zip(vars(found).values(), vars(part).values(), strict=True):
+            mine.extend(more)
+    return found
 
 
 def evaluate_group(
@@ -60,41 +65,49 @@ def evaluate_group(
     seeds: list[Seeded],
     criteria: Mapping[str, Mapping[str, float]],
     metrics: tuple[str, ...],
-    window: tuple[float, float],
+    rule: Rule,
     *,
     report_splits: list[str],
     selected_on: str,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
-    """Evaluate one group's traces: rows (one per criterion and report split), exits, and curve rows.
+) -> Evaluation:
+    """Evaluate one group's traces.
 
     Args:
         labels: what identifies the group in each row, such as backbone and method.
         criteria: name to settings; none for a single-exit method. Those without a meaning for the task are left out,
             and those that read a channel which the method's models do not record. What learns, learns from selection
             rows, each seed for itself.
+        rule: how an operating point is chosen.
         selected_on: "selection", or the report split that also chose (the paper's protocol).
     """
-    rows = [_row(labels, None, {}, seeds, [NEVER] * len(seeds), split, metrics) for split in report_splits]
-    for row in rows:
-        row |= {"in_window": True, "selected_on": selected_on}
+    how = {"rule": rule.name, "selected_on": selected_on}
+    rows = [
+        _row(labels, None, {}, seeds, [NEVER] * len(seeds), split, metrics, rule) | how | {"in_window": True}
+        for split in report_splits
+    ]
     curves: list[dict[str, Any]] = []
+    points: list[dict[str, tuple[Criterion, float]]] = [{} for _ in seeds]
     for name, settings in criteria.items():
         criterion = make(name, settings)
         if not criterion.applies_to(seeds[0].traces[SELECTION]):
             continue
-        fitted = [criterion.fit(member.traces[SELECTION]) for member in seeds]
-        swept = [sweep(member.traces[SELECTION], rule) for member, rule in zip(seeds, fitted, strict=True)]
-        choices = [choose(s, metrics, window) for s in swept]
-        thresholds = [choice.threshold for choice in choices]
-        for split in report_splits:
-            row = _row(labels, fitted, settings, seeds, thresholds, split, metrics)
-            row |= {"in_window": all(choice.in_window for choice in choices), "selected_on": selected_on}
-            rows.append(row)
+        chosen = [fit_and_choose(criterion, member.traces[SELECTION], metrics, rule) for member in seeds]
+        fitted, thresholds = [exit_rule for exit_rule, _ in chosen], [choice.threshold for _, choice in chosen]
+        met = {"in_window": all(choice.in_window for _, choice in chosen)}
+        rows += [_row(labels, fitted, settings, seeds, thresholds, s, metrics, rule) | how | met for s in report_splits]
+        for point, exit_rule, threshold in zip(points, fitted, thresholds, strict=True):
+            point[name] = exit_rule, threshold
         for split in (SELECTION, *report_splits):
-            for member, rule in zip(seeds, fitted, strict=True):
-                curves += _curve(labels, rule, member, split, metrics)
+            for member, exit_rule in zip(seeds, fitted, strict=True):
+                curves += _curve(labels, exit_rule, member, split, metrics)
     exits = [_exits(labels, member, split, metrics) for split in (SELECTION, *report_splits) for member in seeds]
-    return rows, exits, curves
+    diagnosis = [
+        {**labels, "split": split, "seed": member.seed, "key": member.key} | diagnose(member.traces[split], metrics, at)
+        for split in report_splits
+        for member, at in zip(seeds, points, strict=True)
+        if criteria
+    ]
+    return Evaluation(rows, exits, curves, diagnosis)
 
 
 def _row(
@@ -105,6 +118,7 @@ def _row(
     thresholds: list[float],
     split: str,
     metrics: tuple[str, ...],
+    chosen_by: Rule,
 ) -> dict[str, Any]:
     values: dict[str, list[float]] = {}
     for member, rule, threshold in zip(seeds, criteria or [make("fixed")] * len(seeds), thresholds, strict=True):
@@ -112,6 +126,9 @@ def _row(
         found = point.metrics(metrics) | {"layer_speedup": point.layer_speedup, "flop_speedup": point.flop_speedup}
         if criteria is None:  # a plain pass asks no early head
             found["flop_speedup"] = np.array([1.0])
+        risk = chosen_by.risk(point)
+        if risk is not None:
+            found["risk"] = risk
         for name, value in found.items():
             values.setdefault(name, []).append(float(value[0]))
     intervals = {name: median_interval(v) for name, v in values.items()}
@@ -128,6 +145,7 @@ def _row(
         "metrics": {name: intervals[name] for name in metrics},
         "layer_speedup": intervals["layer_speedup"],
         "flop_speedup": intervals["flop_speedup"],
+        "risk": intervals.get("risk"),
     }
 
 

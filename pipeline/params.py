@@ -14,7 +14,7 @@ from pipeline.backbones import BackboneSettings, BackboneSpec, resolve_backbone
 from pipeline.criteria import CRITERIA, make
 from pipeline.errors import ParamsError, unknown
 from pipeline.methods import METHODS
-from pipeline.settings import Block, Count, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from pipeline.settings import Block, Count, NonNegativeFloat, OpenShare, PositiveFloat, PositiveInt, Share
 from pipeline.tasks import HubSource, Rows, Task, TaskSettings, resolve_task
 
 
@@ -36,11 +36,49 @@ class Training(Block):
     clip_norm: PositiveFloat = 1.0
 
 
+class Choose(Block):
+    """How an operating point is chosen on selection rows (pipeline/choosing.py says each rule in full).
+
+    window: the best score in the speed-up window. speedup: the setting nearest to a layer speed-up of `target`, at or
+    above it. risk: the fastest setting whose loss against the full model is at most `epsilon` with probability
+    1 - `delta`.
+    """
+
+    rule: Literal["window", "speedup", "risk"] = "window"
+    target: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    epsilon: OpenShare | None = None
+    """Share of rows that may be lost: 0.02 is two points of accuracy at most."""
+    delta: OpenShare | None = None
+    loss: Literal["gap", "consistency"] | None = None
+    """gap (the default): a row is lost when it is wrong and the full model is right; consistency: when the answer is
+    another than the full model's."""
+    tolerance: PositiveFloat | None = None
+    """Regression only: label units that an answer may be further off without being lost."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Choose":
+        needed = {"window": (), "speedup": ("target",), "risk": ("epsilon", "delta")}[self.rule]
+        allowed = {"rule", *needed, *(("loss", "tolerance") if self.rule == "risk" else ())}
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"rule {self.rule!r} needs {name}; add it")
+        for name, value in self:
+            if value is not None and name not in allowed:
+                raise ValueError(f"rule {self.rule!r} has no {name}; take it out")
+        return self
+
+    def lacks_tolerance(self) -> bool:
+        """Whether the rule cannot be applied to a regression."""
+        return self.rule == "risk" and self.tolerance is None
+
+
 class Evaluate(Block):
-    """Criteria and their settings, and the speed-up window that an operating point must lie in."""
+    """Criteria and their settings, and how an operating point is chosen."""
 
     criteria: dict[str, dict[str, float]] = Field(min_length=1)
     window: tuple[PositiveFloat, PositiveFloat] = (1.30, 1.96)
+    """Layer speed-ups that an operating point may have under the rule `window`."""
+    choose: Choose = Choose()
 
     @field_validator("criteria")
     @classmethod
@@ -122,6 +160,7 @@ class Cifar(Block):
     augment: bool = True
     criteria: dict[str, dict[str, float]]
     window: tuple[PositiveFloat, PositiveFloat] = (1.20, 1.40)
+    choose: Choose = Choose()
 
     _known = field_validator("criteria")(Evaluate._known.__func__)  # type: ignore[attr-defined]
 
@@ -186,7 +225,8 @@ class Params(Block):
     @model_validator(mode="after")
     def _names(self) -> "Params":
         for name in self.tasks:
-            self.task(name)
+            if self.task(name).kind == "regression" and self.evaluate.choose.lacks_tolerance():
+                raise ParamsError(f"evaluate.choose: rule 'risk' needs tolerance for the regression {name!r}; add it")
         for name in self.backbones:
             self.backbone(name)
         for name in self.methods:

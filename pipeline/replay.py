@@ -1,21 +1,26 @@
 """Replay: every threshold of a criterion over a recorded trace, without the model.
 
-One scan over the exits gives each row's score after each exit; because a row leaves at its first crossing, the exit
-for any threshold is a count over the running maximum of those scores.
+One scan over the exits gives each row's score after each exit; because a row leaves at its first crossing, the running
+maximum of those scores holds the exit for every threshold.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.criteria import Criterion
 from pipeline.criteria.base import answers_itself
+from pipeline.crossing import exit_counts, exits_at, first_past, totals
 from pipeline.errors import UnsupportedError
-from pipeline.metrics import METRICS, score
+from pipeline.metrics import COUNTED, METRICS
 from pipeline.traces import Trace
 
 NEVER = np.inf
 """The threshold of the full model: no score reaches it."""
+ROWS = 8192
+"""Rows that a sweep takes at a time: its working arrays then fit in a processor's cache."""
+BLOCK = 4_000_000
+"""Predictions that a metric is given at a time."""
 
 
 def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
@@ -58,53 +63,99 @@ def criterion_scores(trace: Trace, criterion: Criterion) -> np.ndarray:
 
 
 def exit_indices(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """First exit whose score reaches each threshold, else the last: (n, exits), (k,) to (k, n) 0-based indices."""
-    reached = np.maximum.accumulate(scores, axis=1)
-    last = scores.shape[1] - 1
-    out = np.zeros((len(thresholds), len(scores)), dtype=np.int64)
-    for j in range(last):  # the last exit answers whatever is left, crossed or not
-        out += reached[:, j] < np.asarray(thresholds)[:, None]
-    return out
+    """First exit whose score reaches each threshold, else the last: (n, exits), ascending (k,) to (k, n), 0-based."""
+    return exits_at(first_past(scores, thresholds), np.arange(len(thresholds)))
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One criterion over k thresholds on one trace. All arrays have first axis k.
+    """One criterion over k thresholds on one trace of n rows. Nothing of size k x n is kept.
 
     Attributes:
+        kind: of the trace, classification or regression.
         thresholds: (k,), ascending.
-        exit_index: (k, n), 0-based.
-        predictions: (k, n), class index or real value.
+        past: index of the first threshold at which a row goes past each exit but the last, (n, exits - 1).
+        answers: what a row that leaves at each exit is answered with, (n, exits): class index or real value.
+        labels: (n,).
+        exit_counts: rows that leave at each exit, (k, exits).
         layer_speedup: (k,), all layers / mean layers run.
         flop_speedup: (k,), FLOPs of the plain model / FLOPs spent, embedding and heads included.
     """
 
+    kind: str
     thresholds: np.ndarray
-    exit_index: np.ndarray
-    predictions: np.ndarray
+    past: np.ndarray
+    answers: np.ndarray
     labels: np.ndarray
+    exit_counts: np.ndarray
     layer_speedup: np.ndarray
     flop_speedup: np.ndarray
 
+    @property
+    def exit_index(self) -> np.ndarray:
+        """Exit of each row at each threshold, (k, n), 0-based; made anew at each call."""
+        return exits_at(self.past, np.arange(len(self.thresholds)))
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Prediction of each row at each threshold, (k, n) float64; made anew at each call."""
+        return self._predictions(np.arange(len(self.thresholds)))
+
+    def _predictions(self, at: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self.answers[np.arange(len(self.answers)), exits_at(self.past, at)]
+        return found.astype(np.float64)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Sum over rows of what `values` (n, exits) says of the exit that each row leaves at, (k,)."""
+        return totals(self.past, values, len(self.thresholds))
+
     def metrics(self, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Each named metric, (k,), and their mean under "score"."""
-        values = {name: METRICS[name](self.predictions, self.labels) for name in names}
-        return values | {"score": score(names, self.predictions, self.labels)}
+        values = {name: self._metric(name) for name in names}
+        return values | {"score": np.asarray(np.mean(list(values.values()), axis=0))}
+
+    def _metric(self, name: str) -> np.ndarray:
+        if name in COUNTED:
+            return COUNTED[name](self.answers.T, self.labels, lambda flags: self.total(flags.T))
+        step = max(1, BLOCK // len(self.labels))  # a few settings at a time bound the memory
+        every = np.arange(len(self.thresholds))
+        blocks = [every[i : i + step] for i in range(0, len(every), step)]
+        return np.concatenate([METRICS[name](self._predictions(at), self.labels) for at in blocks])
 
 
 def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = None) -> Sweep:
-    """Replay a criterion at many thresholds; without `thresholds`, at the criterion's own sweep and at never."""
+    """Replay a criterion at many thresholds; without `thresholds`, at the criterion's own sweep and at never.
+
+    Rows are taken a block at a time, so beside the result (a few bytes per row and exit) memory does not grow with n.
+    """
     if thresholds is None:
         thresholds = np.append(criterion.thresholds(trace.exits, trace.classes), NEVER)
     thresholds = np.sort(np.asarray(thresholds, dtype=np.float64))
-    scores, answers = scan(trace, criterion)
-    index = exit_indices(scores, thresholds)
-    rows = np.arange(trace.rows)
+    k = len(thresholds)
+    small = np.float64 if trace.kind == "regression" else np.min_scalar_type(trace.classes)
+    past = np.empty((trace.rows, trace.exits - 1), dtype=np.min_scalar_type(k))
+    answers = np.empty((trace.rows, trace.exits), dtype=small)
+    flops = np.zeros(k)
+    for start in range(0, trace.rows, ROWS):
+        rows = slice(start, start + ROWS)
+        scores, answers[rows] = scan(some_rows(trace, rows), criterion)
+        past[rows] = first_past(scores, thresholds)
+        flops += totals(past[rows], trace.flops[rows], k)
+    counts = exit_counts(past, k)
     return Sweep(
+        kind=trace.kind,
         thresholds=thresholds,
-        exit_index=index,
-        predictions=answers[rows, index],
+        past=past,
+        answers=answers,
         labels=trace.labels,
-        layer_speedup=trace.layers[-1] / np.mean(trace.layers[index], axis=1),
-        flop_speedup=np.sum(trace.full_flops) / np.sum(trace.flops[rows, index], axis=1),
+        exit_counts=counts,
+        layer_speedup=trace.layers[-1] / (np.sum(counts * trace.layers, axis=1) / trace.rows),
+        flop_speedup=np.sum(trace.full_flops) / flops,
     )
+
+
+def some_rows(trace: Trace, rows: slice) -> Trace:
+    """Some rows of a trace, as views."""
+    per_row = ("logits", "labels", "row_ids", "flops", "full_flops")
+    channels = {name: values[rows] for name, values in trace.channels.items()}
+    return replace(trace, **{name: getattr(trace, name)[rows] for name in per_row}, channels=channels)

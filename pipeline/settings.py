@@ -9,6 +9,7 @@ Count = Annotated[int, Field(ge=0, strict=True)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
 Share = Annotated[float, Field(ge=0, lt=1, strict=True)]
+OpenShare = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
 
 class Block(BaseModel):

@@ -2,14 +2,14 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
+from pipeline.choosing import make_rule
 from pipeline.data.image_sources import REPORT
 from pipeline.data.images import IMAGES, SELECTION, prepare_images
 from pipeline.image_recording import record_image_trace
 from pipeline.image_trials import RUNNER, describe, plan
 from pipeline.observer import TrialObserver
-from pipeline.operating import CURVE_COLUMNS, Seeded, curves_csv, evaluate_group
+from pipeline.operating import CURVE_COLUMNS, Seeded, curves_csv, evaluate_group, merged
 from pipeline.recording import device_of
 from pipeline.stage import Stage, run_stage
 from pipeline.traces import save_trace
@@ -38,28 +38,35 @@ def main(stage: Stage) -> None:
     results = run_plan(todo, runner=RUNNER, root=RUNS, runtime=runtime, context=context, observer=observer)
     groups = [describe(group, todo, results) for group in todo.groups]
     shutil.rmtree(OUTPUTS / "traces", ignore_errors=True)
-    rows: list[dict[str, Any]] = []
-    exits: list[dict[str, Any]] = []
-    curves: list[dict[str, Any]] = []
+    rule = make_rule(cifar.choose.model_dump(), cifar.window)
+    parts = []
     for group, about in zip(todo.groups, groups, strict=True):
         chosen = {s: t for s, t in todo.selected(group, results).items() if results.get(t.key) is not None}
-        found = evaluate_group(
+        part = evaluate_group(
             {name: about[name] for name in ("dataset", "backbone", "method")},
             _trace(stage, group, chosen),
             cifar.criteria if about["multi_exit"] else {},
             METRICS,
-            cifar.window,
+            rule,
             report_splits=[REPORT],
             selected_on=SELECTION if params.protocol == "holdout" else REPORT,
         )
-        rows, exits, curves = rows + found[0], exits + found[1], curves + found[2]
+        parts.append(part)
+    found = merged(parts)
     payload = {"schema": 1, "kind": "classification", "metrics": list(METRICS), "protocol": params.protocol}
+<<<<<<< HEAD
     payload |= {"window": list(cifar.window), "groups": groups, "rows": rows, "exits": exits}
     stage.write_json(OUTPUTS / "cifar.json", payload)
     trials = [observer.record(t, results.get(t.key)) for t in todo.known(results)]
     stage.write_json(OUTPUTS / "trials.json", {"schema": 1, "trials": trials})
     stage.write_text(OUTPUTS / "curves.csv", curves_csv(curves, ["dataset", *CURVE_COLUMNS]))
     for row in rows:
+=======
+    payload |= {"window": list(cifar.window), "choose": cifar.choose.model_dump(), "groups": groups}
+    stage.write_json(OUTPUTS / "cifar.json", payload | found.stored())
+    stage.write_text(OUTPUTS / "curves.csv", curves_csv(found.curves, ["dataset", *CURVE_COLUMNS]))
+    for row in found.rows:
+>>>>>>> choose
         name = f"{row['dataset']}.{row['backbone']}.{row['method']}.{row['criterion'] or 'full'}"
         stage.log_metrics({f"{name}.score": row["score"]["median"], f"{name}.speedup": row["layer_speedup"]["median"]})
 

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pipeline.choosing import make_rule
 from pipeline.files import content_key, write_json, write_text
 from pipeline.intervals import mean_interval, proportion_interval
-from pipeline.operating import CURVE_COLUMNS, Seeded, curves_csv, evaluate_group
+from pipeline.operating import CURVE_COLUMNS, Evaluation, Seeded, curves_csv, evaluate_group, merged
 from pipeline.params import Params
 from pipeline.theory import appendix_c
 from pipeline.traces import Trace
@@ -93,8 +94,9 @@ def _evaluated(
     splits: Sequence[str],
     protocol: str,
     window: tuple[float, float],
+    choose: Mapping[str, Any],
     seeds: Sequence[int],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
+) -> Evaluation:
     exits = layers if multi_exit else 1
 
     def member(seed: int) -> Seeded:
@@ -107,7 +109,7 @@ def _evaluated(
         [member(seed) for seed in seeds],
         CRITERIA if multi_exit else {},
         metrics,
-        window,
+        make_rule(choose, window),
         report_splits=list(splits),
         selected_on="selection" if protocol == "holdout" else splits[0],
     )
@@ -124,17 +126,17 @@ def _task(
 ) -> list[dict[str, Any]]:
     task = params.task(name)
     splits = ["matched", "mismatched"] if name == "mnli" else ["validation"]
-    parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    groups, trials = [], []
+    parts, groups, trials = [], [], []
+    choose = params.evaluate.choose.model_dump()
     for method in params.methods:
         multi_exit = METHODS[method]
         labels = {"backbone": backbone, "method": method}
         found = _evaluated(
             labels | {"task": name}, task.kind, task.outputs, layers, multi_exit, task.metrics, splits,
-            params.protocol, window, seeds,
+            params.protocol, window, choose, seeds,
         )  # fmt: skip
-        for part, more in zip(parts, found, strict=True):
-            part += [{k: v for k, v in row.items() if k != "task"} for row in more]
+        every = [[{k: v for k, v in row.items() if k != "task"} for row in part] for part in vars(found).values()]
+        parts.append(Evaluation(*every))
         keys = [(seed, key_of(backbone, method, name, seed)) for seed in seeds]
         groups.append(
             labels
@@ -148,8 +150,10 @@ def _task(
     write_json(
         outputs / f"selected/{name}.json", {"schema": 1, "task": name, "protocol": params.protocol, "groups": groups}
     )
-    write_json(outputs / f"evaluate/{name}.json", about | {"window": list(window), "rows": parts[0], "exits": parts[1]})
-    write_text(outputs / f"evaluate/{name}.curves.csv", curves_csv(parts[2]))
+    found = merged(parts)
+    about |= {"window": list(window), "choose": choose}
+    write_json(outputs / f"evaluate/{name}.json", about | found.stored())
+    write_text(outputs / f"evaluate/{name}.curves.csv", curves_csv(found.curves))
     return trials
 
 
@@ -194,24 +198,43 @@ def _attack(outputs: Path, task: str, backbone: str, comparable: bool) -> None:
 
 
 def _cifar(outputs: Path, params: Params, seeds: Sequence[int]) -> None:
+<<<<<<< HEAD
     parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     groups, trials = [], []
+=======
+    parts, groups = [], []
+    choose = params.cifar.choose.model_dump()
+>>>>>>> choose
     for dataset in params.cifar.datasets:
         for method, multi_exit in (("plain", False), ("joint", True)):
             labels = {"dataset": dataset, "backbone": f"resnet{params.cifar.depth}", "method": method}
             found = _evaluated(
+<<<<<<< HEAD
                 labels, "classification", 10, 9, multi_exit, ("accuracy",), ["test"], params.protocol, (1.2, 1.4), seeds
             )
             for part, more in zip(parts, found, strict=True):
                 part += more
             trials += [_trial(key_of(*labels.values(), seed), f"{dataset}/{method}") for seed in seeds]
+=======
+                labels, "classification", 10, 9, multi_exit, ("accuracy",), ["test"], params.protocol, (1.2, 1.4),
+                choose, seeds,
+            )  # fmt: skip
+            parts.append(found)
+>>>>>>> choose
             groups.append(
                 labels
                 | {"group": f"{dataset}/{method}", "multi_exit": multi_exit, "layers": 9, "failed": [], "grid": []}
                 | {"batch_size": 128, "learning_rate": 0.1, "parameters": 853_000, "early_exit_parameters": 9_000}
             )
     about = {"schema": 1, "kind": "classification", "metrics": ["accuracy"], "protocol": params.protocol}
+<<<<<<< HEAD
     results = {"window": [1.2, 1.4], "groups": groups, "rows": parts[0], "exits": parts[1]}
     write_json(outputs / "cifar/cifar.json", about | results)
     write_json(outputs / "cifar/trials.json", {"schema": 1, "trials": trials})
     write_text(outputs / "cifar/curves.csv", curves_csv(parts[2], ["dataset", *CURVE_COLUMNS]))
+=======
+    found = merged(parts)
+    results = {"window": [1.2, 1.4], "choose": choose, "groups": groups}
+    write_json(outputs / "cifar/cifar.json", about | results | found.stored())
+    write_text(outputs / "cifar/curves.csv", curves_csv(found.curves, ["dataset", *CURVE_COLUMNS]))
+>>>>>>> choose

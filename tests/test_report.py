@@ -20,6 +20,7 @@ from pipeline.errors import ArtifactError
 from pipeline.params import Params
 from pipeline.report import paper
 from pipeline.report.collect import collect
+from pipeline.report.numbers import signed
 from pipeline.report.render import Provenance, Report, build
 from pipeline.report.stored import Interval
 from pipeline.report.verdicts import verdicts, word
@@ -453,3 +454,72 @@ def test_import_is_light() -> None:
     code = "import sys, stages.report; print([m for m in ('torch', 'matplotlib', 'jinja2', 'ray') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- rules that choose, and the diagnosis
+
+
+@pytest.mark.parametrize(
+    ("choose", "aim", "flag"),
+    [
+        ({"rule": "speedup", "target": 1.5}, f"the nearest speed-up at or above 1.50{TIMES} in layers", ""),
+        ({"rule": "speedup", "target": 99.0}, f"at or above 99.00{TIMES} in layers", "target not reached"),
+        (
+            {"rule": "risk", "epsilon": 0.2, "delta": 0.2, "tolerance": 1.0},
+            "the most speed at which, with a probability of 80.0%, at most 20.0% of rows are lost",
+            "",
+        ),
+        (
+            {"rule": "risk", "epsilon": 0.01, "delta": 0.1, "tolerance": 1.0},
+            "at most 1.0% of rows are lost (wrong where the full model is right)",
+            "no early exit certified",
+        ),
+    ],
+)
+def test_other_rules_are_said(tmp_path: Path, choose: dict[str, Any], aim: str, flag: str) -> None:
+    raw = small("albert-base").model_dump(mode="json")
+    raw["evaluate"]["choose"] = raw["cifar"]["choose"] = choose
+    report = report_of(tmp_path, Params.model_validate(raw))
+    page = Page(report.html)
+    assert page.balanced
+    assert aim in report.html
+    assert aim in report.markdown
+    assert "window" not in re.sub(r"<style>.*?</style>", "", report.html, flags=re.DOTALL)
+    row = page.row("sst2", "joint, confidence (Shallow-Deep)")
+    assert flag in row["Score"]
+    assert ("Lost" in row) == (choose["rule"] == "risk")
+    if flag == "no early exit certified":
+        assert (row["Lost"].split()[0], row["Layer ratio"], row["Setting"]) == (
+            "0.0",
+            f"1.00{TIMES}",
+            "θ\xa0=\xa0never",
+        )
+    if flag:
+        assert f"{flag}" in page.row("Does patience win?", "sst2")["Against confidence"]
+        assert "They are marked and are not a fair comparison." in report.html
+
+
+def test_diagnosis_beside_the_stored_rows(glue: Report, tmp_path: Path) -> None:
+    page, text = page_and_text(glue)
+    row = page.row("Diagnosis", "sst2", "albert-base, joint")
+    params = small("albert-base")
+    write_all(tmp_path, params)
+    payload = json.loads((tmp_path / "evaluate/sst2.json").read_text())
+    found = [d for d in payload["diagnosis"] if d["method"] == "joint"]
+    assert {d["method"] for d in payload["diagnosis"]} == {"joint"}
+    assert row["Overthinking"] == f"{100 * statistics.median(d['overthinking']['share'] for d in found):.1f}"
+    assert row["Oracle: score"] == f"{100 * statistics.median(d['oracle']['score'] for d in found):.1f}"
+    assert row["Oracle: layer ratio"] == f"{statistics.median(d['oracle']['layer_speedup'] for d in found):.2f}{TIMES}"
+    assert row["Exits 1 and last agree"] == f"{100 * statistics.median(d['agreement'][0][-1] for d in found):.1f}"
+    assert row["ECE, last exit"] == f"{100 * statistics.median(d['calibration']['error'][-1] for d in found):.1f}"
+    for name in ("patience", "confidence", "entropy"):
+        at = [next(c for c in d["criteria"] if c["criterion"] == name) for d in found]
+        lost, won = (100 * statistics.median(c[part]["share"] for c in at) for part in ("lost", "won"))
+        assert row[f"Lost, won by {name}"] == f"{signed(-lost)}, {signed(won)}"
+    assert len(row["Traced back to"].split("key ")) == 1 + len(found)
+    stsb = page.row("Diagnosis", "stsb", "albert-base, joint")
+    assert stsb["Oracle: layer ratio"].endswith(TIMES)
+    undefined = ("Overthinking", "Exits 1 and last agree", "ECE, last exit", "Lost, won by patience")
+    assert {stsb[column] for column in undefined} == {"n/a"}
+    assert "single exit" not in " ".join(cell for cells in page.tables["Diagnosis"][1:] for cell in cells)
+    assert "## Diagnosis" in text

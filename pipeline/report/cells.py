@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pipeline.report.choices import missed
 from pipeline.report.numbers import bounds, number, points, times
 from pipeline.report.stored import Interval, Result, Trained
 
@@ -86,7 +87,7 @@ def ratio(interval: Interval) -> Cell:
 
 def flags_of(row: Result) -> tuple[str, ...]:
     """What must be seen with a row's numbers."""
-    found = [] if row.in_window else ["outside window"]
+    found = [] if row.in_window else [missed(row)]
     if row.selected_on != "selection":
         found.append(f"chosen on {row.selected_on}, the rows reported")
     return tuple(found)

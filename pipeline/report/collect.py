@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import ArtifactError
 from pipeline.files import read_json
 from pipeline.params import Params
+from pipeline.report.diagnosed import Diagnosed
 from pipeline.report.stored import (
     Attack,
     Curve,
@@ -102,8 +103,10 @@ def _evaluated(name: str, path: Path, curves: Path, remedy: str, groups: Sequenc
             stored["kind"],
             stored["protocol"],
             (low, high),
+            stored["choose"],
             tuple(Result.read(row.get("dataset", name), row) for row in stored["rows"]),
             tuple(Exits.read(row.get("dataset", name), row) for row in stored["exits"]),
+            tuple(Diagnosed.read(row.get("dataset", name), row) for row in stored["diagnosis"]),
             _curves(curves, name, remedy),
             tuple(groups),
         )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.report.cells import model_name, slug
-from pipeline.report.numbers import TIMES, times
+from pipeline.report.choices import mark, marked
+from pipeline.report.numbers import TIMES
 from pipeline.report.stored import Curve, Evaluated, Exits, Result
-from pipeline.report.svg import BAND, INK, KNOWN, MUTED, Panel, Plot, canvas, look
+from pipeline.report.svg import INK, KNOWN, MUTED, Panel, Plot, canvas, look
 from pipeline.report.verdicts import by_speed
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def figure_3(results: Sequence[Evaluated], name: str, title: str) -> Plot:
         name,
         title,
         "Score against speed-up in layers (log scale). Thick: the median over seeds; thin: each seed. A ringed marker "
-        "is the operating point, chosen inside the shaded window. Dashed grey: the same model through all layers; "
+        f"is the operating point, {marked(results)}. Dashed grey: the same model through all layers; "
         "dotted: the plainly trained model.",
         panels,
     )
@@ -53,18 +54,19 @@ def _speed_panel(result: Evaluated, title: str, curves: Sequence[Curve], name: s
     about = f"Score against layer speed-up on {title}, for {', '.join(criteria)}."
     with canvas(slug(name, first.task, first.split, first.backbone, first.method), about) as drawn:
         axes = drawn.axes[0]
-        axes.axvspan(*result.window, color=BAND, lw=0)
+        mark(axes, result, "x")
         _baselines(axes, result, first)
         for criterion in criteria:
-            _criterion_lines(axes, [c for c in curves if c.criterion == criterion], criterion, criteria)
+            criterion_lines(axes, [c for c in curves if c.criterion == criterion], criterion, criteria)
             _operating_point(axes, result, first, criterion, criteria)
         furthest = max((p.layer_speedup for c in curves for p in c.points), default=1.0)
-        _speed_axis(axes, furthest)
+        speed_axis(axes, furthest)
         axes.set(xlabel="speed-up (layers in all / layers run)", ylabel="score (points)")
         return drawn.finish(title)
 
 
-def _speed_axis(axes: "Axes", furthest: float) -> None:
+def speed_axis(axes: "Axes", furthest: float) -> None:
+    """A log scale of speed-ups from 1 to the furthest, ticked in whole and half ones."""
     axes.set_xscale("log")
     axes.minorticks_off()
     ticks = [tick for tick in TICKS if tick <= max(furthest, 1.5) * 1.01]
@@ -72,7 +74,8 @@ def _speed_axis(axes: "Axes", furthest: float) -> None:
     axes.set_xlim(0.97, max(furthest, 1.5) * 1.04)
 
 
-def _criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names: tuple[str, ...]) -> None:
+def criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names: tuple[str, ...]) -> None:
+    """One criterion's curve of each seed, thin, and their median, thick; `names` are all that are drawn."""
     style = look(criterion, names)
     drawn = [by_speed(curve) for curve in curves if curve.points]
     if len(drawn) > 1:
@@ -168,9 +171,7 @@ def _patience_panel(result: Evaluated, title: str, curves: Sequence[Curve]) -> P
         speeds = [float(np.median([p.layer_speedup for p in found])) for found in at]
         above.plot(shared, scores, color=style.colour, marker="o", markersize=4, label="patience")
         below.plot(shared, speeds, color=style.colour, marker="o", markersize=4)
-        below.axhspan(
-            *result.window, color=BAND, lw=0, label=f"window {times(result.window[0])} to {times(result.window[1])}"
-        )
+        mark(below, result, "y", label=True)
         below.set_yscale("log")
         below.minorticks_off()
         below.set_yticks([1, 2, 4, 8], [f"{tick}{TIMES}" for tick in (1, 2, 4, 8)])

@@ -5,6 +5,7 @@ from itertools import groupby
 
 from pipeline.report import paper
 from pipeline.report.cells import Cell, Row, Table, flags_of, in_points, model_name, ratio, rule_name, runs_of, slug
+from pipeline.report.choices import aim
 from pipeline.report.numbers import bounds, count, number, points, setting, signed, times
 from pipeline.report.stored import Attack, Defence, Evaluated, Interval, Result, Stored, Trained
 from pipeline.report.tables import seeds_note
@@ -115,10 +116,8 @@ def cifar_table(stored: Stored) -> Table:
     rows = [_cifar_row(result, row, stored.cifar_trained) for row in result.rows]
     columns = ("Data set", "Network and exit rule", "Setting", "Parameters", "Layer ratio", "FLOP ratio",
                "Accuracy", "Seeds", "Paper: accuracy", "Paper: layer ratio")  # fmt: skip
-    low, high = result.window
     notes = [
-        "A layer is a residual block of two convolutions. Settings were chosen inside "
-        f"{times(low)} to {times(high)} (layers).",
+        f"A layer is a residual block of two convolutions. Settings were chosen for {aim(result)}.",
         *([seeds_note(result.rows)] if rows else []),
         *(f"{name}: trained on {stored.cut[name]:,} images." for name in _datasets(result) if name in stored.cut),
     ]

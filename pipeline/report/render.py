@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.report import cost_tables, figures, other_figures, other_tables, tables
 from pipeline.report.cells import Cell, Run, Table, slug
+from pipeline.report.diagnosis_table import diagnosis_table
 from pipeline.report.stored import Stored
 from pipeline.report.summary import cautions, findings, what_was_run
 from pipeline.report.svg import Plot
@@ -101,6 +102,7 @@ def _sections(stored: Stored, found: Sequence[Verdict], names: Mapping[tuple[str
                 figures.depth_figure(tasks),
             ],
         ),
+        Section("diagnosis", "Diagnosis", (), [diagnosis_table(stored, names)]),
         Section("rows", "Every row, task by task", (), tables.task_tables(stored)),
         Section("cost", "Training cost (Table 3)", (), [cost_tables.cost_table(stored)]),
         Section(

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.diagnosed import Diagnosed
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -50,8 +52,10 @@ class Result:
     metrics: Mapping[str, Interval]
     layer_speedup: Interval
     flop_speedup: Interval
+    rule: str
     in_window: bool
     selected_on: str
+    risk: Interval | None
 
     @classmethod
     def read(cls, task: str, row: Mapping[str, Any]) -> "Result":
@@ -66,8 +70,10 @@ class Result:
             metrics={name: Interval.over_seeds(value) for name, value in row["metrics"].items()},
             layer_speedup=Interval.over_seeds(row["layer_speedup"]),
             flop_speedup=Interval.over_seeds(row["flop_speedup"]),
+            rule=row["rule"],
             in_window=row["in_window"],
             selected_on=row["selected_on"],
+            risk=None if row["risk"] is None else Interval.over_seeds(row["risk"]),
         )
 
 
@@ -168,8 +174,10 @@ class Evaluated:
     kind: str
     protocol: str
     window: tuple[float, float]
+    choose: Mapping[str, Any]
     rows: tuple[Result, ...]
     exits: tuple[Exits, ...]
+    diagnoses: tuple[Diagnosed, ...]
     curves: tuple[Curve, ...]
     groups: tuple[Group, ...]
 

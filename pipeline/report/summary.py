@@ -7,6 +7,7 @@ from itertools import groupby
 
 from pipeline.report import paper
 from pipeline.report.cells import model_name
+from pipeline.report.choices import aim, explained, missed
 from pipeline.report.numbers import number, points, times
 from pipeline.report.stored import Evaluated, Interval, Result, Stored
 from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, word
@@ -33,15 +34,14 @@ def what_was_run(stored: Stored) -> list[str]:
         + (f", {failed} failed." if failed else ", none failed."),
     ]
     for task in stored.tasks[:1]:
-        low, high = task.window
         where = (
             "on selection rows taken from the training split; the rows reported chose nothing"
             if task.protocol == "holdout"
             else "on the very rows that are reported, as the paper did, so scores are flattered; every such row says so"
         )
         lines.append(
-            f"Each exit rule's setting was chosen, seed by seed, for the best score with a speed-up between "
-            f"{times(low)} and {times(high)} in layers (the paper's range is {times(1.30)} to {times(1.96)}), {where}."
+            f"Each exit rule's setting was chosen, seed by seed, for {aim(task)} (the paper: best score, "
+            f"{times(1.30)} to {times(1.96)}), {where}."
         )
     extra = []
     if stored.cifar.rows:
@@ -68,12 +68,9 @@ def cautions(stored: Stored, found: Sequence[Verdict]) -> list[str]:
         )
     if found and not coverage:
         lines.append("One seed: there are no intervals, and no verdict is more than an observation.")
-    outside = [row for result in (*stored.tasks, stored.cifar) for row in result.rows if not row.in_window]
-    if outside:
-        lines.append(
-            f"{_rows(len(outside))} outside the speed-up window on some seed: nothing inside it existed, the nearest "
-            "setting was taken. They are marked and are not a fair comparison."
-        )
+    outside = Counter(row.rule for result in (*stored.tasks, stored.cifar) for row in result.rows if not row.in_window)
+    for rule, count in outside.items():
+        lines.append(f"{_rows(count)} {explained(rule)}. They are marked and are not a fair comparison.")
     return lines
 
 
@@ -108,7 +105,7 @@ def _counted(words: Counter[str]) -> str:
 def _task_finding(found: Sequence[Verdict], names: Mapping[tuple[str, str], str]) -> Finding:
     me = found[0].champion
     text = f"Patience scores {number(points(me.score.centre))} at {times(me.layer_speedup.centre)}"
-    text += ", outside the window. " if not me.in_window else ". "
+    text += f", {missed(me)}. " if not me.in_window else ". "
     own: dict[str, list[str]] = {}
     equal: dict[str, list[str]] = {}
     for v in found:
@@ -130,7 +127,7 @@ def _rival(v: Verdict) -> str:
         return f"all layers of the same model ({score})"
     if v.rival == SINGLE:
         return f"the plainly trained model ({score})"
-    outside = "" if v.theirs.in_window else ", outside window"
+    outside = "" if v.theirs.in_window else f", {missed(v.theirs)}"
     return f"{v.rival} ({score} at {times(v.theirs.layer_speedup.centre)}{outside})"
 
 

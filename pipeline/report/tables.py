@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 from pipeline.report import paper
 from pipeline.report.cells import NOT_RUN, Cell, Row, Table, flags_of, in_points, ratio, rule_name, runs_of, slug
+from pipeline.report.choices import aim
 from pipeline.report.numbers import UNDEFINED, count, number, points, setting, signed, times
 from pipeline.report.stored import Evaluated, Group, Interval, Result, Stored
 
@@ -161,11 +162,17 @@ def _task_table(stored: Stored, task: Evaluated, split: str) -> Table:
     metrics = tuple(rows[0].metrics) if rows and len(rows[0].metrics) > 1 else ()
     heads = ("Model and exit rule", "Setting", "Parameters", "Layer ratio", "FLOP ratio", "Score")
     known = paper.has_task(task.name)
-    columns = (*heads, *metrics, "Seeds", *(("Paper: score", "Paper: layer ratio") if known else ()))
-    low, high = task.window
+    risk = bool(rows) and rows[0].risk is not None
+    columns = (
+        *heads,
+        *metrics,
+        *(("Lost",) if risk else ()),
+        "Seeds",
+        *(("Paper: score", "Paper: layer ratio") if known else ()),
+    )
     notes = [
         f"Split: {split}. Metric{'s' if metrics else ''}: {', '.join(rows[0].metrics) if rows else 'none'}. Settings "
-        f"were chosen for the best score inside {times(low)} to {times(high)} (layers), one per seed.",
+        f"were chosen for {aim(task)}, one per seed.",
     ]
     if task.name in stored.cut:
         notes.append(f"Trained on {stored.cut[task.name]:,} rows{'; the paper used all' if known else ''}.")
@@ -189,6 +196,7 @@ def _task_row(stored: Stored, row: Result, group: Group, metrics: Sequence[str],
         ratio(row.flop_speedup),
         in_points(row.score, flags=flags_of(row)),
         *(in_points(row.metrics[name]) for name in metrics),
+        *((in_points(row.risk),) if row.risk else ()),
         Cell(str(len(row.seeds)), f"{len(group.failed)} failed" if group.failed else ""),
     )
     if known:

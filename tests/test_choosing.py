@@ -1,0 +1,218 @@
+"""Operating points: three rules on hand-made sweeps; the risk rule's promise over many resampled selection splits."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from pipeline.choosing import Choice, Risk, Rule, Speedup, Window, fit_and_choose, lost, make_rule
+from pipeline.criteria import make
+from pipeline.errors import ArtifactError, ParamsError
+from pipeline.params import load_params
+from pipeline.replay import NEVER, Sweep, sweep
+from pipeline.traces import Trace
+from tests.stored_results import PROFILE
+
+ACCURACY = ("accuracy",)
+
+
+def made_up_trace(rows: int, exits: int = 6, classes: int = 3, seed: int = 0) -> Trace:
+    """Answers that get better with depth, with errors that neighbouring exits share."""
+    generator = np.random.default_rng(seed)
+    depth = np.arange(1.0, exits + 1)
+    labels = generator.integers(classes, size=rows)
+    noise = generator.normal(size=(rows, exits, classes)).cumsum(axis=1) / np.sqrt(depth)[:, None]
+    logits = 2 * noise + depth[:, None] * np.eye(classes)[labels][:, None, :]
+    flops = np.tile(depth, (rows, 1))
+    return Trace(
+        "classification", logits.astype(np.float32), labels.astype(float), np.arange(rows), depth, flops, flops[:, -1]
+    )
+
+
+def rows_of(trace: Trace, rows: np.ndarray) -> Trace:
+    names = ("logits", "labels", "row_ids", "flops", "full_flops")
+    return replace(trace, **{name: getattr(trace, name)[rows] for name in names})
+
+
+def swept_by(speeds: list[float], scores: list[float]) -> Sweep:
+    """A sweep with given layer speed-ups and accuracies (in eighths), by hand; threshold i is setting i."""
+    n, k = 8, len(speeds)
+    right = np.array([round(8 * s) for s in scores])
+    past = np.zeros((n, k - 1), dtype=np.uint8) + np.arange(1, k, dtype=np.uint8)  # setting i leaves at exit i
+    answers = (np.arange(n)[:, None] < right).astype(float)
+    counts = n * np.eye(k, dtype=np.int64)
+    return Sweep(
+        "classification", np.arange(float(k)), past, answers, np.ones(n), counts, np.array(speeds), np.array(speeds)
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "threshold", "met"),
+    [
+        (Window(1.3, 1.9), 2.0, True),  # better than 1, as good as 3, which is outside
+        (Window(1.5, 4.0), 1.0, True),
+        (Window(2.2, 2.5), 1.0, False),  # 1.8 is nearest
+        (Window(5.0, 6.0), 0.0, False),
+        (Speedup(1.5), 1.0, True),
+        (Speedup(1.8), 1.0, True),
+        (Speedup(1.81), 0.0, True),
+        (Speedup(4.1), 0.0, False),
+        (Speedup(1.0), 3.0, True),
+    ],
+)
+def test_window_and_speedup_by_hand(rule: Rule, threshold: float, met: bool) -> None:
+    swept = swept_by([4.0, 1.8, 1.4, 1.0], [0.5, 0.75, 0.875, 0.875])
+    assert swept.metrics(ACCURACY)["score"].tolist() == [0.5, 0.75, 0.875, 0.875]
+    assert rule.choose(swept, ACCURACY) == Choice(threshold, met)
+
+
+def test_ties_go_to_the_faster_setting_and_among_equals_in_speed_to_the_better() -> None:
+    swept = swept_by([2.0, 1.8, 1.8, 1.0], [0.75, 0.75, 0.875, 0.875])
+    assert Window(1.9, 2.5).choose(swept, ACCURACY).threshold == 0.0
+    assert Window(1.0, 1.9).choose(swept, ACCURACY).threshold == 2.0
+    assert Speedup(1.5).choose(swept, ACCURACY).threshold == 2.0
+    assert Window(1.0, 2.0).choose(swept_by([2.0, 1.0], [0.75, 0.75]), ACCURACY).threshold == 0.0
+
+
+def test_what_counts_as_lost() -> None:
+    labels, answers = np.array([1.0, 1.0, 0.0]), np.array([[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    blank = np.zeros((3, 1), dtype=np.uint8)
+    swept = Sweep("classification", np.zeros(1), blank, answers, labels, np.zeros((1, 2)), np.ones(1), np.ones(1))
+    assert lost(swept, "gap").tolist() == [[True, False], [False, False], [False, False]]
+    assert lost(swept, "consistency").tolist() == [[True, False], [True, False], [False, False]]
+    real = replace(swept, kind="regression", answers=np.array([[1.0, 1.5], [3.0, 2.0], [0.2, 0.0]]))
+    assert lost(real, "gap", 0.5).tolist() == [[False, False], [True, False], [False, False]]
+    assert lost(real, "consistency", 0.4).tolist() == [[True, False], [True, False], [False, False]]
+    unknown = replace(swept, labels=np.array([1.0, np.nan, 0.0]))
+    assert lost(unknown, "consistency").any()
+    with pytest.raises(ArtifactError, match=r"1 rows have no label.*loss: consistency"):
+        lost(unknown, "gap")
+
+
+def test_the_risk_rule_stops_at_the_first_failure() -> None:
+    trace = made_up_trace(2000)
+    swept = sweep(trace, make("confidence"))
+    losses = swept.total(lost(swept, "gap"))
+    accepted = stats.binom.cdf(losses, trace.rows, 0.03) <= 0.1
+    run = len(accepted) - np.argmin(accepted[::-1])
+    chosen = Risk(0.03, 0.1).choose(swept, ACCURACY)
+    assert chosen == Choice(float(swept.thresholds[run]), True)
+    assert 1.1 < swept.layer_speedup[run] < swept.layer_speedup[0]
+    assert not accepted[run - 1]
+    assert accepted[run:].all()
+
+
+def test_too_few_rows_certify_nothing() -> None:
+    enough = int(np.ceil(np.log(0.1) / np.log(1 - 0.05)))
+    same = np.zeros((enough, 4, 2))
+    same[:, :, 0] = 9
+    trace = rows_of(made_up_trace(enough, exits=4, classes=2), np.arange(enough))
+    trace = replace(trace, logits=same.astype(np.float32), labels=np.zeros(enough))
+    assert Risk(0.05, 0.1).choose(sweep(trace, make("confidence")), ACCURACY).in_window
+    fewer = rows_of(trace, np.arange(enough - 1))
+    assert Risk(0.05, 0.1).choose(sweep(fewer, make("confidence")), ACCURACY) == Choice(NEVER, False)
+
+
+@pytest.mark.parametrize("loss", ["gap", "consistency"])
+@pytest.mark.parametrize(("name", "epsilon"), [("patience", 0.15), ("confidence", 0.05), ("entropy", 0.05)])
+def test_the_promise_holds_over_resampled_selection_splits(name: str, epsilon: float, loss: str) -> None:
+    population = made_up_trace(40_000, seed=1)
+    truth = sweep(population, make(name))
+    risk = truth.total(lost(truth, loss)) / population.rows
+    delta, draws, n = 0.2, 300, 400
+    rule, generator = Risk(epsilon, delta, loss), np.random.default_rng(2)
+    at = []
+    for _ in range(draws):
+        selection = rows_of(population, generator.integers(population.rows, size=n))
+        chosen = rule.choose(sweep(selection, make(name)), ACCURACY)
+        at.append(int(np.searchsorted(truth.thresholds, chosen.threshold)))
+    broken = int((risk[at] > epsilon).sum())
+    assert broken <= stats.binom.ppf(0.999, draws, delta)
+    # Not vacuous: speed is gained and risk is spent; where settings are fine enough, so is the allowance to err.
+    assert np.mean(truth.layer_speedup[at]) > 1.15
+    assert np.mean(risk[at]) > (0.25 if name == "patience" else 0.5) * epsilon
+    assert broken >= (0 if name == "patience" else 0.2 * delta * draws)
+
+
+def test_choosing_the_best_looking_setting_instead_breaks_the_promise() -> None:
+    """The same resamples without a bound: the fastest setting whose measured loss is at most epsilon."""
+    population = made_up_trace(40_000, seed=1)
+    truth = sweep(population, make("confidence"))
+    risk = truth.total(lost(truth, "gap")) / population.rows
+    generator = np.random.default_rng(2)
+    broken = 0
+    for _ in range(200):
+        swept = sweep(rows_of(population, generator.integers(population.rows, size=400)), make("confidence"))
+        fine = swept.total(lost(swept, "gap")) / 400 <= 0.05
+        broken += bool(risk[np.argmax(fine)] > 0.05)
+    assert broken > stats.binom.ppf(0.999, 200, 0.2)
+
+
+def test_what_learned_from_rows_is_certified_on_others() -> None:
+    trace = made_up_trace(600)
+    fitted, chosen = fit_and_choose(make("temperature"), trace, ACCURACY, Risk(0.05, 0.1))
+    evens, odds = (rows_of(trace, np.arange(start, 600, 2)) for start in (0, 1))
+    assert fitted == make("temperature").fit(evens) != make("temperature").fit(trace)
+    assert chosen == Risk(0.05, 0.1).choose(sweep(odds, fitted), ACCURACY)
+    assert fit_and_choose(make("temperature"), trace, ACCURACY, Window(1.2, 2))[0] == make("temperature").fit(trace)
+    whole = Risk(0.05, 0.1).choose(sweep(trace, make("entropy")), ACCURACY)
+    assert fit_and_choose(make("entropy"), trace, ACCURACY, Risk(0.05, 0.1)) == (make("entropy"), whole)
+
+
+# ---------------------------------------------------------------- settings
+
+
+def read(tmp_path: Any, choose: dict[str, Any], tasks: dict[str, Any] | None = None) -> Any:
+    raw = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
+    raw["tasks"] = tasks or {"demo-sentences": raw["tasks"]["demo-sentences"]}
+    raw["evaluate"]["choose"] = choose
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return load_params(path)
+
+
+@pytest.mark.parametrize(
+    ("choose", "rule"),
+    [
+        ({}, Window(1.3, 1.96)),
+        ({"rule": "window"}, Window(1.3, 1.96)),
+        ({"rule": "speedup", "target": 1.5}, Speedup(1.5)),
+        ({"rule": "risk", "epsilon": 0.02, "delta": 0.1}, Risk(0.02, 0.1)),
+        (
+            {"rule": "risk", "epsilon": 0.02, "delta": 0.1, "loss": "consistency", "tolerance": 0.5},
+            Risk(0.02, 0.1, "consistency", 0.5),
+        ),
+    ],
+)
+def test_settings_make_the_rule(tmp_path: Any, choose: dict[str, Any], rule: Rule) -> None:
+    evaluate = read(tmp_path, choose).evaluate
+    assert make_rule(evaluate.choose.model_dump(), evaluate.window) == rule
+
+
+@pytest.mark.parametrize(
+    ("choose", "problem"),
+    [
+        ({"rule": "fast"}, r"evaluate\.choose\.rule: 'fast'"),
+        ({"rule": "speedup"}, r"evaluate\.choose: rule 'speedup' needs target; add it"),
+        ({"rule": "risk", "epsilon": 0.1}, r"evaluate\.choose: rule 'risk' needs delta; add it"),
+        ({"rule": "window", "target": 1.5}, r"evaluate\.choose: rule 'window' has no target; take it out"),
+        ({"rule": "speedup", "target": 0.5}, r"evaluate\.choose\.target: 0\.5: "),
+        ({"rule": "risk", "epsilon": 1.0, "delta": 0.1}, r"evaluate\.choose\.epsilon: 1\.0: "),
+        ({"rule": "risk", "epsilon": 0.0, "delta": 0.1}, r"evaluate\.choose\.epsilon: 0\.0: "),
+    ],
+)
+def test_impossible_settings_are_refused(tmp_path: Any, choose: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ParamsError, match=problem) as caught:
+        read(tmp_path, choose)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_regression_needs_a_tolerance(tmp_path: Any) -> None:
+    choose = {"rule": "risk", "epsilon": 0.1, "delta": 0.1}
+    tasks = {"demo-sentences": {}, "demo-similarity": {}}
+    with pytest.raises(ParamsError, match=r"evaluate\.choose: rule 'risk' needs tolerance for .*'demo-similarity'"):
+        read(tmp_path, choose, tasks)
+    assert read(tmp_path, choose | {"tolerance": 0.5}, tasks).evaluate.choose.tolerance == 0.5

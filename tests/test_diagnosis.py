@@ -1,0 +1,104 @@
+"""The diagnosis by hand on a trace of five rows, and its calibration error against a plain loop."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pipeline.criteria import make
+from pipeline.diagnosis import BINS, agreement, calibration_error, diagnose, overthought
+from pipeline.errors import ArtifactError
+from pipeline.replay import NEVER
+from pipeline.traces import Trace
+from tests.test_choosing import made_up_trace
+
+ANSWERS = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 1, 0]])
+LABELS = np.array([0.0, 1.0, 1.0, 1.0, 1.0])
+
+
+def trace_of(kind: str = "classification", labels: np.ndarray = LABELS) -> Trace:
+    """The answers as sure logits; their own values for a regression. Rows are called 10, 11, ..."""
+    logits = 4 * np.eye(2)[ANSWERS] if kind == "classification" else ANSWERS[:, :, None].astype(float)
+    flops = np.tile([10.0, 20.0, 30.0], (5, 1))
+    return Trace(
+        kind, logits.astype(np.float32), labels, np.arange(10, 15), np.array([2.0, 4.0, 6.0]), flops, np.full(5, 28.0)
+    )
+
+
+def test_by_hand() -> None:
+    points = {"patience": (make("patience"), 1.0), "fixed": (make("fixed"), 1.0), "entropy": (make("entropy"), NEVER)}
+    found = diagnose(trace_of(), ("accuracy",), points)
+    assert (found["rows"], found["layers"]) == (5, [2.0, 4.0, 6.0])
+    # Rows 13 and 14 are right at the first exit and wrong at the last.
+    assert overthought(trace_of()).tolist() == [False, False, False, True, True]
+    assert found["overthinking"] == {"rows": 2, "share": 0.4}
+    # The oracle leaves at exits 1, 1, 2, 1, 1 and is always right.
+    assert found["oracle"] == {
+        "score": 1.0,
+        "layer_speedup": round(30 / 12, 6),
+        "flop_speedup": round(140 / 60, 6),
+    }
+    assert found["agreement"] == [[1.0, 0.4, 0.4], [0.4, 1.0, 0.6], [0.4, 0.6, 1.0]]
+    patience, fixed, entropy = found["criteria"]
+    # Patience 1 leaves at exits 2, 3, 3, 3, 2: row 14 is won.
+    assert patience == {
+        "criterion": "patience",
+        "threshold": 1.0,
+        "exits": [0, 2, 3],
+        "lost": {"rows": 0, "share": 0.0},
+        "won": {"rows": 1, "share": 0.2},
+        "lost_rows": [],
+        "won_rows": [14],
+    }
+    assert (fixed["exits"], fixed["lost_rows"], fixed["won_rows"]) == ([5, 0, 0], [12], [13, 14])
+    assert (entropy["threshold"], entropy["exits"], entropy["lost"]["rows"]) == (None, [0, 0, 5], 0)
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_regression_has_no_right_and_wrong() -> None:
+    found = diagnose(trace_of("regression"), ("pearson",), {"patience": (make("patience"), 1.0)})
+    assert found["overthinking"] is found["agreement"] is found["calibration"] is None
+    # The first exit as near as the last: 1, 1, 2, 1, 1.
+    assert found["oracle"]["layer_speedup"] == round(30 / 12, 6)
+    point = found["criteria"][0]
+    assert (point["exits"], point["lost"], point["won"], point["lost_rows"]) == ([0, 2, 3], None, None, None)
+
+
+def test_a_score_that_is_not_defined_is_none() -> None:
+    assert diagnose(trace_of("regression", np.ones(5)), ("pearson",))["oracle"]["score"] is None
+
+
+def test_calibration_against_a_loop() -> None:
+    trace = made_up_trace(500, exits=3)
+    expected = []
+    for j in range(3):
+        p = np.exp(trace.logits[:, j].astype(float))
+        p /= p.sum(axis=1, keepdims=True)
+        gap = 0.0
+        for b in range(BINS):
+            at = (p.max(axis=1) > b / BINS) & (p.max(axis=1) <= (b + 1) / BINS)
+            if at.any():
+                right = p[at].argmax(axis=1) == trace.labels[at]
+                gap += at.mean() * abs(right.mean() - p[at].max(axis=1).mean())
+        expected.append(gap)
+    np.testing.assert_allclose(calibration_error(trace), expected, rtol=1e-6)
+    assert calibration_error(trace_of())[2] == pytest.approx(1 / (1 + np.exp(-4)) - 0.6)
+
+
+def test_agreement_is_symmetric() -> None:
+    found = agreement(made_up_trace(200))
+    np.testing.assert_array_equal(found, found.T)
+    np.testing.assert_array_equal(np.diag(found), 1)
+
+
+def test_row_ids_are_cut_and_counts_are_not() -> None:
+    trace = made_up_trace(500)
+    point = diagnose(trace, ("accuracy",), {"fixed": (make("fixed"), 1.0)})["criteria"][0]
+    assert point["lost"]["rows"] > len(point["lost_rows"]) == 10
+    full, early = (trace.answers()[:, j] == trace.labels for j in (-1, 0))
+    assert point["lost"]["rows"] - point["won"]["rows"] == full.sum() - early.sum()
+
+
+def test_rows_without_labels_are_refused() -> None:
+    with pytest.raises(ArtifactError, match="1 of 5 rows have no label"):
+        diagnose(trace_of(labels=np.array([0.0, 1.0, np.nan, 0.0, 1.0])), ("accuracy",))

@@ -1,0 +1,190 @@
+"""The commands on a trace file: the same numbers as the library, one-line errors, and no Torch."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.__main__ import main
+from pipeline.criteria import make
+from pipeline.diagnosis import diagnose
+from pipeline.replay import NEVER, sweep
+from pipeline.traces import Trace, load_trace, save_trace
+from tests.test_choosing import made_up_trace
+
+
+def regression_trace() -> Trace:
+    trace = made_up_trace(200, exits=5)
+    return replace(trace, kind="regression", logits=trace.logits[:, :, :1])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("traces")
+    save_trace(made_up_trace(300), root / "classes.safetensors")
+    save_trace(made_up_trace(300, classes=2, seed=5), root / "binary.safetensors")
+    save_trace(regression_trace(), root / "real.safetensors")
+    save_trace(replace(regression_trace(), labels=np.r_[np.nan, np.ones(199)]), root / "unknown.safetensors")
+    constant = regression_trace()
+    save_trace(replace(constant, labels=np.ones(200)), root / "constant.safetensors")
+    return root
+
+
+class Ran:
+    """What a command line gave."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[Any]) -> None:
+        monkeypatch.setattr(sys, "argv", ["pipeline", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        self.code = ended.value.code
+        self.out, self.error = capsys.readouterr()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    return lambda *words: Ran(monkeypatch, capsys, list(words))
+
+
+def test_a_point_as_json(folder: Path, run: Any) -> None:
+    file = folder / "binary.safetensors"
+    ran = run("replay", file, "--criterion", "patience", "--threshold", 2, "--metric", "f1", "--metric", "accuracy")
+    point = sweep(load_trace(file), make("patience"), np.array([2.0]))
+    values = {name: float(value[0]) for name, value in point.metrics(("f1", "accuracy")).items()}
+    assert (ran.code, ran.error) == (0, "")
+    assert json.loads(ran.out) == {
+        "criterion": "patience",
+        "settings": {"tau": 0.5},
+        "threshold": 2.0,
+        "rows": 300,
+        "score": values.pop("score"),
+        "metrics": values,
+        "layer_speedup": float(point.layer_speedup[0]),
+        "flop_speedup": float(point.flop_speedup[0]),
+        "exits": point.exit_counts[0].tolist(),
+    }
+
+
+def test_settings_and_metrics_of_a_regression(folder: Path, run: Any) -> None:
+    file = folder / "real.safetensors"
+    found = [
+        json.loads(run("replay", file, "--criterion", "patience", "--threshold", 2, "--set", f"tau={tau}").out)
+        for tau in (0.5, 3)
+    ]
+    assert [set(point["metrics"]) for point in found] == [{"pearson", "spearman"}] * 2
+    assert [point["settings"] for point in found] == [{"tau": 0.5}, {"tau": 3.0}]
+    assert found[0]["layer_speedup"] < found[1]["layer_speedup"]
+
+
+def test_what_is_not_defined_is_null(folder: Path, run: Any) -> None:
+    ran = run("replay", folder / "constant.safetensors", "--criterion", "patience", "--threshold", "never")
+    point = json.loads(ran.out)
+    assert (point["threshold"], point["score"], point["metrics"]["pearson"]) == (None, None, None)
+    assert point["layer_speedup"] == 1.0
+
+
+def test_a_sweep_as_csv(folder: Path, run: Any) -> None:
+    file = folder / "classes.safetensors"
+    rows = list(csv.DictReader(io.StringIO(run("replay", file, "--criterion", "entropy", "--sweep").out)))
+    found = sweep(load_trace(file), make("entropy"))
+    assert list(rows[0]) == ["threshold", "accuracy", "layer_speedup", "flop_speedup"]
+    for column, values in (("threshold", found.thresholds), ("layer_speedup", found.layer_speedup)):
+        np.testing.assert_allclose([float(row[column]) for row in rows], values, rtol=1e-9)
+    np.testing.assert_allclose([float(r["accuracy"]) for r in rows], found.metrics(("accuracy",))["score"], rtol=1e-9)
+    assert rows[-1]["threshold"] == "inf"
+    real = run("replay", folder / "real.safetensors", "--criterion", "patience", "--sweep").out
+    assert real.startswith("threshold,score,pearson,spearman,layer_speedup,flop_speedup\n")
+
+
+def test_a_criterion_that_learns_takes_its_rows_from_a_file(folder: Path, run: Any) -> None:
+    file = folder / "classes.safetensors"
+    words = ("replay", file, "--criterion", "temperature", "--threshold", 0.9)
+    before, after = (json.loads(run(*words, *more).out) for more in ((), ("--fit", file)))
+    assert before["settings"] != after["settings"]
+    fitted = sweep(load_trace(file), make("temperature").fit(load_trace(file)), np.array([0.9]))
+    assert after["exits"] == fitted.exit_counts[0].tolist()
+
+
+def test_a_figure_of_several(folder: Path, run: Any, tmp_path: Path) -> None:
+    names = "patience,confidence,entropy,voting"
+    for file, out in (("classes", "new/figure.svg"), ("classes", "figure.png")):
+        ran = run(
+            "replay", folder / f"{file}.safetensors", "--compare", names, "--out", tmp_path / out, "--set", "tau=1"
+        )
+        assert (ran.code, ran.out) == (0, f"drawn: {tmp_path / out}\n")
+    svg = (tmp_path / "new/figure.svg").read_text(encoding="utf-8")
+    texts = " ".join(
+        "".join(element.itertext()) for element in ET.fromstring(svg).iter() if element.tag.endswith("text")
+    )
+    for said in (*names.split(","), "all layers", "accuracy (points)", "classes"):
+        assert said in texts
+    assert (tmp_path / "figure.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["figure.png", "figure.svg", "new"]
+
+
+def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
+    file = folder / "classes.safetensors"
+    assert json.loads(run("diagnose", file).out) == diagnose(load_trace(file), ("accuracy",))
+    ran = run("diagnose", file, "--criterion", "fixed", "--threshold", 2)
+    assert json.loads(ran.out)["criteria"][0]["exits"] == [0, 300, 0, 0, 0, 0]
+    ran = run("diagnose", file, "--criterion", "entropy", "--threshold", "never")
+    expected = diagnose(load_trace(file), ("accuracy",), {"entropy": (make("entropy"), NEVER)})
+    assert json.loads(ran.out) == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("replay {f}/gone.safetensors --criterion patience --threshold 6", "no such trace"),
+        ("replay {f}/classes.safetensors", "none given; give one of --threshold, --sweep and --compare"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --sweep", "--threshold, --sweep given"),
+        ("replay {f}/classes.safetensors --sweep", "give --criterion with"),
+        ("replay {f}/classes.safetensors --compare patience", "draws into --out"),
+        ("replay {f}/classes.safetensors --compare patience --out {f}/a.pdf", "neither .svg nor .png"),
+        ("replay {f}/classes.safetensors --compare patience --out {f}/classes.safetensors/a.png", "cannot be written"),
+        ("replay {f}/classes.safetensors --compare patince --out {f}/a.svg", "did you mean 'patience'"),
+        ("replay {f}/classes.safetensors --compare patience --set tua=1 --out {f}/a.svg", "did you mean 'tau'"),
+        ("replay {f}/classes.safetensors --criterion patince --threshold 6", "did you mean 'patience'"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold six", "--threshold six: is not a number"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold nan", "--threshold nan: is not a number"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau", "is not NAME=VALUE"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau=a", "'a' is not a number"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set t=1", "unknown setting of patience"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --metric f1", "of 3 classes; use accuracy"),
+        ("replay {f}/real.safetensors --criterion patience --threshold 6 --metric accuracy", "use pearson or spearman"),
+        ("replay {f}/real.safetensors --criterion patience --threshold 6 --metric rmse", "unknown metric 'rmse'"),
+        ("replay {f}/real.safetensors --criterion entropy --threshold -0.1", "the trace is a regression"),
+        ("replay {f}/unknown.safetensors --criterion patience --threshold 1", "1 of 200 rows have no label"),
+        ("diagnose {f}/classes.safetensors --criterion patience", "give both or none"),
+        ("diagnose {f}/classes.safetensors --set tau=1", "belong to a --criterion"),
+    ],
+)
+def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> None:
+    ran = run(*(word.format(f=folder) for word in words.split()))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.error.startswith("error: ")
+    assert ran.error.count("\n") == 1
+    assert said in ran.error
+
+
+def test_starts_without_what_is_heavy(folder: Path) -> None:
+    heavy = ("torch", "scipy.stats", "matplotlib", "pydantic", "ray", "mlflow")
+    code = f"""
+import sys
+from pipeline.__main__ import cli
+for words in (["replay", sys.argv[1], "--criterion", "entropy", "--threshold", "-0.1"], ["diagnose", sys.argv[1]]):
+    cli(words, standalone_mode=False)
+print([name for name in {heavy} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(folder / "classes.safetensors")], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
