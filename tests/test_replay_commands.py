@@ -175,6 +175,17 @@ def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> N
     assert said in ran.error
 
 
+def test_the_documented_commands_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).resolve().parent.parent / "docs/trace-format.md").read_text(encoding="utf-8")
+    lines = [line.split()[3:] for line in page.splitlines() if line.startswith("python -m pipeline ")]
+    assert [words[0] for words in lines] == ["replay", "replay", "replay", "diagnose"]
+    monkeypatch.chdir(tmp_path)
+    save_trace(made_up_trace(100), Path("validation.safetensors"))
+    for words in lines:
+        assert run(*words).code == 0
+    assert Path("curves.svg").is_file()
+
+
 def test_starts_without_what_is_heavy(folder: Path) -> None:
     heavy = ("torch", "scipy.stats", "matplotlib", "pydantic", "ray", "mlflow")
     code = f"""
