@@ -60,7 +60,6 @@ def profile(name: str) -> None:
     click.echo(f"{PARAMS} is now profile {name!r}")
 
 
-<<<<<<< HEAD
 @cli.command("compare-metrics")
 @click.argument("stored", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("outputs", type=click.Path(path_type=Path, file_okay=False), default=Path("outputs"))
@@ -78,10 +77,10 @@ def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
         click.echo(line)
     click.echo(f"{len(lines)} of {sum(map(len, before.values()))} metrics moved or are gone")
     raise SystemExit(1 if lines else 0)
-=======
+
+
 cli.add_command(replay_commands.replay)
 cli.add_command(replay_commands.diagnose)
->>>>>>> choose
 
 
 def main() -> None:

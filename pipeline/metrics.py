@@ -55,11 +55,7 @@ def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def spearman(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Spearman rank correlation, ties at their mean rank; NaN when either side is constant."""
-<<<<<<< HEAD
-    from scipy import stats  # seconds of import that settings and most tasks can do without
-=======
     from scipy import stats  # seconds to import, and only rank correlation needs it
->>>>>>> choose
 
     return pearson(stats.rankdata(predictions, axis=-1), stats.rankdata(labels))
 

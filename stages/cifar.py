@@ -54,19 +54,12 @@ def main(stage: Stage) -> None:
         parts.append(part)
     found = merged(parts)
     payload = {"schema": 1, "kind": "classification", "metrics": list(METRICS), "protocol": params.protocol}
-<<<<<<< HEAD
-    payload |= {"window": list(cifar.window), "groups": groups, "rows": rows, "exits": exits}
-    stage.write_json(OUTPUTS / "cifar.json", payload)
-    trials = [observer.record(t, results.get(t.key)) for t in todo.known(results)]
-    stage.write_json(OUTPUTS / "trials.json", {"schema": 1, "trials": trials})
-    stage.write_text(OUTPUTS / "curves.csv", curves_csv(curves, ["dataset", *CURVE_COLUMNS]))
-    for row in rows:
-=======
     payload |= {"window": list(cifar.window), "choose": cifar.choose.model_dump(), "groups": groups}
     stage.write_json(OUTPUTS / "cifar.json", payload | found.stored())
+    trials = [observer.record(t, results.get(t.key)) for t in todo.known(results)]
+    stage.write_json(OUTPUTS / "trials.json", {"schema": 1, "trials": trials})
     stage.write_text(OUTPUTS / "curves.csv", curves_csv(found.curves, ["dataset", *CURVE_COLUMNS]))
     for row in found.rows:
->>>>>>> choose
         name = f"{row['dataset']}.{row['backbone']}.{row['method']}.{row['criterion'] or 'full'}"
         stage.log_metrics({f"{name}.score": row["score"]["median"], f"{name}.speedup": row["layer_speedup"]["median"]})
 

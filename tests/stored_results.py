@@ -198,43 +198,25 @@ def _attack(outputs: Path, task: str, backbone: str, comparable: bool) -> None:
 
 
 def _cifar(outputs: Path, params: Params, seeds: Sequence[int]) -> None:
-<<<<<<< HEAD
-    parts: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    groups, trials = [], []
-=======
-    parts, groups = [], []
+    parts, groups, trials = [], [], []
     choose = params.cifar.choose.model_dump()
->>>>>>> choose
     for dataset in params.cifar.datasets:
         for method, multi_exit in (("plain", False), ("joint", True)):
             labels = {"dataset": dataset, "backbone": f"resnet{params.cifar.depth}", "method": method}
             found = _evaluated(
-<<<<<<< HEAD
-                labels, "classification", 10, 9, multi_exit, ("accuracy",), ["test"], params.protocol, (1.2, 1.4), seeds
-            )
-            for part, more in zip(parts, found, strict=True):
-                part += more
-            trials += [_trial(key_of(*labels.values(), seed), f"{dataset}/{method}") for seed in seeds]
-=======
                 labels, "classification", 10, 9, multi_exit, ("accuracy",), ["test"], params.protocol, (1.2, 1.4),
                 choose, seeds,
             )  # fmt: skip
             parts.append(found)
->>>>>>> choose
+            trials += [_trial(key_of(*labels.values(), seed), f"{dataset}/{method}") for seed in seeds]
             groups.append(
                 labels
                 | {"group": f"{dataset}/{method}", "multi_exit": multi_exit, "layers": 9, "failed": [], "grid": []}
                 | {"batch_size": 128, "learning_rate": 0.1, "parameters": 853_000, "early_exit_parameters": 9_000}
             )
     about = {"schema": 1, "kind": "classification", "metrics": ["accuracy"], "protocol": params.protocol}
-<<<<<<< HEAD
-    results = {"window": [1.2, 1.4], "groups": groups, "rows": parts[0], "exits": parts[1]}
-    write_json(outputs / "cifar/cifar.json", about | results)
-    write_json(outputs / "cifar/trials.json", {"schema": 1, "trials": trials})
-    write_text(outputs / "cifar/curves.csv", curves_csv(parts[2], ["dataset", *CURVE_COLUMNS]))
-=======
     found = merged(parts)
     results = {"window": [1.2, 1.4], "choose": choose, "groups": groups}
     write_json(outputs / "cifar/cifar.json", about | results | found.stored())
+    write_json(outputs / "cifar/trials.json", {"schema": 1, "trials": trials})
     write_text(outputs / "cifar/curves.csv", curves_csv(found.curves, ["dataset", *CURVE_COLUMNS]))
->>>>>>> choose

@@ -21,7 +21,7 @@ LAYERS = (
     ("errors.py", "settings.py", "files.py"),
     ("metrics.py", "intervals.py", "theory.py", "cost.py", "vision_cost.py"),
     ("traces.py", "criteria/*", "crossing.py"),
-    ("replay.py", "operating.py"),
+    ("replay.py", "choosing.py", "diagnosis.py", "operating.py"),
     ("tasks.py", "backbones/__init__.py", "methods/__init__.py"),  # names, no recipes and no models
     ("params.py",),
     ("data/*",),
@@ -34,7 +34,7 @@ LAYERS = (
     ("tracking.py",),
     ("stage.py", "observer.py"),
     ("report/*",),
-    ("__init__.py", "__main__.py"),
+    ("__init__.py", "__main__.py", "regression.py", "replay_commands.py"),
 )
 """Files of pipeline/, lowest first. A file imports from its own layer and lower ones; an exact name beats a pattern."""
 

@@ -10,6 +10,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from pipeline.choosing import Window
 from pipeline.criteria import CRITERIA, make
 from pipeline.errors import ParamsError
 from pipeline.live import LiveEngine
@@ -215,22 +216,22 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert trace.channels["lte"].shape == (64, 3)
     assert ((trace.channels["lte"] > 0) & (trace.channels["lte"] < 1)).all()
 
-    rows, _, curves = evaluate_group(
+    evaluated = evaluate_group(
         {"backbone": "demo-albert", "method": "berxit"},
         [Seeded(1, "berxit", traces)],
         {"learned": {}, "confidence": {}, "temperature": {}, "oracle": {}},
         task.metrics,
-        (1.0, 3.0),
+        Window(1.0, 3.0),
         report_splits=["validation"],
         selected_on="selection",
     )
     regression = ["learned", "oracle"]
     shown = regression if task.kind == "regression" else ["learned", "confidence", "temperature", "oracle"]
-    assert [row["criterion"] for row in rows] == [None, *shown]
-    assert {row["criterion"] for row in curves} == set(shown)
-    assert [len(row["fitted"]) for row in rows] == [0] + [1] * len(shown)
+    assert [row["criterion"] for row in evaluated.rows] == [None, *shown]
+    assert {row["criterion"] for row in evaluated.curves} == set(shown)
+    assert [len(row["fitted"]) for row in evaluated.rows] == [0] + [1] * len(shown)
     if task.kind == "classification":
-        assert len(rows[3]["fitted"][0]["temperatures"]) == 3
+        assert len(evaluated.rows[3]["fitted"][0]["temperatures"]) == 3
 
     model = load_checkpoint(runs / "berxit", encoder_from_description)
     store = TokenStore.open(data / "demo-albert" / "validation.arrow")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.choosing import Window
 from pipeline.criteria import CRITERIA, Criterion, make
 from pipeline.errors import ArtifactError
 from pipeline.operating import Seeded, evaluate_group
@@ -67,17 +68,17 @@ def test_the_worked_example_gets_a_curve_and_an_operating_point(margin: Criterio
     traces = {
         split: random_trace(Case(margin, False), seed, rows=80) for seed, split in enumerate(("selection", "test"))
     }
-    rows, _, curves = evaluate_group(
+    found = evaluate_group(
         {"backbone": "b", "method": "joint"},
         [Seeded(1, "key", traces)],
         {"margin": {}},
         ("accuracy",),
-        (1.0, 7.0),
+        Window(1.0, 7.0),
         report_splits=["test"],
         selected_on="selection",
     )
-    assert [row["criterion"] for row in rows] == [None, "margin"]
-    assert len(curves) == 2 * (101 + 1)
+    assert [row["criterion"] for row in found.rows] == [None, "margin"]
+    assert len(found.curves) == 2 * (101 + 1)
     assert "| `margin` |" in page(PAGE.read_text(encoding="utf-8"))
 
 
