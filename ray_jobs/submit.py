@@ -20,6 +20,8 @@ from pipeline.tracking import COMMIT_VARIABLE, git_commit
 from ray_jobs.entry import OUTPUTS, RECORD, WORK
 
 ADDRESS = "http://127.0.0.1:8265"
+AGENT_SECONDS = 120.0
+"""How long a cluster that answers may need until its job agent does; one that was just started refuses jobs first."""
 EXCLUDES = [".git", ".venv", ".github", "tests", "benchmarks", "docs", "/dvc.lock"]
 """Left behind on top of what .gitignore names. dvc.lock describes outputs of this machine, not the job's."""
 
@@ -106,21 +108,22 @@ def submit(client: Any, address: str, project: Path, home: Path, stages: Sequenc
     command = [options.get("python", "python"), "-m", "ray_jobs.entry", str(home), *stages]
     if options.get("profile"):
         command += ["--profile", options["profile"]]
-    try:
-        job = client.submit_job(
-            entrypoint=shlex.join(command),
-            runtime_env={
-                "working_dir": str(project),
-                "excludes": EXCLUDES,
-                "env_vars": job_environment(os.environ),
-            },
-            entrypoint_num_gpus=options.get("gpus") or None,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ClusterError(
-            f"{address} refused the job ({_first_line(error)}); large files belong in .gitignore"
-        ) from None
-    return Job(client, str(job), address)
+    wanted = {
+        "entrypoint": shlex.join(command),
+        "runtime_env": {"working_dir": str(project), "excludes": EXCLUDES, "env_vars": job_environment(os.environ)},
+        "entrypoint_num_gpus": options.get("gpus") or None,
+    }
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return Job(client, str(client.submit_job(**wanted)), address)
+        except (OSError, ValueError, RuntimeError) as error:
+            if "No available agent" in str(error) and time.monotonic() < deadline:
+                time.sleep(2)
+                continue
+            hint = "; put large files in .gitignore" if "exceeds the maximum size" in str(error) else ""
+            reason = " ".join(str(error).split())[:300]
+            raise ClusterError(f"{address} refused the job ({reason}){hint}; `ray status` there may say more") from None
 
 
 def job_environment(here: Mapping[str, str]) -> dict[str, str]:
