@@ -21,7 +21,7 @@ def main(stage: Stage) -> None:
     params = stage.params
     torch.set_num_threads(params.runtime.threads)
     device = device_of(params.runtime.device)
-    task = stage.instance
+    task = params.task(stage.instance).name
     evaluated = read_json(Path("outputs/evaluate") / f"{task}.json", 1, f"run `dvc repro evaluate@{task}`")
     selected = read_json(Path("outputs/selected") / f"{task}.json", 1, "run `dvc repro finetune`")
     split = manifest(task)["report_splits"][0]

@@ -10,6 +10,7 @@ PLUMBING = {
     "pipeline/__init__.py",
     "pipeline/errors.py",
     "pipeline/files.py",
+    "pipeline/hub.py",
     "pipeline/settings.py",
     "pipeline/params.py",
     "pipeline/stage.py",

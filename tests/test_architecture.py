@@ -18,7 +18,7 @@ from tests.imports import ROOT, imported_files, imported_names
 from tests.write_deps import code_deps
 
 LAYERS = (
-    ("errors.py", "settings.py", "files.py"),
+    ("errors.py", "settings.py", "files.py", "hub.py"),
     ("metrics.py", "intervals.py", "theory.py", "cost.py", "vision_cost.py"),
     ("traces.py", "criteria/*", "crossing.py"),
     ("replay.py", "choosing.py", "diagnosis.py", "operating.py"),

@@ -9,6 +9,7 @@ import pyarrow.json
 import pyarrow.parquet
 
 from pipeline.errors import DataError
+from pipeline.hub import prepare_for
 from pipeline.tasks import DemoSource, FileSource, HubSource, Task
 
 DEMO_REPORT = "validation"
@@ -37,6 +38,8 @@ def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[
     Raises:
         DataError: no such data set, configuration or split, or neither network nor mirror.
     """
+    if mirror is None:
+        prepare_for(source.hub)
     import datasets
 
     shown = f"{source.hub}{f' ({source.config})' if source.config else ''}"

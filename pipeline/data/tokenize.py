@@ -10,6 +10,7 @@ import pyarrow as pa
 from pipeline.backbones import BackboneSpec, hub_path
 from pipeline.errors import DataError
 from pipeline.files import file_hash
+from pipeline.hub import prepare_for
 from pipeline.tasks import Task
 
 if TYPE_CHECKING:
@@ -53,10 +54,12 @@ def save_tokens(
 def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
     if spec.hub is None:
         return _word_tokenizer()
+    where = hub_path(spec.hub, mirror)
+    prepare_for(where)
     from transformers import AutoTokenizer
 
     try:
-        fast = AutoTokenizer.from_pretrained(hub_path(spec.hub, mirror), use_fast=True)
+        fast = AutoTokenizer.from_pretrained(where, use_fast=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(

@@ -1,0 +1,377 @@
+"""Bad input, as a user meets it: exit code 1, one line with key or file, value and remedy, nothing half-written."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import yaml
+
+from pipeline.data.prepare import prepare
+from pipeline.files import DATA, RUNS, write_json
+from pipeline.params import load_params
+from pipeline.traces import Trace, save_trace
+from tests.workspace import NO_NETWORK, Workspace, small_params
+
+OWN = {"text": ["sentence"], "label": "label", "label_names": ["bad", "good"]}
+ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
+
+
+# params.yaml
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        # Unknown names: the key, the name, and the nearest known one.
+        ({"tasks": {"demo-sentence": {}}}, ["tasks:", "'demo-sentence'", "did you mean 'demo-sentences'?"]),
+        ({"tasks": {"sst3": {}}}, ["tasks:", "did you mean 'sst2'?", "tasks.sst3.source"]),
+        ({"backbones": {"demo-albrt": {}}}, ["backbones:", "did you mean 'demo-albert'?"]),
+        ({"methods": ["jiont"]}, ["methods:", "'jiont'", "did you mean 'joint'?"]),
+        ({"evaluate.criteria": {"patiense": {}}}, ["evaluate.criteria", "did you mean 'patience'?"]),
+        ({"evaluate.criteria": {"patience": {"tua": 1.0}}}, ["evaluate.criteria.patience", "did you mean 'tau'?"]),
+        ({"cifar.criteria": {"entropie": {}}}, ["criteria", "did you mean 'entropy'?"]),
+        ({"attack.criteria": ["confidense"]}, ["attack.criteria", "did you mean 'confidence'?"]),
+        ({"attack.tasks": {"sentences": {"examples": 1}}}, ["attack.tasks", "'sentences'", "demo-sentences"]),
+        ({"latency.tasks": ["demo-sentense"]}, ["latency.tasks", "did you mean 'demo-sentences'?"]),
+        ({"tasks.demo-sentences.metrics": ["acuracy"]}, ["tasks.demo-sentences.metrics", "did you mean 'accuracy'?"]),
+        ({"cifar.datasets": ["cifar11"]}, ["cifar.datasets", "'cifar11'", "'cifar10'"]),
+        ({"cifar.methods": ["shallow"]}, ["cifar.methods", "'shallow'", "'shallow_deep'"]),
+        ({"trainings": {}}, ["trainings", "no such setting"]),
+        ({"training.epoch": 3}, ["training.epoch", "no such setting"]),
+        ({"tasks.demo-sentences.rows.trian": 3}, ["tasks.demo-sentences.rows.trian", "no such setting"]),
+        ({"grid": None}, ["grid", "missing", "add it"]),
+        # Wrong types.
+        ({"grid.batch_size": 64}, ["grid.batch_size", "64", "list"]),
+        ({"grid.batch_size": ["many"]}, ["grid.batch_size.0", "'many'", "integer"]),
+        ({"grid.batch_size": [16.0]}, ["grid.batch_size.0", "16.0", "integer"]),
+        ({"grid.learning_rate": ["2e-5"]}, ["grid.learning_rate.0", "'2e-5'", "number"]),
+        ({"seeds": [True]}, ["seeds.0", "True", "integer"]),
+        ({"tasks": ["demo-sentences"]}, ["tasks", "demo-sentences", "dictionary"]),
+        ({"training": 3}, ["training", "3", "dictionary"]),
+        ({"evaluate.criteria": {"patience": {"tau": "half"}}}, ["evaluate.criteria.patience.tau", "'half'", "number"]),
+        # Impossible values.
+        ({"protocol": "papers"}, ["protocol", "'papers'", "'paper'"]),
+        ({"grid.batch_size": [0]}, ["grid.batch_size.0", "0", "greater than or equal to 1"]),
+        ({"grid.batch_size": []}, ["grid.batch_size", "at least 1"]),
+        ({"grid.learning_rate": [-0.1]}, ["grid.learning_rate.0", "-0.1", "greater than 0"]),
+        ({"grid.learning_rate": [float("nan")]}, ["grid.learning_rate.0", "nan", "finite"]),
+        ({"seeds": [1, 1]}, ["seeds", "[1, 1]", "distinct"]),
+        ({"methods": ["two_stage"]}, ["methods", "'two_stage'", "add 'single_exit'"]),
+        ({"training.epochs": 0}, ["training.epochs", "0", "greater than or equal to 1"]),
+        ({"training.warmup": 1.0}, ["training.warmup", "1.0", "less than 1"]),
+        ({"evaluate.window": [2.0, 1.3]}, ["evaluate", "[2.0, 1.3]", "[low, high]"]),
+        ({"cifar.depth": 18}, ["cifar.depth", "18", "20"]),
+        ({"tasks.demo-sentences.rows.selection": 0}, ["tasks.demo-sentences.rows.selection", "0"]),
+        ({"simulate.step": 2.0}, ["simulate.step", "2.0", "0.5"]),
+        ({"runtime.device": "tpu"}, ["runtime.device", "'tpu'", "'cuda'"]),
+        ({"runtime.threads": 0}, ["runtime.threads", "0"]),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
+)
+def test_params(workspace: Workspace, changes: dict[str, Any], parts: list[str]) -> None:
+    workspace.write_params(changes)
+    line = workspace.stage("simulate").error()
+    assert all(part in line for part in parts), line
+    assert workspace.files() == set()
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (None, ["params.yaml", "no such file", "profiles/"]),
+        (b"", ["params.yaml", "NoneType", "profiles/"]),
+        (b"- a\n- b\n", ["params.yaml", "list", "profiles/"]),
+        (b"grid: [1, 2\nseeds: 3", ["params.yaml", "not valid YAML", "line 2"]),
+        (b"\xff\xfe\x00", ["params.yaml", "not valid YAML"]),
+    ],
+)
+def test_a_params_file_that_is_none(workspace: Workspace, content: bytes | None, parts: list[str]) -> None:
+    Path("params.yaml").unlink()
+    if content is not None:
+        Path("params.yaml").write_bytes(content)
+    line = workspace.stage("simulate").error()
+    assert all(part in line for part in parts), line
+
+
+@pytest.mark.parametrize("stage", ["prepare", "trace", "evaluate", "latency", "attack"])
+def test_an_instance_that_params_do_not_name(workspace: Workspace, stage: str) -> None:
+    line = workspace.stage(stage, "demo-sentenses").error()
+    assert "unknown task 'demo-sentenses'; did you mean 'demo-sentences'?" in line
+
+
+def test_as_a_process(workspace: Workspace) -> None:
+    workspace.write_params({"methods": ["jiont"]})
+    line = workspace.command("-m", "stages.finetune").error()
+    assert "did you mean 'joint'?" in line
+    line = workspace.command("-m", "pipeline", "profile", "dmeo").error()
+    assert "did you mean 'demo'?" in line
+
+
+# Data
+
+
+def own_task(path: str, **settings: Any) -> dict[str, Any]:
+    return {"tasks": {"own": {"source": {"train": path, "report": {"test": path}}, **OWN, **settings}}, **NO_LATER}
+
+
+NO_LATER = {"latency.tasks": [], "attack.tasks": {}}
+
+
+def write_csv(path: Path, rows: dict[str, list[Any]]) -> None:
+    table = pa.table(rows)
+    pyarrow.csv.write_csv(table, path)
+
+
+def broken(kind: str, path: Path) -> None:
+    """A data file that does not hold up."""
+    if kind == "garbage":
+        path.write_bytes(b"\x00\x01 not a table")
+    elif kind == "cut":
+        pyarrow.parquet.write_table(pa.table(ROWS), path)
+        path.write_bytes(path.read_bytes()[:-50])
+    elif kind == "ragged":
+        path.write_text("sentence,label\nfine,1\nbad,0,what\n")
+    elif kind == "header":
+        path.write_text("sentence,label\n")
+    elif kind == "empty":
+        path.write_text("")
+    elif kind == "columns":
+        write_csv(path, {"text": ROWS["sentence"], "label": ROWS["label"]})
+    elif kind == "label":
+        write_csv(path, ROWS | {"label": [*ROWS["label"][:-1], 7]})
+    elif kind == "name":
+        write_csv(path, {**ROWS, "label": ["good", "bad"] * 9 + ["good", "so-so"]})
+    elif kind == "hole":
+        pyarrow.parquet.write_table(pa.table({**ROWS, "label": [*ROWS["label"][:-1], None]}), path)
+    elif kind == "folder":
+        path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("kind", "file", "parts"),
+    [
+        ("missing", "rows.csv", ["rows.csv", "no such file", "check the path"]),
+        ("type", "rows.xlsx", ["rows.xlsx", "'.xlsx'", ".csv"]),
+        ("garbage", "rows.parquet", ["rows.parquet", "unreadable as parquet", "mend"]),
+        ("cut", "rows.parquet", ["rows.parquet", "unreadable as parquet", "mend"]),
+        ("garbage", "rows.jsonl", ["rows.jsonl", "unreadable as jsonl", "mend"]),
+        ("ragged", "rows.csv", ["rows.csv", "unreadable as csv", "mend"]),
+        ("empty", "rows.csv", ["rows.csv", "unreadable as csv", "mend"]),
+        ("folder", "rows.csv", ["rows.csv", "unreadable as csv"]),
+        ("columns", "rows.csv", ["own", "'train'", "no column 'sentence'", "text, label", "tasks.own.text"]),
+        ("header", "rows.csv", ["own", "lower tasks.own.rows.selection"]),
+        ("label", "rows.csv", ["own", "'train', row 19", "label 7", "bad, good", "tasks.own.label_names"]),
+        ("name", "rows.csv", ["own", "'train', row 19", "'so-so'", "bad, good"]),
+        ("hole", "rows.parquet", ["own", "'train', row 19", "None", "bad, good"]),
+    ],
+)
+def test_data_files(workspace: Workspace, kind: str, file: str, parts: list[str]) -> None:
+    broken(kind, Path(file))
+    workspace.write_params(own_task(file))
+    line = workspace.stage("prepare", "own").error()
+    assert all(part in line for part in parts), line
+    assert workspace.files() == set()
+
+
+def test_no_rows_are_left_to_train_on(workspace: Workspace) -> None:
+    write_csv(Path("rows.csv"), ROWS)
+    workspace.write_params(own_task("rows.csv", rows={"selection": 20}))
+    line = workspace.stage("prepare", "own").error()
+    assert "20 training rows leave none beside 20 selection rows; lower tasks.own.rows.selection" in line
+    Path("empty.csv").write_text("sentence,label\n")
+    changes = own_task("rows.csv")
+    changes["tasks"]["own"]["source"]["report"] = {"test": "empty.csv"}
+    workspace.write_params(changes)
+    line = workspace.stage("prepare", "own").error()
+    assert "split 'test' is empty; check the source" in line
+    assert workspace.files() == set()
+
+
+def test_own_data_that_is_not_described(workspace: Workspace) -> None:
+    changes = own_task("rows.csv")
+    del changes["tasks"]["own"]["label_names"]
+    workspace.write_params(changes)
+    line = workspace.stage("prepare", "own").error()
+    assert "tasks.own.label_names: missing; own data needs text, label, label_names" in line
+
+
+def test_a_mirror_without_the_data_set(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    workspace.write_params({"tasks": {"sst2": {}}, **NO_LATER})
+    monkeypatch.setenv("HUB_MIRROR", "mirror")
+    line = workspace.stage("prepare", "sst2").error()
+    assert all(part in line for part in ("nyu-mll/glue (sst2)", "mirror/datasets/nyu-mll/glue", "HUB_MIRROR"))
+    assert workspace.files() == set()
+
+
+def test_no_network_and_no_mirror(workspace: Workspace) -> None:
+    workspace.write_params({"tasks": {"sst2": {}}, **NO_LATER})
+    line = workspace.command("-m", "stages.prepare", "sst2", **NO_NETWORK).error()
+    assert all(part in line for part in ("nyu-mll/glue (sst2)", "'train'", "network", "HUB_MIRROR")), line
+    assert workspace.files() == set()
+
+
+def test_a_backbone_without_a_tokenizer(workspace: Workspace) -> None:
+    # The rows are there and written by then; they go away again.
+    Path("folder").mkdir()
+    workspace.write_params({"backbones": {"mine": {"hub": "folder"}}})
+    line = workspace.stage("prepare", "demo-sentences").error()
+    assert all(part in line for part in ("backbones.mine", "'folder'", "check the name")), line
+    assert workspace.files() == set()
+
+
+# Artifacts
+
+
+def prepared(workspace: Workspace) -> None:
+    params = load_params()
+    name = "demo-sentences"
+    prepare(params.task(name), [params.backbone("demo-albert")], "holdout", DATA / name, None)
+
+
+def selected(key: str) -> None:
+    group = {"backbone": "demo-albert", "method": "joint", "multi_exit": True, "trials": [{"seed": 1, "key": key}]}
+    write_json(Path("outputs/selected/demo-sentences.json"), {"schema": 1, "groups": [group]})
+
+
+def other_schema(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": "early-exit-checkpoint/0"}))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def other_exits(path: Path) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"outputs": 3}))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "parts"),
+    [
+        ("model.json", other_schema, ["model.json", "'early-exit-checkpoint/0'", "'early-exit-checkpoint/1'"]),
+        ("model.json", cut, ["runs/finetune/k", "unreadable or cut short"]),
+        ("model.json", other_exits, ["runs/finetune/k", "weights do not fit"]),
+        ("model.safetensors", cut, ["runs/finetune/k", "unreadable or cut short"]),
+        ("model.safetensors", Path.unlink, ["runs/finetune/k", "unreadable or cut short"]),
+    ],
+    ids=["schema", "cut json", "shape", "cut weights", "no weights"],
+)
+def test_checkpoints(workspace: Workspace, file: str, damage: Callable[[Path], None], parts: list[str]) -> None:
+    from pipeline.backbones.encoder import build_encoder
+    from pipeline.multi_exit import MultiExit, save_checkpoint
+
+    prepared(workspace)
+    selected("k")
+    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+    save_checkpoint(MultiExit(encoder, range(1, 13), 2), RUNS / "k")
+    damage(RUNS / "k" / file)
+    before = workspace.files()
+    line = workspace.stage("trace", "demo-sentences").error()
+    assert all(part in line for part in parts), line
+    assert "run `dvc repro` again" in line
+    assert workspace.files() == before
+
+
+def one_trace() -> Trace:
+    ones = np.ones(4)
+    return Trace("classification", np.ones((4, 3, 2), np.float32), ones, ones.astype(np.int64), np.arange(1.0, 4),
+                 np.ones((4, 3)), ones)  # fmt: skip
+
+
+def other_trace_schema(path: Path) -> None:
+    content = path.read_bytes()
+    assert content.count(b"early-exit-trace/1") == 1
+    path.write_bytes(content.replace(b"early-exit-trace/1", b"early-exit-trace/0"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "parts"),
+    [
+        (other_trace_schema, ["'early-exit-trace/0'", "'early-exit-trace/1'"]),
+        (cut, ["unreadable or cut short"]),
+        (Path.unlink, ["no such trace"]),
+    ],
+    ids=["schema", "cut", "missing"],
+)
+def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: list[str]) -> None:
+    folder = Path("outputs/traces/demo-sentences")
+    entries = []
+    for split in ("selection", "validation"):
+        save_trace(one_trace(), folder / f"k.{split}.safetensors")
+        about = {"backbone": "demo-albert", "method": "joint", "multi_exit": True, "seed": 1, "key": "k"}
+        entries.append({**about, "split": split, "file": f"k.{split}.safetensors"})
+    write_json(folder / "index.json", {"schema": 1, "traces": entries})
+    assert workspace.stage("evaluate", "demo-sentences").code == 0
+    for path in Path("outputs/evaluate").iterdir():
+        path.unlink()
+    damage(folder / "k.validation.safetensors")
+    before = workspace.files()
+    line = workspace.stage("evaluate", "demo-sentences").error()
+    assert all(part in line for part in (*parts, "k.validation.safetensors", "dvc repro")), line
+    assert workspace.files() == before
+
+
+@pytest.mark.parametrize(
+    ("stage", "instance", "parts"),
+    [
+        ("finetune", "", ["data/tasks/demo-sentences/manifest.json", "dvc repro prepare@demo-sentences"]),
+        ("trace", "demo-sentences", ["outputs/selected/demo-sentences.json", "dvc repro finetune"]),
+        ("evaluate", "demo-sentences", ["index.json", "dvc repro trace@demo-sentences"]),
+        ("latency", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
+        ("attack", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
+        ("report", "", ["outputs/", "dvc repro"]),
+    ],
+)
+def test_a_stage_whose_input_is_not_there(workspace: Workspace, stage: str, instance: str, parts: list[str]) -> None:
+    line = workspace.stage(stage, instance).error()
+    assert all(part in line for part in (*parts, "no such file")), line
+    assert workspace.files() == set()
+
+
+@pytest.mark.parametrize("content", ["", '{"schema": 1, "tra', '{"schema": 0, "traces": []}', "[]"])
+def test_a_result_of_another_schema_or_cut_short(workspace: Workspace, content: str) -> None:
+    folder = Path("outputs/traces/demo-sentences")
+    folder.mkdir(parents=True)
+    (folder / "index.json").write_text(content)
+    line = workspace.stage("evaluate", "demo-sentences").error()
+    assert all(part in line for part in ("index.json", "dvc repro trace@demo-sentences")), line
+
+
+# Services
+
+
+def test_nobody_answers_at_the_ray_address(workspace: Workspace) -> None:
+    prepared(workspace)
+    line = workspace.command("-m", "stages.finetune", RAY_ADDRESS="127.0.0.1:1").error()
+    assert all(part in line for part in ("no Ray cluster at '127.0.0.1:1'", "ray start --head", "RAY_ADDRESS")), line
+    assert not list(RUNS.glob("*"))
+
+
+def test_nobody_answers_at_the_mlflow_address(workspace: Workspace) -> None:
+    address = "http://ann:hunter2@127.0.0.1:1"
+    done = workspace.command("-m", "stages.simulate", MLFLOW_TRACKING_URI=address)
+    line = done.error()
+    assert all(part in line for part in ("MLflow at http://127.0.0.1:1", "start the server", "MLFLOW_TRACKING_URI"))
+    assert "hunter2" not in done.out + done.err
+    assert workspace.files() == set()
+
+
+def test_a_second_driver_in_one_folder(workspace: Workspace) -> None:
+    from filelock import FileLock
+
+    Path(".locks").mkdir()
+    with FileLock(".locks/simulate.lock"):
+        line = workspace.stage("simulate").error()
+    assert "another simulate runs in this folder; wait for it or end it" in line
+
+
+def test_good_input_is_none_of_this(workspace: Workspace) -> None:
+    done = workspace.stage("simulate")
+    assert done.code == 0, done.err
+    assert workspace.files() == {"outputs/simulate/simulate.json"}
+    assert yaml.safe_load(Path("params.yaml").read_text()) == small_params()
