@@ -14,7 +14,8 @@ class BackboneSettings(Block):
     """One entry of params.yaml's `backbones`."""
 
     hub: str | None = None
-    """Hub name or local folder of an encoder of the BERT or ALBERT family; needed for a name not known here."""
+    """Hub name or local folder of an encoder laid out like BERT, RoBERTa, ALBERT or DistilBERT; needed for a name not
+    known here."""
     pooling: Pooling | None = None
     layers: PositiveInt | None = None
     """Keep only the first so many layers."""
@@ -49,6 +50,8 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec("albert-base", "albert/albert-base-v2", about="12 shared layers, the paper's main backbone"),
         BackboneSpec("albert-large", "albert/albert-large-v2", about="24 shared layers, the paper's Table 4"),
         BackboneSpec("bert-base", "google-bert/bert-base-uncased", about="12 layers, the paper's Table 2"),
+        BackboneSpec("roberta-base", "FacebookAI/roberta-base", about="12 layers, byte-level tokens"),
+        BackboneSpec("distilbert", "distilbert/distilbert-base-uncased", about="6 layers distilled from bert-base"),
         BackboneSpec(
             "minilm",
             "sentence-transformers/all-MiniLM-L6-v2",

@@ -1,10 +1,12 @@
-"""Encoders of the BERT and ALBERT families, taken apart into embed, layer and pool.
+"""Encoders laid out like BERT, RoBERTa, ALBERT or DistilBERT, taken apart into embed, layer and pool.
 
 The Transformers modules are used as they are; only the loop over layers is ours, so that inference can stop in it.
 Works on Transformers 4.57 and 5: a layer returns a tensor there and a tuple here.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,39 +27,92 @@ class State(NamedTuple):
     bias: Tensor | None
 
     def select(self, index: Tensor) -> "State":
-        """Keep the rows in `index` and the columns that any of them needs."""
+        """Keep the rows in `index`, with all their columns: batches come sorted by length, so that the rows left
+        are about as long as those gone (docs/live-engine.md has the measurement)."""
         if self.keep is None or self.bias is None:
             return State(self.hidden[index], None, None)
         return State(self.hidden[index], self.keep[index], self.bias[index])
 
 
+@dataclass(frozen=True)
+class Family:
+    """How the Transformers models of one model type are laid out.
+
+    Attributes:
+        module: module and class prefix, `transformers.models.<module>.modeling_<module>.<prefix>Model`.
+        chain: attribute that holds the layers.
+        pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
+        inputs: what the embeddings take beside the ids: "types" (token types), "positions" (of our making), none.
+    """
+
+    module: str
+    prefix: str
+    chain: str = "encoder"
+    pooler: str | None = "pooler.dense."
+    inputs: tuple[str, ...] = ("types",)
+
+
+_ROBERTA = ("types", "positions")
+FAMILIES: dict[str, Family] = {
+    "bert": Family("bert", "Bert"),
+    "roberta": Family("roberta", "Roberta", inputs=_ROBERTA),
+    "xlm-roberta": Family("xlm_roberta", "XLMRoberta", inputs=_ROBERTA),
+    "camembert": Family("camembert", "Camembert", inputs=_ROBERTA),
+    "albert": Family("albert", "Albert", pooler="pooler."),
+    "distilbert": Family("distilbert", "DistilBert", chain="transformer", pooler=None, inputs=()),
+}
+
+
 class Encoder(nn.Module):
-    """embed -> layer 1..L -> pool over a Transformers BertModel or AlbertModel.
+    """embed -> layer 1..L -> pool over the modules of a Transformers encoder.
+
+    Args:
+        config: the Transformers configuration; shortened to `layers` in place.
+        pooling: what the shared tanh pooler reads.
+        layers: keep only the first so many.
 
     Attributes:
         layers: number of transformer layers, L.
         width: width of the pooled vector that the exits read.
+
+    Raises:
+        ParamsError: more layers than there are, or fewer of an ALBERT whose layers are in several groups.
     """
 
     def __init__(self, config: Any, pooling: Pooling, layers: int | None = None) -> None:
         super().__init__()
         self.config = config
+        self.family = FAMILIES[config.model_type]
         self.pooling: Pooling = pooling
         self.layers: int = layers or config.num_hidden_layers
         if self.layers > config.num_hidden_layers:
             raise ParamsError(f"layers: {self.layers} asked of an encoder of {config.num_hidden_layers}; ask for fewer")
+        self.groups: int = getattr(config, "num_hidden_groups", 1)
+        if self.groups > 1 and self.layers < config.num_hidden_layers:
+            raise ParamsError(f"layers: an ALBERT of {self.groups} groups cannot be cut; leave `layers` out")
         self.width: int = config.hidden_size
         config.num_hidden_layers = self.layers
         config._attn_implementation = "sdpa"
-        model = _model_class(config.model_type)(config)
+        model = _model_class(self.family)(config)
         self.embeddings = model.embeddings
-        self.encoder = model.encoder
-        # One tanh pooler shared by all exits, as in the published code for both families.
+        self.add_module(self.family.chain, getattr(model, self.family.chain))
+        # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
+        _fuse_gelu(self)
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
         """Token ids (n, tokens) to the state before layer 1. Batch: input_ids, token_type_ids, keep (if padded)."""
-        hidden = self.embeddings(input_ids=batch["input_ids"], token_type_ids=batch["token_type_ids"])
+        ids = batch["input_ids"]
+        more: dict[str, Any] = {}
+        # With one type only (RoBERTa) a tokenizer's segment 1 is no row of the table: the model's zeros then.
+        if "types" in self.family.inputs and self.config.type_vocab_size > 1:
+            more["token_type_ids"] = batch["token_type_ids"]
+        if "positions" in self.family.inputs:
+            # RoBERTa counts from pad_token_id + 1 and finds the padding by its id; ours is marked in `keep`, behind
+            # the row, where its position makes no difference.
+            first = self.config.pad_token_id + 1
+            more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
+        hidden = self.embeddings(input_ids=ids, **more)
         if self.config.model_type == "albert":
             hidden = self.encoder.embedding_hidden_mapping_in(hidden)
         keep = batch.get("keep")
@@ -69,13 +124,13 @@ class Encoder(nn.Module):
 
     def layer(self, index: int, state: State) -> State:
         """Run layer `index`, counted from 0."""
+        hidden = state.hidden
         if self.config.model_type == "albert":
-            group = index * self.config.num_hidden_groups // self.layers
-            hidden = state.hidden
+            group = index * self.groups // self.layers
             for inner in self.encoder.albert_layer_groups[group].albert_layers:
-                hidden = _tensor(inner(hidden, attention_mask=state.bias))
+                hidden = _tensor(inner(hidden, state.bias))
         else:
-            hidden = _tensor(self.encoder.layer[index](state.hidden, attention_mask=state.bias))
+            hidden = _tensor(getattr(self, self.family.chain).layer[index](hidden, state.bias))
         return State(hidden, state.keep, state.bias)
 
     def pool(self, index: int, state: State) -> Tensor:
@@ -96,10 +151,11 @@ class Encoder(nn.Module):
     def shape(self, classes: int) -> EncoderShape:
         """What the FLOP count needs."""
         config = self.config
+        inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
         return EncoderShape(
             layers=self.layers,
             hidden=config.hidden_size,
-            intermediate=config.intermediate_size,
+            intermediate=inner,
             embedding=getattr(config, "embedding_size", config.hidden_size),
             head_width=self.width,
             classes=classes,
@@ -123,14 +179,13 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
     where = hub_path(spec.hub, mirror)
     try:
         config = AutoConfig.from_pretrained(where)
-        if config.model_type not in _FAMILIES:
+        if config.model_type not in FAMILIES:
             raise ParamsError(
-                f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; "
-                f"known families: {', '.join(_FAMILIES)}"
+                f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; known families: {', '.join(FAMILIES)}"
             )
         pretrained = AutoModel.from_pretrained(where, config=config, dtype=torch.float32)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError) as error:  # ValueError: a config.json of no known model
+        reason = str(error).splitlines()[0][:200]
         raise DataError(
             f"backbones.{spec.name}: cannot load {spec.hub!r} ({reason}); check the name and the network, "
             "or name a mirror on disk with HUB_MIRROR"
@@ -138,8 +193,8 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
     encoder = Encoder(config, spec.pooling, spec.layers)
     weights = pretrained.state_dict()
     own = encoder.state_dict()
-    pooler = "pooler" if config.model_type == "albert" else "pooler.dense"
-    renamed = {name.replace(pooler + ".", "pooler."): value for name, value in weights.items()}
+    pooler = encoder.family.pooler
+    renamed = {name.replace(pooler, "pooler.") if pooler else name: value for name, value in weights.items()}
     missing = [name for name in own if name not in renamed and not name.startswith("pooler.")]
     if missing:
         raise DataError(
@@ -152,26 +207,30 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
 def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
     """The module that `Encoder.description` describes, with random weights."""
     config = dict(description["config"])
-    return Encoder(_config_class(config["model_type"])(**config), description["pooling"], description["layers"])
+    family = FAMILIES[config["model_type"]]
+    return Encoder(_config_class(family)(**config), description["pooling"], description["layers"])
 
 
-_FAMILIES = ("bert", "albert")
+def _model_class(family: Family) -> Any:
+    # Not through AutoModel, whose import takes seconds more.
+    return getattr(
+        import_module(f"transformers.models.{family.module}.modeling_{family.module}"), family.prefix + "Model"
+    )
 
 
-def _model_class(model_type: str) -> Any:
-    if model_type == "albert":
-        from transformers.models.albert.modeling_albert import AlbertModel
-
-        return AlbertModel
-    from transformers.models.bert.modeling_bert import BertModel
-
-    return BertModel
+def _config_class(family: Family) -> Any:
+    module = import_module(f"transformers.models.{family.module}.configuration_{family.module}")
+    return getattr(module, family.prefix + "Config")
 
 
-def _config_class(model_type: str) -> Any:
-    from transformers import AlbertConfig, BertConfig
+def _fuse_gelu(model: nn.Module) -> None:
+    """Put one kernel where Transformers writes the tanh approximation of GELU (ALBERT) as eight operations."""
+    from transformers.activations import NewGELUActivation
 
-    return AlbertConfig if model_type == "albert" else BertConfig
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def _demo_config(vocabulary: int | None) -> Any:
