@@ -8,7 +8,7 @@ settings; their hash is its key and its folder's name, so that a finished trial 
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,25 +142,32 @@ class Plan:
         return Trial(group.name, {**group.settings, **point})
 
 
-def finished(root: Path, plan: Plan) -> dict[str, Mapping[str, Any] | None]:
+def finished(
+    root: Path, plan: Plan, results: Results | None = None, running: Collection[str] = ()
+) -> dict[str, Mapping[str, Any] | None]:
     """Results on disk of the plan's trials. A selected trial whose weights are gone counts as not run.
 
     Selection needs results, and more trials become known through it, hence the loop.
+
+    Args:
+        results: what is known already, failures among it.
+        running: keys not to look at.
     """
-    results: dict[str, Mapping[str, Any] | None] = {}
+    found = dict(results or {})
     while True:
-        before = len(results)
-        for trial in plan.known(results):
-            result = read_result(root / trial.key)
-            if trial.key not in results and result is not None:
-                results[trial.key] = result
-        if len(results) == before:
+        before = len(found)
+        for trial in plan.known(found):
+            if trial.key not in found and trial.key not in running:
+                result = read_result(root / trial.key)
+                if result is not None:
+                    found[trial.key] = result
+        if len(found) == before:
             break
     for group in plan.groups:
-        for trial in plan.selected(group, results).values():
-            if not (root / trial.key / "model.safetensors").is_file():
-                results.pop(trial.key, None)
-    return results
+        for trial in plan.selected(group, found).values():
+            if found.get(trial.key) is not None and not (root / trial.key / "model.safetensors").is_file():
+                del found[trial.key]
+    return found
 
 
 def prune(root: Path, plan: Plan, results: Results) -> None:
@@ -187,6 +194,7 @@ def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Pat
     if stored is not None and (directory / "model.safetensors").is_file():
         return stored
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / RESULT).unlink(missing_ok=True)  # of weights that are gone: a kill must not leave it beside new ones
     write_json(directory / "settings.json", settings)
     result = train(directory)
     write_json(directory / RESULT, result)

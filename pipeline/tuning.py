@@ -50,34 +50,29 @@ def run_plan(
         TrialsFailedError: a group of which no grid trial finished.
     """
     root.mkdir(parents=True, exist_ok=True)
-    results = finished(root, plan)
-    reused = len(results)
-    while any(trial.key not in results for trial in plan.known(results)):
-        results.update(_tune(plan, results, runner, root.resolve(), runtime, context, observer))
-        # A grid point that is chosen for the first time may be one whose weights were dropped long ago.
-        results = {**{t.key: None for t in plan.failures(results)}, **finished(root, plan)}
-    print(f"{len(results) - reused} trials run, {reused} reused of {plan.total}", flush=True)
+    ledger = _Ledger(plan, root, observer, runtime.progress)
+    if ledger.unfinished():
+        _tune(ledger, runner, runtime, context)
+    results = ledger.results
+    print(f"{ledger.ran} trials run, {len(results) - ledger.ran} reused of {plan.total}", flush=True)
+    for trial in plan.failures(results):
+        print(f"failed: {trial.label}, see {root / trial.key}/error.txt", flush=True)
     plan.check(results)
     prune(root, plan, results)
     return results
 
 
-def _tune(
-    plan: Plan,
-    results: dict[str, Mapping[str, Any] | None],
-    runner: str,
-    root: Path,
-    runtime: Runtime,
-    context: Mapping[str, Any],
-    observer: Observer,
-) -> dict[str, Mapping[str, Any] | None]:
+def _tune(ledger: "_Ledger", runner: str, runtime: Runtime, context: Mapping[str, Any]) -> None:
+    root = ledger.root.resolve()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused connection warns once a second
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     _knock(runtime.ray_address)
     import ray
     from ray import tune
 
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are named by us; error.txt has the rest
     _connect(runtime)
     storage = root.parent / ".tune"
     name = f"{root.name}-{os.getpid()}-{int(time.time())}"
@@ -85,7 +80,6 @@ def _tune(
         _check_storage(root)
         share = _gpu_share(runtime)
         parallel = _parallel(runtime, share)
-        ledger = _Ledger(plan, dict(results), observer, runtime.progress)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_trainable, runner=runner, root=str(root), context=dict(context)),
@@ -106,7 +100,6 @@ def _tune(
             ),
         )
         tuner.fit()
-        return ledger.results
     finally:
         ray.shutdown()
         shutil.rmtree(storage / name, ignore_errors=True)  # the trial folders hold all that matters
@@ -115,21 +108,27 @@ def _tune(
 class _Ledger:
     """Which trials were handed out and what became of them."""
 
-    def __init__(
-        self, plan: Plan, results: dict[str, Mapping[str, Any] | None], observer: Observer, progress: bool
-    ) -> None:
-        self.plan, self.results, self.observer, self.progress = plan, results, observer, progress
+    def __init__(self, plan: Plan, root: Path, observer: Observer, progress: bool) -> None:
+        self.plan, self.root, self.observer, self.progress = plan, root, observer, progress
+        self.results = finished(root, plan)
         self.running: dict[str, Trial] = {}
         self.began: dict[str, float] = {}
         self.start = time.monotonic()
-        self.reused = len(results)
+        self.ran = 0
+
+    def unfinished(self) -> list[Trial]:
+        """Trials that may run now. Those that a selection made known may have finished in an earlier run; a grid
+        point that is chosen for the first time may be one whose weights were dropped long ago."""
+        self.results = finished(self.root, self.plan, self.results, self.running)
+        waiting = self.plan.known(self.results)
+        return [t for t in waiting if t.key not in self.results and t.key not in self.running]
 
     def next(self) -> Trial | None:
-        for trial in self.plan.known(self.results):
-            if trial.key not in self.results and trial.key not in self.running:
-                self.running[trial.key] = trial
-                return trial
-        return None
+        todo = self.unfinished()
+        if not todo:
+            return None
+        self.running[todo[0].key] = todo[0]
+        return todo[0]
 
     def begin(self, key: str) -> None:
         if key not in self.began:
@@ -141,6 +140,7 @@ class _Ledger:
 
     def end(self, key: str, result: Mapping[str, Any] | None) -> None:
         trial = self.running.pop(key)
+        self.ran += 1
         self.results[key] = result
         self.observer.ended(trial, result)
         if self.progress:
@@ -149,7 +149,7 @@ class _Ledger:
     def _line(self, trial: Trial, result: Mapping[str, Any] | None) -> str:
         done, total = len(self.results), self.plan.total
         elapsed = time.monotonic() - self.start
-        left = elapsed / max(1, done - self.reused) * (total - done)
+        left = elapsed / self.ran * (total - done)
         outcome = f"selection {result['selection']:.4f}" if result else f"FAILED, see {trial.key}/error.txt"
         took = time.monotonic() - self.began.get(trial.key, self.start)
         return f"[{done}/{total}] {trial.label}: {outcome}, {took:.0f} s, about {left / 60:.0f} min left"
@@ -247,8 +247,8 @@ def _knock(address: str | None) -> None:
 def _unreachable(address: str, error: Exception) -> ClusterError:
     reason = " ".join(str(error).split())[:160]
     return ClusterError(
-        f"no Ray cluster at {address!r} ({reason}); start one with `ray start --head`, or unset "
-        "RAY_ADDRESS and runtime.ray_address to use this machine alone"
+        f"no Ray cluster at {address!r} ({reason}); start one with `ray start --head`, set RAY_AUTH_MODE=token where "
+        "it wants a token, or unset RAY_ADDRESS and runtime.ray_address to use this machine alone"
     )
 
 
