@@ -5,8 +5,6 @@ Works on Transformers 4.57 and 5: a layer returns a tensor there and a tuple her
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.backbones import BackboneSpec, Pooling, hub_path
+from pipeline.backbones.families import FAMILIES, config_class, fuse_gelu, model_class
 from pipeline.cost import EncoderShape
 from pipeline.errors import DataError, ParamsError
 
@@ -32,35 +31,6 @@ class State(NamedTuple):
         if self.keep is None or self.bias is None:
             return State(self.hidden[index], None, None)
         return State(self.hidden[index], self.keep[index], self.bias[index])
-
-
-@dataclass(frozen=True)
-class Family:
-    """How the Transformers models of one model type are laid out.
-
-    Attributes:
-        module: module and class prefix, `transformers.models.<module>.modeling_<module>.<prefix>Model`.
-        chain: attribute that holds the layers.
-        pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
-        inputs: what the embeddings take beside the ids: "types" (token types), "positions" (of our making), none.
-    """
-
-    module: str
-    prefix: str
-    chain: str = "encoder"
-    pooler: str | None = "pooler.dense."
-    inputs: tuple[str, ...] = ("types",)
-
-
-_ROBERTA = ("types", "positions")
-FAMILIES: dict[str, Family] = {
-    "bert": Family("bert", "Bert"),
-    "roberta": Family("roberta", "Roberta", inputs=_ROBERTA),
-    "xlm-roberta": Family("xlm_roberta", "XLMRoberta", inputs=_ROBERTA),
-    "camembert": Family("camembert", "Camembert", inputs=_ROBERTA),
-    "albert": Family("albert", "Albert", pooler="pooler."),
-    "distilbert": Family("distilbert", "DistilBert", chain="transformer", pooler=None, inputs=()),
-}
 
 
 class Encoder(nn.Module):
@@ -93,12 +63,12 @@ class Encoder(nn.Module):
         self.width: int = config.hidden_size
         config.num_hidden_layers = self.layers
         config._attn_implementation = "sdpa"
-        model = _model_class(self.family)(config)
+        model = model_class(self.family)(config)
         self.embeddings = model.embeddings
-        self.add_module(self.family.chain, getattr(model, self.family.chain))
+        self.add_module(self.family.chain, getattr(model, self.family.chain))  # under its name in checkpoints
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
-        _fuse_gelu(self)
+        fuse_gelu(self)
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
         """Token ids (n, tokens) to the state before layer 1. Batch: input_ids, token_type_ids, keep (if padded)."""
@@ -114,7 +84,7 @@ class Encoder(nn.Module):
             more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
         hidden = self.embeddings(input_ids=ids, **more)
         if self.config.model_type == "albert":
-            hidden = self.encoder.embedding_hidden_mapping_in(hidden)
+            hidden = self._chain().embedding_hidden_mapping_in(hidden)
         keep = batch.get("keep")
         bias = None
         if keep is not None:
@@ -127,10 +97,10 @@ class Encoder(nn.Module):
         hidden = state.hidden
         if self.config.model_type == "albert":
             group = index * self.groups // self.layers
-            for inner in self.encoder.albert_layer_groups[group].albert_layers:
+            for inner in self._chain().albert_layer_groups[group].albert_layers:
                 hidden = _tensor(inner(hidden, state.bias))
         else:
-            hidden = _tensor(getattr(self, self.family.chain).layer[index](hidden, state.bias))
+            hidden = _tensor(self._chain().layer[index](hidden, state.bias))
         return State(hidden, state.keep, state.bias)
 
     def pool(self, index: int, state: State) -> Tensor:
@@ -143,6 +113,9 @@ class Encoder(nn.Module):
             weight = state.keep.to(state.hidden.dtype)[:, :, None]
             pooled = (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
         return torch.tanh(self.pooler(pooled))
+
+    def _chain(self) -> Any:
+        return getattr(self, self.family.chain)
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
@@ -208,29 +181,7 @@ def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
     """The module that `Encoder.description` describes, with random weights."""
     config = dict(description["config"])
     family = FAMILIES[config["model_type"]]
-    return Encoder(_config_class(family)(**config), description["pooling"], description["layers"])
-
-
-def _model_class(family: Family) -> Any:
-    # Not through AutoModel, whose import takes seconds more.
-    return getattr(
-        import_module(f"transformers.models.{family.module}.modeling_{family.module}"), family.prefix + "Model"
-    )
-
-
-def _config_class(family: Family) -> Any:
-    module = import_module(f"transformers.models.{family.module}.configuration_{family.module}")
-    return getattr(module, family.prefix + "Config")
-
-
-def _fuse_gelu(model: nn.Module) -> None:
-    """Put one kernel where Transformers writes the tanh approximation of GELU (ALBERT) as eight operations."""
-    from transformers.activations import NewGELUActivation
-
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
+    return Encoder(config_class(family)(**config), description["pooling"], description["layers"])
 
 
 def _demo_config(vocabulary: int | None) -> Any:

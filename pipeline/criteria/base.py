@@ -6,8 +6,8 @@ tests/test_criteria.py): it never looks past its exit; a higher threshold never 
 infinity is the full model; rows do not influence each other.
 
 A criterion reads one recorded array per exit, the channel named by `reads`: the exit's logits, or another that the
-model records beside them. `step` is written once against the array namespace it is handed: NumPy in replay, Torch
-when live on a GPU.
+model records beside them. `step` is written once against the array namespace it is handed: NumPy in replay and live,
+so that both run the same arithmetic; a Torch tensor does too.
 """
 
 from abc import ABC, abstractmethod
