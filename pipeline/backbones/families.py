@@ -1,4 +1,4 @@
-"""Families of encoders by Transformers model type: where their parts are. Transformers loads when a class is asked for."""
+"""Families of encoders by Transformers model type: where their parts are. Transformers loads when one is asked for."""
 
 from dataclasses import dataclass
 from importlib import import_module
