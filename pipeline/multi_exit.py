@@ -101,7 +101,9 @@ class MultiExit(nn.Module):
         return pooled
 
     def _logits(self, exit_index: int, pooled: Tensor) -> Tensor:
-        logits: Tensor = self.heads[exit_index](self.dropout(pooled))
+        if self.training:
+            pooled = self.dropout(pooled)
+        logits: Tensor = self.heads[exit_index](pooled)
         return logits
 
     def _channel(self, name: str, pooled: Tensor) -> Tensor:

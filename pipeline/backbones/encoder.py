@@ -4,15 +4,17 @@ The Transformers modules are used as they are; only the loop over layers is ours
 Works on Transformers 4.57 and 5: a layer returns a tensor there and a tuple here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pipeline.backbones import BackboneSpec, Pooling, hub_path
 from pipeline.backbones.families import FAMILIES, config_class, fuse_gelu, model_class
+from pipeline.backbones.fast_layer import FastLayer
 from pipeline.cost import EncoderShape
 from pipeline.errors import DataError, ParamsError
 
@@ -46,8 +48,11 @@ class Encoder(nn.Module):
         width: width of the pooled vector that the exits read.
 
     Raises:
-        ParamsError: more layers than there are, or fewer of an ALBERT whose layers are in several groups.
+        ParamsError: more layers than there are, or fewer of an ALBERT whose layers are in several groups; or positions
+            other than absolute ones.
     """
+
+    encoder: Any
 
     def __init__(self, config: Any, pooling: Pooling, layers: int | None = None) -> None:
         super().__init__()
@@ -60,6 +65,9 @@ class Encoder(nn.Module):
         self.groups: int = getattr(config, "num_hidden_groups", 1)
         if self.groups > 1 and self.layers < config.num_hidden_layers:
             raise ParamsError(f"layers: an ALBERT of {self.groups} groups cannot be cut; leave `layers` out")
+        positions = getattr(config, "position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise ParamsError(f"backbones: an encoder of {positions!r} positions; take one with absolute positions")
         self.width: int = config.hidden_size
         config.num_hidden_layers = self.layers
         config._attn_implementation = "sdpa"
@@ -69,6 +77,9 @@ class Encoder(nn.Module):
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
         fuse_gelu(self)
+        blocks = [self._blocks(index) for index in range(self.layers)]
+        parts, heads = self.family.parts, config.num_attention_heads
+        self.fast = [[FastLayer.of(block, parts, heads) for block in inner] for inner in blocks]
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
         """Token ids (n, tokens) to the state before layer 1. Batch: input_ids, token_type_ids, keep (if padded)."""
@@ -84,7 +95,7 @@ class Encoder(nn.Module):
             more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
         hidden = self.embeddings(input_ids=ids, **more)
         if self.config.model_type == "albert":
-            hidden = self._chain().embedding_hidden_mapping_in(hidden)
+            hidden = self.encoder.embedding_hidden_mapping_in(hidden)
         keep = batch.get("keep")
         bias = None
         if keep is not None:
@@ -95,13 +106,21 @@ class Encoder(nn.Module):
     def layer(self, index: int, state: State) -> State:
         """Run layer `index`, counted from 0."""
         hidden = state.hidden
-        if self.config.model_type == "albert":
-            group = index * self.groups // self.layers
-            for inner in self._chain().albert_layer_groups[group].albert_layers:
-                hidden = _tensor(inner(hidden, state.bias))
+        if self.training:  # Transformers' own modules, with their dropout
+            for block in self._blocks(index):
+                hidden = _tensor(block(hidden, state.bias))
         else:
-            hidden = _tensor(self._chain().layer[index](hidden, state.bias))
+            for fast in self.fast[index]:
+                hidden = fast(hidden, state.bias)
         return State(hidden, state.keep, state.bias)
+
+    def _blocks(self, index: int) -> Sequence[nn.Module]:
+        """Modules of layer `index`: one, or ALBERT's inner ones."""
+        chain = getattr(self, self.family.chain)
+        if self.config.model_type == "albert":
+            blocks: Sequence[nn.Module] = chain.albert_layer_groups[index * self.groups // self.layers].albert_layers
+            return blocks
+        return [chain.layer[index]]
 
     def pool(self, index: int, state: State) -> Tensor:
         """Tanh of the shared pooler over the first token or the mean of the kept ones, (n, width)."""
@@ -112,10 +131,7 @@ class Encoder(nn.Module):
         else:
             weight = state.keep.to(state.hidden.dtype)[:, :, None]
             pooled = (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        return torch.tanh(self.pooler(pooled))
-
-    def _chain(self) -> Any:
-        return getattr(self, self.family.chain)
+        return torch.tanh(linear(pooled, self.pooler.weight, self.pooler.bias))
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
