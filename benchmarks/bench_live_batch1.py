@@ -1,12 +1,16 @@
 """Batch 1, live: measured speed-up against the layer ratio, against plain Transformers, and a layer against its bare
 matrix products. python benchmarks/bench_live_batch1.py [--device cuda --dtype bf16]"""
 
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
 from benchmarks.common import LAYERS, albert_base, always_agree, interleaved, options, sst2_like, table
 from pipeline.criteria import make
@@ -104,9 +108,8 @@ def main() -> None:
     plain = plain_transformers(model, given.device)
     each = [measure_row(model, plain, store.batch([row], given.device), given.repeats, given.device) for row in rows]
     total = {name: sum(row[name] for row in each) / len(each) for name in each[0]}
-    print(
-        f"{len(rows)} rows of {store.lengths[rows].min()} to {store.lengths[rows].max()} tokens, {given.repeats} repeats"
-    )
+    shortest, longest = store.lengths[rows].min(), store.lengths[rows].max()
+    print(f"{len(rows)} rows of {shortest} to {longest} tokens, {given.repeats} repeats")
 
     lines = [["full pass, ours", LAYERS, 1000 * total["full"], 1.0, 1.0, "", total["transformers"] / total["full"]]]
     for t in PATIENCES:

@@ -5,6 +5,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,9 @@ def machine(device: str) -> str:
     """The processor's or the GPU's name."""
     if device == "cuda":
         return torch.cuda.get_device_name()
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text(encoding="utf-8").splitlines() if about.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return f"CPU {names[0]}" if names else "CPU"
 
 

@@ -65,18 +65,19 @@ class LiveEngine:
         Raises:
             InvalidLogitsError: an exit answered NaN.
         """
-        model, criterion = self.model, self.criterion
-        last = len(model.exits) - 1
+        model, criterion, exits = self.model, self.criterion, self.model.exits
+        backbone = model.backbone
+        last = len(exits) - 1
         done = 0
-        state = model.backbone.embed(batch)
+        state = backbone.embed(batch)
         rows = len(next(iter(batch.values())))
         answered = np.empty((rows, model.outputs), dtype=np.float32)
         exit_index = np.empty(rows, dtype=np.int64)
         active: slice | np.ndarray = slice(None)  # original positions of the rows still running
         memory: State | None = None
-        for index in range(model.backbone.layers):
-            state = model.backbone.layer(index, state)
-            if index + 1 != model.exits[done]:
+        for index in range(backbone.layers):
+            state = backbone.layer(index, state)
+            if index + 1 != exits[done]:
                 continue
             if criterion is None and done < last:
                 done += 1
@@ -91,7 +92,7 @@ class LiveEngine:
                 memory = criterion.start(len(seen), read)
             memory, score = criterion.step(memory, read)
             gone = score >= self.threshold
-            leaving = int(np.count_nonzero(gone))
+            leaving = np.count_nonzero(gone)
             if leaving:
                 if self.answers_itself:
                     given = criterion.answer(memory, seen)
@@ -115,7 +116,11 @@ def _on_host(values: Tensor) -> np.ndarray:
     Raises:
         InvalidLogitsError: one is NaN.
     """
-    seen: np.ndarray = values.float().cpu().numpy()
-    if np.isnan(seen).any():
+    if values.dtype != torch.float32 or not values.is_cpu:
+        values = values.float().cpu()
+    seen: np.ndarray = values.numpy()
+    # A row or two are searched sooner in Python: NumPy's two calls are 0.04 ms after a layer swept the caches.
+    found = any(x != x for x in seen.ravel().tolist()) if seen.size <= 16 else np.isnan(seen).any()
+    if found:
         raise InvalidLogitsError("live: the model answered NaN; lower its learning rate and train it again")
     return seen

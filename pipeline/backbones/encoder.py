@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from pipeline.backbones import BackboneSpec, Pooling, hub_path
 from pipeline.backbones.families import FAMILIES, config_class, fuse_gelu, model_class
-from pipeline.backbones.fast_layer import FastLayer
+from pipeline.backbones.fast import FastEmbedding, FastLayer, table_of
 from pipeline.cost import EncoderShape
 from pipeline.errors import DataError, ParamsError
 
@@ -76,32 +76,44 @@ class Encoder(nn.Module):
         self.add_module(self.family.chain, getattr(model, self.family.chain))  # under its name in checkpoints
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
+        self.pooler_table = table_of(self.pooler)
         fuse_gelu(self)
+        # RoBERTa counts from pad_token_id + 1 and finds the padding by its id; ours is marked in `keep`, behind the
+        # row, where its position makes no difference.
+        self.first_position: int = config.pad_token_id + 1 if "positions" in self.family.inputs else 0
+        projection = self.encoder.embedding_hidden_mapping_in if config.model_type == "albert" else None
+        self.fast_embedding = FastEmbedding.of(self.embeddings, self.first_position, projection)
         blocks = [self._blocks(index) for index in range(self.layers)]
         parts, heads = self.family.parts, config.num_attention_heads
-        self.fast = [[FastLayer.of(block, parts, heads) for block in inner] for inner in blocks]
+        self.fast_layers = [[FastLayer.of(block, parts, heads) for block in inner] for inner in blocks]
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
         """Token ids (n, tokens) to the state before layer 1. Batch: input_ids, token_type_ids, keep (if padded)."""
-        ids = batch["input_ids"]
-        more: dict[str, Any] = {}
-        # With one type only (RoBERTa) a tokenizer's segment 1 is no row of the table: the model's zeros then.
-        if "types" in self.family.inputs and self.config.type_vocab_size > 1:
-            more["token_type_ids"] = batch["token_type_ids"]
-        if "positions" in self.family.inputs:
-            # RoBERTa counts from pad_token_id + 1 and finds the padding by its id; ours is marked in `keep`, behind
-            # the row, where its position makes no difference.
-            first = self.config.pad_token_id + 1
-            more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
-        hidden = self.embeddings(input_ids=ids, **more)
-        if self.config.model_type == "albert":
-            hidden = self.encoder.embedding_hidden_mapping_in(hidden)
+        ids, types = batch["input_ids"], self._types(batch)
+        hidden = self._embed_in_training(ids, types) if self.training else self.fast_embedding(ids, types)
         keep = batch.get("keep")
         bias = None
         if keep is not None:
             bias = torch.zeros(keep.shape, dtype=hidden.dtype, device=hidden.device)
             bias = bias.masked_fill_(~keep, torch.finfo(hidden.dtype).min)[:, None, None, :]
         return State(hidden, keep, bias)
+
+    def _types(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        # With one type only (RoBERTa) a tokenizer's segment 1 is no row of the table: the model's zeros then.
+        known = "types" in self.family.inputs and self.config.type_vocab_size > 1
+        return batch["token_type_ids"] if known else None
+
+    def _embed_in_training(self, ids: Tensor, types: Tensor | None) -> Tensor:
+        more: dict[str, Any] = {}
+        if types is not None:
+            more["token_type_ids"] = types
+        if "positions" in self.family.inputs:
+            first = self.first_position
+            more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
+        hidden: Tensor = self.embeddings(input_ids=ids, **more)
+        if self.config.model_type == "albert":
+            hidden = self.encoder.embedding_hidden_mapping_in(hidden)
+        return hidden
 
     def layer(self, index: int, state: State) -> State:
         """Run layer `index`, counted from 0."""
@@ -110,7 +122,7 @@ class Encoder(nn.Module):
             for block in self._blocks(index):
                 hidden = _tensor(block(hidden, state.bias))
         else:
-            for fast in self.fast[index]:
+            for fast in self.fast_layers[index]:
                 hidden = fast(hidden, state.bias)
         return State(hidden, state.keep, state.bias)
 
@@ -131,7 +143,8 @@ class Encoder(nn.Module):
         else:
             weight = state.keep.to(state.hidden.dtype)[:, :, None]
             pooled = (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        return torch.tanh(linear(pooled, self.pooler.weight, self.pooler.bias))
+        weight, bias = self.pooler_table["weight"], self.pooler_table["bias"]
+        return torch.tanh(linear(pooled, weight, bias))
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
