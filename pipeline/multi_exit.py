@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pipeline.errors import ArtifactError
 
@@ -64,6 +65,8 @@ class MultiExit(nn.Module):
         self.dropout = nn.Dropout(dropout)
         widths = backbone.widths()
         self.heads = nn.ModuleList(nn.Linear(widths[layer - 1], outputs) for layer in exits)
+        # Their weights without the modules around them: at batch 1 those cost three times the product itself.
+        self.head_tables: list[Any] = [head._parameters for head in self.heads]
         if channels and len({widths[layer - 1] for layer in exits}) > 1:
             raise ValueError(f"channel heads {list(channels)} are shared by exits of different widths")
         self.channels = nn.ModuleDict({name: nn.Linear(widths[exits[0] - 1], 1) for name in channels})
@@ -101,8 +104,11 @@ class MultiExit(nn.Module):
         return pooled
 
     def _logits(self, exit_index: int, pooled: Tensor) -> Tensor:
-        logits: Tensor = self.heads[exit_index](self.dropout(pooled))
-        return logits
+        if self.training:
+            trained: Tensor = self.heads[exit_index](self.dropout(pooled))
+            return trained
+        table = self.head_tables[exit_index]
+        return linear(pooled, table["weight"], table["bias"])
 
     def _channel(self, name: str, pooled: Tensor) -> Tensor:
         return torch.sigmoid(self.channels[name](pooled)[:, 0])

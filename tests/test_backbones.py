@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.backbones import BACKBONES, BackboneSettings, BackboneSpec, resolve_backbone
-from pipeline.backbones.encoder import FAMILIES, Encoder, build_encoder, encoder_from_description
+from pipeline.backbones.encoder import Encoder, build_encoder, encoder_from_description
+from pipeline.backbones.families import FAMILIES
 from pipeline.cost import EncoderShape
 from pipeline.criteria import make
 from pipeline.data.tokens import collate

@@ -4,16 +4,17 @@ The Transformers modules are used as they are; only the loop over layers is ours
 Works on Transformers 4.57 and 5: a layer returns a tensor there and a tuple here.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from pipeline.backbones import BackboneSpec, Pooling, hub_path
+from pipeline.backbones.families import FAMILIES, config_class, fuse_gelu, model_class
+from pipeline.backbones.fast import FastEmbedding, FastLayer, table_of
 from pipeline.cost import EncoderShape
 from pipeline.errors import DataError, ParamsError
 
@@ -34,35 +35,6 @@ class State(NamedTuple):
         return State(self.hidden[index], self.keep[index], self.bias[index])
 
 
-@dataclass(frozen=True)
-class Family:
-    """How the Transformers models of one model type are laid out.
-
-    Attributes:
-        module: module and class prefix, `transformers.models.<module>.modeling_<module>.<prefix>Model`.
-        chain: attribute that holds the layers.
-        pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
-        inputs: what the embeddings take beside the ids: "types" (token types), "positions" (of our making), none.
-    """
-
-    module: str
-    prefix: str
-    chain: str = "encoder"
-    pooler: str | None = "pooler.dense."
-    inputs: tuple[str, ...] = ("types",)
-
-
-_ROBERTA = ("types", "positions")
-FAMILIES: dict[str, Family] = {
-    "bert": Family("bert", "Bert"),
-    "roberta": Family("roberta", "Roberta", inputs=_ROBERTA),
-    "xlm-roberta": Family("xlm_roberta", "XLMRoberta", inputs=_ROBERTA),
-    "camembert": Family("camembert", "Camembert", inputs=_ROBERTA),
-    "albert": Family("albert", "Albert", pooler="pooler."),
-    "distilbert": Family("distilbert", "DistilBert", chain="transformer", pooler=None, inputs=()),
-}
-
-
 class Encoder(nn.Module):
     """embed -> layer 1..L -> pool over the modules of a Transformers encoder.
 
@@ -76,8 +48,11 @@ class Encoder(nn.Module):
         width: width of the pooled vector that the exits read.
 
     Raises:
-        ParamsError: more layers than there are, or fewer of an ALBERT whose layers are in several groups.
+        ParamsError: more layers than there are, or fewer of an ALBERT whose layers are in several groups; or positions
+            other than absolute ones.
     """
+
+    encoder: Any
 
     def __init__(self, config: Any, pooling: Pooling, layers: int | None = None) -> None:
         super().__init__()
@@ -90,31 +65,32 @@ class Encoder(nn.Module):
         self.groups: int = getattr(config, "num_hidden_groups", 1)
         if self.groups > 1 and self.layers < config.num_hidden_layers:
             raise ParamsError(f"layers: an ALBERT of {self.groups} groups cannot be cut; leave `layers` out")
+        positions = getattr(config, "position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise ParamsError(f"backbones: an encoder of {positions!r} positions; take one with absolute positions")
         self.width: int = config.hidden_size
         config.num_hidden_layers = self.layers
         config._attn_implementation = "sdpa"
-        model = _model_class(self.family)(config)
+        model = model_class(self.family)(config)
         self.embeddings = model.embeddings
-        self.add_module(self.family.chain, getattr(model, self.family.chain))
+        self.add_module(self.family.chain, getattr(model, self.family.chain))  # under its name in checkpoints
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
-        _fuse_gelu(self)
+        self.pooler_table = table_of(self.pooler)
+        fuse_gelu(self)
+        # RoBERTa counts from pad_token_id + 1 and finds the padding by its id; ours is marked in `keep`, behind the
+        # row, where its position makes no difference.
+        self.first_position: int = config.pad_token_id + 1 if "positions" in self.family.inputs else 0
+        projection = self.encoder.embedding_hidden_mapping_in if config.model_type == "albert" else None
+        self.fast_embedding = FastEmbedding.of(self.embeddings, self.first_position, projection)
+        blocks = [self._blocks(index) for index in range(self.layers)]
+        parts, heads = self.family.parts, config.num_attention_heads
+        self.fast_layers = [[FastLayer.of(block, parts, heads) for block in inner] for inner in blocks]
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
         """Token ids (n, tokens) to the state before layer 1. Batch: input_ids, token_type_ids, keep (if padded)."""
-        ids = batch["input_ids"]
-        more: dict[str, Any] = {}
-        # With one type only (RoBERTa) a tokenizer's segment 1 is no row of the table: the model's zeros then.
-        if "types" in self.family.inputs and self.config.type_vocab_size > 1:
-            more["token_type_ids"] = batch["token_type_ids"]
-        if "positions" in self.family.inputs:
-            # RoBERTa counts from pad_token_id + 1 and finds the padding by its id; ours is marked in `keep`, behind
-            # the row, where its position makes no difference.
-            first = self.config.pad_token_id + 1
-            more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
-        hidden = self.embeddings(input_ids=ids, **more)
-        if self.config.model_type == "albert":
-            hidden = self.encoder.embedding_hidden_mapping_in(hidden)
+        ids, types = batch["input_ids"], self._types(batch)
+        hidden = self._embed_in_training(ids, types) if self.training else self.fast_embedding(ids, types)
         keep = batch.get("keep")
         bias = None
         if keep is not None:
@@ -122,16 +98,41 @@ class Encoder(nn.Module):
             bias = bias.masked_fill_(~keep, torch.finfo(hidden.dtype).min)[:, None, None, :]
         return State(hidden, keep, bias)
 
+    def _types(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        # With one type only (RoBERTa) a tokenizer's segment 1 is no row of the table: the model's zeros then.
+        known = "types" in self.family.inputs and self.config.type_vocab_size > 1
+        return batch["token_type_ids"] if known else None
+
+    def _embed_in_training(self, ids: Tensor, types: Tensor | None) -> Tensor:
+        more: dict[str, Any] = {}
+        if types is not None:
+            more["token_type_ids"] = types
+        if "positions" in self.family.inputs:
+            first = self.first_position
+            more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
+        hidden: Tensor = self.embeddings(input_ids=ids, **more)
+        if self.config.model_type == "albert":
+            hidden = self.encoder.embedding_hidden_mapping_in(hidden)
+        return hidden
+
     def layer(self, index: int, state: State) -> State:
         """Run layer `index`, counted from 0."""
         hidden = state.hidden
-        if self.config.model_type == "albert":
-            group = index * self.groups // self.layers
-            for inner in self.encoder.albert_layer_groups[group].albert_layers:
-                hidden = _tensor(inner(hidden, state.bias))
+        if self.training:  # Transformers' own modules, with their dropout
+            for block in self._blocks(index):
+                hidden = _tensor(block(hidden, state.bias))
         else:
-            hidden = _tensor(getattr(self, self.family.chain).layer[index](hidden, state.bias))
+            for fast in self.fast_layers[index]:
+                hidden = fast(hidden, state.bias)
         return State(hidden, state.keep, state.bias)
+
+    def _blocks(self, index: int) -> Sequence[nn.Module]:
+        """Modules of layer `index`: one, or ALBERT's inner ones."""
+        chain = getattr(self, self.family.chain)
+        if self.config.model_type == "albert":
+            blocks: Sequence[nn.Module] = chain.albert_layer_groups[index * self.groups // self.layers].albert_layers
+            return blocks
+        return [chain.layer[index]]
 
     def pool(self, index: int, state: State) -> Tensor:
         """Tanh of the shared pooler over the first token or the mean of the kept ones, (n, width)."""
@@ -142,7 +143,8 @@ class Encoder(nn.Module):
         else:
             weight = state.keep.to(state.hidden.dtype)[:, :, None]
             pooled = (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        return torch.tanh(self.pooler(pooled))
+        weight, bias = self.pooler_table["weight"], self.pooler_table["bias"]
+        return torch.tanh(linear(pooled, weight, bias))
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
@@ -208,29 +210,7 @@ def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
     """The module that `Encoder.description` describes, with random weights."""
     config = dict(description["config"])
     family = FAMILIES[config["model_type"]]
-    return Encoder(_config_class(family)(**config), description["pooling"], description["layers"])
-
-
-def _model_class(family: Family) -> Any:
-    # Not through AutoModel, whose import takes seconds more.
-    return getattr(
-        import_module(f"transformers.models.{family.module}.modeling_{family.module}"), family.prefix + "Model"
-    )
-
-
-def _config_class(family: Family) -> Any:
-    module = import_module(f"transformers.models.{family.module}.configuration_{family.module}")
-    return getattr(module, family.prefix + "Config")
-
-
-def _fuse_gelu(model: nn.Module) -> None:
-    """Put one kernel where Transformers writes the tanh approximation of GELU (ALBERT) as eight operations."""
-    from transformers.activations import NewGELUActivation
-
-    for module in list(model.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, NewGELUActivation):
-                setattr(module, name, nn.GELU(approximate="tanh"))
+    return Encoder(config_class(family)(**config), description["pooling"], description["layers"])
 
 
 def _demo_config(vocabulary: int | None) -> Any:

@@ -6,14 +6,15 @@ tests/test_criteria.py): it never looks past its exit; a higher threshold never 
 infinity is the full model; rows do not influence each other.
 
 A criterion reads one recorded array per exit, the channel named by `reads`: the exit's logits, or another that the
-model records beside them. `step` is written once against the array namespace it is handed: NumPy in replay, Torch
-when live on a GPU.
+model records beside them. `step` is written once against the array namespace it is handed: NumPy in replay and live,
+so that both run the same arithmetic; a Torch tensor does too.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import array_api_compat.numpy as numpy_namespace
 import numpy as np
 from array_api_compat import array_namespace
 
@@ -109,12 +110,17 @@ def answers_itself(criterion: Criterion) -> bool:
     return type(criterion).answer is not Criterion.answer
 
 
+def namespace_of(array: Array) -> Any:
+    """`array_namespace` with NumPy found at once: the live engine steps on a row or two, after every layer."""
+    return numpy_namespace if type(array) is np.ndarray else array_namespace(array)
+
+
 def log_probabilities(logits: Array) -> Array:
     """Log-softmax over the last axis, (n, classes) to (n, classes), computed in float64.
 
     Float64 so that two paths to the same float32 logits cannot fall on two sides of a threshold.
     """
-    xp = array_namespace(logits)
+    xp = namespace_of(logits)
     wide = xp.astype(logits, xp.float64)
     shifted = wide - xp.max(wide, axis=-1, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
@@ -122,15 +128,14 @@ def log_probabilities(logits: Array) -> Array:
 
 def negative_entropy(logits: Array) -> Array:
     """sum_c p(c) ln p(c) in nats, (n, classes) to (n,): 0 when certain, -ln(classes) when every class is as likely."""
-    xp = array_namespace(logits)
+    xp = namespace_of(logits)
     log_p = log_probabilities(logits)
     return xp.sum(xp.exp(log_p) * xp.where(log_p > -xp.inf, log_p, xp.zeros_like(log_p)), axis=-1)
 
 
 def run_length(count: Array, holds: Array) -> Array:
     """One more exit of a run: count + 1 where the condition holds, else 0; (n,), (n,) to (n,)."""
-    xp = array_namespace(count)
-    return xp.where(holds, count + 1, xp.zeros_like(count))
+    return (count + 1) * holds
 
 
 def probability_sweep(low: float) -> np.ndarray:

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace, device
+from array_api_compat import device
 
-from pipeline.criteria.base import Array, Criterion, State, run_length
+from pipeline.criteria.base import Array, Criterion, State, namespace_of, run_length
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Patience(Criterion):
     tau: float = 0.5
 
     def start(self, n: int, like: Array) -> State:
-        xp = array_namespace(like)
+        xp = namespace_of(like)
         # NaN is unequal to everything, so the first exit starts the count at 0.
         return {
             "previous": xp.full((n,), xp.nan, dtype=xp.float64, device=device(like)),
@@ -38,7 +38,7 @@ class Patience(Criterion):
         }
 
     def step(self, state: State, values: Array) -> tuple[State, Array]:
-        xp = array_namespace(values)
+        xp = namespace_of(values)
         if values.shape[-1] == 1:
             answer = xp.astype(values[:, 0], xp.float64)
             same = xp.abs(answer - state["previous"]) < self.tau

@@ -1,0 +1,95 @@
+"""Families of encoders by Transformers model type: where their parts are. Transformers loads when one is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the Transformers models of one model type are laid out.
+
+    Attributes:
+        module: module and class prefix, `transformers.models.<module>.modeling_<module>.<prefix>Model`.
+        chain: attribute that holds the layers.
+        parts: path inside a layer of each part that FastLayer asks for.
+        pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
+        inputs: what the embeddings take beside the ids: "types" (token types), "positions" (of our making), none.
+    """
+
+    module: str
+    prefix: str
+    parts: Mapping[str, str]
+    chain: str = "encoder"
+    pooler: str | None = "pooler.dense."
+    inputs: tuple[str, ...] = ("types",)
+
+
+_BERT_PARTS = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "dense": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "up": "intermediate.dense",
+    "activation": "intermediate.intermediate_act_fn",
+    "down": "output.dense",
+    "norm": "output.LayerNorm",
+}
+_ALBERT_PARTS = {
+    "query": "attention.query",
+    "key": "attention.key",
+    "value": "attention.value",
+    "dense": "attention.dense",
+    "attention_norm": "attention.LayerNorm",
+    "up": "ffn",
+    "activation": "activation",
+    "down": "ffn_output",
+    "norm": "full_layer_layer_norm",
+}
+_DISTILBERT_PARTS = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "dense": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "up": "ffn.lin1",
+    "activation": "ffn.activation",
+    "down": "ffn.lin2",
+    "norm": "output_layer_norm",
+}
+_ROBERTA = ("types", "positions")
+FAMILIES: dict[str, Family] = {
+    "bert": Family("bert", "Bert", _BERT_PARTS),
+    "roberta": Family("roberta", "Roberta", _BERT_PARTS, inputs=_ROBERTA),
+    "xlm-roberta": Family("xlm_roberta", "XLMRoberta", _BERT_PARTS, inputs=_ROBERTA),
+    "camembert": Family("camembert", "Camembert", _BERT_PARTS, inputs=_ROBERTA),
+    "albert": Family("albert", "Albert", _ALBERT_PARTS, pooler="pooler."),
+    "distilbert": Family("distilbert", "DistilBert", _DISTILBERT_PARTS, chain="transformer", pooler=None, inputs=()),
+}
+
+
+def model_class(family: Family) -> Any:
+    """The Transformers model class. Not through AutoModel, whose import takes seconds more."""
+    return getattr(
+        import_module(f"transformers.models.{family.module}.modeling_{family.module}"), family.prefix + "Model"
+    )
+
+
+def config_class(family: Family) -> Any:
+    """The Transformers configuration class."""
+    module = import_module(f"transformers.models.{family.module}.configuration_{family.module}")
+    return getattr(module, family.prefix + "Config")
+
+
+def fuse_gelu(model: nn.Module) -> None:
+    """Put one kernel where Transformers writes the tanh approximation of GELU (ALBERT) as eight operations."""
+    from transformers.activations import NewGELUActivation
+
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
