@@ -21,16 +21,17 @@ PATIENCES = (3, 6)
 
 
 def plain_transformers(model: MultiExit, device: str) -> Any:
-    """The Transformers classifier as it comes, with the same weights."""
+    """The Transformers classifier as it comes, on the same weights in memory: else each would find its own evicted
+    from the caches by the other."""
     from transformers import AlbertForSequenceClassification
 
     backbone = model.backbone
     config = type(backbone.config)(**backbone.config.to_dict(), attn_implementation="sdpa")
     plain = AlbertForSequenceClassification(config).eval()
-    names = plain.albert.state_dict()
-    plain.albert.load_state_dict({name: backbone.state_dict()[name] for name in names})
-    plain.classifier.load_state_dict(model.heads[-1].state_dict())
-    return plain.to(device, next(model.parameters()).dtype)
+    names, own = plain.albert.state_dict(), backbone.state_dict()
+    plain.albert.load_state_dict({name: own[name] for name in names}, assign=True)
+    plain.classifier.load_state_dict(model.heads[-1].state_dict(), assign=True)
+    return plain.to(device)
 
 
 def bare_products(model: MultiExit, tokens: int) -> Callable[[], None]:

@@ -14,6 +14,7 @@ import torch
 from pipeline.backbones.encoder import Encoder
 from pipeline.data.tokens import TokenStore
 from pipeline.multi_exit import MultiExit
+from pipeline.traces import Trace
 
 VOCABULARY = 30_000
 LAYERS = 12
@@ -98,6 +99,14 @@ def often_agree(model: MultiExit, store: TokenStore, device: str) -> None:
         weight = 3.0 * weight / (pooled.std(dim=0) + 1e-4) / 768**0.5
         head.weight.copy_(weight)  # type: ignore[operator,union-attr]
         head.bias.copy_(-weight @ pooled.mean(dim=0))  # type: ignore[operator,union-attr]
+
+
+def trace_of(logits: np.ndarray) -> Trace:
+    """Logits (n, exits, classes) as a trace without labels, a layer per exit."""
+    n, exits, _ = logits.shape
+    layers = np.arange(1.0, exits + 1)
+    costs = np.tile(layers, (n, 1))
+    return Trace("classification", logits, np.zeros(n), np.arange(n), layers, costs, costs[:, -1])
 
 
 def seconds(run: Callable[[], Any], device: str) -> float:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,11 +16,15 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.errors import TrackingError
+from pipeline.files import write_text
 
 EXPERIMENT = "early-exit"
 DEFAULT_STORE = Path("mlflow.db")
 ARTIFACTS = Path("mlartifacts")
 KEY_TAG = "trial"
+FOLDER_TAG = "folder"
+FOLDER_ID = Path(".locks/folder-id")
+"""Tells this folder's runs from another's on the same server, where keys and stages are the same."""
 COMMIT_VARIABLE = "EARLY_EXIT_COMMIT"
 """Names the commit of code that was copied somewhere without its git history, such as a Ray job's folder."""
 
@@ -41,9 +46,10 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        self.client: Any = _Client(self.uri)
         with FileLock(".mlflow.lock"):  # two drivers that create one database at once break it
+            self.client: Any = _Client(self.uri)
             self.experiment_id = self._experiment()
+            self.folder = _folder_id()
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
@@ -63,7 +69,7 @@ class Tracker:
         key: str | None = None,
     ) -> "TrackedRun":
         """Start a run, or go on in the one that already has this key."""
-        all_tags = {**tags, **({KEY_TAG: key} if key else {})}
+        all_tags = {**tags, FOLDER_TAG: self.folder, **({KEY_TAG: key} if key else {})}
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent.run_id
         found = self.find(key) if key else None
@@ -78,16 +84,20 @@ class Tracker:
         return handle
 
     def find(self, key: str) -> str | None:
-        """Run id of the trial with this key, or None."""
-        runs = self.client.search_runs([self.experiment_id], f"tags.{KEY_TAG} = '{key}'", max_results=1)
+        """Run id of this folder's trial with this key, or None."""
+        query = f"tags.{KEY_TAG} = '{key}' and tags.{FOLDER_TAG} = '{self.folder}'"
+        runs = self.client.search_runs([self.experiment_id], query, max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
     def close_abandoned(self, stage: str, instance: str) -> None:
         """End runs that a killed driver of this stage instance left RUNNING.
 
-        A stage instance has one driver at a time (it holds a lock), so whatever still runs has none.
+        A stage instance has one driver at a time in a folder (it holds a lock), so whatever still runs has none.
         """
-        query = f"attributes.status = 'RUNNING' and tags.stage = '{stage}' and tags.instance = '{instance}'"
+        query = (
+            f"attributes.status = 'RUNNING' and tags.stage = '{stage}' and tags.instance = '{instance}' "
+            f"and tags.{FOLDER_TAG} = '{self.folder}'"
+        )
         for run in self.client.search_runs([self.experiment_id], query, max_results=1000):
             self.client.set_terminated(run.info.run_id, "KILLED")
 
@@ -133,6 +143,12 @@ class TrackedRun:
     def end(self, status: str = "FINISHED") -> None:
         """FINISHED, FAILED or KILLED."""
         self.tracker.client.set_terminated(self.run_id, status)
+
+
+def _folder_id() -> str:
+    if not FOLDER_ID.is_file():
+        write_text(FOLDER_ID, uuid.uuid4().hex[:16])
+    return FOLDER_ID.read_text(encoding="utf-8")
 
 
 def git_commit() -> str:
