@@ -1,0 +1,204 @@
+"""Where rows come from and how they are frozen: generators, own files, a hub mirror on disk, splits, tokens."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from pipeline.backbones import BACKBONES, BackboneSettings, resolve_backbone
+from pipeline.data import demo
+from pipeline.data.prepare import freeze_splits, prepare
+from pipeline.data.sources import read_file
+from pipeline.data.tokens import TokenStore, bucketed, by_length, load_tokenizer
+from pipeline.tasks import FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
+
+GENERATORS = {"sentences": (demo.sentences, 2), "pairs": (demo.pairs, 3), "similarity": (demo.similarity, 0)}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_are_a_function_of_rows_and_seed(name: str) -> None:
+    make, classes = GENERATORS[name]
+    first = make(300, seed=1)
+    assert first == make(300, seed=1)
+    assert first != make(300, seed=2)
+    assert {len(column) for column in first.values()} == {300}
+    assert len(set(first["difficulty"])) >= 3, "graded from easy to hard"
+    if classes:
+        counts = np.bincount(first["label"], minlength=classes)
+        assert counts.max() - counts.min() <= 1
+    else:
+        assert 0 <= min(first["score"]) < max(first["score"]) <= 5
+    words = {
+        word for column in first.values() if isinstance(column[0], str) for text in column for word in text.split()
+    }
+    assert words <= set(demo.vocabulary())
+
+
+def test_sentences_obey_their_rule() -> None:
+    """An independent reading: the last clause decides, "nobody" and "not" each turn it round."""
+    made = demo.sentences(400, seed=3)
+    good = {w for entry in ["good", "great", "funny", "moving"] for w in [entry, *demo.synonyms()[entry]]}
+    for text, label in zip(made["sentence"], made["label"], strict=True):
+        words = text.split(" but ")[-1].split()
+        positive = bool(good & set(words))
+        assert label == (positive != ((words.count("not") + words.count("nobody")) % 2 == 1)), text
+
+
+def test_a_bag_of_words_answers_easy_rows_and_not_hard_ones() -> None:
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    train, held = demo.sentences(3000, seed=0), demo.sentences(1500, seed=1)
+    vectors = CountVectorizer()
+    model = LogisticRegression(max_iter=500).fit(vectors.fit_transform(train["sentence"]), train["label"])
+    right = model.predict(vectors.transform(held["sentence"])) == np.array(held["label"])
+    level = np.array(held["difficulty"])
+    assert right[level == 0].mean() > 0.9
+    assert right[level == 3].mean() < 0.65
+
+
+# Own files and the mirror
+
+ROWS = {"text": ["a fine film", "a dull film", 'she said "no"', "ok", "bad", "good"], "label": [1, 0, 0, 1, 0, 1]}
+WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
+    "csv": lambda table, path: pyarrow.csv.write_csv(table, path),
+    "tsv": lambda table, path: path.write_text(
+        "\t".join(table.column_names)
+        + "\n"
+        + "".join("\t".join(str(v) for v in row.values()) + "\n" for row in table.to_pylist())
+    ),
+    "jsonl": lambda table, path: path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist())),
+    "parquet": lambda table, path: pyarrow.parquet.write_table(table, path),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_own_files(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    WRITERS[kind](pa.table(ROWS), path)
+    assert read_file(path).to_pydict() == ROWS
+
+
+def own_task(source: HubSource | FileSource, **rows: int) -> Task:
+    settings = TaskSettings(source=source, text=("text",), label="label", label_names=("neg", "pos"), rows=Rows(**rows))
+    return resolve_task("own", settings)
+
+
+@pytest.fixture
+def mirror(tmp_path: Path) -> Path:
+    """A hub mirror as an air-gapped cluster has it, with one data set and one tiny BERT."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    root = tmp_path / "hub"
+    data = root / "datasets/someone/reviews"
+    data.mkdir(parents=True)
+    table = pa.table({"text": [f"film number {i}" for i in range(50)], "label": [i % 2 for i in range(50)]})
+    pyarrow.parquet.write_table(table, data / "train-00000-of-00001.parquet")
+    pyarrow.parquet.write_table(table.slice(0, 9), data / "validation-00000-of-00001.parquet")
+    model = root / "models/someone/tiny"
+    model.mkdir(parents=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film", "number", *(str(i) for i in range(50))]
+    (model / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(model / "vocab.txt")).save_pretrained(model)
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16
+    )
+    BertModel(config).save_pretrained(model)
+    return root
+
+
+def test_a_hub_mirror_on_disk(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    backbone = resolve_backbone("tiny", BackboneSettings(hub="someone/tiny"))
+    task = own_task(HubSource(hub="someone/reviews"), selection=10)
+    manifest = prepare(task, [backbone], "holdout", tmp_path / "own", mirror)
+    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
+        "train": 40,
+        "selection": 10,
+        "validation": 9,
+    }
+    assert manifest["splits"]["validation"]["label_counts"] == {"neg": 5, "pos": 4}
+    store = TokenStore.open(tmp_path / "own/tiny/validation.arrow")
+    tokenizer = load_tokenizer(tmp_path / "own/tiny/tokenizer.json")
+    assert [tokenizer.id_to_token(i) for i in store.ids[: store.offsets[1]]] == [
+        "[CLS]",
+        "film",
+        "number",
+        "0",
+        "[SEP]",
+    ]
+
+
+# Splits
+
+
+def files(tmp_path: Path, train: int = 60, report: int = 20) -> FileSource:
+    for name, rows, first in (("train", train, 0), ("report", report, 1000)):
+        table = pa.table(
+            {"text": [f"row {first + i}" for i in range(rows)], "label": [("neg", "pos")[i % 2] for i in range(rows)]}
+        )
+        pyarrow.parquet.write_table(table, tmp_path / f"{name}.parquet")
+    return FileSource(train=tmp_path / "train.parquet", report={"test": tmp_path / "report.parquet"})
+
+
+def texts(splits: dict[str, pa.Table]) -> dict[str, set[str]]:
+    return {name: set(table["text"].to_pylist()) for name, table in splits.items()}
+
+
+def test_holdout_selects_on_rows_that_neither_train_nor_report(tmp_path: Path) -> None:
+    task = own_task(files(tmp_path), train=30, selection=12, report=15)
+    splits = freeze_splits(task, "holdout", None)
+    found = texts(splits)
+    assert {name: len(rows) for name, rows in found.items()} == {"train": 30, "selection": 12, "test": 15}
+    assert not found["train"] & found["selection"]
+    assert all(int(text.split()[1]) < 1000 for text in found["train"] | found["selection"])
+    assert all(int(text.split()[1]) >= 1000 for text in found["test"])
+    assert splits["train"]["label"].to_pylist() == [float(i % 2) for i in splits["train"]["row_id"].to_pylist()]
+    again = texts(freeze_splits(task, "holdout", None))
+    assert again == found, "drawn once, by the seed of the rows"
+    assert texts(freeze_splits(own_task(files(tmp_path), train=30, selection=12, seed=1), "holdout", None)) != found
+
+
+def test_the_papers_protocol_selects_on_what_it_reports(tmp_path: Path) -> None:
+    found = texts(freeze_splits(own_task(files(tmp_path)), "paper", None))
+    assert found["selection"] == found["test"]
+    assert len(found["train"]) == 60
+
+
+# Tokens
+
+
+def test_tokens_are_stored_once_and_padded_to_the_longest_of_a_batch(tmp_path: Path) -> None:
+    task = resolve_task("demo-pairs", TaskSettings(rows=Rows(train=50, selection=10, report=10)))
+    manifest = prepare(task, [BACKBONES["demo-albert"]], "holdout", tmp_path / "pairs", None)
+    store = TokenStore.open(tmp_path / "pairs/demo-albert/train.arrow")
+    assert len(store) == 50 == manifest["splits"]["train"]["rows"]
+    assert manifest["tokens"]["demo-albert"]["tokens"]["train"]["max"] == store.lengths.max()
+    rows = np.array([3, 17, 40])
+    batch = store.batch(rows, "cpu")
+    longest = store.lengths[rows].max()
+    assert batch["input_ids"].shape == (3, longest)
+    for i, row in enumerate(rows):
+        span = slice(store.offsets[row], store.offsets[row + 1])
+        kept = slice(None, store.lengths[row])
+        assert batch["input_ids"][i, kept].tolist() == store.ids[span].tolist()
+        assert batch["token_type_ids"][i, kept].tolist() == store.types[span].tolist()
+        assert batch["keep"][i].tolist() == [j < store.lengths[row] for j in range(longest)]
+    assert set(store.types.tolist()) == {0, 1}
+    same = np.flatnonzero(store.lengths == store.lengths[0])[:2]
+    assert "keep" not in store.batch(same, "cpu"), "nothing padded, no mask"
+
+
+def test_each_row_is_once_in_an_epoch(tmp_path: Path) -> None:
+    lengths = np.random.default_rng(0).integers(3, 60, 137)
+    for batches in (list(bucketed(lengths, 8, np.random.default_rng(1))), list(by_length(lengths, 8))):
+        assert sorted(np.concatenate(batches).tolist()) == list(range(137))
+        assert max(len(rows) for rows in batches) == 8
+    spread = [np.ptp(lengths[rows]) for rows in bucketed(lengths, 8, np.random.default_rng(1))]
+    assert np.mean(spread) < 10, "batches of like length"
