@@ -120,6 +120,6 @@ class Workspace:
 
 
 def kill_group(process: "subprocess.Popen[str]") -> None:
-    """SIGKILL a process and its children."""
+    """SIGKILL a process and its children; wait for it and close its pipe."""
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.communicate(timeout=30)
