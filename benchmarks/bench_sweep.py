@@ -16,7 +16,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
-from benchmarks.common import albert_base, often_agree, options, seconds, sst2_like, table, trace_of
+from benchmarks.common import LAYERS, albert_base, often_agree, options, seconds, sst2_like, table, trace_of
 from pipeline.criteria import make
 from pipeline.multi_exit import MultiExit
 from pipeline.recording import record
@@ -138,6 +138,11 @@ def main() -> None:
     for padded, name in ((None, "one by one, unpadded"), (PADDED, f"one by one, padded to {PADDED}")):
         whole = spent[padded] / run_layers[padded] * all_layers
         lines.append([name, spent[padded], "", whole, whole / ours, f"{same[padded]} of {timed}"])
+    full = all_layers / given.rows
+    print(
+        f"one pass runs {LAYERS} layers, the sweep one by one {full:,.0f}: at equal cost of a layer that is "
+        f"{full / LAYERS:.0f} times, and {count} if no setting left early"
+    )
     table(["sweep", "s timed", "s replay", "s whole sweep", "times ours", "same answer and layer"], lines)
 
 

@@ -87,8 +87,8 @@ def always_agree(model: MultiExit) -> None:
 
 @torch.inference_mode()
 def often_agree(model: MultiExit, store: TokenStore, device: str) -> None:
-    """Exits that agree on some rows early and on others late: one direction for all exits, and noise for each, on
-    pooled vectors brought to mean 0 and deviation 1."""
+    """Exits that agree on some rows early and on others late, and grow surer with depth as trained ones do: one
+    direction for all exits, and noise for each, on pooled vectors brought to mean 0 and deviation 1."""
     generator = torch.Generator().manual_seed(0)
     shared = torch.randn(2, 768, generator=generator)
     state = model.backbone.embed(store.batch(np.arange(min(len(store), 64)), device))
@@ -96,7 +96,7 @@ def often_agree(model: MultiExit, store: TokenStore, device: str) -> None:
         state = model.backbone.layer(index, state)
         pooled = model.backbone.pool(index, state).float().cpu()
         weight = shared + 0.7 * torch.randn(2, 768, generator=generator)
-        weight = 3.0 * weight / (pooled.std(dim=0) + 1e-4) / 768**0.5
+        weight = 3.0 * (index + 1) / LAYERS * weight / (pooled.std(dim=0) + 1e-4) / 768**0.5
         head.weight.copy_(weight)  # type: ignore[operator,union-attr]
         head.bias.copy_(-weight @ pooled.mean(dim=0))  # type: ignore[operator,union-attr]
 
