@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from pipeline.errors import ArtifactError, InvalidLogitsError
 
@@ -121,11 +121,25 @@ def save_trace(trace: Trace, path: Path) -> str:
         "label_names": json.dumps(list(trace.label_names)),
         "provenance": json.dumps(trace.provenance, sort_keys=True),
     }
+    content = _ordered(save(tensors, metadata=metadata))
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata=metadata)
+    partial.write_bytes(content)
     os.replace(partial, path)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return hashlib.sha256(content).hexdigest()
+
+
+def _ordered(content: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted.
+
+    The library writes metadata in an order that differs between processes, so equal traces would have unequal hashes.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    written = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    written += b" " * (-len(written) % 8)  # the format keeps tensors aligned by padding the header with spaces
+    return len(written).to_bytes(8, "little") + written + content[start:]
 
 
 def load_trace(path: Path) -> Trace:

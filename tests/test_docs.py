@@ -1,5 +1,6 @@
 """What the pages say is true: their code runs, their table matches the registry."""
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -119,6 +120,24 @@ def test_channels_travel_through_the_file(tmp_path: Path) -> None:
     assert set(again.channels) == {"lte", "hidden"}
     np.testing.assert_array_equal(again.channels["lte"], lte)
     assert again.channels["hidden"].shape == (5, 3, 4)
+
+
+def test_equal_traces_are_equal_files_whichever_process_writes(tmp_path: Path) -> None:
+    write = (
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom pipeline.traces import Trace, save_trace\n"
+        "one = np.ones(2)\n"
+        "trace = Trace('classification', np.ones((2, 3, 2), np.float32), one, np.arange(2), np.arange(1.0, 4),"
+        " np.ones((2, 3)), one, ('a', 'ü'), {'model': 'm', 'commit': 'c'}, {c: np.ones((2, 3)) for c in 'ba'})\n"
+        "print(save_trace(trace, Path(sys.argv[1])))"
+    )
+    hashes = set()
+    for name in "abcdefgh":  # eight processes: the library's own order of four keys would agree once in 24**7
+        command = [sys.executable, "-c", write, str(tmp_path / name)]
+        hashes.add(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip())
+    assert hashes == {hashlib.sha256((tmp_path / "a").read_bytes()).hexdigest()}
+    again = load_trace(tmp_path / "a")
+    assert (again.label_names, again.provenance) == (("a", "ü"), {"model": "m", "commit": "c"})
+    assert set(again.channels) == {"a", "b"}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ def diagnosis_table(stored: Stored, names: Mapping[tuple[str, str], str]) -> Tab
     """
     results = (*stored.tasks, stored.cifar)
     criteria = list(dict.fromkeys(name for result in results for found in result.diagnoses for name in found.lost))
-    rows = [row for result in results for row in _rows(result, criteria, names, stored.trained)]
+    rows = [
+        row for result in results for row in _rows(result, criteria, names, {**stored.trained, **stored.cifar_trained})
+    ]
     columns = ("Task", "Model", "Overthinking", "Oracle: score", "Oracle: layer ratio", "Exits 1 and last agree",
                "ECE, first exit", "ECE, last exit", *(f"Lost, won by {name}" for name in criteria))  # fmt: skip
     notes: tuple[str, ...] = (
