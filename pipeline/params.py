@@ -104,13 +104,15 @@ class Latency(Block):
 
 
 class AttackResources(Block):
-    """Local resources of TextFooler; all None fetches the stock ones (network needed)."""
+    """Local resources of a recipe; all None fetches the stock ones (network needed)."""
 
     nltk_data: Path | None = None
     word_vectors: Path | None = None
     sentence_encoder: Path | None = None
+    masked_lm: Path | None = None
+    """Folder of a masked language model; BAE's."""
     sentence_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Smallest cosine between original and changed window; None: the recipe's own 0.8776."""
+    """Smallest cosine between original and changed window; None: the recipe's own (TextFooler: 0.8776)."""
 
 
 class AttackTask(Block):
@@ -121,11 +123,15 @@ class AttackTask(Block):
 
 
 class Attack(Block):
-    """TextFooler against the live model at the operating points that evaluate chose."""
+    """A published attack on the live model at the operating points that evaluate chose."""
 
     tasks: dict[str, AttackTask]
-    recipe: Literal["textfooler"] = "textfooler"
-    criteria: list[str] = ["confidence", "patience"]
+    recipe: Literal["textfooler", "pwws", "textbugger", "deepwordbug", "bae"] = "textfooler"
+    goal: Literal["misclassify", "slow_down"] = "misclassify"
+    """slow_down: make it run through all layers, its answer unchanged."""
+    attacker: Literal["own", "textattack"] = "own"
+    """textattack: the reference, whose outcomes, queries and texts ours equals, slower."""
+    criteria: list[str] = ["confidence", "entropy", "patience"]
     single_exit: str = "single_exit"
     multi_exit: str = "joint"
     resources: AttackResources | Literal["stock", "demo"] = "stock"

@@ -1,4 +1,4 @@
-"""Ray Tune, and the only import of it: every trial of a plan through one Tune run.
+"""Ray, and the only import of it: every trial of a plan through one Tune run, or independent jobs through a pool.
 
 A searcher hands out whatever may run now, so there are no waves with idle workers between them: the further seeds of
 one group start while another group's grid is still running. Resuming is the trials' own affair (a folder per key and
@@ -14,11 +14,11 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, PipelineError, TrialsFailedError
 from pipeline.params import Runtime
 from pipeline.trials import Plan, Trial, finished, prune
 
@@ -60,6 +60,71 @@ def run_plan(
     plan.check(results)
     prune(root, plan, results)
     return results
+
+
+def fan_out(
+    jobs: Sequence[Any], *, runner: str, root: Path, runtime: Runtime, done: Callable[[Any, Any], None]
+) -> None:
+    """Run jobs that do not depend on each other, one core each, in whatever order they end.
+
+    One job, or one worker and no cluster, runs in this process: starting Ray would take longer.
+
+    Args:
+        jobs: what the runner is called with; pickled to workers, which run in this folder.
+        runner: "module:function"; it stores what it finds under `root`, which every node must see.
+        done: called here with each job and what the runner returned.
+
+    Raises:
+        PipelineError: as the runner raised it; the other jobs are stopped.
+        ClusterError: the address does not answer, or nodes do not share `root`.
+        TrialsFailedError: a worker died with its job again and again.
+    """
+    slots = min(len(jobs), _parallel(runtime, 0.0)) if not runtime.ray_address else len(jobs)
+    if slots < 2:
+        for job in jobs:
+            done(job, _function(runner)(job))
+        return
+    _knock(runtime.ray_address)
+    import ray
+
+    root.mkdir(parents=True, exist_ok=True)
+    _connect(runtime)
+    try:
+        _check_storage(root.resolve())
+        resources = {"num_cpus": runtime.threads, "num_gpus": _gpu_share(runtime), "max_retries": runtime.retries}
+        task = ray.remote(**resources)(_job)
+        running = {task.remote(runner, job, str(Path.cwd())): job for job in jobs}
+        while running:
+            (ready, *_), _ = ray.wait(list(running))
+            try:
+                error, result = ray.get(ready)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as crash:
+                reason = " ".join(str(crash).split())[:160]
+                raise TrialsFailedError(
+                    f"{runner}: a worker died ({reason}); give it more memory, then go on"
+                ) from None
+            if error is not None:
+                raise error
+            done(running.pop(ready), result)
+    finally:
+        ray.shutdown()
+
+
+def _job(runner: str, job: Any, folder: str) -> tuple[PipelineError | None, Any]:
+    """One job, in a worker process that later jobs reuse."""
+    os.chdir(folder)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        return None, _function(runner)(job)
+    except PipelineError as error:  # its one line, without Ray's traceback around it
+        return error, None
+
+
+def _function(name: str) -> Callable[..., Any]:
+    module, _, function = name.partition(":")
+    found: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return found
 
 
 def _tune(ledger: "_Ledger", runner: str, runtime: Runtime, context: Mapping[str, Any]) -> None:
@@ -204,15 +269,13 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
     os.chdir(context["folder"])
     if context["folder"] not in sys.path:
         sys.path.insert(0, context["folder"])
-    module, _, name = runner.partition(":")
     directory = Path(root) / config["key"]
 
     def report(metrics: dict[str, float]) -> None:
         tune.report({"epoch_metrics": metrics, "selection": metrics["selection"]})
 
     try:
-        run: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), name)
-        result = run(config["settings"], directory, context, report)
+        result = _function(runner)(config["settings"], directory, context, report)
     except Exception:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")

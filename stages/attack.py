@@ -1,54 +1,50 @@
-"""Attack one task's live models with TextFooler: single exit, and each early-exit criterion at its operating point."""
+"""Attack one task's live models: single exit, and each early-exit criterion at its operating point."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from pipeline.attacks.defences import Defence, find_defences
+from pipeline.attacks.defences import find_defences
 from pipeline.attacks.examples import describe_source, load_examples
+from pipeline.attacks.needs import check, describe
 from pipeline.attacks.records import HEADLINES, save_records, summarise
-from pipeline.attacks.resources import resolve
+from pipeline.attacks.setting import QUERY_RULE, Setting
+from pipeline.attacks.shards import FOLDER, RUNNER, Comparison, Shard
+from pipeline.attacks.view import view
 from pipeline.errors import UnsupportedError, unknown
-from pipeline.files import DATA, RUNS, read_json
-from pipeline.recording import device_of, manifest
+from pipeline.files import read_json
+from pipeline.recording import manifest
 from pipeline.stage import Stage, run_stage
-
-if TYPE_CHECKING:
-    from pipeline.attacks.victim import Victim
+from pipeline.tuning import fan_out
 
 
 def main(stage: Stage) -> None:
-    import torch
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    from pipeline.attacks.textfooler import QUERY_RULE, attack_examples
-
     params, settings = stage.params, stage.params.attack
     if stage.instance not in settings.tasks:
         raise unknown("task", stage.instance, settings.tasks, key="attack.tasks")
     task, chosen = params.task(stage.instance), settings.tasks[stage.instance]
     if task.kind == "regression":
-        raise UnsupportedError(f"attack.tasks: {task.name!r} is a regression, TextFooler needs classes; take it out")
-    torch.set_num_threads(params.runtime.threads)
-    device = device_of(params.runtime.device)
+        raise UnsupportedError(f"attack.tasks: {task.name!r} is a regression, attacks need classes; take it out")
     evaluated = read_json(Path("outputs/evaluate") / f"{task.name}.json", 1, f"run `dvc repro evaluate@{task.name}`")
     selected = read_json(Path("outputs/selected") / f"{task.name}.json", 1, "run `dvc repro finetune`")
     split = manifest(task.name)["report_splits"][0]
     defences = find_defences(settings, selected, evaluated, split)
-    resources = resolve(settings.resources, device)
+    check(settings.resources, settings.recipe)
     examples = load_examples(task, chosen, split, settings.seed, params.runtime.hub_mirror)
-    attacked = []
-    for defence in defences:
-        victim = _victim(task.name, defence, device)
-        found = attack_examples(victim, resources, examples, seed=settings.seed, max_queries=settings.max_queries)
-        shown = tqdm(found, defence.name, len(examples), disable=None if params.runtime.progress else True)
-        attacked.append((defence, list(shown)))
+    setting = Setting(settings.recipe, settings.goal, settings.attacker, settings.seed, settings.max_queries)
+    comparison = Comparison(task.name, examples, defences, setting, settings.resources)
+    _run(stage, comparison)
+    attacked = comparison.records()
     stage.run.log_artifact(save_records(Path("outputs/attack") / f"{task.name}.parquet", attacked))
+    stage.write_text(f"outputs/attack/{task.name}.html", view(task, attacked))
+    stock = settings.resources == "stock" and (setting.recipe, setting.goal) == ("textfooler", "misclassify")
     about = {
         "schema": 1,
         "task": task.name,
-        "recipe": settings.recipe,
-        "resources": resources.about,
-        "comparable_with_paper": resources.stock,
+        "recipe": setting.recipe,
+        "goal": setting.goal,
+        "attacker": setting.attacker,
+        "resources": describe(settings.resources, settings.recipe),
+        "comparable_with_paper": stock,
         "source": describe_source(task, chosen, split),
         "examples": len(examples),
         "query_rule": QUERY_RULE,
@@ -60,16 +56,21 @@ def main(stage: Stage) -> None:
         stage.log_metrics({f"{name}.{metric}": row[metric]["value"] for metric in HEADLINES})
 
 
-def _victim(task: str, defence: Defence, device: str) -> "Victim":
-    from pipeline.attacks.victim import Victim
-    from pipeline.backbones.encoder import encoder_from_description
-    from pipeline.data.tokens import load_tokenizer
-    from pipeline.live import LiveEngine
-    from pipeline.multi_exit import load_checkpoint
+def _run(stage: Stage, comparison: Comparison) -> None:
+    """Attack the shards that are not done, and say how far it is."""
+    runtime = stage.params.runtime
+    todo = list(comparison.unfinished(runtime.device, runtime.threads))
+    total = len(comparison.keys())
+    print(f"{len(todo)} shards to attack, {total - len(todo)} done before", flush=True)
+    left = len(todo)
 
-    model = load_checkpoint(RUNS / defence.key, encoder_from_description).to(device)
-    tokenizer = load_tokenizer(DATA / task / defence.backbone / "tokenizer.json")
-    return Victim(LiveEngine(model, defence.criterion, defence.threshold), tokenizer, device)
+    def done(shard: Shard, attacked: Any) -> None:
+        nonlocal left
+        left -= 1
+        if runtime.progress:
+            print(f"[{total - left}/{total}] {len(shard.examples)} examples x {attacked} defences", flush=True)
+
+    fan_out(todo, runner=RUNNER, root=FOLDER / comparison.task, runtime=runtime, done=done)
 
 
 if __name__ == "__main__":

@@ -123,12 +123,12 @@ def test_rows_do_not_depend_on_their_batch(model: Any, tokenizer: Any, criterion
         together = victim(model, tokenizer, criterion, threshold, size)
         answers = together([texts[i] for i in order])
         np.testing.assert_allclose(answers, expected[order], atol=1e-5)
-        assert together.layers == alone.layers
-    assert set(alone.layers) == set(texts)
+        assert together.memo.layers == alone.memo.layers
+    assert set(alone.memo.layers) == set(texts)
     if criterion is None:
-        assert set(alone.layers.values()) == {LAYERS}
+        assert set(alone.memo.layers.values()) == {LAYERS}
     else:
-        assert len(set(alone.layers.values())) > 1
+        assert len(set(alone.memo.layers.values())) > 1
 
 
 def test_pairs_and_nothing(model: Any, tokenizer: Any) -> None:
@@ -139,7 +139,7 @@ def test_pairs_and_nothing(model: Any, tokenizer: Any) -> None:
     assert not np.allclose(answers[0], answers[2], atol=1e-6)
     assert asked([]).shape == (0, 2)
     asked.forget()
-    assert asked.layers == {}
+    assert asked.memo.layers == {}
 
 
 # ---------------------------------------------------------------- TextFooler
@@ -153,10 +153,13 @@ def examples_of(asked: Any, count: int) -> list[Example]:
     return [Example(i, (text,), label) for i, (text, label) in enumerate(zip(texts, labels, strict=True))]
 
 
-def attack(asked: Any, resources: Resources, examples: list[Example], max_queries: int | None = None) -> list[Record]:
-    from pipeline.attacks.textfooler import attack_examples
+def attack(
+    asked: Any, resources: Resources, examples: list[Example], *, width: int | None = None, **setting: Any
+) -> list[Record]:
+    from pipeline.attacks.attacker import attack_examples
+    from pipeline.attacks.recipes import Setting
 
-    return list(attack_examples(asked, resources, examples, seed=0, max_queries=max_queries))
+    return list(attack_examples(asked, resources, examples, Setting(**setting), width=width))
 
 
 @pytest.mark.parametrize(("criterion", "threshold"), [(None, np.inf), ("patience", 2.0)])
@@ -190,7 +193,35 @@ def test_demo_attack(model: Any, tokenizer: Any, demo: Resources, criterion: str
 def asked_layers(asked: Any, text: str) -> int:
     asked.forget()
     asked([text])
-    return int(asked.layers[text])
+    return int(asked.memo.layers[text])
+
+
+@pytest.mark.parametrize(
+    ("criterion", "threshold", "count", "setting"),
+    [
+        (None, np.inf, 15, {}),
+        ("patience", 2.0, 100, {}),
+        ("confidence", 0.8, 20, {"max_queries": 30}),
+        ("entropy", -0.5, 30, {"goal": "slow_down"}),
+        ("patience", 2.0, 20, {"recipe": "textbugger"}),
+        ("patience", 2.0, 20, {"recipe": "deepwordbug"}),
+    ],
+)
+def test_own_attacker_equals_textattacks(
+    model: Any,
+    tokenizer: Any,
+    demo: Resources,
+    criterion: str | None,
+    threshold: float,
+    count: int,
+    setting: dict[str, Any],
+) -> None:
+    asked = victim(model, tokenizer, criterion, threshold)
+    examples = examples_of(asked, count)
+    theirs = attack(asked, demo, examples, attacker="textattack", **setting)
+    assert attack(asked, demo, examples, **setting) == theirs
+    assert len({r.outcome for r in theirs}) > 1
+    assert attack(asked, demo, examples[:12], width=5, **setting) == theirs[:12]
 
 
 def test_query_limit(model: Any, tokenizer: Any, demo: Resources) -> None:

@@ -13,6 +13,9 @@ from pipeline.files import DATA
 from pipeline.params import AttackTask
 from pipeline.tasks import Task
 
+Text = str | tuple[str, ...]
+"""What a model is asked: one text, or a pair."""
+
 
 @dataclass(frozen=True)
 class Example:

@@ -1,7 +1,7 @@
 """What an attack leaves behind: one record per example, and one row of means per defence."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.attacks.defences import Defence
+from pipeline.attacks.examples import Example, Text
 from pipeline.intervals import mean_interval, proportion_interval
 
 HEADLINES = (
@@ -31,11 +32,11 @@ class Record:
     Attributes:
         row_id: its row in the set.
         label: its class.
-        outcome: skipped: the model was wrong before any attack; successful: a changed text made it wrong;
-            failed: it stayed right.
+        outcome: skipped: not attacked, the model was wrong before (or, where the goal is to slow it down, ran through
+            all layers already); successful: a changed text reached the goal; failed: none did.
         answer_before, answer_after: the model's class for the original, and for the text that the attack ended with.
         original, changed: the texts, (1 or 2,); `changed` is what the attack ended with, also where it failed.
-        queries: texts put to the model, the original included (`textfooler.QUERY_RULE`).
+        queries: texts put to the model, the original included (`setting.QUERY_RULE`).
         words, words_changed: words of the original, and how many of them differ at the end.
         layers_before: layers the original went through.
         layers_under_attack: mean over the distinct changed texts that the attack asked about; None if it asked none.
@@ -58,25 +59,71 @@ class Record:
     layers_under_attack: float | None
     layers_after: int | None
 
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "Record":
+        """From JSON, which has lists for tuples."""
+        texts = {name: fields[name] and tuple(fields[name]) for name in ("original", "changed")}
+        return cls(**{**fields, **texts})
+
+
+def record_of(
+    example: Example,
+    outcome: Outcome,
+    before: tuple[Any, int],
+    after: tuple[Any, int],
+    *,
+    queries: int,
+    layers: Mapping[Text, int],
+) -> Record:
+    """The record of one attack.
+
+    Args:
+        before, after: the original and the last text, as `textattack.shared.AttackedText`, and the answers to them.
+        layers: of every text asked about.
+    """
+    original: Text = before[0].tokenizer_input
+    changed: Text = after[0].tokenizer_input
+    attacked = outcome != "skipped"
+    candidates = [count for text, count in layers.items() if text != original]
+    return Record(
+        row_id=example.row_id,
+        label=example.label,
+        outcome=outcome,
+        answer_before=before[1],
+        answer_after=after[1] if attacked else None,
+        original=(original,) if isinstance(original, str) else tuple(original),
+        changed=((changed,) if isinstance(changed, str) else tuple(changed)) if attacked else None,
+        queries=queries,
+        words=len(before[0].words),
+        words_changed=len(before[0].all_words_diff(after[0])) if attacked else None,
+        layers_before=layers[original],
+        layers_under_attack=sum(candidates) / len(candidates) if attacked and candidates else None,
+        layers_after=layers[changed] if attacked else None,
+    )
+
 
 def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     """Shares and means of one defence, as intervals over examples.
 
-    Accuracies are over all examples, the success rate and the means over those that were attacked (not skipped);
+    Accuracies are over all examples; layers before and after over those that the model had right; the success rate
+    and the other means over those that were attacked (the same ones, unless the goal is to slow the model down);
     perturbed words are the words changed by a successful attack.
     """
+    right = [r for r in records if r.answer_before == r.label]
+    kept = [r for r in right if r.answer_after in (None, r.label)]
     attacked = [r for r in records if r.outcome != "skipped"]
     won = [r for r in attacked if r.outcome == "successful"]
+    after = [r.layers_before if r.layers_after is None else r.layers_after for r in right]
     under = [r.layers_under_attack for r in attacked if r.layers_under_attack is not None]
     return {
-        "original_accuracy": proportion_interval(len(attacked), len(records)),
-        "after_attack_accuracy": proportion_interval(len(attacked) - len(won), len(records)),
+        "original_accuracy": proportion_interval(len(right), len(records)),
+        "after_attack_accuracy": proportion_interval(len(kept), len(records)),
         "attack_success_rate": proportion_interval(len(won), len(attacked)),
         "queries": mean_interval([r.queries for r in attacked]),
         "perturbed_words": mean_interval([r.words_changed for r in won if r.words_changed is not None]),
-        "layers_before": mean_interval([r.layers_before for r in attacked]),
+        "layers_before": mean_interval([r.layers_before for r in right]),
         "layers_under_attack": mean_interval(under),
-        "layers_after": mean_interval([r.layers_after for r in attacked if r.layers_after is not None]),
+        "layers_after": mean_interval(after),
     }
 
 

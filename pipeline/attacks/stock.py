@@ -1,4 +1,4 @@
-"""TextFooler's stock resources: is each of them here, or to be fetched? Asked before anything slow starts."""
+"""The recipes' stock resources: is each of them here, or to be fetched? Asked before anything slow starts."""
 
 import hashlib
 import importlib.util
@@ -6,6 +6,7 @@ import os
 import tempfile
 import urllib.request
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,9 +20,16 @@ TAGGER = {
 }
 """Files that NLTK 3.10's part-of-speech tagger reads, and the package of each. TextAttack itself fetches only an older,
 pickled tagger."""
+NLTK: Mapping[str, Mapping[str, str]] = {
+    "tagger": TAGGER,
+    "stop_words": {"corpora/stopwords": "stopwords"},
+    "wordnet": {"corpora/wordnet": "wordnet", "corpora/omw-1.4": "omw-1.4"},
+}
+"""What a recipe may need of NLTK: its files or folders, and the package of each."""
 
 _VECTORS = ("word_embeddings/paragramcf", "https://textattack.s3.amazonaws.com/word_embeddings/paragramcf")
 _ENCODER = "https://tfhub.dev/google/universal-sentence-encoder/3"
+_MASKED_LM = "bert-base-uncased"
 _NLTK_INDEX = "https://raw.githubusercontent.com/nltk/nltk_data/gh-pages/index.xml"
 _TIMEOUT = 5.0  # seconds
 
@@ -64,40 +72,63 @@ def check_stock_encoder(key: str) -> None:
         )
 
 
-def check_stock_tagger(key: str) -> None:
-    """See that NLTK has its tagger and the universal tag set; fetch them where the network allows.
+def check_stock_masked_lm(key: str) -> None:
+    """See that the recipe's masked language model can be fetched, or is cached.
+
+    Raises:
+        DataError: neither.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(_MASKED_LM, "config.json")
+    if not isinstance(cached, str) and not _reachable(f"https://huggingface.co/{_MASKED_LM}"):
+        raise DataError(
+            f"{key}: the stock masked language model {_MASKED_LM!r} is neither cached nor to be fetched; "
+            "name a local model's folder there"
+        )
+
+
+def check_stock_nltk(key: str, files: Mapping[str, str]) -> None:
+    """See that NLTK has what is needed of it; fetch it where the network allows.
+
+    Args:
+        files: file or folder to its package.
 
     Raises:
         DataError: missing and not to be fetched.
     """
     import nltk
 
-    missing = _missing()
+    missing = _missing(files)
     if missing and _reachable(_NLTK_INDEX):
         for package in missing:
             nltk.download(package, quiet=True)
-        missing = _missing()
+        missing = _missing(files)
     if missing:
         raise DataError(
             f"{key}: NLTK finds no {' or '.join(missing)} and cannot fetch it; name a local folder that has it"
         )
 
 
-def _missing() -> list[str]:
-    return sorted({package for file, package in TAGGER.items() if nltk_refusal(file)})
+def _missing(files: Mapping[str, str]) -> list[str]:
+    return sorted({files[file] for file in files if nltk_refusal(file)})
 
 
 def nltk_refusal(resource: str) -> Literal["missing", "unsafe"] | None:
     """Why NLTK does not read a file: "unsafe" is one that another account could write to; None: it does."""
     import nltk
 
+    refusals = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said again, in one line, by the caller
-        try:
-            nltk.data.find(resource)
-        except LookupError as error:
-            return "unsafe" if "Refused" in str(error) else "missing"
-    return None
+        for name in (resource, f"{resource}.zip") if resource.startswith("corpora/") else (resource,):
+            try:
+                nltk.data.find(name)
+            except LookupError as error:
+                refusals.append(str(error))
+            else:
+                return None
+    return "unsafe" if any("Refused" in refusal for refusal in refusals) else "missing"
 
 
 def _reachable(address: str) -> bool:

@@ -1,0 +1,59 @@
+"""What an attack is after: another answer, or the same answer from a deeper exit."""
+
+from functools import cache
+from typing import Any
+
+from pipeline.attacks.victim import Victim
+
+GOALS = ("misclassify", "slow_down")
+
+
+def put_goal(textattack: Any, attack: Any, goal: str, victim: Victim) -> None:
+    """Give an attack its goal; recipes come with "misclassify" (TextAttack's untargeted classification)."""
+    if goal == "misclassify":
+        return
+    attack.goal_function = _slow_down(textattack)(victim)
+    attack.search_method.goal_function = attack.goal_function
+    attack.search_method.get_goal_results = attack.goal_function.get_results
+
+
+@cache
+def _slow_down(textattack: Any) -> Any:
+    class SlowDown(textattack.goal_functions.ClassificationGoalFunction):  # type: ignore[misc,name-defined,unused-ignore]
+        """Make a text run through all layers without changing its answer.
+
+        Score of a text that is answered as before: (layers + 1 - p) / (layers of the model + 1), p being the
+        probability of the answer at the exit that gave it: more layers first, and among equals the less sure answer,
+        which is the nearer to staying on. Of a text whose answer changed: -1. The goal is reached at the last layer.
+        Texts that are there from the start, or that are answered wrongly, are skipped.
+
+        Multi-exit BERTs are open to this (Chen et al. 2023, Dynamic Transformers Provide a False Sense of
+        Efficiency); the score is ours, the search the recipe's.
+        """
+
+        def __init__(self, victim: Victim) -> None:
+            super().__init__(victim)
+            self.memo = victim.memo
+
+        def layers(self, text: Any) -> int:
+            """Layers that a text already asked about went through."""
+            found: int = self.memo.layers[text.tokenizer_input]
+            return found
+
+        def init_attack_example(self, text: Any, label: int) -> Any:
+            self.memo = self.model.memo
+            return super().init_attack_example(text, label)
+
+        def _is_goal_complete(self, output: Any, text: Any) -> bool:
+            return bool(output.argmax() == self.ground_truth_output) and self.layers(text) == self.model.model.exits[-1]
+
+        def _should_skip(self, output: Any, text: Any) -> bool:
+            return bool(output.argmax() != self.ground_truth_output) or self._is_goal_complete(output, text)
+
+        def _get_score(self, output: Any, text: Any) -> float:
+            if output.argmax() != self.ground_truth_output:
+                return -1.0
+            score: float = (self.layers(text) + 1 - float(output.max())) / (self.model.model.exits[-1] + 1)
+            return score
+
+    return SlowDown

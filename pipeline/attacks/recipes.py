@@ -1,0 +1,129 @@
+"""Published attacks by name, as TextAttack builds them, with our victim, goal and resources put into them."""
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from pipeline.attacks.goals import put_goal
+from pipeline.attacks.library import import_textattack
+from pipeline.attacks.resources import Resources, WordVectors
+from pipeline.attacks.setting import Setting
+from pipeline.attacks.victim import Victim
+
+_ALL_AT_ONCE = 2**20  # texts per call: the victim itself makes batches, and of like length
+_CLASSES = {
+    "textfooler": "TextFoolerJin2019",
+    "pwws": "PWWSRen2019",
+    "textbugger": "TextBuggerLi2018",
+    "deepwordbug": "DeepWordBugGao2018",
+    "bae": "BAEGarg2019",
+}
+
+
+def build_attack(victim: Victim, resources: Resources, setting: Setting) -> Any:
+    """A recipe of TextAttack's, its stock resources replaced by ours.
+
+    The constants (TextFooler: 50 candidates, word cosine 0.5, window 15, its stop words) are the recipe's own. As
+    there, TextFooler's sentence encoder does not compare texts under 15 words, and of a premise and hypothesis only
+    the latter changes.
+
+    Returns:
+        A `textattack.Attack`.
+    """
+    textattack = import_textattack()
+    recipe = getattr(textattack.attack_recipes, _CLASSES[setting.recipe])
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_recipe_vectors(textattack, resources.vectors))
+        stack.enter_context(_local_parts(textattack, resources))
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore", DeprecationWarning)  # how it says that it does not know our model's class
+        attack = recipe.build(victim)
+        put_goal(textattack, attack, setting.goal, victim)
+    _put_sentences(textattack, attack, resources)
+    if not resources.tagger:
+        part_of_speech = textattack.constraints.grammaticality.PartOfSpeech
+        attack.constraints = [c for c in attack.constraints if not isinstance(c, part_of_speech)]
+    attack.goal_function.batch_size = _ALL_AT_ONCE
+    if setting.max_queries is not None:
+        attack.goal_function.query_budget = setting.max_queries
+    return attack
+
+
+def _put_sentences(textattack: Any, attack: Any, resources: Resources) -> None:
+    """The recipe's sentence check with another encoder and threshold; the stock one loads at its first call."""
+    encoders = textattack.constraints.semantics.sentence_encoders
+    for constraint in attack.constraints:
+        if isinstance(constraint, encoders.SentenceEncoder):
+            if resources.encode is not None:
+                constraint.encode = resources.encode
+            if resources.cosine is not None:
+                angular = constraint.metric == "angular"
+                constraint.threshold = 1 - math.acos(resources.cosine) / math.pi if angular else resources.cosine
+
+
+@contextlib.contextmanager
+def _local_parts(textattack: Any, resources: Resources) -> Iterator[None]:
+    """Let recipes that name no place for it find our stop words and masked language model, and fetch nothing."""
+    import nltk
+    from textattack.attack_recipes import bae_garg_2019
+    from textattack.constraints.pre_transformation import stopword_modification
+    from textattack.transformations.word_swaps import word_swap_homoglyph_swap
+
+    words = resources.stop_words
+    with contextlib.ExitStack() as stack:
+        # Everything was checked before; WordSwapWordNet asks the network nevertheless.
+        stack.enter_context(_replaced(nltk, "download", lambda *_, **__: True))
+        # TextAttack 0.3.11 is shipped without the file that this module opens, for a search that no recipe here uses.
+        stack.enter_context(_replaced(word_swap_homoglyph_swap, "open", lambda *_, **__: io.StringIO()))
+        if words is not None:
+            corpus = type("Words", (), {"words": staticmethod(lambda language: sorted(words))})
+            stack.enter_context(_replaced(stopword_modification.nltk.corpus, "stopwords", corpus))
+        if resources.masked_lm is not None:
+            stock, folder = bae_garg_2019.WordSwapMaskedLM, str(resources.masked_lm)
+            local = lambda **given: stock(masked_language_model=folder, **given)  # noqa: E731
+            stack.enter_context(_replaced(bae_garg_2019, "WordSwapMaskedLM", local))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
+    stock = vars(holder).get(name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        if stock is None:
+            delattr(holder, name)
+        else:
+            setattr(holder, name, stock)
+
+
+@contextlib.contextmanager
+def _recipe_vectors(textattack: Any, vectors: WordVectors | None) -> Iterator[None]:
+    """Let the recipe find ours where it looks for counter-fitted vectors that the process already loaded."""
+    if vectors is None:
+        yield
+        return
+    count = len(vectors.words)
+    embedding = textattack.shared.WordEmbedding(
+        vectors.vectors,
+        {word: i for i, word in enumerate(vectors.words)},
+        vectors.words,
+        # TextAttack skips the first column, where its own table has the word itself.
+        np.column_stack([np.arange(count), vectors.neighbours]),
+    )
+    name = "textattack_counterfitted_GLOVE_embedding"
+    shared = textattack.shared.utils.GLOBAL_OBJECTS
+    stock = shared.get(name)
+    shared[name] = embedding
+    try:
+        yield
+    finally:
+        del shared[name]
+        if stock is not None:
+            shared[name] = stock

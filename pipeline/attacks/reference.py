@@ -1,0 +1,40 @@
+"""TextAttack's own attacker: the reference that ours equals."""
+
+from collections import OrderedDict
+from typing import Any
+
+from pipeline.attacks.examples import Example
+from pipeline.attacks.library import import_textattack
+from pipeline.attacks.records import Outcome, Record, record_of
+from pipeline.attacks.victim import Victim
+
+
+def attack_one(attack: Any, victim: Victim, example: Example) -> Record:
+    """Attack one example and record what it took.
+
+    TextAttack's outermost loop (`Attacker`) is passed by: it moves the victim to any GPU it sees and prints.
+    """
+    attack.clear_cache()  # so that the original is answered anew, and its layers seen
+    victim.forget()
+    result = attack.attack(as_input(example.texts), example.label)
+    before, after = result.original_result, result.perturbed_result
+    return record_of(
+        example,
+        _outcome(result),
+        (before.attacked_text, int(before.output)),
+        (after.attacked_text, int(after.output)),
+        queries=int(attack.goal_function.num_queries),
+        layers=victim.memo.layers,
+    )
+
+
+def as_input(texts: tuple[str, ...]) -> str | OrderedDict[str, str]:
+    """An example's texts as TextAttack takes them: a pair by the names that recipes know."""
+    return texts[0] if len(texts) == 1 else OrderedDict(zip(("premise", "hypothesis"), texts, strict=True))
+
+
+def _outcome(result: Any) -> Outcome:
+    results = import_textattack().attack_results
+    if isinstance(result, results.SkippedAttackResult):
+        return "skipped"
+    return "successful" if isinstance(result, results.SuccessfulAttackResult) else "failed"

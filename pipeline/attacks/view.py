@@ -1,0 +1,68 @@
+"""A page of what attacks changed, for the eye: one file, no scripts, all text escaped."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from html import escape
+
+from pipeline.attacks.defences import Defence
+from pipeline.attacks.records import Record
+from pipeline.tasks import Task
+
+_STYLE = (
+    "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}"
+    "table{border-collapse:collapse;width:100%}td,th{border-top:1px solid #ccc;padding:.3em .6em;text-align:left;"
+    "vertical-align:top}td.n{text-align:right;white-space:nowrap}del{background:#fdd}ins{background:#dfd;"
+    "text-decoration:none}"
+)
+_HEADS = ("Row", "Text", "Answer", "Queries", "Layers")
+
+
+def view(task: Task, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> str:
+    """Every successful attack of every defence, the words taken out struck and those put in marked."""
+    sections = "".join(_section(task, defence, records) for defence, records in attacked)
+    title = f"Changed texts, {escape(task.name)}"
+    return (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
+        f"<h1>{title}</h1>{sections}</html>\n"
+    )
+
+
+def _section(task: Task, defence: Defence, records: Sequence[Record]) -> str:
+    won = [record for record in records if record.outcome == "successful"]
+    head = "".join(f"<th>{name}</th>" for name in _HEADS)
+    rows = "".join(_row(task, record) for record in won)
+    return (
+        f"<h2>{escape(defence.name)}</h2><p>{len(won)} of {len(records)} examples.</p>"
+        f"<table><tr>{head}</tr>{rows}</table>"
+    )
+
+
+def _row(task: Task, record: Record) -> str:
+    pairs = zip(record.original, record.changed or (), strict=True)
+    text = "<br>".join(marked(before, after) for before, after in pairs)
+    answers = f"{_name(task, record.answer_before)} &rarr; {_name(task, record.answer_after)}"
+    layers = f"{record.layers_before} &rarr; {record.layers_after}"
+    numbers = "".join(f'<td class="n">{cell}</td>' for cell in (record.queries, layers))
+    return f'<tr><td class="n">{record.row_id}</td><td>{text}</td><td>{answers}</td>{numbers}</tr>'
+
+
+def _name(task: Task, answer: int | None) -> str:
+    return "" if answer is None else escape(task.label_names[answer] if task.label_names else str(answer))
+
+
+def marked(before: str, after: str) -> str:
+    """One text as HTML with its changes.
+
+    >>> marked("a <b> film", "a fine film")
+    'a <del>&lt;b&gt;</del><ins>fine</ins> film'
+    """
+    old, new = (re.findall(r"\s+|\S+", text) for text in (before, after))
+    out = []
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        gone, come = escape("".join(old[i:j])), escape("".join(new[k:m]))
+        if kind == "equal":
+            out.append(gone)
+        else:
+            out += [f"<del>{gone}</del>"] * bool(gone) + [f"<ins>{come}</ins>"] * bool(come)
+    return "".join(out)
