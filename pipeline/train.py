@@ -74,7 +74,7 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     """
     history = _resume(fit, directory)
     served = fit.served or fit.model
-    steps = _Steps(fit)
+    steps = Steps(fit)
     for epoch in range(len(history) + 1, fit.epochs + 1):
         if _stalled(history, fit.stop_after):
             break
@@ -106,7 +106,7 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     }
 
 
-class _Steps:
+class Steps:
     """The optimiser's steps.
 
     Attributes:
