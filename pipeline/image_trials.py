@@ -58,20 +58,7 @@ def steps(done: float) -> float:
     Shallow-Deep's setting (epochs 35, 60 and 85 of 100, from 0.1), which BERT Loses Patience says it follows; He et al.
     step at 50% and 75%.
     """
-    factor: float = 0.1 ** sum(done > share for share in MILESTONES)
-    return factor
-
-
-class _Progress:
-    """A schedule that remembers how far training is. The loop tells the schedule and not the loss, asks it before every
-    step's loss, and Shallow-Deep's loss depends on it."""
-
-    def __init__(self) -> None:
-        self.done = 0.0
-
-    def __call__(self, done: float) -> float:
-        self.done = done
-        return steps(done)
+    return float(0.1 ** sum(done > share for share in MILESTONES))
 
 
 def train_image(
@@ -138,7 +125,6 @@ def build_fit(settings: Mapping[str, Any], train: Any, selection: Any, device: s
     costs = (flops[0] / flops[0, -1]).tolist()
     weights = np.asarray(recipe.selection_weights(costs))
     options, size, seed = settings["training"], settings["batch_size"], settings["seed"]
-    progress = _Progress()
 
     def evaluate(model: Any) -> dict[str, float]:
         scores = exit_accuracies(model, selection)
@@ -147,7 +133,7 @@ def build_fit(settings: Mapping[str, Any], train: Any, selection: Any, device: s
 
     return Fit(
         model=model,
-        loss=lambda logits, labels: recipe.loss(logits, labels, costs, progress.done),
+        objective=lambda model, inputs, labels, done: recipe.loss(model(inputs).float(), labels, costs, done),
         batches=lambda epoch: batches(train, size, np.random.default_rng([seed, epoch]), options["augment"]),
         steps_per_epoch=-(-len(train) // size),
         evaluate=evaluate,
@@ -158,7 +144,7 @@ def build_fit(settings: Mapping[str, Any], train: Any, selection: Any, device: s
             weight_decay=options["weight_decay"],
             fused=True,
         ),
-        schedule=progress,
+        schedule=steps,
         epochs=options["epochs"],
         stop_after=options["epochs"],  # the schedule says when training ends; the best epoch is kept all the same
         seed=seed,

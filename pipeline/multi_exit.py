@@ -46,6 +46,7 @@ class MultiExit(nn.Module):
         dropout: before each linear layer, in training only.
         channels: names of further heads, each one linear layer on the pooled vector and a sigmoid, shared by all
             exits; a criterion reads them by name (BERxiT's "lte").
+        head_bias: where the bias of a regression's heads starts.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class MultiExit(nn.Module):
         outputs: int,
         dropout: float = 0.0,
         channels: Sequence[str] = (),
+        head_bias: float = 0.0,
     ) -> None:
         super().__init__()
         if list(exits) != sorted(set(exits)) or exits[-1] != backbone.layers or exits[0] < 1:
@@ -65,6 +67,9 @@ class MultiExit(nn.Module):
         self.dropout = nn.Dropout(dropout)
         widths = backbone.widths()
         self.heads = nn.ModuleList(nn.Linear(widths[layer - 1], outputs) for layer in exits)
+        if outputs == 1:
+            for bias in (p for name, p in self.heads.named_parameters() if name.endswith("bias")):
+                nn.init.constant_(bias, head_bias)
         # Their weights without the modules around them: at batch 1 those cost three times the product itself.
         self.head_tables: list[Any] = [head._parameters for head in self.heads]
         if channels and len({widths[layer - 1] for layer in exits}) > 1:
@@ -112,6 +117,13 @@ class MultiExit(nn.Module):
 
     def _channel(self, name: str, pooled: Tensor) -> Tensor:
         return torch.sigmoid(self.channels[name](pooled)[:, 0])
+
+    def on(self, backbone: Any) -> "MultiExit":
+        """The last head on another backbone, whose modules and this one's it shares."""
+        found = MultiExit(backbone, (backbone.layers,), self.outputs, self.dropout.p)
+        found.heads = nn.ModuleList([self.heads[-1]])
+        found.head_tables = [found.heads[0]._parameters]
+        return found
 
     def parameter_counts(self) -> dict[str, int]:
         """All parameters, and those that serve leaving early: exits before the last (the paper's Table 3), channels."""

@@ -124,7 +124,7 @@ def _row(
     for member, rule, threshold in zip(seeds, criteria or [make("fixed")] * len(seeds), thresholds, strict=True):
         point = sweep(member.traces[split], rule, np.array([threshold]))
         found = point.metrics(metrics) | {"layer_speedup": point.layer_speedup, "flop_speedup": point.flop_speedup}
-        if criteria is None:  # a plain pass asks no early head
+        if criteria is None and member.traces[split].exits > 1:  # a plain pass asks no early head
             found["flop_speedup"] = np.array([1.0])
         risk = chosen_by.risk(point)
         if risk is not None:

@@ -34,6 +34,9 @@ class Training(Block):
     warmup: Share = 0.1
     weight_decay: NonNegativeFloat = 0.01
     clip_norm: PositiveFloat = 1.0
+    micro_batch: PositiveInt | None = None
+    """Rows that go through a model at a time, where a batch does not fit into memory; gradients are added up. None:
+    the whole batch, and half as many rows again and again on a GPU that runs out of memory."""
 
 
 class Choose(Block):

@@ -78,6 +78,7 @@ def record_trace(task: Task, backbone: str, key: str, split: str, device: str) -
         layers=exits,
         flops=flops,
         full_flops=full,
+        full_layers=float(model.backbone.full_layers),
         label_names=task.label_names,
         provenance={
             "task": task.name,

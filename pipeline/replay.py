@@ -78,7 +78,7 @@ class Sweep:
         answers: what a row that leaves at each exit is answered with, (n, exits): class index or real value.
         labels: (n,).
         exit_counts: rows that leave at each exit, (k, exits).
-        layer_speedup: (k,), all layers / mean layers run.
+        layer_speedup: (k,), layers of the plain model / mean layers run.
         flop_speedup: (k,), FLOPs of the plain model / FLOPs spent, embedding and heads included.
     """
 
@@ -149,7 +149,7 @@ def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = No
         answers=answers,
         labels=trace.labels,
         exit_counts=counts,
-        layer_speedup=trace.layers[-1] / (np.sum(counts * trace.layers, axis=1) / trace.rows),
+        layer_speedup=trace.all_layers / (np.sum(counts * trace.layers, axis=1) / trace.rows),
         flop_speedup=np.sum(trace.full_flops) / flops,
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from pipeline.params import Params
 from pipeline.recording import device_of, exit_scores, manifest, record
 from pipeline.tasks import Task
 from pipeline.trials import Group, Plan, run_trial
+
+if TYPE_CHECKING:
+    from pipeline.methods.base import Start
 
 RUNNER = "pipeline.text_trials:train_text"
 
@@ -95,25 +98,28 @@ def _train(
 
     from pipeline.data.tokens import TokenStore, bucketed
     from pipeline.methods import load_recipe
+    from pipeline.methods.base import Moment
     from pipeline.train import Fit, run_fit, warmup_linear
 
     folder = DATA / settings["task"] / settings["backbone"]["name"]
     train, selection = (TokenStore.open(folder / f"{name}.arrow") for name in ("train", "selection"))
     recipe = load_recipe(settings["method"])
-    torch.manual_seed(settings["seed"])
-    model = _build(settings, recipe, directory.parent, context, float(train.labels.mean())).to(device)
-    moved = recipe.trainable(model)
-    moving = {id(p) for p in moved}
-    for p in model.parameters():
-        p.requires_grad_(id(p) in moving)
-    options = settings["training"]
-    size = settings["batch_size"]
+    options, size = settings["training"], settings["batch_size"]
     targets = torch.from_numpy(train.labels.astype(np.float32)).to(device)
 
     def batches(epoch: int) -> Any:
         generator = np.random.default_rng([settings["seed"], epoch])
         for rows in bucketed(train.lengths, size, generator):
             yield train.batch(rows, device), targets[torch.from_numpy(rows).to(device)]
+
+    torch.manual_seed(settings["seed"])
+    start = _start(settings, directory.parent, context, device, float(train.labels.mean()))
+    model = recipe.build(start).to(device)
+    recipe.prepare(model, batches(0))
+    moved = recipe.trainable(model)
+    moving = {id(p) for p in moved}
+    for p in [*model.parameters(), *(start.parent.parameters() if start.parent else ())]:
+        p.requires_grad_(id(p) in moving)
 
     def evaluate(model: Any) -> dict[str, float]:
         logits, channels = record(model, selection, device)
@@ -133,9 +139,12 @@ def _train(
     decay = [p for p in moved if p.ndim > 1]
     plain = [p for p in moved if p.ndim <= 1]
     groups = [{"params": decay, "weight_decay": options["weight_decay"]}, {"params": plain, "weight_decay": 0.0}]
+    kept = recipe.served(model)
     fit = Fit(
         model=model,
-        loss=recipe.loss,
+        objective=lambda model, inputs, labels, done: recipe.objective(
+            model, inputs, labels, Moment(done, start.parent)
+        ),
         batches=batches,
         steps_per_epoch=-(-len(train) // size),
         evaluate=evaluate,
@@ -147,35 +156,35 @@ def _train(
         clip_norm=options["clip_norm"],
         autocast=device == "cuda",
         training_mode=recipe.training_mode,
-        forward=recipe.forward,
+        served=kept,
+        micro_batch=options["micro_batch"],
     )
     result = run_fit(fit, directory, report)
-    counts: dict[str, Any] = model.parameter_counts()
-    return result | counts | {"layers": model.backbone.layers, "exits": list(model.exits)}
+    counts: dict[str, Any] = kept.parameter_counts()
+    return result | counts | {"layers": kept.backbone.full_layers, "exits": list(kept.exits)}
 
 
-def _build(settings: Mapping[str, Any], recipe: Any, root: Path, context: Mapping[str, Any], label_mean: float) -> Any:
-    """The model before training, from the hub's weights, random ones, or the parent trial's.
+def _start(
+    settings: Mapping[str, Any], root: Path, context: Mapping[str, Any], device: str, label_mean: float
+) -> "Start":
+    """What the trial starts from: the hub's weights, random ones, and the parent trial's model.
 
-    Regression heads that no parent trained start at the mean label: Adam moves a bias by no more than the learning
-    rate per step, and a few hundred steps of fine-tuning do not reach 2.7 from 0. The paper's code starts at 0.
+    New regression heads start at the mean label: Adam moves a bias by no more than the learning rate per step, and a
+    few hundred steps of fine-tuning do not reach 2.7 from 0. The paper's code starts at 0.
     """
-    import torch
-
     from pipeline.backbones.encoder import build_encoder, encoder_from_description
+    from pipeline.methods.base import Start
     from pipeline.multi_exit import load_checkpoint
 
     spec = BackboneSpec(**settings["backbone"])
+    mirror = Path(context["mirror"]) if context.get("mirror") else None
     parent = None
     if settings.get("parent"):
-        parent = load_checkpoint(root / settings["parent"], encoder_from_description)
-        encoder: Any = parent.backbone
-    else:
-        mirror = Path(context["mirror"]) if context.get("mirror") else None
-        encoder = build_encoder(spec, settings["vocabulary"], mirror)
-    model = recipe.build(encoder, settings["outputs"], spec.dropout, parent)
-    if settings["kind"] == "regression":
-        trained = len(parent.exits) if parent else 0  # a parent's heads are the last ones
-        for head in list(model.heads)[: len(model.heads) - trained]:
-            torch.nn.init.constant_(head.bias, label_mean)
-    return model
+        parent = load_checkpoint(root / settings["parent"], encoder_from_description).to(device)
+    return Start(
+        pretrained=lambda: build_encoder(spec, settings["vocabulary"], mirror),
+        outputs=settings["outputs"],
+        dropout=spec.dropout,
+        parent=parent,
+        head_bias=label_mean,
+    )

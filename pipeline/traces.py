@@ -10,6 +10,7 @@ One safetensors file (no pickle), readable without this project:
 | layers    | (exits,)             | float64 | backbone layers run when a row leaves at this exit            |
 | flops     | (n, exits)           | float64 | FLOPs of a row that leaves at this exit, heads on the way in  |
 | full_flops| (n,)                 | float64 | FLOPs of the row in a plain model: all layers, one head       |
+| full_layers| ()                 | float64 | optional: layers of the plain model; absent: the last of layers |
 | channel.* | (n, exits[, k])      | float32 | optional: what else an exit said, for criteria that read it   |
 
 `channel.lte` is the certainty that BERxiT's small head predicts, 0 to 1. docs/trace-format.md writes such a file
@@ -50,6 +51,7 @@ class Trace:
     label_names: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     channels: dict[str, np.ndarray] = field(default_factory=dict)
+    full_layers: float | None = None
 
     def __post_init__(self) -> None:
         if self.logits.ndim != 3:
@@ -75,6 +77,11 @@ class Trace:
             raise ArtifactError(f"trace: kind {self.kind!r} is neither classification nor regression")
         if self.kind == "regression" and classes != 1:
             raise ArtifactError(f"trace: regression needs one output per exit, found {classes}")
+
+    @property
+    def all_layers(self) -> float:
+        """Layers of the plain model, which a layer speed-up is measured against."""
+        return float(self.layers[-1]) if self.full_layers is None else self.full_layers
 
     @property
     def rows(self) -> int:
@@ -115,6 +122,8 @@ def save_trace(trace: Trace, path: Path) -> str:
     """Write a trace atomically; return the SHA-256 of the file."""
     tensors = {name: np.ascontiguousarray(getattr(trace, name)) for name in _TENSORS}
     tensors |= {_CHANNEL + name: np.ascontiguousarray(values) for name, values in trace.channels.items()}
+    if trace.full_layers is not None:
+        tensors["full_layers"] = np.array(trace.full_layers, dtype=np.float64)
     metadata = {
         "schema": SCHEMA,
         "kind": trace.kind,
@@ -161,6 +170,7 @@ def load_trace(path: Path) -> Trace:
                 raise ArtifactError(f"{path}: tensors {sorted(missing)} are missing; {remedy}")
             tensors = {name: file.get_tensor(name) for name in _TENSORS}
             named = [name for name in file.keys() if name.startswith(_CHANNEL)]  # noqa: SIM118 - not a dict
+            whole = float(file.get_tensor("full_layers")) if "full_layers" in file.keys() else None  # noqa: SIM118
             channels = {name.removeprefix(_CHANNEL): file.get_tensor(name) for name in named}
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
@@ -170,5 +180,10 @@ def load_trace(path: Path) -> Trace:
     except ValueError as error:
         raise ArtifactError(f"{path}: metadata are not JSON ({error}); {remedy}") from None
     return Trace(
-        kind=metadata.get("kind", ""), label_names=label_names, provenance=provenance, channels=channels, **tensors
+        kind=metadata.get("kind", ""),
+        label_names=label_names,
+        provenance=provenance,
+        channels=channels,
+        full_layers=whole,
+        **tensors,
     )

@@ -23,17 +23,20 @@ class Fit:
     """One training run.
 
     Attributes:
-        loss: logits (n, exits, outputs) and labels (n,) to a scalar.
+        model: what is trained, and what a checkpoint of progress holds.
+        objective: model, inputs, labels (n,) and the share of training done, 0..1, to a scalar, a mean over rows.
         batches: epoch to its batches (inputs, labels on the device); a pure function of the epoch, so that a
             resumed run sees what an uninterrupted one would.
         evaluate: per-epoch metrics; must hold "selection", the score that picks the epoch, higher is better.
         schedule: share of training done, 0..1, to a factor on the learning rate.
         training_mode: puts the model into training mode; a recipe keeps its frozen parts in eval mode.
-        forward: what the loss sees of a batch; the model's logits, unless a recipe needs more.
+        served: what is judged and kept, if it is a part of `model`; shares its weights.
+        micro_batch: rows that go through the model at a time; their gradients add up to the batch's. None: all, and
+            half as many whenever the GPU's memory does not hold them.
     """
 
     model: MultiExit
-    loss: Callable[[Tensor, Tensor], Tensor]
+    objective: Callable[[MultiExit, Mapping[str, Tensor], Tensor, float], Tensor]
     batches: Callable[[int], Iterable[Batch]]
     steps_per_epoch: int
     evaluate: Callable[[MultiExit], dict[str, float]]
@@ -45,7 +48,8 @@ class Fit:
     clip_norm: float | None = None
     autocast: bool = False
     training_mode: Callable[[MultiExit], object] = MultiExit.train
-    forward: Callable[[MultiExit, Mapping[str, Tensor]], Tensor] = MultiExit.__call__
+    served: MultiExit | None = None
+    micro_batch: int | None = None
 
 
 def warmup_linear(warmup: float) -> Callable[[float], float]:
@@ -65,23 +69,26 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     A killed run goes on after its last whole epoch: randomness is drawn anew each epoch from (seed, epoch).
 
     Returns:
-        best_epoch, epochs_run, selection (the best score), train_seconds, and the best epoch's metrics.
+        best_epoch, epochs_run, selection (the best score), train_seconds, micro_batch (None where no batch was
+        parted), and the best epoch's metrics.
     """
     history = _resume(fit, directory)
+    served = fit.served or fit.model
+    steps = Steps(fit)
     for epoch in range(len(history) + 1, fit.epochs + 1):
         if _stalled(history, fit.stop_after):
             break
         torch.manual_seed(fit.seed * 100_003 + epoch)
         started = time.perf_counter()
-        loss = _one_epoch(fit, epoch)
+        loss = steps.epoch(epoch)
         seconds = time.perf_counter() - started
         if not math.isfinite(loss):
             raise FloatingPointError(f"training loss is {loss} in epoch {epoch}; lower the learning rate")
         fit.model.eval()
-        metrics = fit.evaluate(fit.model)
+        metrics = fit.evaluate(served.eval())
         row = {"epoch": epoch, "train_loss": loss, "train_seconds": seconds, **metrics}
         if _best(history) is None or metrics["selection"] > _best(history)["selection"]:  # type: ignore[index]
-            save_checkpoint(fit.model, directory)
+            save_checkpoint(served, directory)
         history.append(row)
         _save_progress(fit, directory, history)
         report(row)
@@ -94,34 +101,66 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
         "selection": best["selection"],
         "train_seconds": sum(row["train_seconds"] for row in history),
         "train_seconds_to_best": sum(row["train_seconds"] for row in history[: int(best["epoch"])]),
+        "micro_batch": steps.rows,
         "metrics": best,
     }
 
 
-def _one_epoch(fit: Fit, epoch: int) -> float:
-    """Train one epoch; the mean loss over its batches."""
-    fit.training_mode(fit.model)
-    parameters = [p for group in fit.optimizer.param_groups for p in group["params"]]
-    base = [group.setdefault("initial_lr", group["lr"]) for group in fit.optimizer.param_groups]
-    total = fit.steps_per_epoch * fit.epochs
-    step = fit.steps_per_epoch * (epoch - 1)
-    losses: list[Tensor] = []
-    device = parameters[0].device.type
-    for inputs, labels in fit.batches(epoch):
-        step += 1
-        factor = fit.schedule(step / total)
-        for group, rate in zip(fit.optimizer.param_groups, base, strict=True):
-            group["lr"] = rate * factor
-        with torch.autocast(device, torch.bfloat16, enabled=fit.autocast):
-            logits = fit.forward(fit.model, inputs)
-        loss = fit.loss(logits.float(), labels)
-        fit.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if fit.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, fit.clip_norm)
-        fit.optimizer.step()
-        losses.append(loss.detach())
-    return float(torch.stack(losses).mean())
+class Steps:
+    """The optimiser's steps.
+
+    Attributes:
+        rows: that go through the model at a time; None: a whole batch.
+    """
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit, self.rows = fit, fit.micro_batch
+        self.parameters = [p for group in fit.optimizer.param_groups for p in group["params"]]
+        self.device = self.parameters[0].device.type
+
+    def epoch(self, epoch: int) -> float:
+        """Train one epoch; the mean loss over its batches."""
+        fit = self.fit
+        fit.training_mode(fit.model)
+        groups = fit.optimizer.param_groups
+        base = [group.setdefault("initial_lr", group["lr"]) for group in groups]
+        total = fit.steps_per_epoch * fit.epochs
+        losses: list[Tensor] = []
+        for step, (inputs, labels) in enumerate(fit.batches(epoch), fit.steps_per_epoch * (epoch - 1) + 1):
+            factor = fit.schedule(step / total)
+            for group, rate in zip(groups, base, strict=True):
+                group["lr"] = rate * factor
+            losses.append(self._gradients(inputs, labels, step / total))
+            if fit.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters, fit.clip_norm)
+            fit.optimizer.step()
+        return float(torch.stack(losses).mean())
+
+    def _gradients(self, inputs: Mapping[str, Tensor], labels: Tensor, done: float) -> Tensor:
+        """Leave the batch's gradient in the parameters; its loss. Takes fewer rows at a time when memory runs out."""
+        while True:
+            self.fit.optimizer.zero_grad(set_to_none=True)
+            try:
+                return self._accumulated(inputs, labels, done)
+            except torch.OutOfMemoryError:
+                if self.rows == 1:
+                    raise
+                self.rows = -(-min(self.rows or len(labels), len(labels)) // 2)
+            torch.cuda.empty_cache()
+
+    def _accumulated(self, inputs: Mapping[str, Tensor], labels: Tensor, done: float) -> Tensor:
+        fit, rows = self.fit, len(labels)
+        at_once = min(self.rows or rows, rows)
+        losses = []
+        for start in range(0, rows, at_once):
+            part = slice(start, start + at_once)
+            some = inputs if at_once == rows else {name: value[part] for name, value in inputs.items()}
+            with torch.autocast(self.device, torch.bfloat16, enabled=fit.autocast):
+                loss = fit.objective(fit.model, some, labels[part], done)
+            loss = loss * (len(labels[part]) / rows)
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return torch.stack(losses).sum()
 
 
 def _best(history: list[dict[str, float]]) -> dict[str, float] | None:

@@ -22,6 +22,7 @@ from tests.test_criteria import trace_of
 
 LAYERS, HIDDEN, VOCABULARY = 4, 32, 50
 LENGTHS = (9, 4, 7, 9, 2, 5)
+HIDDEN_RATE = "hidden_dropout_prob"
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -107,6 +108,37 @@ def test_our_loop_equals_the_plain_model(family: str, tmp_path: Path) -> None:
         assert (found[0] - found[-1]).abs().max() > 0.1, "the layers do something"
 
 
+@each_family
+def test_training_is_the_plain_model_s_to_the_bit(family: str, tmp_path: Path) -> None:
+    """Dropout in the same places at the same rates: with one seed, equal states (ALBERT's GELU is one kernel here)."""
+    from transformers import AutoModel
+
+    names = (
+        ("dropout", "attention_dropout") if family == "distilbert" else (HIDDEN_RATE, "attention_probs_dropout_prob")
+    )
+    torch.manual_seed(0)
+    plain = AutoModel.from_config(config_of(family, **dict.fromkeys(names, 0.3))).train()
+    plain.save_pretrained(tmp_path / "models" / "someone" / family)
+    encoder = build_encoder(BackboneSpec("mine", f"someone/{family}"), mirror=tmp_path).train()
+    batch = collate(*rows((9, 9)), "cpu")
+    types = {"token_type_ids": batch["token_type_ids"]} if own_types(family) else {}
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        expected = plain(input_ids=batch["input_ids"], attention_mask=torch.ones(2, 9), **types).last_hidden_state
+        torch.manual_seed(seed)
+        found = states(encoder, batch)[-1]
+        if family == "albert":
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        else:
+            assert torch.equal(found, expected)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    theirs = dict(plain.named_parameters())
+    for name, parameter in encoder.named_parameters():
+        if not name.startswith("pooler"):
+            torch.testing.assert_close(parameter.grad, theirs[name].grad, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("family", ["bert", "albert"])
 def test_the_pretrained_pooler_is_the_exits_pooler(family: str, tmp_path: Path) -> None:
     plain, encoder = from_disk(family, tmp_path)
@@ -154,6 +186,7 @@ def test_a_checkpoint_is_the_same_model(family: str, tmp_path: Path) -> None:
     batch = collate(*rows(), "cpu")
     with torch.inference_mode():
         assert torch.equal(model(batch), again(batch))
+    inner = 2 if family == "albert" else 1
     assert again.backbone.shape(3) == EncoderShape(
         layers=LAYERS,
         hidden=HIDDEN,
@@ -161,6 +194,9 @@ def test_a_checkpoint_is_the_same_model(family: str, tmp_path: Path) -> None:
         embedding=16 if family == "albert" else HIDDEN,
         head_width=HIDDEN,
         classes=3,
+        full_layers=LAYERS,
+        attention=(HIDDEN * inner,) * LAYERS,
+        inner=inner,
     )
 
 

@@ -15,6 +15,7 @@ from pipeline.criteria import CRITERIA, make
 from pipeline.errors import ParamsError
 from pipeline.live import LiveEngine
 from pipeline.methods import METHODS, load_recipe
+from pipeline.methods.base import Moment, Start
 from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.operating import Seeded, evaluate_group
 from pipeline.params import load_params
@@ -25,7 +26,7 @@ from tests.imports import ROOT
 
 
 def berxit_on(parent: MultiExit) -> MultiExit:
-    return load_recipe("berxit").build(parent.backbone, parent.outputs, 0.1, parent)
+    return load_recipe("berxit").build(Start(lambda: None, parent.outputs, 0.1, parent))
 
 
 def test_the_registry_knows_what_records_what() -> None:
@@ -52,7 +53,7 @@ def test_the_head_alone_learns() -> None:
     x = {"x": torch.randn(8, 16)}
     recipe.training_mode(model)
     assert not model.training
-    recipe.loss(recipe.forward(model, x), torch.zeros(8)).backward()
+    recipe.objective(model, x, torch.zeros(8), Moment(0.0)).backward()
     assert all(p.grad is not None for p in moved)
     assert all(p.grad is None or not p.grad.any() for head in model.heads for p in head.parameters())
     with torch.inference_mode():
@@ -109,8 +110,7 @@ def test_training_learns_when_an_exit_is_right(tmp_path: Path) -> None:
 
     fit = Fit(
         model=model,
-        loss=recipe.loss,
-        forward=recipe.forward,
+        objective=lambda model, inputs, labels, done: recipe.objective(model, inputs, labels, Moment(done)),
         batches=lambda epoch: [({"x": part}, y) for part, y in zip(x.split(64), labels.split(64), strict=True)],
         steps_per_epoch=8,
         evaluate=evaluate,
@@ -176,7 +176,14 @@ def settings_of(task: Any, about: Mapping[str, Any], method: str, **more: Any) -
         "vocabulary": about["tokens"]["demo-albert"]["vocabulary"],
         "backbone": {key: value for key, value in backbone.__dict__.items() if key != "about"},
         "method": method,
-        "training": {"epochs": 2, "stop_after": 2, "warmup": 0.1, "weight_decay": 0.0, "clip_norm": 1.0},
+        "training": {
+            "epochs": 2,
+            "stop_after": 2,
+            "warmup": 0.1,
+            "weight_decay": 0.0,
+            "clip_norm": 1.0,
+            "micro_batch": None,
+        },
         "batch_size": 32,
         "learning_rate": 0.01,
         "seed": 1,

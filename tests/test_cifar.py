@@ -261,19 +261,17 @@ def test_shallow_deep_ramps_from_a_hundredth_to_the_cost() -> None:
 
 def test_the_loss_of_a_trial_follows_its_progress(tmp_path: Path) -> None:
     fit = build_fit(settings_of("shallow_deep", epochs=2), random_store(40), random_store(20), "cpu")
-    logits, labels = torch.randn(8, 6, 10), torch.randint(0, 10, (8,))
-    fit.schedule(0.0)
-    early = float(fit.loss(logits, labels))
-    fit.schedule(1.0)
-    assert float(fit.loss(logits, labels)) > early
+    inputs, labels = next(iter(fit.batches(1)))
+    with torch.no_grad():
+        assert fit.objective(fit.model, inputs, labels, 1.0) > fit.objective(fit.model, inputs, labels, 0.0)
     seen: list[float] = []
 
-    def watched(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        seen.append(fit.schedule.done)
-        loss: torch.Tensor = fit.loss(logits, labels)
+    def watched(model: Any, inputs: Any, labels: torch.Tensor, done: float) -> torch.Tensor:
+        seen.append(done)
+        loss: torch.Tensor = fit.objective(model, inputs, labels, done)
         return loss
 
-    run_fit(replace(fit, loss=watched), tmp_path, lambda row: None)
+    run_fit(replace(fit, objective=watched), tmp_path, lambda row: None)
     assert seen == pytest.approx([0.25, 0.5, 0.75, 1.0])
 
 

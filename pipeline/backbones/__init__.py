@@ -31,6 +31,7 @@ class BackboneSpec:
         hub: hub name or folder; None for the demo encoder, which starts from random weights.
         pooling: `first` token or `mean` over tokens, before the shared tanh pooler.
         layers: keep the first so many; None keeps all.
+        full_layers: layers of the model that it was distilled from; its speed-up is against that one.
     """
 
     name: str
@@ -39,6 +40,7 @@ class BackboneSpec:
     layers: int | None = None
     dropout: float = 0.1
     about: str = ""
+    full_layers: int | None = None
 
 
 BACKBONES: dict[str, BackboneSpec] = {
@@ -51,7 +53,12 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec("albert-large", "albert/albert-large-v2", about="24 shared layers, the paper's Table 4"),
         BackboneSpec("bert-base", "google-bert/bert-base-uncased", about="12 layers, the paper's Table 2"),
         BackboneSpec("roberta-base", "FacebookAI/roberta-base", about="12 layers, byte-level tokens"),
-        BackboneSpec("distilbert", "distilbert/distilbert-base-uncased", about="6 layers distilled from bert-base"),
+        BackboneSpec(
+            "distilbert",
+            "distilbert/distilbert-base-uncased",
+            about="6 layers distilled from bert-base, measured against its 12",
+            full_layers=12,
+        ),
         BackboneSpec(
             "minilm",
             "sentence-transformers/all-MiniLM-L6-v2",

@@ -1,7 +1,7 @@
 """Encoders laid out like BERT, RoBERTa, ALBERT or DistilBERT, taken apart into embed, layer and pool.
 
-The Transformers modules are used as they are; only the loop over layers is ours, so that inference can stop in it.
-Works on Transformers 4.57 and 5: a layer returns a tensor there and a tuple here.
+Transformers' modules hold the weights; the loop over layers is ours, so that inference can stop in it, and so are the
+calls inside a layer (pipeline/backbones/fast.py). Works on Transformers 4.57 and 5.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from pipeline.backbones import BackboneSpec, Pooling, hub_path
 from pipeline.backbones.families import FAMILIES, config_class, fuse_gelu, model_class
-from pipeline.backbones.fast import FastEmbedding, FastLayer, table_of
+from pipeline.backbones.fast import FastEmbedding, FastLayer, Weights, table_of
 from pipeline.cost import EncoderShape
 from pipeline.errors import DataError, ParamsError
 
@@ -42,6 +42,8 @@ class Encoder(nn.Module):
         config: the Transformers configuration; shortened to `layers` in place.
         pooling: what the shared tanh pooler reads.
         layers: keep only the first so many.
+        full_layers: of the model that speed-ups are measured against; None: this one.
+        heads: attention heads of each block, where some were pruned.
 
     Attributes:
         layers: number of transformer layers, L.
@@ -53,13 +55,24 @@ class Encoder(nn.Module):
     """
 
     encoder: Any
+    fast_embedding: FastEmbedding
+    fast_layers: list[list[FastLayer]]
+    pooler_table: Weights
 
-    def __init__(self, config: Any, pooling: Pooling, layers: int | None = None) -> None:
+    def __init__(
+        self,
+        config: Any,
+        pooling: Pooling,
+        layers: int | None = None,
+        full_layers: int | None = None,
+        heads: Sequence[int] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
         self.family = FAMILIES[config.model_type]
         self.pooling: Pooling = pooling
         self.layers: int = layers or config.num_hidden_layers
+        self.full_layers: int = full_layers or self.layers
         if self.layers > config.num_hidden_layers:
             raise ParamsError(f"layers: {self.layers} asked of an encoder of {config.num_hidden_layers}; ask for fewer")
         self.groups: int = getattr(config, "num_hidden_groups", 1)
@@ -69,6 +82,7 @@ class Encoder(nn.Module):
         if positions != "absolute":
             raise ParamsError(f"backbones: an encoder of {positions!r} positions; take one with absolute positions")
         self.width: int = config.hidden_size
+        self.head_size: int = self.width // config.num_attention_heads
         config.num_hidden_layers = self.layers
         config._attn_implementation = "sdpa"
         model = model_class(self.family)(config)
@@ -76,21 +90,68 @@ class Encoder(nn.Module):
         self.add_module(self.family.chain, getattr(model, self.family.chain))  # under its name in checkpoints
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
-        self.pooler_table = table_of(self.pooler)
         fuse_gelu(self)
         # RoBERTa counts from pad_token_id + 1 and finds the padding by its id; ours is marked in `keep`, behind the
         # row, where its position makes no difference.
         self.first_position: int = config.pad_token_id + 1 if "positions" in self.family.inputs else 0
-        projection = self.encoder.embedding_hidden_mapping_in if config.model_type == "albert" else None
-        self.fast_embedding = FastEmbedding.of(self.embeddings, self.first_position, projection)
-        blocks = [self._blocks(index) for index in range(self.layers)]
-        parts, heads = self.family.parts, config.num_attention_heads
-        self.fast_layers = [[FastLayer.of(block, parts, heads) for block in inner] for inner in blocks]
+        self.heads: tuple[int, ...] = (config.num_attention_heads,) * len(self.blocks())
+        self.wire()
+        if heads is not None:
+            self.keep_heads([range(count) for count in heads])
+
+    @property
+    def chain(self) -> Any:
+        """The module that holds the layers, under its name in Transformers."""
+        return getattr(self, self.family.chain)
+
+    def blocks(self) -> list[nn.Module]:
+        """Attention and feed-forward blocks with weights of their own: one per layer, or those that ALBERT shares."""
+        if self.config.model_type == "albert":
+            return [block for group in self.chain.albert_layer_groups for block in group.albert_layers]
+        return list(self.chain.layer)
+
+    def blocks_of(self, index: int) -> list[int]:
+        """Positions in `blocks` of what layer `index`, counted from 0, runs: one, or ALBERT's inner ones."""
+        if self.config.model_type == "albert":
+            inner: int = self.config.inner_group_num
+            first = index * self.groups // self.layers * inner
+            return list(range(first, first + inner))
+        return [index]
+
+    def wire(self) -> None:
+        """Take the modules apart again, after some were exchanged."""
+        rates = self.family.dropout_of(self.config)
+        projection = self.chain.embedding_hidden_mapping_in if self.config.model_type == "albert" else None
+        self.pooler_table = table_of(self.pooler)
+        self.fast_embedding = FastEmbedding.of(self.embeddings, self.first_position, projection, rates.embedding)
+        fast = [
+            FastLayer.of(block, self.family.parts, heads, self.head_size, rates)
+            for block, heads in zip(self.blocks(), self.heads, strict=True)
+        ]
+        self.fast_layers = [[fast[i] for i in self.blocks_of(index)] for index in range(self.layers)]
+
+    def keep_heads(self, kept: Sequence[Sequence[int]]) -> None:
+        """Remove the attention heads that are not named; the projections become smaller.
+
+        Args:
+            kept: of each of `blocks`, the heads that stay, counted from 0, ascending.
+        """
+        for block, stay in zip(self.blocks(), kept, strict=True):
+            rows = torch.cat([torch.arange(head * self.head_size, (head + 1) * self.head_size) for head in stay])
+            for name in ("query", "key", "value"):
+                part: Any = block.get_submodule(self.family.parts[name])
+                rows = rows.to(part.weight.device)
+                part.weight, part.bias = nn.Parameter(part.weight[rows]), nn.Parameter(part.bias[rows])
+                part.out_features = len(rows)
+            dense: Any = block.get_submodule(self.family.parts["dense"])
+            dense.weight = nn.Parameter(dense.weight[:, rows])
+            dense.in_features = len(rows)
+        self.heads = tuple(len(stay) for stay in kept)
+        self.wire()
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
         """Token ids (n, tokens) to the state before layer 1. Batch: input_ids, token_type_ids, keep (if padded)."""
-        ids, types = batch["input_ids"], self._types(batch)
-        hidden = self._embed_in_training(ids, types) if self.training else self.fast_embedding(ids, types)
+        hidden = self.fast_embedding(batch["input_ids"], self._types(batch), self.training)
         keep = batch.get("keep")
         bias = None
         if keep is not None:
@@ -103,48 +164,26 @@ class Encoder(nn.Module):
         known = "types" in self.family.inputs and self.config.type_vocab_size > 1
         return batch["token_type_ids"] if known else None
 
-    def _embed_in_training(self, ids: Tensor, types: Tensor | None) -> Tensor:
-        more: dict[str, Any] = {}
-        if types is not None:
-            more["token_type_ids"] = types
-        if "positions" in self.family.inputs:
-            first = self.first_position
-            more["position_ids"] = torch.arange(first, first + ids.shape[1], device=ids.device).expand(ids.shape)
-        hidden: Tensor = self.embeddings(input_ids=ids, **more)
-        if self.config.model_type == "albert":
-            hidden = self.encoder.embedding_hidden_mapping_in(hidden)
-        return hidden
-
     def layer(self, index: int, state: State) -> State:
         """Run layer `index`, counted from 0."""
         hidden = state.hidden
-        if self.training:  # Transformers' own modules, with their dropout
-            for block in self._blocks(index):
-                hidden = _tensor(block(hidden, state.bias))
-        else:
-            for fast in self.fast_layers[index]:
-                hidden = fast(hidden, state.bias)
+        for fast in self.fast_layers[index]:
+            hidden = fast(hidden, state.bias, self.training)
         return State(hidden, state.keep, state.bias)
 
-    def _blocks(self, index: int) -> Sequence[nn.Module]:
-        """Modules of layer `index`: one, or ALBERT's inner ones."""
-        chain = getattr(self, self.family.chain)
-        if self.config.model_type == "albert":
-            blocks: Sequence[nn.Module] = chain.albert_layer_groups[index * self.groups // self.layers].albert_layers
-            return blocks
-        return [chain.layer[index]]
+    def summary(self, state: State) -> Tensor:
+        """What the pooler reads of a layer, (n, h): the first token, or the mean of the kept ones."""
+        if self.pooling == "first":
+            return state.hidden[:, 0]
+        if state.keep is None:
+            return state.hidden.mean(dim=1)
+        weight = state.keep.to(state.hidden.dtype)[:, :, None]
+        return (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
 
     def pool(self, index: int, state: State) -> Tensor:
-        """Tanh of the shared pooler over the first token or the mean of the kept ones, (n, width)."""
-        if self.pooling == "first":
-            pooled = state.hidden[:, 0]
-        elif state.keep is None:
-            pooled = state.hidden.mean(dim=1)
-        else:
-            weight = state.keep.to(state.hidden.dtype)[:, :, None]
-            pooled = (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        """Tanh of the shared pooler over the layer's summary, (n, width)."""
         weight, bias = self.pooler_table["weight"], self.pooler_table["bias"]
-        return torch.tanh(linear(pooled, weight, bias))
+        return torch.tanh(linear(self.summary(state), weight, bias))
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
@@ -161,11 +200,22 @@ class Encoder(nn.Module):
             embedding=getattr(config, "embedding_size", config.hidden_size),
             head_width=self.width,
             classes=classes,
+            full_layers=self.full_layers,
+            attention=tuple(
+                self.head_size * sum(self.heads[i] for i in self.blocks_of(index)) for index in range(self.layers)
+            ),
+            inner=len(self.blocks_of(0)),
         )
 
     def description(self) -> dict[str, Any]:
         """All that is needed to build the same module again without the hub; JSON."""
-        return {"pooling": self.pooling, "layers": self.layers, "config": self.config.to_diff_dict()}
+        return {
+            "pooling": self.pooling,
+            "layers": self.layers,
+            "full_layers": self.full_layers,
+            "heads": list(self.heads),
+            "config": self.config.to_diff_dict(),
+        }
 
 
 def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Path | None = None) -> Encoder:
@@ -175,7 +225,7 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
         DataError: the model is not to be had: no network and no mirror, or no such name.
     """
     if spec.hub is None:
-        return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers)
+        return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers, spec.full_layers)
     from transformers import AutoConfig, AutoModel
 
     where = hub_path(spec.hub, mirror)
@@ -192,7 +242,7 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
             f"backbones.{spec.name}: cannot load {spec.hub!r} ({reason}); check the name and the network, "
             "or name a mirror on disk with HUB_MIRROR"
         ) from None
-    encoder = Encoder(config, spec.pooling, spec.layers)
+    encoder = Encoder(config, spec.pooling, spec.layers, spec.full_layers)
     weights = pretrained.state_dict()
     own = encoder.state_dict()
     pooler = encoder.family.pooler
@@ -210,7 +260,8 @@ def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
     """The module that `Encoder.description` describes, with random weights."""
     config = dict(description["config"])
     family = FAMILIES[config["model_type"]]
-    return Encoder(config_class(family)(**config), description["pooling"], description["layers"])
+    more = {name: description.get(name) for name in ("full_layers", "heads")}  # older checkpoints lack them
+    return Encoder(config_class(family)(**config), description["pooling"], description["layers"], **more)
 
 
 def _demo_config(vocabulary: int | None) -> Any:
@@ -227,8 +278,3 @@ def _demo_config(vocabulary: int | None) -> Any:
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )
-
-
-def _tensor(output: Any) -> Tensor:
-    result: Tensor = output[0] if isinstance(output, tuple) else output
-    return result

@@ -7,6 +7,18 @@ from typing import Any
 
 from torch import nn
 
+_HIDDEN, _ATTENTION = "hidden_dropout_prob", "attention_probs_dropout_prob"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropout:
+    """Rates in training: on the embedding, on attention weights, on what attention adds, on what feed-forward adds."""
+
+    embedding: float
+    attention: float
+    attended: float
+    output: float
+
 
 @dataclass(frozen=True)
 class Family:
@@ -18,6 +30,7 @@ class Family:
         parts: path inside a layer of each part that FastLayer asks for.
         pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
         inputs: what the embeddings take beside the ids: "types" (token types), "positions" (of our making), none.
+        dropout: where the configuration has the rates that `Dropout` names; None: nothing is dropped there.
     """
 
     module: str
@@ -26,6 +39,11 @@ class Family:
     chain: str = "encoder"
     pooler: str | None = "pooler.dense."
     inputs: tuple[str, ...] = ("types",)
+    dropout: tuple[str | None, ...] = (_HIDDEN, _ATTENTION, _HIDDEN, _HIDDEN)
+
+    def dropout_of(self, config: Any) -> Dropout:
+        """The rates of a configuration."""
+        return Dropout(*(0.0 if name is None else float(getattr(config, name)) for name in self.dropout))
 
 
 _BERT_PARTS = {
@@ -67,8 +85,16 @@ FAMILIES: dict[str, Family] = {
     "roberta": Family("roberta", "Roberta", _BERT_PARTS, inputs=_ROBERTA),
     "xlm-roberta": Family("xlm_roberta", "XLMRoberta", _BERT_PARTS, inputs=_ROBERTA),
     "camembert": Family("camembert", "Camembert", _BERT_PARTS, inputs=_ROBERTA),
-    "albert": Family("albert", "Albert", _ALBERT_PARTS, pooler="pooler."),
-    "distilbert": Family("distilbert", "DistilBert", _DISTILBERT_PARTS, chain="transformer", pooler=None, inputs=()),
+    "albert": Family("albert", "Albert", _ALBERT_PARTS, pooler="pooler.", dropout=(_HIDDEN, _ATTENTION, _HIDDEN, None)),
+    "distilbert": Family(
+        "distilbert",
+        "DistilBert",
+        _DISTILBERT_PARTS,
+        chain="transformer",
+        pooler=None,
+        inputs=(),
+        dropout=("dropout", "attention_dropout", None, "dropout"),
+    ),
 }
 
 

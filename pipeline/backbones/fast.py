@@ -1,8 +1,9 @@
-"""An encoder's embedding and layers at inference: a dozen calls into Torch each.
+"""An encoder's embedding and layers, in training and at inference: a dozen calls into Torch each.
 
 Transformers' modules do the same operations in the same order (results are equal to the bit), wrapped in some twenty
 module calls and an `inspect.signature`. At batch 1 that Python costs 7% of a layer of ALBERT-base's size on a CPU,
-whose caches the layer's weights have just swept clean (docs/live-engine.md).
+whose caches the layer's weights have just swept clean (docs/live-engine.md). Attention heads that were pruned are
+known here only; Transformers' own modules would not run without them.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, scaled_dot_product_attention
+from torch.nn.functional import dropout, embedding, linear, scaled_dot_product_attention
+
+from pipeline.backbones.families import Dropout
 
 Weights = Mapping[str, Any]
 """A module's own table of parameters."""
@@ -37,33 +40,53 @@ class FastLayer:
     norm: Weights
     activation: Callable[[Tensor], Tensor]
     heads: int
+    head_size: int
     epsilon: tuple[float, float]
+    dropout: Dropout
 
     @classmethod
-    def of(cls, layer: nn.Module, parts: Mapping[str, str], heads: int) -> "FastLayer":
+    def of(
+        cls, layer: nn.Module, parts: Mapping[str, str], heads: int, head_size: int, dropout: Dropout
+    ) -> "FastLayer":
         """Take a layer of Transformers apart.
 
         Args:
             parts: dotted path, inside the layer, of each module named by a field.
+            heads: attention heads that the layer has.
+            head_size: width of each.
         """
         found: dict[str, Any] = {name: layer.get_submodule(path) for name, path in parts.items()}
         epsilon = (found["attention_norm"].eps, found["norm"].eps)
         activation = found.pop("activation")
         tables = {name: table_of(module) for name, module in found.items()}
-        return cls(**tables, activation=activation, heads=heads, epsilon=epsilon)
+        return cls(**tables, activation=activation, heads=heads, head_size=head_size, epsilon=epsilon, dropout=dropout)
 
-    def __call__(self, hidden: Tensor, bias: Tensor | None) -> Tensor:
-        """(n, tokens, h) and the additive attention mask, (n, 1, 1, tokens) or None, to (n, tokens, h)."""
-        n, tokens, width = hidden.shape
-        split = (n, tokens, self.heads, width // self.heads)
+    def __call__(
+        self, hidden: Tensor, bias: Tensor | None, training: bool = False, gate: Tensor | None = None
+    ) -> Tensor:
+        """(n, tokens, h) and the additive attention mask, (n, 1, 1, tokens) or None, to (n, tokens, h).
+
+        Args:
+            training: whether to drop.
+            gate: factor on each attention head, (n, heads); what its gradient says is a head's importance.
+        """
+        n, tokens, _ = hidden.shape
+        split = (n, tokens, self.heads, self.head_size)
         query = _linear(hidden, self.query).view(split).transpose(1, 2)
         key = _linear(hidden, self.key).view(split).transpose(1, 2)
         value = _linear(hidden, self.value).view(split).transpose(1, 2)
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=bias)
-        mixed = mixed.transpose(1, 2).reshape(n, tokens, width)
-        hidden = _norm(_linear(mixed, self.dense).add_(hidden), self.attention_norm, self.epsilon[0])
+        rate = self.dropout.attention if training else 0.0
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
+        if gate is not None:
+            mixed = mixed * gate[:, :, None, None]
+        mixed = mixed.transpose(1, 2).reshape(n, tokens, self.heads * self.head_size)
+        attended = _linear(mixed, self.dense)
+        # A sum of its own in training: it is in float32 where autocast makes the products in bf16.
+        attended = dropout(attended, self.dropout.attended) + hidden if training else attended.add_(hidden)
+        hidden = _norm(attended, self.attention_norm, self.epsilon[0])
         out = _linear(self.activation(_linear(hidden, self.up)), self.down)
-        return _norm(out.add_(hidden), self.norm, self.epsilon[1])
+        out = dropout(out, self.dropout.output) + hidden if training else out.add_(hidden)
+        return _norm(out, self.norm, self.epsilon[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +106,10 @@ class FastEmbedding:
     projection: Weights | None
     first: int
     epsilon: float
+    dropout: float
 
     @classmethod
-    def of(cls, embeddings: Any, first: int, projection: nn.Module | None) -> "FastEmbedding":
+    def of(cls, embeddings: Any, first: int, projection: nn.Module | None, dropout: float) -> "FastEmbedding":
         """Take the embedding module of a Transformers encoder apart."""
         types = getattr(embeddings, "token_type_embeddings", None)
         return cls(
@@ -96,9 +120,10 @@ class FastEmbedding:
             projection=None if projection is None else table_of(projection),
             first=first,
             epsilon=embeddings.LayerNorm.eps,
+            dropout=dropout,
         )
 
-    def __call__(self, ids: Tensor, types: Tensor | None) -> Tensor:
+    def __call__(self, ids: Tensor, types: Tensor | None, training: bool = False) -> Tensor:
         """Token ids and types, (n, tokens), types None if all are 0, to (n, tokens, h)."""
         hidden = embedding(ids, self.words["weight"])
         if self.types is not None:
@@ -106,6 +131,8 @@ class FastEmbedding:
             hidden = hidden.add_(kinds[0] if types is None else embedding(types, kinds))
         hidden = hidden.add_(self.positions["weight"][self.first : self.first + ids.shape[1]])
         hidden = _norm(hidden, self.norm, self.epsilon)
+        if training:
+            hidden = dropout(hidden, self.dropout)
         return hidden if self.projection is None else _linear(hidden, self.projection)
 
 

@@ -42,11 +42,51 @@ METHODS: dict[str, MethodInfo] = {
             parent="single_exit",
         ),
         MethodInfo(
+            "self_distilled",
+            "self_distilled",
+            "exits that learn from the last one, on a frozen fine-tuned backbone (FastBERT, Liu et al. 2020)",
+            parent="single_exit",
+        ),
+        MethodInfo(
             "berxit",
             "berxit",
             "a head that learns when an exit is right, on a frozen joint model (BERxiT, Xin et al. 2021)",
             parent="joint",
             channels=("lte",),
+        ),
+        MethodInfo("first_half", "first_half", "the first half of the layers, fine-tuned (6L)", multi_exit=False),
+        MethodInfo(
+            "first_three_quarters",
+            "first_three_quarters",
+            "the first three quarters of the layers, fine-tuned (9L)",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "layer_drop",
+            "layer_drop",
+            "layers dropped in training, every other one kept (LayerDrop, Fan et al. 2020)",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "head_prune",
+            "head_prune",
+            "half of the attention heads removed, those of least importance (Michel et al. 2019)",
+            parent="single_exit",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "patient_distillation",
+            "patient_distillation",
+            "the first half of the layers, taught by every other layer of the whole (BERT-PKD, Sun et al. 2019)",
+            parent="single_exit",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "theseus",
+            "theseus",
+            "pairs of layers replaced by single ones, more and more often (BERT-of-Theseus, Xu et al. 2020)",
+            parent="single_exit",
+            multi_exit=False,
         ),
     )
 }

@@ -1,14 +1,53 @@
 """The contract of a training recipe: which exits, from which weights, with which loss, judged how."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.multi_exit import Backbone, MultiExit
+from pipeline.multi_exit import MultiExit
+
+Batches = Iterable[tuple[Mapping[str, Tensor], Tensor]]
+"""Inputs and labels (n,), a batch at a time."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a trial starts from.
+
+    Attributes:
+        pretrained: makes the backbone with its pretrained weights (random ones for the demo's).
+        parent: the trained model that the recipe starts from or learns from, in eval mode, if it has one.
+        head_bias: where the bias of a new regression head starts.
+    """
+
+    pretrained: Callable[[], Any]
+    outputs: int
+    dropout: float
+    parent: MultiExit | None = None
+    head_bias: float = 0.0
+
+    def teacher(self) -> MultiExit:
+        """The parent, of a recipe that has one."""
+        if self.parent is None:
+            raise ValueError("the recipe starts from another's trained model and got none")
+        return self.parent
+
+    def model(self, backbone: Any, exits: Sequence[int], channels: Sequence[str] = ()) -> MultiExit:
+        """A backbone with new heads."""
+        return MultiExit(backbone, exits, self.outputs, self.dropout, channels, self.head_bias)
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where training is: `done` is the share behind it, 0..1; `parent` is the model that the trial started from."""
+
+    done: float
+    parent: MultiExit | None = None
 
 
 class Recipe(ABC):
@@ -20,9 +59,13 @@ class Recipe(ABC):
     def exits(self, layers: int) -> tuple[int, ...]:
         """Layers with a classifier, counted from 1, of a backbone of `layers`."""
 
-    def build(self, backbone: Backbone, outputs: int, dropout: float, parent: MultiExit | None) -> MultiExit:
-        """The model before training. `parent` is the trained model that the recipe starts from, if it has one."""
-        return MultiExit(backbone, self.exits(backbone.layers), outputs, dropout)
+    def build(self, start: Start) -> MultiExit:
+        """The model before training."""
+        backbone = start.pretrained()
+        return start.model(backbone, self.exits(backbone.layers))
+
+    def prepare(self, model: MultiExit, batches: Batches) -> None:  # noqa: B027 - most recipes need none
+        """Change the model by what it does on the training rows, once, before it is trained."""
 
     def trainable(self, model: MultiExit) -> list[nn.Parameter]:
         """Parameters that the recipe moves; the others get no gradient."""
@@ -32,14 +75,17 @@ class Recipe(ABC):
         """Put the model into training mode; a recipe with frozen parts puts those back into eval mode."""
         model.train()
 
-    def forward(self, model: MultiExit, batch: Mapping[str, Tensor]) -> Tensor:
-        """What the loss sees of a batch, (n, exits, outputs): the logits of all exits, unless a recipe says more."""
-        logits: Tensor = model(batch)
-        return logits
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
+        """A batch and its labels (n,) to the scalar that training lowers; a mean over rows."""
+        return self.loss(model(batch).float(), labels)
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """What `forward` gave, (n, exits, outputs), and labels (n,) to a scalar."""
+        """Logits (n, exits, outputs) and labels (n,) to a scalar."""
+
+    def served(self, model: MultiExit) -> MultiExit:
+        """The model that is judged and kept; it may be a part of the one that is trained, and shares its weights."""
+        return model
 
     @abstractmethod
     def selection_weights(self, exits: int) -> Sequence[float]:

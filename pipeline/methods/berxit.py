@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from pipeline.methods.base import Recipe
-from pipeline.multi_exit import Backbone, MultiExit
+from pipeline.methods.base import Moment, Recipe, Start
+from pipeline.multi_exit import MultiExit
 
 CHANNEL = "lte"
 
@@ -28,10 +28,9 @@ class Berxit(Recipe):
     def exits(self, layers: int) -> tuple[int, ...]:
         return tuple(range(1, layers + 1))
 
-    def build(self, backbone: Backbone, outputs: int, dropout: float, parent: MultiExit | None) -> MultiExit:
-        if parent is None:
-            raise ValueError("berxit starts from a trained joint model and got none")
-        model = MultiExit(parent.backbone, parent.exits, outputs, dropout, channels=[CHANNEL])
+    def build(self, start: Start) -> MultiExit:
+        parent = start.teacher()
+        model = start.model(parent.backbone, parent.exits, channels=[CHANNEL])
         model.heads.load_state_dict(parent.heads.state_dict())
         return model
 
@@ -41,12 +40,12 @@ class Berxit(Recipe):
     def training_mode(self, model: MultiExit) -> None:
         model.eval()
 
-    def forward(self, model: MultiExit, batch: Mapping[str, Tensor]) -> Tensor:
-        """Logits of all exits with the certainty behind them, (n, exits, outputs + 1)."""
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
         logits, channels = model.record(batch, [CHANNEL])
-        return torch.cat([logits, channels[CHANNEL][:, :, None]], dim=2)
+        return self.loss(_said(logits, channels).float(), labels)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits of all exits with the certainty behind them, (n, exits, outputs + 1), and labels (n,) to a scalar."""
         certainty, answers = logits[:, :, -1], logits[:, :, :-1].detach()
         if answers.shape[2] == 1:
             target = 1 - torch.tanh((answers[:, :, 0] - labels[:, None].to(answers.dtype)).abs())
@@ -58,8 +57,11 @@ class Berxit(Recipe):
         return [1 / exits] * exits
 
     def selection(self, logits: Tensor, channels: Mapping[str, Tensor], labels: Tensor) -> float | None:
-        said = torch.cat([logits, channels[CHANNEL][:, :, None]], dim=2)
-        return 1 - float(self.loss(said, labels))
+        return 1 - float(self.loss(_said(logits, channels), labels))
+
+
+def _said(logits: Tensor, channels: Mapping[str, Tensor]) -> Tensor:
+    return torch.cat([logits, channels[CHANNEL][:, :, None]], dim=2)
 
 
 RECIPE = Berxit()

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from pipeline.methods.base import Recipe, exit_losses
-from pipeline.multi_exit import Backbone, MultiExit
+from pipeline.methods.base import Recipe, Start, exit_losses
+from pipeline.multi_exit import MultiExit
 
 
 class TwoStage(Recipe):
@@ -18,10 +18,9 @@ class TwoStage(Recipe):
     def exits(self, layers: int) -> tuple[int, ...]:
         return tuple(range(1, layers + 1))
 
-    def build(self, backbone: Backbone, outputs: int, dropout: float, parent: MultiExit | None) -> MultiExit:
-        if parent is None:
-            raise ValueError("two_stage starts from a trained single-exit model and got none")
-        model = MultiExit(parent.backbone, self.exits(parent.backbone.layers), outputs, dropout)
+    def build(self, start: Start) -> MultiExit:
+        parent = start.teacher()
+        model = start.model(parent.backbone, self.exits(parent.backbone.layers))
         model.heads[-1].load_state_dict(parent.heads[-1].state_dict())
         return model
 

@@ -1,0 +1,463 @@
+"""Recipes: each trains, keeps and freezes what it says; what it leaves out is gone, and is not run."""
+
+import copy
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipeline.backbones import BackboneSpec
+from pipeline.backbones.encoder import Encoder, build_encoder, encoder_from_description
+from pipeline.backbones.families import FAMILIES
+from pipeline.backbones.thinning import thinned
+from pipeline.cost import encoder_flops
+from pipeline.data.tokens import collate
+from pipeline.methods import METHODS, load_recipe
+from pipeline.methods.base import Moment, Start
+from pipeline.methods.head_prune import _gated, head_importance, most_important
+from pipeline.methods.patient_distillation import layerwise, patience_loss
+from pipeline.methods.theseus import around, mixed
+from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.train import Fit, run_fit
+from tests.chain import Chain, chain_model
+from tests.test_backbones import LAYERS, LENGTHS, config_of, each_family, from_disk, rows
+
+OUTPUTS = 3
+BATCH = collate(*rows(), "cpu")
+LABELS = torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 2.0])
+SINGLE = [name for name, info in METHODS.items() if not info.multi_exit]
+
+
+def encoder_of(family: str = "bert", seed: int = 0, layers: int = LAYERS) -> Encoder:
+    torch.manual_seed(seed)
+    config = config_of(family)
+    config.num_hidden_layers = layers
+    return Encoder(config, "first")
+
+
+def start_from(parent: MultiExit | None, outputs: int = OUTPUTS, family: str = "bert", bias: float = 0.0) -> Start:
+    return Start(lambda: encoder_of(family), outputs, 0.0, parent, bias)
+
+
+def fine_tuned(outputs: int = OUTPUTS, family: str = "bert") -> MultiExit:
+    """A single-exit model that stands for a trained one."""
+    encoder = encoder_of(family)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    return MultiExit(encoder, (encoder.layers,), outputs).eval()
+
+
+def train(method: str, parent: MultiExit | None, folder: Path, epochs: int = 6, rate: float = 0.01) -> MultiExit:
+    """Train on one batch; returns the model that was trained (not the one that is kept)."""
+    recipe, better = load_recipe(method), itertools.count()
+    torch.manual_seed(0)
+    model = recipe.build(start_from(parent))
+    recipe.prepare(model, [(BATCH, LABELS)])
+    moving = {id(p) for p in recipe.trainable(model)}
+    for p in [*model.parameters(), *(parent.parameters() if parent else ())]:
+        p.requires_grad_(id(p) in moving)
+    fit = Fit(
+        model=model,
+        objective=lambda m, inputs, labels, done: recipe.objective(m, inputs, labels, Moment(done, parent)),
+        batches=lambda epoch: [(BATCH, LABELS)] * 4,
+        steps_per_epoch=4,
+        evaluate=lambda m: {"selection": float(next(better))},  # the last epoch is kept
+        optimizer=torch.optim.AdamW(recipe.trainable(model), lr=rate),
+        schedule=lambda done: 1.0,
+        epochs=epochs,
+        stop_after=epochs,
+        seed=0,
+        training_mode=recipe.training_mode,
+        served=recipe.served(model),
+    )
+    run_fit(fit, folder, lambda row: None)
+    return model
+
+
+def weights(module: torch.nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def moved(before: Mapping[str, Tensor], after: torch.nn.Module) -> set[str]:
+    return {name for name, value in after.state_dict().items() if not torch.equal(before[name], value)}
+
+
+def counted(encoder: Encoder) -> list[int]:
+    """Layers that the encoder runs from now on, in order."""
+    seen: list[int] = []
+    run = encoder.layer
+
+    def layer(index: int, state: Any) -> Any:
+        seen.append(index)
+        return run(index, state)
+
+    encoder.layer = layer  # type: ignore[method-assign]
+    return seen
+
+
+# All of them
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_recipe_is_the_one_that_is_named(method: str) -> None:
+    recipe = load_recipe(method)
+    assert recipe.name == method
+    assert len(recipe.exits(6)) > 1 or not METHODS[method].multi_exit
+    assert sum(recipe.selection_weights(len(recipe.exits(6)))) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("task_name", ["demo-sentences", "demo-similarity"])
+def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train each on generated text, parents first; the checkpoint records a trace that says what was left out."""
+    from pipeline.backbones import BackboneSettings, resolve_backbone
+    from pipeline.data.prepare import prepare
+    from pipeline.recording import record_trace
+    from pipeline.tasks import Rows, TaskSettings, resolve_task
+    from pipeline.text_trials import train_text
+    from tests.test_berxit import settings_of
+
+    monkeypatch.chdir(tmp_path)
+    task = resolve_task(task_name, TaskSettings(rows=Rows(train=64, selection=32, report=32)))
+    backbones = [resolve_backbone("demo-albert", BackboneSettings(layers=4))]
+    about = prepare(task, backbones, "holdout", Path("data/tasks") / task_name, None)
+    context = {"threads": 1, "device": "cpu", "mirror": None}
+    kept = {"first_half": 2, "first_three_quarters": 3, "layer_drop": 2, "patient_distillation": 2, "theseus": 2}
+    for method, info in METHODS.items():
+        more = {"parent": info.parent} if info.parent else {}
+        settings = settings_of(task, about, method, **more)
+        settings["backbone"] |= {"layers": 4}
+        result = train_text(settings, Path("runs/finetune") / method, context, lambda row: None)
+        assert result["layers"] == 4
+        trace = record_trace(task, "demo-albert", method, "validation", "cpu")
+        assert trace.all_layers == 4
+        assert trace.layers[-1] == kept.get(method, 4)
+        assert (trace.exits > 1) == info.multi_exit
+        spent = trace.full_flops.sum() / trace.flops[:, -1].sum()
+        assert (
+            spent == pytest.approx(1.0)
+            if method == "single_exit"
+            else (spent > 1.05) == (method in {*kept, "head_prune"})
+        )
+
+
+# Fewer layers
+
+
+@each_family
+def test_some_layers_are_those_layers(family: str, tmp_path: Path) -> None:
+    _, whole = from_disk(family, tmp_path)
+    if family == "albert":
+        with pytest.raises(Exception, match="an ALBERT of 2 groups cannot be cut"):
+            thinned(whole, [1, 3])
+        return
+    cut = thinned(whole, [1, 3]).eval()
+    assert (cut.layers, cut.full_layers) == (2, LAYERS)
+    with torch.inference_mode():
+        state = whole.embed(BATCH)
+        for index in (1, 3):
+            state = whole.layer(index, state)
+        found = cut.embed(BATCH)
+        for index in range(2):
+            found = cut.layer(index, found)
+    assert torch.equal(found.hidden, state.hidden)
+    kept = MultiExit(cut, (2,), 2)
+    save_checkpoint(kept, tmp_path / "c")
+    again = load_checkpoint(tmp_path / "c", encoder_from_description)
+    assert (again.backbone.layers, again.backbone.full_layers) == (2, LAYERS)
+    with torch.inference_mode():
+        assert torch.equal(again(BATCH), kept.eval()(BATCH))
+
+
+def test_an_albert_of_one_block_runs_it_less_often() -> None:
+    config = config_of("albert")
+    config.num_hidden_groups = 1
+    whole = Encoder(config, "first").eval()
+    seen = counted(cut := thinned(whole, [1, 3]).eval())
+    model = MultiExit(cut, (2,), 2).eval()
+    model(BATCH)
+    assert seen == [0, 1]
+    assert cut.chain is whole.chain
+
+
+@pytest.mark.parametrize(("method", "layers"), [("first_half", 2), ("first_three_quarters", 3)])
+def test_first_layers_start_as_the_pretrained_ones(method: str, layers: int) -> None:
+    model = load_recipe(method).build(start_from(None))
+    whole = encoder_of()
+    assert model.exits == (layers,)
+    assert torch.equal(
+        model.backbone.chain.layer[layers - 1].output.dense.weight, whole.chain.layer[layers - 1].output.dense.weight
+    )
+    assert len(model.backbone.chain.layer) == layers
+
+
+def test_a_dropped_layer_is_not_run_and_the_kept_ones_are_every_other(tmp_path: Path) -> None:
+    recipe = load_recipe("layer_drop")
+    model = recipe.build(start_from(None))
+    model.train()
+    seen = counted(model.backbone)
+    runs = 300
+    torch.manual_seed(0)
+    for _ in range(runs):
+        recipe.objective(model, BATCH, LABELS, Moment(0.0))
+    shares = np.bincount(seen, minlength=LAYERS) / runs
+    assert np.abs(shares - 0.8).max() < 0.08  # three standard deviations are 0.07
+
+    trained = train("layer_drop", None, tmp_path)
+    kept = load_checkpoint(tmp_path, encoder_from_description)
+    assert kept.exits == (2,)
+    for mine, theirs in ((0, 1), (1, 3)):
+        ours = kept.backbone.chain.layer[mine].state_dict()
+        assert all(torch.equal(ours[n], v) for n, v in trained.backbone.chain.layer[theirs].state_dict().items())
+    assert torch.equal(kept.heads[0].weight, trained.heads[0].weight)
+
+
+# Fewer heads
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_pruned_head_is_gone_and_the_rest_answers_as_if_it_were_silent(family: str, tmp_path: Path) -> None:
+    model = fine_tuned(family=family)
+    encoder = model.backbone
+    kept = [[0, 2], [1], [0, 1, 2, 3], [3]]
+    silent = [torch.tensor([[float(head in stay) for head in range(4)]]).expand(len(LENGTHS), 4) for stay in kept]
+    with torch.inference_mode():
+        expected = _gated(model, BATCH, silent)
+        whole = model(BATCH)
+    flops, full = encoder_flops(encoder.shape(OUTPUTS), np.array([8]), np.array([LAYERS]))
+    before = model.parameter_counts()["parameters"]
+    encoder.keep_heads(kept)
+    with torch.inference_mode():
+        torch.testing.assert_close(model(BATCH)[:, 0], expected[:, 0], rtol=1e-5, atol=1e-5)
+        assert (whole - expected).abs().max() > 1e-3
+    width = encoder.head_size
+    query = encoder.blocks()[1].get_submodule(encoder.family.parts["query"])
+    assert tuple(query.weight.shape) == (width, encoder.width)
+    gone = 16 - 8
+    assert before - model.parameter_counts()["parameters"] == gone * (4 * width * encoder.width + 3 * width)
+    fewer, same = encoder_flops(encoder.shape(OUTPUTS), np.array([8]), np.array([LAYERS]))
+    often = 2 if family == "albert" else 1  # its layers 1 and 2 are one group of two blocks, and so are 3 and 4
+    per_head = 2 * 8 * 4 * encoder.width * width + 4 * 8 * 8 * width
+    assert same == full
+    assert flops[0, 0] - fewer[0, 0] == pytest.approx(gone * often * per_head)
+    save_checkpoint(model, tmp_path)
+    again = load_checkpoint(tmp_path, encoder_from_description)
+    with torch.inference_mode():
+        assert torch.equal(again(BATCH), model(BATCH))
+    model.train()
+    model(BATCH).sum().backward()  # and it can be trained
+
+
+def test_importance_is_the_derivative_of_each_row_s_loss() -> None:
+    model, recipe = fine_tuned(), load_recipe("head_prune")
+    found = head_importance(model, [(BATCH, LABELS)], recipe)  # type: ignore[arg-type]
+    step, block, head = 1e-3, 2, 1
+
+    def losses(factor: float) -> Tensor:
+        gates = [torch.ones(len(LENGTHS), 4) for _ in range(LAYERS)]
+        gates[block][:, head] = factor
+        with torch.inference_mode():
+            return functional.cross_entropy(_gated(model, BATCH, gates)[:, 0], LABELS.long(), reduction="none")
+
+    slopes = (losses(1 + step) - losses(1 - step)) / (2 * step)
+    assert float(found[block][head]) == pytest.approx(float(slopes.abs().mean()), rel=0.05)
+
+
+def test_half_of_the_heads_go_over_the_whole_model(tmp_path: Path) -> None:
+    parent = fine_tuned()
+    importance = head_importance(parent, [(BATCH, LABELS)], load_recipe("head_prune"))  # type: ignore[arg-type]
+    expected = [len(stay) for stay in most_important(importance, 0.5)]
+    train("head_prune", parent, tmp_path, epochs=1)
+    kept = load_checkpoint(tmp_path, encoder_from_description)
+    assert list(kept.backbone.heads) == expected
+    assert sum(expected) == 8
+    assert min(expected) >= 1
+
+
+# Distillation
+
+
+def test_self_distilled_loss_by_hand() -> None:
+    recipe = load_recipe("self_distilled")
+    logits = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [0.5, 0.0]]])
+    p = torch.softmax(logits[0].double(), dim=1).numpy()
+    expected = sum(float(np.sum(p[j] * np.log(p[j] / p[2]))) for j in (0, 1))
+    assert float(recipe.loss(logits, torch.tensor([1.0]))) == pytest.approx(expected, rel=1e-5)
+    real = torch.tensor([[[1.0], [4.0], [2.0]]])
+    assert float(recipe.loss(real, torch.tensor([9.0]))) == pytest.approx(1.0 + 4.0)
+
+
+@pytest.mark.parametrize("method", ["two_stage", "self_distilled"])
+def test_the_frozen_part_does_not_move(method: str, tmp_path: Path) -> None:
+    parent = fine_tuned()
+    before = weights(parent)
+    model = train(method, parent, tmp_path)
+    assert not moved(before, parent)
+    assert torch.equal(model.heads[-1].weight, parent.heads[-1].weight)
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(BATCH)[:, -1], parent(BATCH)[:, 0])
+
+
+def test_self_distilled_exits_near_the_last(tmp_path: Path) -> None:
+    parent, recipe = fine_tuned(), load_recipe("self_distilled")
+    fresh = recipe.build(start_from(parent)).eval()
+    trained = train("self_distilled", parent, tmp_path, epochs=20, rate=0.05).eval()
+    with torch.inference_mode():
+        assert recipe.loss(trained(BATCH), LABELS) < 0.1 * recipe.loss(fresh(BATCH), LABELS)
+
+
+def test_patient_loss_by_hand() -> None:
+    student = [torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]])]
+    teacher = [torch.tensor([[1.0, 1.0]]), torch.tensor([[0.0, 2.0]]), torch.zeros(1, 2), torch.zeros(1, 2)]
+    # Two of four layers: student layer 1 learns from teacher layer 2, (0.6, 0.8) from (0, 1); the last from none.
+    assert float(patience_loss(student, teacher)) == pytest.approx(0.36 + 0.04)
+
+
+def test_the_distilled_student_nears_its_teacher(tmp_path: Path) -> None:
+    parent = fine_tuned()
+    before = weights(parent)
+    fresh = load_recipe("patient_distillation").build(start_from(parent)).eval()
+    train("patient_distillation", parent, tmp_path, epochs=20)
+    trained = load_checkpoint(tmp_path, encoder_from_description)
+    assert trained.exits == (2,)
+    assert not moved(before, parent)
+    with torch.inference_mode():
+        theirs, _ = layerwise(parent, BATCH)
+        apart = [float(patience_loss(layerwise(student, BATCH)[0], theirs)) for student in (fresh, trained)]
+    assert apart[1] < 0.5 * apart[0]
+
+
+# Replacement
+
+
+def test_theseus_moves_successors_alone_until_the_rate_is_1(tmp_path: Path) -> None:
+    parent, recipe = fine_tuned(), load_recipe("theseus")
+    model = recipe.build(start_from(parent))
+    assert torch.equal(model.heads[0].weight, parent.heads[0].weight)
+    own = [p for block in model.backbone.blocks() for p in block.parameters()]
+    assert len(own) + len(around(model)) == len(list(model.parameters()))
+    for p in parent.parameters():
+        p.requires_grad_(False)
+    model.train()
+    recipe.objective(model, BATCH, LABELS, Moment(0.2, parent)).backward()
+    assert all(p.grad is None for p in around(model))
+    assert any(p.grad is not None and p.grad.any() for p in own)
+    seen = counted(parent.backbone)
+    recipe.objective(model, BATCH, LABELS, Moment(0.5, parent)).backward()
+    assert seen == []  # at rate 1 no predecessor runs
+    assert model.heads[0].weight.grad is not None
+    before = weights(parent)
+    trained = train("theseus", parent, tmp_path)
+    assert not moved(before, parent)
+    assert moved(weights(recipe.build(start_from(parent))), trained)
+
+
+def test_theseus_replaces_at_the_rate_it_says() -> None:
+    parent, recipe = fine_tuned(), load_recipe("theseus")
+    model = recipe.build(start_from(parent))
+    seen, runs = counted(model.backbone), 400
+    torch.manual_seed(0)
+    for _ in range(runs):
+        recipe.objective(model, BATCH, LABELS, Moment(0.25, parent))
+    # Each of two at 0.65; where neither is drawn, one is: 2 * 0.65 + 0.35 ** 2 successors a batch.
+    assert len(seen) / runs == pytest.approx(1.3 + 0.1225, abs=0.08)
+
+
+def test_modules_cover_the_predecessor() -> None:
+    parent = fine_tuned()
+    model = load_recipe("theseus").build(start_from(parent)).eval()
+    seen = counted(parent.backbone)
+    with torch.inference_mode():
+        state = mixed(model.backbone, parent.backbone, [False, False], BATCH)
+        assert torch.equal(model.answer(0, state), parent(BATCH)[:, 0])
+        seen.clear()
+        mixed(model.backbone, parent.backbone, [True, False], BATCH)
+    assert seen == [2, 3]
+
+
+# Regression heads
+
+
+@pytest.mark.parametrize("method", [m for m, info in METHODS.items() if info.parent is None])
+def test_new_regression_heads_start_at_the_mean_label(method: str) -> None:
+    model = load_recipe(method).build(start_from(None, outputs=1, bias=2.7))
+    assert all(head.bias.item() == pytest.approx(2.7) for head in model.heads)
+
+
+@pytest.mark.parametrize("method", [m for m, info in METHODS.items() if info.parent == "single_exit"])
+def test_a_head_that_was_trained_keeps_its_bias(method: str) -> None:
+    parent = fine_tuned(outputs=1)
+    torch.nn.init.constant_(parent.heads[0].bias, 1.5)
+    biases = [h.bias.item() for h in load_recipe(method).build(start_from(parent, outputs=1, bias=2.7)).heads]
+    fresh = {"patient_distillation": 2.7}.get(method, 1.5)
+    assert biases == pytest.approx([2.7] * (len(biases) - 1) + [fresh])
+
+
+# The loop
+
+
+def chain_fit(objective: Callable[..., Tensor] | None = None, micro_batch: int | None = None) -> Fit:
+    model = chain_model(3, channels=())
+    recipe = load_recipe("joint")
+    x, y = torch.randn(16, 16, generator=torch.Generator().manual_seed(1)), torch.arange(16.0) % 3
+    return Fit(
+        model=model,
+        objective=objective or (lambda m, inputs, labels, done: recipe.objective(m, inputs, labels, Moment(done))),
+        batches=lambda epoch: [({"x": part}, labels) for part, labels in zip(x.split(10), y.split(10), strict=True)],
+        steps_per_epoch=2,
+        evaluate=lambda m: {"selection": 0.0},
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        schedule=lambda done: 1.0,
+        epochs=3,
+        stop_after=3,
+        seed=0,
+        clip_norm=0.5,
+        micro_batch=micro_batch,
+    )
+
+
+def close(one: Fit, other: Fit) -> None:
+    for mine, theirs in zip(one.model.parameters(), other.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_accumulated_gradients_are_the_batch_s(tmp_path: Path) -> None:
+    whole, parted = chain_fit(), chain_fit(micro_batch=3)
+    before = copy.deepcopy(whole.model)
+    assert run_fit(whole, tmp_path / "a", lambda row: None)["micro_batch"] is None
+    assert run_fit(parted, tmp_path / "b", lambda row: None)["micro_batch"] == 3
+    close(whole, parted)
+    assert not torch.equal(before.heads[0].weight, whole.model.heads[0].weight)
+
+
+def test_a_batch_that_does_not_fit_is_parted(tmp_path: Path) -> None:
+    recipe = load_recipe("joint")
+
+    def crowded(model: MultiExit, inputs: Any, labels: Tensor, done: float) -> Tensor:
+        if len(labels) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return recipe.objective(model, inputs, labels, Moment(done))
+
+    whole, parted = chain_fit(), chain_fit(crowded)
+    run_fit(whole, tmp_path / "a", lambda row: None)
+    assert run_fit(parted, tmp_path / "b", lambda row: None)["micro_batch"] == 3
+    close(whole, parted)
+
+
+def test_a_row_that_does_not_fit_is_an_error(tmp_path: Path) -> None:
+    def full(model: MultiExit, inputs: Any, labels: Tensor, done: float) -> Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        run_fit(chain_fit(full), tmp_path, lambda row: None)
+
+
+def test_an_own_backbone_needs_no_library() -> None:
+    assert isinstance(chain_model(2).backbone, Chain)
+    assert build_encoder(BackboneSpec("demo", None), 100).layers == 12
