@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +19,7 @@ import yaml
 from pipeline.attacks import stock
 from pipeline.attacks.defences import find_defences
 from pipeline.attacks.examples import Example, load_examples
+from pipeline.attacks.needs import describe, identity
 from pipeline.attacks.records import Record, summarise
 from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
 from pipeline.criteria import make
@@ -326,8 +329,10 @@ def test_local_resources(local: AttackResources, model: Any, tokenizer: Any, dem
     assert resources.vectors is not None
     assert demo.vectors is not None
     assert resources.vectors.words == demo.vectors.words
-    assert not resources.stock
-    assert resources.about["part_of_speech"].startswith("NLTK")
+    about = describe(local, "textfooler")
+    assert about["part_of_speech"].startswith("NLTK")
+    assert len(about["tagger_sha256"]) == len(about["word_vectors_sha256"]) == 64
+    assert str(local.nltk_data) not in str(identity(local, "textfooler"))
     texts = [*sentences(9), sentences(1)[0]]
     together = resources.encode(texts)
     for row, text in enumerate(texts):
@@ -454,7 +459,7 @@ def test_examples_of_an_attack_set(tmp_path: Path) -> None:
         load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "b", {"text": ["x"] * 2, "label": [0, 2]}))
 
 
-def results(criteria: tuple[str, ...] = ("patience", "confidence")) -> tuple[dict[str, Any], dict[str, Any]]:
+def results(criteria: tuple[str, ...] = ("patience", "confidence", "entropy")) -> tuple[dict[str, Any], dict[str, Any]]:
     """What finetune and evaluate leave for one backbone and two methods."""
     groups = [
         {"backbone": "demo-albert", "method": method, "multi_exit": method == "joint", "trials": trials}
@@ -464,7 +469,7 @@ def results(criteria: tuple[str, ...] = ("patience", "confidence")) -> tuple[dic
         )
     ]
     shared = {"backbone": "demo-albert", "method": "joint", "split": "validation", "keys": ["many1", "many2"]}
-    points = {"patience": [2.0, 3.0], "confidence": [None, 0.9], None: [None, None]}
+    points = {"patience": [2.0, 3.0], "confidence": [None, 0.9], "entropy": [-0.5, -0.5], None: [None, None]}
     rows = [
         {**shared, "criterion": name, "settings": {}, "fitted": [{}, {}], "thresholds": points[name]}
         for name in (*criteria, None)
@@ -475,10 +480,11 @@ def results(criteria: tuple[str, ...] = ("patience", "confidence")) -> tuple[dic
 def test_defences() -> None:
     settings = Attack(tasks={})
     selected, evaluated = results()
-    plain, confidence, patience = find_defences(settings, selected, evaluated, "validation")
+    plain, confidence, entropy, patience = find_defences(settings, selected, evaluated, "validation")
     assert (plain.name, plain.key, plain.criterion) == ("single exit", "plain1", None)
     assert (confidence.key, confidence.threshold, confidence.labels()["threshold"]) == ("many1", np.inf, None)
     assert (patience.criterion, patience.threshold) == (make("patience"), 2.0)
+    assert (entropy.criterion, entropy.threshold) == (make("entropy"), -0.5)
     with pytest.raises(ParamsError, match=r"attack\.criteria: 'confidence'"):
         find_defences(settings, selected, results(("patience",))[1], "validation")
     with pytest.raises(ParamsError, match=r"attack\.multi_exit: unknown method 'joined'; did you mean 'joint'"):
@@ -487,12 +493,14 @@ def test_defences() -> None:
         find_defences(settings.model_copy(update={"multi_exit": "single_exit"}), selected, evaluated, "validation")
 
 
-def run(instance: str) -> tuple[dict[str, Any], dict[str, float]]:
+def run(instance: str, **change: Any) -> tuple[dict[str, Any], dict[str, float]]:
     """Run the stage without MLflow; its result and its metrics."""
     from stages.attack import main
 
     raw = yaml.safe_load(PROFILE.read_text())
     raw["attack"]["tasks"] = {"demo-sentences": {"examples": 6}, "demo-similarity": {"examples": 6}}
+    raw["attack"] |= change
+    raw["runtime"]["workers"] = 1
     metrics: dict[str, float] = {}
     written: dict[str, Any] = {}
     stage: Any = SimpleNamespace(
@@ -500,13 +508,20 @@ def run(instance: str) -> tuple[dict[str, Any], dict[str, float]]:
         instance=instance,
         run=SimpleNamespace(log_artifact=lambda path: None),
         write_json=lambda path, payload: written.update(json.loads(json.dumps(payload, allow_nan=False))),
+        write_text=write_text_here,
         log_metrics=metrics.update,
     )
     main(stage)
     return written, metrics
 
 
-def test_stage(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def write_text_here(path: str, text: str) -> None:
+    Path(path).write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def trained(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder in which prepare, finetune and evaluate have run on 20 demo sentences."""
     import pyarrow as pa
     import pyarrow.parquet
 
@@ -525,18 +540,26 @@ def test_stage(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_
     save_checkpoint(MultiExit(model.backbone, [LAYERS], 2).eval(), Path("runs/finetune/plain1"))
     for name, payload in zip(("selected", "evaluate"), results(), strict=True):
         Path(f"outputs/{name}/demo-sentences.json").write_text(json.dumps(payload))
+    return tmp_path
+
+
+DEFENCES = ["single exit", "confidence", "entropy", "patience"]
+
+
+def test_stage(trained: Path) -> None:
+    import pyarrow.parquet
 
     written, metrics = run("demo-sentences")
     parquet = Path("outputs/attack/demo-sentences.parquet")
     first = parquet.read_bytes()
     assert run("demo-sentences") == (written, metrics)
     assert parquet.read_bytes() == first
-    assert [row["defence"] for row in written["rows"]] == ["single exit", "confidence", "patience"]
+    assert [row["defence"] for row in written["rows"]] == DEFENCES
     assert (written["task"], written["examples"], written["comparable_with_paper"]) == ("demo-sentences", 6, False)
     rows = pyarrow.parquet.read_table(parquet).to_pylist()
-    assert len(rows) == 18
+    assert len(rows) == 24
     assert len({row["row_id"] for row in rows}) == 6
-    patience = written["rows"][2]
+    patience = written["rows"][3]
     kept = [row["outcome"] == "failed" for row in rows if row["defence"] == "patience"]
     assert (
         metrics["patience.after_attack_accuracy"]
@@ -544,8 +567,117 @@ def test_stage(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_
         == round(float(np.mean(kept)), 6)
     )
     assert "single_exit.original_accuracy" in metrics
+    page = Path("outputs/attack/demo-sentences.html").read_text()
+    assert page.count("<ins>") == sum(row["words_changed"] for row in rows if row["outcome"] == "successful")
 
     with pytest.raises(UnsupportedError, match="regression"):
         run("demo-similarity")
     with pytest.raises(ParamsError, match=r"attack\.tasks: unknown task 'demo-pairs'"):
         run("demo-pairs")
+
+
+def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.attacks import attacker, shards
+
+    whole = run("demo-sentences")
+    monkeypatch.setattr(shards, "FOLDER", Path("runs/smaller"))
+    monkeypatch.setattr(shards, "SIZE", 2)
+    attacked: list[str] = []
+    stock_attack = attacker.attack_examples
+
+    def counted(victim: Any, resources: Any, examples: Any, *rest: Any, **more: Any) -> Any:
+        if len(attacked) == dies_at:
+            raise KeyboardInterrupt
+        attacked.append(f"{examples[0].row_id} {victim.engine.criterion and victim.engine.criterion.name}")
+        return stock_attack(victim, resources, examples, *rest, **more)
+
+    monkeypatch.setattr(attacker, "attack_examples", counted)
+    dies_at = 6
+    with pytest.raises(KeyboardInterrupt):
+        run("demo-sentences")
+    assert len(attacked) == 6  # one shard of four defences, and two of the next
+    dies_at = -1
+    # Whatever was cut, and into how many shards: the same numbers.
+    assert run("demo-sentences") == whole
+    assert len(attacked) == len(set(attacked)) == 12
+    assert run("demo-sentences") == whole
+    assert len(attacked) == 12
+    # One that is cut short counts as not done.
+    stored = sorted(Path("runs/smaller/demo-sentences").glob("*.json"))
+    assert len(stored) == 12
+    stored[0].write_text(stored[0].read_text()[:100])
+    assert run("demo-sentences") == whole
+    assert len(attacked) == 13
+    # What changes results is in the key; a defence less is not.
+    run("demo-sentences", criteria=["patience"])
+    assert len(attacked) == 13
+    run("demo-sentences", criteria=["patience"], max_queries=9)
+    assert len(attacked) == 19
+    weights = Path("runs/finetune/plain1/model.safetensors")
+    weights.write_bytes(Path("runs/finetune/many1/model.safetensors").read_bytes())
+    assert len(list(comparison_of(shards).unfinished("cpu", 1))) == 3
+
+
+def comparison_of(shards: Any) -> Any:
+    settings = Params.model_validate(yaml.safe_load(PROFILE.read_text())).attack
+    plain = find_defences(settings, *results(), "validation")[:1]
+    task = TASKS["demo-sentences"]
+    examples = load_examples(task, AttackTask(examples=6), "validation", 0, None)
+    from pipeline.attacks.setting import Setting
+
+    return shards.Comparison(task.name, examples, plain, Setting(), "demo")
+
+
+def test_html_is_escaped() -> None:
+    from pipeline.attacks.view import marked, view
+
+    record = Record(7, 1, "successful", 1, 0, ("<i>a</i> b",), ("<i>a</i> <script>",), 10, 2, 1, 3, 4.0, 5)
+    plain = find_defences(Attack(tasks={}), *results(), "validation")[0]
+    page = view(TASKS["demo-sentences"], [(plain, [record])])
+    assert "<script>" not in page
+    assert "<del>b</del><ins>&lt;script&gt;</ins>" in page
+    assert marked("the  same", "the  same") == "the  same"
+
+
+@pytest.mark.parametrize(("recipe", "part"), [("pwws", "wordnet"), ("bae", "masked_lm")])
+def test_recipes_name_what_they_lack(local: AttackResources, recipe: str, part: str) -> None:
+    with pytest.raises(DataError, match=f"attack.resources: 'demo' has no {part}, which attack.recipe '{recipe}'"):
+        resolve("demo", "cpu", recipe)
+
+
+def test_local_recipes_name_what_they_lack(local: AttackResources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stock, "_reachable", lambda address: False)
+    for recipe, says in (
+        ("pwws", "has no corpora/"),
+        ("deepwordbug", "has no corpora/stopwords"),
+        ("bae", "masked_lm"),
+    ):
+        with pytest.raises(DataError, match=says) as error:
+            resolve(local, "cpu", recipe)
+        assert "\n" not in str(error.value)
+
+
+def test_jobs_on_ray(tmp_path: Path) -> None:
+    """Two workers; one that fails says so in its own line, and what was done stays done."""
+    from tests.ray_cluster import clean_environment
+
+    program = """
+import sys
+from pathlib import Path
+from pipeline.params import Runtime
+from pipeline.tuning import fan_out
+done = []
+try:
+    fan_out(sys.argv[1].split(","), runner="tests.toy_jobs:run", root=Path("out"), runtime=Runtime(workers=2),
+            done=lambda job, result: done.append((job, result)))
+except Exception as error:
+    print(type(error).__name__, error)
+print(sorted(done))
+"""
+    environment = clean_environment(tmp_path) | {"PYTHONPATH": str(PROFILE.parent.parent)}
+    for jobs, says in (("a,b,c", "[('a', 'A'), ('b', 'B'), ('c', 'C')]"), ("poor,d", "DataError poor: no such job")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, jobs], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert says in done.stdout, done.stdout + done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"a", "b", "c"}
