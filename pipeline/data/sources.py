@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
@@ -26,10 +27,16 @@ def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
     if isinstance(source, HubSource):
         names = {"train": source.train, **source.report}
         tables = load_hub(source, mirror, list(names.values()))
-        return {ours: tables[theirs] for ours, theirs in names.items()}
+        return {ours: _labelled(tables[theirs], task.label, source.unlabelled) for ours, theirs in names.items()}
     if isinstance(source, FileSource):
         return {name: read_file(path) for name, path in {"train": source.train, **source.report}.items()}
     return _generate(source, task)
+
+
+def _labelled(table: pa.Table, label: str, unlabelled: float | None) -> pa.Table:
+    if unlabelled is None or label not in table.column_names:
+        return table
+    return table.filter(pyarrow.compute.not_equal(table[label], unlabelled))
 
 
 def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[str, pa.Table]:
