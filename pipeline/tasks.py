@@ -25,6 +25,8 @@ class HubSource(Block):
     train: str = "train"
     report: dict[str, str] = {"validation": "validation"}
     """Report splits, our name to the hub's: MNLI has two, kept apart."""
+    unlabelled: float | None = None
+    """A label that says that there is none; such rows are left out (SNLI has -1 where its judges disagreed)."""
 
 
 class FileSource(Block):
@@ -101,6 +103,19 @@ def _glue(
     return Task(config, source, kind, text, "label", labels, metrics)
 
 
+def _classes(
+    name: str,
+    hub: str,
+    text: tuple[str, ...],
+    labels: tuple[str, ...],
+    *,
+    report: str = "validation",
+    unlabelled: float | None = None,
+) -> Task:
+    source = HubSource(hub=hub, report={report: report}, unlabelled=unlabelled)
+    return Task(name, source, "classification", text, "label", labels, ("accuracy",))
+
+
 def _demo(
     name: str, demo: Literal["sentences", "pairs", "similarity"], text: tuple[str, ...], labels: tuple[str, ...]
 ) -> Task:
@@ -110,6 +125,7 @@ def _demo(
 
 
 _PAIR = ("sentence1", "sentence2")
+_PREMISE, _SICK = ("premise", "hypothesis"), ("sentence_A", "sentence_B")
 _NLI = ("entailment", "neutral", "contradiction")
 _ENTAILED = ("entailment", "not_entailment")
 _SAME = ("not_equivalent", "equivalent")
@@ -118,25 +134,30 @@ TASKS: dict[str, Task] = {
     task.name: task
     for task in (
         _demo("demo-sentences", "sentences", ("sentence",), ("negative", "positive")),
-        _demo("demo-pairs", "pairs", ("premise", "hypothesis"), _NLI),
+        _demo("demo-pairs", "pairs", _PREMISE, _NLI),
         _demo("demo-similarity", "similarity", _PAIR, ()),
         _glue("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews",)),
         _glue("sst2", ("sentence",), ("negative", "positive")),
         _glue("mrpc", _PAIR, _SAME, ("accuracy", "f1")),
         _glue("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1")),
         _glue("stsb", _PAIR, (), ("pearson", "spearman")),
-        _glue("mnli", ("premise", "hypothesis"), _NLI),
+        _glue("mnli", _PREMISE, _NLI),
         _glue("qnli", ("question", "sentence"), _ENTAILED),
         _glue("rte", _PAIR, _ENTAILED),
+        _classes("rotten_tomatoes", "cornell-movie-review-data/rotten_tomatoes", ("text",), ("neg", "pos")),
+        _classes("snli", "stanfordnlp/snli", _PREMISE, _NLI, unlabelled=-1),
+        _classes("sick", "RobZamp/sick", _SICK, _NLI, report="test"),
         Task(
-            "rotten_tomatoes",
-            HubSource(hub="cornell-movie-review-data/rotten_tomatoes"),
-            "classification",
-            ("text",),
-            "label",
-            ("neg", "pos"),
-            ("accuracy",),
+            "sick-relatedness",
+            HubSource(hub="RobZamp/sick", report={"test": "test"}),
+            "regression",
+            _SICK,
+            "relatedness_score",
+            (),
+            ("pearson", "spearman"),
         ),
+        _classes("yelp", "fancyzhx/yelp_polarity", ("text",), ("negative", "positive"), report="test"),
+        _classes("ag_news", "fancyzhx/ag_news", ("text",), ("world", "sports", "business", "sci_tech"), report="test"),
     )
 }
 

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+import yaml
 
 from pipeline.backbones import BACKBONES, BackboneSettings, resolve_backbone
 from pipeline.data import demo
 from pipeline.data.prepare import freeze_splits, prepare
 from pipeline.data.sources import read_file
 from pipeline.data.tokens import TokenStore, bucketed, by_length, load_tokenizer
-from pipeline.tasks import FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.tasks import TASKS, FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
 
 GENERATORS = {"sentences": (demo.sentences, 2), "pairs": (demo.pairs, 3), "similarity": (demo.similarity, 0)}
 
@@ -202,3 +203,36 @@ def test_each_row_is_once_in_an_epoch(tmp_path: Path) -> None:
         assert max(len(rows) for rows in batches) == 8
     spread = [np.ptp(lengths[rows]) for rows in bucketed(lengths, 8, np.random.default_rng(1))]
     assert np.mean(spread) < 10, "batches of like length"
+
+
+# Known tasks
+
+
+@pytest.mark.parametrize("name", [name for name, task in TASKS.items() if isinstance(task.source, HubSource)])
+def test_known_tasks_read_the_columns_of_their_hub_data_set(name: str, tmp_path: Path) -> None:
+    """From a mirror that has the columns and splits that the hub's data set has; rows without a label are left out."""
+    task = TASKS[name]
+    source = task.source
+    assert isinstance(source, HubSource)
+    folder = tmp_path / "datasets" / source.hub / (source.config or "default")
+    folder.mkdir(parents=True)
+    labels: list[Any] = [i % max(task.outputs, 2) for i in range(24)]
+    if task.kind == "regression":
+        labels = [1.0 + label for label in labels]
+    if source.unlabelled is not None:
+        labels[3:6] = [source.unlabelled] * 3
+    table = pa.table({column: [f"{column} {i}" for i in range(24)] for column in task.text} | {task.label: labels})
+    for split in (source.train, *source.report.values()):
+        pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    every = (source.train, *source.report.values())
+    files = [{"split": split, "path": f"{folder.name}/{split}-*"} for split in every]
+    configs = [{"config_name": folder.name, "data_files": files}]
+    (folder.parent / "README.md").write_text("---\n" + yaml.safe_dump({"configs": configs}) + "---\n")
+    splits = freeze_splits(resolve_task(name, TaskSettings(rows=Rows(selection=6))), "holdout", tmp_path)
+    rows = 24 if source.unlabelled is None else 21
+    assert {split: len(part) for split, part in splits.items()} == {
+        "train": rows - 6,
+        "selection": 6,
+        **dict.fromkeys(source.report, rows),
+    }
+    assert splits["train"].column_names == [*task.text, "label", "row_id"]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from pipeline.report.collect import collect
 from pipeline.report.numbers import signed
 from pipeline.report.render import Provenance, Report, build
 from pipeline.report.stored import Interval
+from pipeline.report.tables import overview_tables
 from pipeline.report.verdicts import verdicts, word
 from tests.stored_results import key_of, params_for, run_id_of, write_all
 
@@ -182,16 +184,50 @@ def test_regression_has_no_confidence(glue: Report) -> None:
     page, _ = page_and_text(glue)
     row = page.row("Comparison on albert-base (the paper's Table 1)", "joint, confidence (Shallow-Deep)")
     assert row["stsb"] == "n/a no regression"
-    assert row["Mean"] == "—"
+    assert row["Macro"] == "—"
     assert not any("confidence" in cell for row in page.tables["stsb"] for cell in row)
 
 
 def test_rows_of_the_paper_that_were_not_run(glue: Report) -> None:
     page, _ = page_and_text(glue)
     row = page.row("Comparison on albert-base (the paper's Table 1)", "LayerDrop")
-    assert row["Model and exit rule"] == "LayerDrop not run"
+    assert row["Model and exit rule"] == "LayerDrop not run: layer_drop is not in methods"
     assert row["sst2"] == "90.7"
     assert row["Traced back to"] == "paper, Table 1"
+
+
+def test_distilbert_stands_in_bert_base_s_table(tmp_path: Path) -> None:
+    folders = {name: tmp_path / name for name in ("bert-base", "distilbert")}
+    params = {name: params_for({"sst2": {}, "stsb": {}}, name) for name in folders}
+    bert, _ = (report_of(folder, params[name]) for name, folder in folders.items())
+    title = "Comparison on bert-base (the paper's Table 2)"
+    row = Page(bert.html).row(title, "DistilBERT")
+    assert row["Model and exit rule"] == "DistilBERT not run: distilbert is not in backbones"
+    stored = [collect(params[name], folder) for name, folder in folders.items()]
+    both = replace(  # as one report of two backbones has it
+        stored[0],
+        trained={**stored[0].trained, **stored[1].trained},
+        tasks=tuple(
+            replace(mine, rows=(*mine.rows, *theirs.rows), groups=(*mine.groups, *theirs.groups))
+            for mine, theirs in zip(*(s.tasks for s in stored), strict=True)
+        ),
+    )
+    table = next(t for t in overview_tables(both) if t.title == title)
+    (found,) = [r for r in table.rows if r.cells[0].paper == "DistilBERT"]
+    assert found.cells[0].detail == "distilbert"
+    assert found.cells[1].paper == "66M"
+    assert found.cells[4].paper == "90.7"
+
+
+def test_macro_averages_a_task_s_splits_first(tmp_path: Path) -> None:
+    params = params_for({"mnli": {}, "sst2": {}}, "albert-base")
+    write_all(tmp_path, params)
+    stored = collect(params, tmp_path)
+    table = overview_tables(stored)[0]
+    assert table.columns[-4:] == ("mnli matched", "mnli mismatched", "sst2", "Macro")
+    matched, mismatched, sst2, macro = (float(cell.text) for cell in table.rows[0].cells[-4:])
+    assert macro == pytest.approx(((matched + mismatched) / 2 + sst2) / 2, abs=0.11)
+    assert table.rows[0].cells[-1].paper == ""  # the paper's is over eight tasks
 
 
 def test_every_row_can_be_traced_back(glue: Report) -> None:
@@ -303,7 +339,7 @@ def test_parts_that_were_not_run_say_so(tmp_path: Path) -> None:
     assert Page(report.html).balanced
     assert report.headlines["comparisons"] == 0
     row = Page(report.html).row("Comparison on albert-base (the paper's Table 1)", "PABEE")
-    assert row["Model and exit rule"] == "PABEE not run"
+    assert row["Model and exit rule"] == "PABEE not run: joint is not in methods"
 
 
 # ---------------------------------------------------------------- verdicts

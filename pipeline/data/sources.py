@@ -1,9 +1,12 @@
 """Where rows come from: the hub, its mirror on disk, own files, or the demo's generators. All give Arrow tables."""
 
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
@@ -26,10 +29,16 @@ def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
     if isinstance(source, HubSource):
         names = {"train": source.train, **source.report}
         tables = load_hub(source, mirror, list(names.values()))
-        return {ours: tables[theirs] for ours, theirs in names.items()}
+        return {ours: _labelled(tables[theirs], task.label, source.unlabelled) for ours, theirs in names.items()}
     if isinstance(source, FileSource):
         return {name: read_file(path) for name, path in {"train": source.train, **source.report}.items()}
     return _generate(source, task)
+
+
+def _labelled(table: pa.Table, label: str, unlabelled: float | None) -> pa.Table:
+    if unlabelled is None or label not in table.column_names:
+        return table
+    return table.filter(pyarrow.compute.not_equal(table[label], unlabelled))
 
 
 def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[str, pa.Table]:
@@ -50,15 +59,19 @@ def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[
             raise DataError(f"{shown}: no folder {local} in the hub mirror; put the data set there or unset HUB_MIRROR")
         where = str(local)
     datasets.disable_progress_bars()
-    tables = {}
-    for split in splits:
-        try:
-            data = datasets.load_dataset(where, source.config, split=split)
-        except Exception as error:  # datasets raises a dozen kinds, from OSError to its own
-            reason = " ".join(str(error).split())[:200]
-            remedy = "check the name" if mirror else "check the name and the network, or name a mirror with HUB_MIRROR"
-            raise DataError(f"{shown}: split {split!r} cannot be read ({reason}); {remedy}") from None
-        tables[split] = data.with_format("arrow")[:]
+    # Below a mirror, a cache of its own: the shared one goes by the folder's name and would not see other files in it.
+    with tempfile.TemporaryDirectory() if mirror is not None else nullcontext() as cache:
+        tables = {}
+        for split in splits:
+            try:
+                data = datasets.load_dataset(where, source.config, split=split, cache_dir=cache)
+            except Exception as error:  # datasets raises a dozen kinds, from OSError to its own
+                reason = " ".join(str(error).split())[:200]
+                remedy = (
+                    "check the name" if mirror else "check the name and the network, or name a mirror with HUB_MIRROR"
+                )
+                raise DataError(f"{shown}: split {split!r} cannot be read ({reason}); {remedy}") from None
+            tables[split] = data.with_format("arrow")[:]
     return tables
 
 

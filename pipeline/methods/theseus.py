@@ -50,8 +50,8 @@ class Theseus(FirstHalf):
 def replacement_rate(done: float) -> float:
     """p at a share of training done.
 
-    >>> replacement_rate(0.0), replacement_rate(0.25), replacement_rate(0.5), replacement_rate(1.0)
-    (0.3, 0.65, 1.0, 1.0)
+    >>> [round(replacement_rate(done), 2) for done in (0.0, 0.25, 0.5, 1.0)]
+    [0.3, 0.65, 1.0, 1.0]
     """
     return min(1.0, BASE_RATE + (1 - BASE_RATE) * done / REPLACING)
 

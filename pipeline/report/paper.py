@@ -21,6 +21,12 @@ PATIENCE: Key = ("joint", "patience")
 CONFIDENCE: Key = ("joint", "confidence")
 ENTROPY: Key = ("joint", "entropy")
 DEEBERT: Key = ("two_stage", "entropy")
+HALF: Key = ("first_half", None)
+MOST: Key = ("first_three_quarters", None)
+LAYER_DROP: Key = ("layer_drop", None)
+HEAD_PRUNE: Key = ("head_prune", None)
+PKD: Key = ("patient_distillation", None)
+THESEUS: Key = ("theseus", None)
 
 
 @dataclass(frozen=True)
@@ -28,58 +34,65 @@ class PaperRow:
     """A row of Tables 1, 2 or 4.
 
     Attributes:
-        key: method and criterion of ours that it stands beside; None for a baseline that is not an exit rule.
+        key: method and criterion of ours that it stands beside.
         scores: task to score in points; None where the paper has "-".
         split: "dev", or "test" for the GLUE server's hidden labels.
+        own: our backbone that it stands beside, where that is another: DistilBERT is one of its own.
     """
 
     table: int
     backbone: str
     label: str
-    key: Key | None
+    key: Key
     parameters: str
     speedup: float
     scores: Mapping[str, float | None]
     macro: float | None = None
     split: str = "dev"
+    own: str = ""
+
+    @property
+    def ours(self) -> str:
+        """Our backbone that the row stands beside."""
+        return self.own or self.backbone
 
 
-LAYERS = {"albert-base": 12, "albert-large": 24, "bert-base": 12, "resnet56": 27}
-"""Layers of the paper's models (for ResNet-56, blocks of two convolutions)."""
+LAYERS = {"albert-base": 12, "albert-large": 24, "bert-base": 12, "distilbert": 12, "resnet56": 27}
+"""Layers of the paper's models (for ResNet-56, blocks of two convolutions); of DistilBERT, those of its teacher."""
 MODEL_NAMES = {"albert-base": "ALBERT-base", "albert-large": "ALBERT-large", "bert-base": "BERT-base"}
 
 _GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
 _THREE = ("mnli", "sst2", "stsb")
 
 
-def _row1(label: str, key: Key | None, speedup: float, *values: float | None, split: str = "dev") -> PaperRow:
+def _row1(label: str, key: Key, speedup: float, *values: float | None, split: str = "dev") -> PaperRow:
     scores = dict(zip(_GLUE, values[:8], strict=True))
     return PaperRow(1, "albert-base", label, key, "12M", speedup, scores, values[8], split)
 
 
 def _row(
-    table: int, backbone: str, label: str, key: Key | None, size: str, speedup: float, *v: float | None
+    table: int, backbone: str, label: str, key: Key, size: str, speedup: float, *v: float | None, own: str = ""
 ) -> PaperRow:
-    return PaperRow(table, backbone, label, key, size, speedup, dict(zip(_THREE, v, strict=True)))
+    return PaperRow(table, backbone, label, key, size, speedup, dict(zip(_THREE, v, strict=True)), own=own)
 
 
 ROWS: tuple[PaperRow, ...] = (
     _row1("ALBERT-base", FULL, 1.00, 58.9, 84.6, 89.5, 91.7, 89.6, 78.6, 92.8, 89.5, 84.4),
-    _row1("ALBERT-6L", None, 1.96, 53.4, 80.2, 85.8, 87.2, 86.8, 73.6, 89.8, 83.4, 80.0),
-    _row1("ALBERT-9L", None, 1.30, 55.2, 81.2, 87.1, 88.7, 88.3, 75.9, 91.3, 87.1, 81.9),
-    _row1("LayerDrop", None, 1.96, 53.6, 79.8, 85.9, 87.0, 87.3, 74.3, 90.7, 86.5, 80.6),
-    _row1("HeadPrune", None, 1.22, 54.1, 80.3, 86.2, 86.8, 88.0, 75.1, 90.5, 87.4, 81.1),
+    _row1("ALBERT-6L", HALF, 1.96, 53.4, 80.2, 85.8, 87.2, 86.8, 73.6, 89.8, 83.4, 80.0),
+    _row1("ALBERT-9L", MOST, 1.30, 55.2, 81.2, 87.1, 88.7, 88.3, 75.9, 91.3, 87.1, 81.9),
+    _row1("LayerDrop", LAYER_DROP, 1.96, 53.6, 79.8, 85.9, 87.0, 87.3, 74.3, 90.7, 86.5, 80.6),
+    _row1("HeadPrune", HEAD_PRUNE, 1.22, 54.1, 80.3, 86.2, 86.8, 88.0, 75.1, 90.5, 87.4, 81.1),
     _row1("BranchyNet", ENTROPY, 1.88, 55.2, 81.7, 87.2, 88.9, 87.4, 75.4, 91.6, None, None),
     _row1("Shallow-Deep", CONFIDENCE, 1.95, 55.5, 81.5, 87.1, 89.2, 87.8, 75.2, 91.7, None, None),
     _row1("PABEE", PATIENCE, 1.57, 61.2, 85.1, 90.0, 91.8, 89.6, 80.1, 93.0, 90.1, 85.1),
     _row1("ALBERT-base", FULL, 1.00, 54.1, 84.3, 87.0, 90.8, 71.1, 76.4, 94.1, 85.5, 80.4, split="test"),
     _row1("PABEE", PATIENCE, 1.57, 55.7, 84.8, 87.4, 91.0, 71.2, 77.3, 94.1, 85.7, 80.9, split="test"),
     _row(2, "bert-base", "BERT-base", FULL, "108M", 1.00, 84.5, 92.1, 88.9),
-    _row(2, "bert-base", "BERT-6L", None, "66M", 1.96, 80.1, 89.6, 81.2),
-    _row(2, "bert-base", "BERT-9L", None, "87M", 1.30, 81.4, 90.5, 85.0),
-    _row(2, "bert-base", "DistilBERT", None, "66M", 1.96, 79.0, 90.7, 81.2),
-    _row(2, "bert-base", "BERT-PKD", None, "66M", 1.96, 81.3, 91.3, 86.2),
-    _row(2, "bert-base", "BERT-of-Theseus", None, "66M", 1.96, 82.3, 91.5, 88.7),
+    _row(2, "bert-base", "BERT-6L", HALF, "66M", 1.96, 80.1, 89.6, 81.2),
+    _row(2, "bert-base", "BERT-9L", MOST, "87M", 1.30, 81.4, 90.5, 85.0),
+    _row(2, "bert-base", "DistilBERT", FULL, "66M", 1.96, 79.0, 90.7, 81.2, own="distilbert"),
+    _row(2, "bert-base", "BERT-PKD", PKD, "66M", 1.96, 81.3, 91.3, 86.2),
+    _row(2, "bert-base", "BERT-of-Theseus", THESEUS, "66M", 1.96, 82.3, 91.5, 88.7),
     _row(2, "bert-base", "BranchyNet", ENTROPY, "108M", 1.87, 80.3, 90.4, None),
     _row(2, "bert-base", "DeeBERT", DEEBERT, "108M", 1.59, 80.7, 90.0, None),
     _row(2, "bert-base", "Shallow-Deep", CONFIDENCE, "108M", 1.91, 80.5, 90.6, None),
@@ -108,7 +121,12 @@ def counterpart(backbone: str, layers: int, key: Key) -> PaperRow | None:
     """The paper's row beside ours; none for a backbone that was cut to fewer layers."""
     if LAYERS.get(backbone) != layers:
         return None
-    return next((row for row in dev_rows(backbone) if row.key == key), None)
+    return next((row for row in _beside(backbone) if row.key == key), None)
+
+
+def _beside(backbone: str) -> list[PaperRow]:
+    """The paper's development-set rows that a backbone of ours stands beside."""
+    return [row for row in ROWS if row.ours == backbone and row.split == "dev"]
 
 
 def has_task(task: str) -> bool:
@@ -128,7 +146,7 @@ def beside(task: str, backbone: str, layers: int, key: Key) -> Beside:
     """
     if not has_task(task):
         return Beside(NONE)
-    if LAYERS.get(backbone) != layers or not any(task in row.scores for row in dev_rows(backbone)):
+    if LAYERS.get(backbone) != layers or not any(task in row.scores for row in _beside(backbone)):
         return Beside(NOT_COMPARABLE)
     row = counterpart(backbone, layers, key)
     if row is None:

@@ -16,6 +16,7 @@ SCORE_NOTE = (
     "Scores are in points: accuracy, Matthews or Pearson and Spearman correlation, or F1 as the task's metrics say; "
     "two metrics are averaged, as GLUE does. The paper does not say how it combines two."
 )
+MACRO_NOTE = "Macro: the mean over tasks, MNLI's two halves averaged first."
 RATIO_NOTE = (
     "Layer ratio: layers in all / layers run, the paper's speed-up; FLOP ratio counts embedding and heads too. Both "
     "are means over the tasks of each task's median."
@@ -58,13 +59,18 @@ def overview_tables(stored: Stored) -> list[Table]:
 
 def _overview(stored: Stored, backbone: str) -> Table:
     columns: list[Column] = [(task, split) for task in stored.tasks for split in task.splits()]
-    found = [row for task in stored.tasks for row in task.rows if row.backbone == backbone]
-    keys = dict.fromkeys((row.method, row.criterion) for row in found)
-    rows = [_overview_row(stored, backbone, key, columns) for key in keys]
-    in_paper = {task.name for task in stored.tasks} & {t for r in paper.dev_rows(backbone) for t in r.scores}
+    theirs = paper.dev_rows(backbone)
+    in_paper = {task.name for task in stored.tasks} & {t for r in theirs for t in r.scores}
+    # DistilBERT is a backbone of its own here and a row of BERT-base's table there.
+    others = {row.ours for row in theirs} - {backbone} if in_paper else set()
+    every = [row for task in stored.tasks for row in task.rows]
+    found = [row for row in every if row.backbone == backbone]
+    kin = [r for r in every if r.backbone in others and (r.backbone, _key(r)) in {(t.ours, t.key) for t in theirs}]
+    keys = dict.fromkeys((row.backbone, _key(row)) for row in (*found, *kin))
+    rows = [_overview_row(stored, own, key, columns, "" if own == backbone else own) for own, key in keys]
     if in_paper:
-        rows += [_not_run(row, columns) for row in paper.dev_rows(backbone) if row.key not in keys]
-    notes = [SCORE_NOTE, seeds_note(found), RATIO_NOTE]
+        rows += [_not_run(stored, row, columns) for row in theirs if (row.ours, row.key) not in keys]
+    notes = [SCORE_NOTE, seeds_note(found), RATIO_NOTE, MACRO_NOTE]
     if any(cell.paper for row in rows for cell in row.cells):
         notes.append(PAPER_NOTE)
         if "mnli" in in_paper:
@@ -75,29 +81,46 @@ def _overview(stored: Stored, backbone: str) -> Table:
     tasks = tuple(heading(task, split) for task, split in columns)
     title = f"Comparison on {backbone}"
     if in_paper:
-        title += f" (the paper's Table {paper.dev_rows(backbone)[0].table})"
-    return Table(slug("overview", backbone), title, (*heads, *tasks, "Mean"), tuple(rows), tuple(notes))
+        title += f" (the paper's Table {theirs[0].table})"
+    return Table(slug("overview", backbone), title, (*heads, *tasks, "Macro"), tuple(rows), tuple(notes))
 
 
-def _overview_row(stored: Stored, backbone: str, key: paper.Key, columns: Sequence[Column]) -> Row:
+def _overview_row(stored: Stored, backbone: str, key: paper.Key, columns: Sequence[Column], remark: str = "") -> Row:
     by_column = [_find(task, split, backbone, key) for task, split in columns]
     rows = [row for row in by_column if row is not None]
     owners = {row.task: task for (task, _), row in zip(columns, by_column, strict=True) if row is not None}
     groups = [owners[row.task].group(row) for row in rows]
     theirs = paper.counterpart(backbone, groups[0].layers, key) if _any_known(rows) else None
     cells = [
-        Cell(rule_name(*key, groups[0].multi_exit), paper=theirs.label if theirs else ""),
+        Cell(rule_name(*key, groups[0].multi_exit), remark, theirs.label if theirs else ""),
         Cell(_spread([group.parameters for group in groups]), paper=theirs.parameters if theirs else ""),
         _mean(rows, lambda row: row.layer_speedup, times, len(columns), times(theirs.speedup) if theirs else ""),
         _mean(rows, lambda row: row.flop_speedup, times, len(columns)),
     ]
     for (task, split), row in zip(columns, by_column, strict=True):
         cells.append(_overview_cell(task, split, backbone, row))
-    scores = [row.score.centre for row in rows if row.score.centre is not None]
-    # A mean over fewer tasks stands beside means over all and would be read as better or worse: leave it out.
-    cells.append(Cell(number(points(statistics.fmean(scores))) if len(scores) == len(columns) else paper.NONE))
+    cells.append(_macro(by_column, theirs))
     used = dict.fromkeys((key, seed) for row in rows for key, seed in zip(row.keys, row.seeds, strict=True))
     return Row(tuple(cells), runs_of([k for k, _ in used], stored.trained, [s for _, s in used]))
+
+
+def _key(row: Result) -> paper.Key:
+    return row.method, row.criterion
+
+
+def _macro(rows: Sequence[Result | None], theirs: paper.PaperRow | None) -> Cell:
+    """GLUE's macro score: the mean over tasks, each the mean of its splits.
+
+    Over fewer tasks than the table has it would be read as better or worse than the others, and is left out.
+    """
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        if row is None or row.score.centre is None:
+            return Cell(paper.NONE)
+        by_task.setdefault(row.task, []).append(row.score.centre)
+    same = theirs is not None and set(by_task) == set(theirs.scores)
+    beside = number(theirs.macro) if same and theirs is not None and theirs.macro is not None else ""
+    return Cell(number(points(statistics.fmean(map(statistics.fmean, by_task.values())))), paper=beside)
 
 
 def _any_known(rows: Sequence[Result]) -> bool:
@@ -118,9 +141,20 @@ def _overview_cell(task: Evaluated, split: str, backbone: str, row: Result | Non
     return in_points(row.score, theirs.text if theirs.row else "", flags_of(row), row_id(row))
 
 
-def _not_run(row: paper.PaperRow, columns: Sequence[Column]) -> Row:
+def _why_not(stored: Stored, row: paper.PaperRow) -> str:
+    """Which setting leaves a row of the paper's out."""
+    method, criterion = row.key
+    groups = [group for task in stored.tasks for group in task.groups]
+    if all(group.backbone != row.ours for group in groups):
+        return f"{NOT_RUN}: {row.ours} is not in backbones"
+    if all(group.method != method for group in groups):
+        return f"{NOT_RUN}: {method} is not in methods"
+    return f"{NOT_RUN}: {criterion} is not in evaluate.criteria"
+
+
+def _not_run(stored: Stored, row: paper.PaperRow, columns: Sequence[Column]) -> Row:
     cells = [
-        Cell(row.label, NOT_RUN),
+        Cell(row.label, _why_not(stored, row)),
         Cell("", paper=row.parameters),
         Cell("", paper=times(row.speedup)),
         Cell(""),
