@@ -250,9 +250,18 @@ def test_summary() -> None:
     one = Record(0, 1, "successful", 1, 0, ("a b",), ("a c",), 10, 2, 1, 3, 4.0, 5)
     records = [
         one,
-        replace(one, outcome="failed", words_changed=2, queries=20, layers_under_attack=2.0),
-        replace(one, outcome="skipped", queries=1, layers_under_attack=None, layers_after=None, layers_before=9),
-        replace(one, outcome="failed", queries=30, layers_under_attack=None),
+        replace(one, outcome="failed", answer_after=1, words_changed=2, queries=20, layers_under_attack=2.0),
+        replace(
+            one,
+            outcome="skipped",
+            answer_before=0,
+            answer_after=None,
+            queries=1,
+            layers_under_attack=None,
+            layers_after=None,
+            layers_before=9,
+        ),
+        replace(one, outcome="failed", answer_after=1, queries=30, layers_under_attack=None),
     ]
     found = {name: (interval["value"], interval["n"]) for name, interval in summarise(records).items()}
     assert found == {
@@ -331,7 +340,7 @@ def test_local_resources(local: AttackResources, model: Any, tokenizer: Any, dem
     assert resources.vectors.words == demo.vectors.words
     about = describe(local, "textfooler")
     assert about["part_of_speech"].startswith("NLTK")
-    assert len(about["tagger_sha256"]) == len(about["word_vectors_sha256"]) == 64
+    assert len(about["part_of_speech_sha256"]) == len(about["word_vectors_sha256"]) == 64
     assert str(local.nltk_data) not in str(identity(local, "textfooler"))
     texts = [*sentences(9), sentences(1)[0]]
     together = resources.encode(texts)
