@@ -1,5 +1,6 @@
 """Where rows come from: the hub, its mirror on disk, own files, or the demo's generators. All give Arrow tables."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,27 @@ _DEMO_ROWS = {"train": 3000, "report": 600}
 
 
 def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
-    """Read a task's splits: "train" and one per report split, under our names for them.
+    """Read a task's splits: "train", one per report split and one per split to predict, under our names for them.
 
     Raises:
         DataError: a missing or unreadable source, file or split.
     """
     source = task.source
-    if isinstance(source, HubSource):
-        names = {"train": source.train, **source.report}
-        tables = load_hub(source, mirror, list(names.values()))
-        return {ours: tables[theirs] for ours, theirs in names.items()}
+    if isinstance(source, DemoSource):
+        return _generate(source, task)
+    tables = _read(source, {"train": source.train, **source.report}, mirror)
+    try:
+        return tables | _read(source, task.unlabelled, mirror)
+    except DataError as error:
+        raise DataError(f"tasks.{task.name}.test: {error}, or set it to false") from None
+
+
+def _read(source: HubSource | FileSource, names: Mapping[str, str | Path], mirror: Path | None) -> dict[str, pa.Table]:
+    """Splits by our names for them, given the source's."""
     if isinstance(source, FileSource):
-        return {name: read_file(path) for name, path in {"train": source.train, **source.report}.items()}
-    return _generate(source, task)
+        return {ours: read_file(Path(path)) for ours, path in names.items()}
+    tables = load_hub(source, mirror, [str(theirs) for theirs in names.values()])
+    return {ours: tables[str(theirs)] for ours, theirs in names.items()}
 
 
 def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[str, pa.Table]:
