@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline import replay_commands
+from pipeline import replay_commands, submission
 from pipeline.errors import ParamsError, PipelineError, unknown
 
 PROFILES = Path("profiles")
@@ -81,6 +81,7 @@ def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
 
 cli.add_command(replay_commands.replay)
 cli.add_command(replay_commands.diagnose)
+cli.add_command(submission.submission)
 
 
 def main() -> None:

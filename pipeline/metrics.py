@@ -71,6 +71,10 @@ METRICS: dict[str, Metric] = {
     "pearson": pearson,
     "spearman": spearman,
 }
+BINARY = frozenset({"f1", "matthews"})
+"""Metrics of two classes."""
+CORRELATIONS = frozenset({"pearson", "spearman"})
+"""Metrics of a regression."""
 COUNTED: dict[str, Callable[[np.ndarray, np.ndarray, Total], np.ndarray]] = {
     "accuracy": accuracy,
     "f1": f1,
@@ -80,5 +84,10 @@ COUNTED: dict[str, Callable[[np.ndarray, np.ndarray, Total], np.ndarray]] = {
 
 
 def score(names: tuple[str, ...], predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The task's headline score: the mean of its metrics, as GLUE averages accuracy and F1. (k, n), (n,) to (k,)."""
+    """The task's headline score: the mean of its metrics, as GLUE averages accuracy and F1. (k, n), (n,) to (k,).
+
+    NaN where a row has no label: counting it as wrong would look like a score.
+    """
+    if np.isnan(labels).any():
+        return np.full(predictions.shape[0], np.nan)
     return np.asarray(np.mean([METRICS[name](predictions, labels) for name in names], axis=0))

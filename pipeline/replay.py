@@ -115,6 +115,8 @@ class Sweep:
         return values | {"score": np.asarray(np.mean(list(values.values()), axis=0))}
 
     def _metric(self, name: str) -> np.ndarray:
+        if np.isnan(self.labels).any():  # rows without labels have no score, and none of them is wrong
+            return np.full(len(self.thresholds), np.nan)
         if name in COUNTED:
             return COUNTED[name](self.answers.T, self.labels, lambda flags: self.total(flags.T))
         step = max(1, BLOCK // len(self.labels))  # a few settings at a time bound the memory

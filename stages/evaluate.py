@@ -1,40 +1,41 @@
-"""Replay every criterion over one task's traces; choose on selection rows, report on report rows."""
+"""Replay every criterion over one task's traces; choose on selection rows, report on report rows; predict the rest."""
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from pipeline.choosing import make_rule
-from pipeline.files import read_json
-from pipeline.operating import SELECTION, Seeded, curves_csv, evaluate_group, merged
+from pipeline.files import read_json, whole_folder
+from pipeline.operating import SELECTION, Evaluation, Seeded, curves_csv, evaluate_group, merged
+from pipeline.predictions import PREDICTIONS, write_predictions
 from pipeline.stage import Stage, run_stage
-from pipeline.traces import load_trace
+from pipeline.traces import Trace, load_trace
+
+Entries = Sequence[Mapping[str, Any]]
 
 
 def main(stage: Stage) -> None:
     params = stage.params
     task = params.task(stage.instance)
     folder = Path("outputs/traces") / task.name
-    entries = read_json(folder / "index.json", 1, f"run `dvc repro trace@{task.name}`")["traces"]
-    splits = list(dict.fromkeys(e["split"] for e in entries if e["split"] != SELECTION))
-    rule = make_rule(params.evaluate.choose.model_dump(), params.evaluate.window)
-    parts = []
-    for (backbone, method, multi_exit), members in groupby(
-        entries, key=lambda e: (e["backbone"], e["method"], e["multi_exit"])
-    ):
-        seeds = [
-            Seeded(seed, key, {e["split"]: load_trace(folder / e["file"]) for e in of_seed})
-            for (seed, key), of_seed in groupby(members, key=lambda e: (e["seed"], e["key"]))
-        ]
-        part = evaluate_group(
-            {"backbone": backbone, "method": method},
-            seeds,
-            params.evaluate.criteria if multi_exit else {},
-            task.metrics,
-            rule,
-            report_splits=splits,
-            selected_on=SELECTION if params.protocol == "holdout" else splits[0],
-        )
-        parts.append(part)
+    index = read_json(folder / "index.json", 1, f"run `dvc repro trace@{task.name}`")
+    unlabelled: Entries = index.get("unlabelled", [])
+    parts, files = [], []
+    with whole_folder(PREDICTIONS / task.name) as partial:
+        for (backbone, method, multi_exit), members in groupby(
+            index["traces"], key=lambda e: (e["backbone"], e["method"], e["multi_exit"])
+        ):
+            labels = {"backbone": backbone, "method": method}
+            seeds = [
+                Seeded(seed, key, _load(folder, list(of_seed)))
+                for (seed, key), of_seed in groupby(members, key=lambda e: (e["seed"], e["key"]))
+            ]
+            parts.append(_evaluated(stage, labels, seeds, multi_exit))
+            if unlabelled:
+                others = {s.key: _load(folder, [e for e in unlabelled if e["key"] == s.key]) for s in seeds}
+                files += write_predictions(partial, task, parts[-1].rows, seeds, others)
+        stage.write_json(partial / "index.json", {"schema": 1, "task": task.name, "files": files})
     found = merged(parts)
     about = {"schema": 1, "task": task.name, "kind": task.kind, "metrics": list(task.metrics)}
     setting = {"protocol": params.protocol} | {
@@ -46,6 +47,24 @@ def main(stage: Stage) -> None:
     for row in found.rows:
         name = f"{row['backbone']}.{row['method']}.{row['criterion'] or 'full'}.{row['split']}"
         stage.log_metrics({f"{name}.score": row["score"]["median"], f"{name}.speedup": row["layer_speedup"]["median"]})
+
+
+def _load(folder: Path, entries: Entries) -> dict[str, Trace]:
+    return {entry["split"]: load_trace(folder / entry["file"]) for entry in entries}
+
+
+def _evaluated(stage: Stage, labels: Mapping[str, str], seeds: list[Seeded], multi_exit: bool) -> Evaluation:
+    params = stage.params
+    splits = [split for split in seeds[0].traces if split != SELECTION]
+    return evaluate_group(
+        labels,
+        seeds,
+        params.evaluate.criteria if multi_exit else {},
+        params.task(stage.instance).metrics,
+        make_rule(params.evaluate.choose.model_dump(), params.evaluate.window),
+        report_splits=splits,
+        selected_on=SELECTION if params.protocol == "holdout" else splits[0],
+    )
 
 
 if __name__ == "__main__":

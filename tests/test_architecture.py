@@ -23,7 +23,7 @@ LAYERS = (
     ("traces.py", "criteria/*", "crossing.py"),
     ("replay.py", "choosing.py", "diagnosis.py", "operating.py"),
     ("tasks.py", "backbones/__init__.py", "methods/__init__.py"),  # names, no recipes and no models
-    ("params.py",),
+    ("params.py", "predictions.py"),
     ("data/*",),
     ("backbones/*", "multi_exit.py"),
     ("live.py", "latency.py", "recording.py", "image_recording.py"),
@@ -34,7 +34,7 @@ LAYERS = (
     ("tracking.py",),
     ("stage.py", "observer.py"),
     ("report/*",),
-    ("__init__.py", "__main__.py", "regression.py", "replay_commands.py"),
+    ("__init__.py", "__main__.py", "regression.py", "replay_commands.py", "submission.py"),
 )
 """Files of pipeline/, lowest first. A file imports from its own layer and lower ones; an exact name beats a pattern."""
 

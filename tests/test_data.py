@@ -17,6 +17,7 @@ from pipeline.data import demo
 from pipeline.data.prepare import freeze_splits, prepare
 from pipeline.data.sources import read_file
 from pipeline.data.tokens import TokenStore, bucketed, by_length, load_tokenizer
+from pipeline.errors import DataError
 from pipeline.tasks import TASKS, FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
 
 GENERATORS = {"sentences": (demo.sentences, 2), "pairs": (demo.pairs, 3), "similarity": (demo.similarity, 0)}
@@ -136,6 +137,121 @@ def test_a_hub_mirror_on_disk(mirror: Path, tmp_path: Path, monkeypatch: pytest.
     ]
 
 
+PAIRS = {"a": ["one", "two", "three"] * 6, "b": ["x y", "z", "w"] * 6}
+OWN: dict[str, tuple[dict[str, list[Any]], dict[str, Any], list[float]]] = {
+    "one text, two classes by number": (
+        {"a": PAIRS["a"], "gold": [0, 1, 1] * 6},
+        {"text": ["a"], "label": "gold", "label_names": ["no", "yes"]},
+        [0, 1, 1],
+    ),
+    "a pair, four classes by name": (
+        {**PAIRS, "gold": ["red", "blue", "grey"] * 6},
+        {"text": ["a", "b"], "label": "gold", "label_names": ["green", "grey", "blue", "red"]},
+        [3, 2, 1],
+    ),
+    "a pair, regression": (
+        {**PAIRS, "gold": [0.5, -1.25, 3.0] * 6},
+        {"text": ["a", "b"], "label": "gold", "kind": "regression"},
+        [0.5, -1.25, 3.0],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [*WRITERS, "hub"])
+@pytest.mark.parametrize("case", OWN)
+def test_own_data_by_params_alone(
+    case: str, kind: str, tmp_path: Path, mirror: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    columns, settings, labels = OWN[case]
+    source: dict[str, Any] = {"hub": "me/mine", "report": {"held": "validation"}}
+    (mirror / "datasets/me/mine").mkdir(parents=True)
+    for split, table in (("train", pa.table(columns)), ("validation", pa.table(columns).slice(0, 6))):
+        if kind == "hub":
+            pyarrow.parquet.write_table(table, mirror / f"datasets/me/mine/{split}-00000-of-00001.parquet")
+        else:
+            WRITERS[kind](table, tmp_path / f"{split}.{kind}")
+            source = {
+                "train": str(tmp_path / f"train.{kind}"),
+                "report": {"held": str(tmp_path / f"validation.{kind}")},
+            }
+    task = resolve_task("mine", TaskSettings.model_validate({**settings, "source": source, "rows": {"selection": 3}}))
+    manifest = prepare(task, [BACKBONES["demo-albert"]], "holdout", tmp_path / "out", mirror)
+    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
+        "train": 15,
+        "selection": 3,
+        "held": 6,
+    }
+    held = TokenStore.open(tmp_path / "out/demo-albert/held.arrow")
+    assert held.labels.tolist() == labels * 2
+    assert set(held.types.tolist()) == ({0, 1} if len(task.text) == 2 else {0})
+    assert task.outputs == len(settings.get("label_names", "1"))
+    assert task.metrics == (("accuracy",) if "label_names" in settings else ("pearson", "spearman"))
+
+
+def glue_mirror(root: Path, *splits: str) -> Path:
+    """SNLI-like rows of MRPC on a mirror, the last of each split without a gold label."""
+    for hub, columns in (("nyu-mll/glue/mrpc", ("sentence1", "sentence2")), ("stanfordnlp/snli", TASKS["snli"].text)):
+        (root / "datasets" / hub).mkdir(parents=True)
+        for split in splits:
+            labels = [i % 2 for i in range(11)] + [-1 if hub == "stanfordnlp/snli" else 1]
+            texts = {column: [f"{split} {i}" for i in range(12)] for column in columns}
+            pyarrow.parquet.write_table(
+                pa.table({**texts, "label": labels}), root / "datasets" / hub / f"{split}-00000-of-00001.parquet"
+            )
+    lines = ["---", "configs:", "- config_name: mrpc", "  data_files:"]
+    lines += [f"  - {{split: {split}, path: mrpc/{split}-*}}" for split in splits]
+    (root / "datasets/nyu-mll/glue/README.md").write_text("\n".join([*lines, "---", ""]))
+    return root
+
+
+def test_rows_without_a_gold_label_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    mirror = glue_mirror(tmp_path / "hub", "train", "validation")
+    splits = freeze_splits(resolve_task("snli", TaskSettings(rows=Rows(selection=2))), "holdout", mirror)
+    assert {name: len(table) for name, table in splits.items()} == {"train": 9, "selection": 2, "validation": 11}
+    assert splits["validation"]["row_id"].to_pylist() == list(range(11))
+    assert splits["validation"]["label"].to_pylist() == [i % 2 for i in range(11)]
+
+
+def test_splits_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    mirror = glue_mirror(tmp_path / "hub", "train", "validation", "test")
+    settings = {"rows": {"selection": 2, "report": 5}}
+    task = resolve_task("mrpc", TaskSettings.model_validate({**settings, "test": True}))
+    manifest = prepare(task, [BACKBONES["demo-albert"]], "holdout", tmp_path / "out", mirror)
+    assert (manifest["report_splits"], manifest["unlabelled_splits"]) == (["validation"], ["test"])
+    assert "label_counts" not in manifest["splits"]["test"]
+    store = TokenStore.open(tmp_path / "out/demo-albert/test.arrow")
+    assert np.isnan(store.labels).all(), "a label column is not read"
+    assert store.row_ids.tolist() == list(range(12)), "all rows, in the source's order"
+    off = prepare(resolve_task("mrpc", TaskSettings.model_validate(settings)), [BACKBONES["demo-albert"]], "holdout",
+                  tmp_path / "off", mirror)  # fmt: skip
+    assert "test" not in off["splits"]
+    hashes = [about["tokens"]["demo-albert"]["hash"] for about in (manifest, off)]
+    assert hashes[0] == hashes[1], "to predict changes no trial"
+
+
+def test_a_mirror_without_the_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    mirror = glue_mirror(tmp_path / "hub", "train", "validation")
+    with pytest.raises(
+        DataError, match=r"tasks.mrpc.test: nyu-mll/glue \(mrpc\): split 'test' cannot be read .* false$"
+    ):
+        freeze_splits(resolve_task("mrpc", TaskSettings(test=True)), "holdout", mirror)
+
+
+def test_own_files_without_labels_need_no_label_column(tmp_path: Path) -> None:
+    named = files(tmp_path)
+    pyarrow.parquet.write_table(pa.table({"text": ["new", "row"]}), tmp_path / "new.parquet")
+    task = own_task(FileSource(train=named.train, report=named.report, test={"new": tmp_path / "new.parquet"}))
+    assert task.test, "own data that names them wants them"
+    splits = freeze_splits(task, "holdout", None)
+    assert list(splits) == ["train", "selection", "test", "new"]
+    assert splits["new"]["text"].to_pylist() == ["new", "row"]
+    assert np.isnan(splits["new"]["label"].to_numpy()).all()
+
+
 # Splits
 
 
@@ -219,8 +335,8 @@ def test_known_tasks_read_the_columns_of_their_hub_data_set(name: str, tmp_path:
     labels: list[Any] = [i % max(task.outputs, 2) for i in range(24)]
     if task.kind == "regression":
         labels = [1.0 + label for label in labels]
-    if source.unlabelled is not None:
-        labels[3:6] = [source.unlabelled] * 3
+    if task.drop_label is not None:
+        labels[3:6] = [task.drop_label] * 3
     table = pa.table({column: [f"{column} {i}" for i in range(24)] for column in task.text} | {task.label: labels})
     for split in (source.train, *source.report.values()):
         pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
@@ -229,7 +345,7 @@ def test_known_tasks_read_the_columns_of_their_hub_data_set(name: str, tmp_path:
     configs = [{"config_name": folder.name, "data_files": files}]
     (folder.parent / "README.md").write_text("---\n" + yaml.safe_dump({"configs": configs}) + "---\n")
     splits = freeze_splits(resolve_task(name, TaskSettings(rows=Rows(selection=6))), "holdout", tmp_path)
-    rows = 24 if source.unlabelled is None else 21
+    rows = 24 if task.drop_label is None else 21
     assert {split: len(part) for split, part in splits.items()} == {
         "train": rows - 6,
         "selection": 6,

@@ -39,6 +39,18 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"attack.tasks": {"sentences": {"examples": 1}}}, ["attack.tasks", "'sentences'", "demo-sentences"]),
         ({"latency.tasks": ["demo-sentense"]}, ["latency.tasks", "did you mean 'demo-sentences'?"]),
         ({"tasks.demo-sentences.metrics": ["acuracy"]}, ["tasks.demo-sentences.metrics", "did you mean 'accuracy'?"]),
+        ({"tasks.demo-sentences.metrics": ["pearson"]}, ["tasks.demo-sentences.metrics", "'pearson'", "take accuracy"]),
+        ({"tasks": {"stsb": {"metrics": ["f1"]}}}, ["tasks.stsb.metrics", "'f1'", "take pearson, spearman"]),
+        ({"tasks": {"snli": {"metrics": ["f1"]}}}, ["tasks.snli.metrics", "'f1'", "two classes", "3"]),
+        ({"tasks.demo-sentences.test": True}, ["tasks.demo-sentences.test", "true", "source.test"]),
+        (
+            {"tasks": {"sst2": {"source": {"hub": "a/b", "report": {"train": "validation"}}}}},
+            ["tasks.sst2.source", "'train'", "a name of its own"],
+        ),
+        (
+            {"tasks": {"sst2": {"source": {"hub": "a/b", "test": {"validation": "test"}}}}},
+            ["tasks.sst2.source", "'validation'", "a name of its own"],
+        ),
         ({"cifar.datasets": ["cifar11"]}, ["cifar.datasets", "'cifar11'", "'cifar10'"]),
         ({"cifar.methods": ["shallow"]}, ["cifar.methods", "'shallow'", "'shallow_deep'"]),
         ({"trainings": {}}, ["trainings", "no such setting"]),

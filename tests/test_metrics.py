@@ -8,6 +8,7 @@ from sklearn import metrics as sk
 from pipeline.cost import EncoderShape, encoder_flops
 from pipeline.intervals import mean_interval, median_interval, proportion_interval
 from pipeline.metrics import METRICS, score
+from pipeline.tasks import TASKS
 
 rng = np.random.default_rng(0)
 LABELS = rng.integers(0, 2, 200).astype(float)
@@ -46,6 +47,38 @@ def test_score_is_the_mean_of_the_metrics() -> None:
     np.testing.assert_allclose(
         both, (METRICS["accuracy"](PREDICTIONS, LABELS) + METRICS["f1"](PREDICTIONS, LABELS)) / 2
     )
+
+
+GLUE = {name: task for name, task in TASKS.items() if task.server}
+REFERENCES = {
+    "accuracy": sk.accuracy_score,
+    "f1": sk.f1_score,
+    "matthews": sk.matthews_corrcoef,
+    "pearson": lambda labels, guesses: stats.pearsonr(guesses, labels).statistic,
+    "spearman": lambda labels, guesses: stats.spearmanr(guesses, labels).statistic,
+}
+
+
+@pytest.mark.parametrize("name", GLUE)
+def test_each_task_of_glue_is_scored_as_its_references_say(name: str) -> None:
+    """Correlations over values with many ties; classes that are rare."""
+    task = GLUE[name]
+    generator = np.random.default_rng(len(name))
+    if task.kind == "regression":
+        labels = generator.integers(0, 11, 150) / 2
+        guesses = (labels + generator.normal(size=(4, 150))).round(0)
+        assert len(np.unique(guesses[0])) < 15
+    else:
+        labels = generator.choice(task.outputs, 150, p=np.arange(1, task.outputs + 1) / sum(range(task.outputs + 1)))
+        guesses = np.where(generator.random((4, 150)) < 0.7, labels, generator.integers(0, task.outputs, (4, 150)))
+    expected = [np.mean([REFERENCES[metric](labels, g) for metric in task.metrics]) for g in guesses]
+    np.testing.assert_allclose(score(task.metrics, guesses.astype(float), labels.astype(float)), expected, rtol=1e-10)
+    assert task.metrics == {
+        "cola": ("matthews",),
+        "mrpc": ("accuracy", "f1"),
+        "qqp": ("accuracy", "f1"),
+        "stsb": ("pearson", "spearman"),
+    }.get(name, ("accuracy",))
 
 
 def test_intervals() -> None:

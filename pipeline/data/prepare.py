@@ -57,18 +57,21 @@ def _manifest(task: Task, splits: Mapping[str, pa.Table], folder: Path) -> dict[
         "label_names": list(task.label_names),
         "metrics": list(task.metrics),
         "source": json.loads(task.source.model_dump_json()),
-        "report_splits": [name for name in splits if name not in ("train", SELECTION)],
+        "report_splits": [name for name in splits if name not in ("train", SELECTION, *task.unlabelled)],
+        "unlabelled_splits": list(task.unlabelled),
         "splits": {name: _describe(task, table, folder / "text" / f"{name}.parquet") for name, table in splits.items()},
     }
 
 
 def freeze_splits(task: Task, protocol: Literal["holdout", "paper"], mirror: Path | None) -> dict[str, pa.Table]:
-    """Train, selection and report splits with columns text..., label (float64) and row_id (position in the source).
+    """Train, selection, report and unlabelled splits with columns text..., label (float64) and row_id (position in the
+    source). Labels of an unlabelled split are NaN, and all its rows are taken.
 
     holdout carves the selection rows from the training split; paper selects on the first report split itself.
     """
     raw = load_splits(task, mirror)
     columns = {name: _columns(task, name, table) for name, table in raw.items()}
+    unlabelled = {name: columns.pop(name) for name in task.unlabelled}
     generator = np.random.default_rng(task.rows.seed)
     train = columns.pop("train")
     order = generator.permutation(len(train))
@@ -84,7 +87,7 @@ def freeze_splits(task: Task, protocol: Literal["holdout", "paper"], mirror: Pat
             )
         selection, rest = train.take(np.sort(order[:wanted])), order[wanted:]
     train = train.take(np.sort(rest[: task.rows.train]))
-    splits = {"train": train, SELECTION: selection, **report}
+    splits = {"train": train, SELECTION: selection, **report, **unlabelled}
     for name, table in splits.items():
         if len(table) == 0:
             raise DataError(f"{task.name}: split {name!r} is empty; check the source and tasks.{task.name}.rows")
@@ -98,23 +101,28 @@ def _sample(table: pa.Table, rows: int | None, generator: np.random.Generator) -
 
 
 def _columns(task: Task, split: str, table: pa.Table) -> pa.Table:
-    for column in (*task.text, task.label):
+    labelled = split not in task.unlabelled
+    for column in (*task.text, *((task.label,) if labelled else ())):
         if column not in table.column_names:
             raise DataError(
                 f"{task.name}: split {split!r} has no column {column!r} (it has {', '.join(table.column_names)}); "
                 f"mend tasks.{task.name}.text or .label"
             )
     texts = [table[column].cast(pa.string()).fill_null("") for column in task.text]
-    label = pa.array(_labels(task, split, table[task.label].to_pylist()), pa.float64())
-    row_id = pa.array(np.arange(len(table)), pa.int64())
-    return pa.table([*texts, label, row_id], names=[*task.text, "label", "row_id"])
+    labels = _labels(task, split, table[task.label].to_pylist()) if labelled else np.full(len(table), np.nan)
+    kept = pa.array(np.flatnonzero(~np.isnan(labels) if labelled else np.isnan(labels)), pa.int64())
+    rows = pa.table([*texts, pa.array(labels, pa.float64())], names=[*task.text, "label"])
+    return rows.take(kept).append_column("row_id", kept)
 
 
 def _labels(task: Task, split: str, values: list[Any]) -> np.ndarray:
-    """Labels as floats: class indices, class names, or real values."""
+    """Labels as floats: class indices, class names, or real values; NaN for rows to leave out."""
     index = {name: float(i) for i, name in enumerate(task.label_names)}
     out = np.empty(len(values), dtype=np.float64)
     for row, value in enumerate(values):
+        if value is not None and value == task.drop_label:
+            out[row] = np.nan
+            continue
         number = index.get(value) if isinstance(value, str) else value
         valid = isinstance(number, (int, float)) and not isinstance(number, bool) and np.isfinite(number)
         if valid and task.kind == "classification":
@@ -132,10 +140,11 @@ def _labels(task: Task, split: str, values: list[Any]) -> np.ndarray:
 
 def _describe(task: Task, table: pa.Table, path: Path) -> dict[str, Any]:
     labels = table["label"].to_numpy()
-    if task.kind == "classification":
-        about: dict[str, Any] = {
-            "label_counts": {name: int(np.sum(labels == i)) for i, name in enumerate(task.label_names)}
-        }
+    about: dict[str, Any] = {}
+    if np.isnan(labels).all():
+        pass  # nothing is known of them
+    elif task.kind == "classification":
+        about = {"label_counts": {name: int(np.sum(labels == i)) for i, name in enumerate(task.label_names)}}
     else:
         about = {"label_mean": round(float(labels.mean()), 6), "label_std": round(float(labels.std()), 6)}
     words = np.array([sum(len(row[c].split()) for c in task.text) for row in table.select(task.text).to_pylist()])

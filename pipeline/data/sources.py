@@ -1,12 +1,12 @@
 """Where rows come from: the hub, its mirror on disk, own files, or the demo's generators. All give Arrow tables."""
 
 import tempfile
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
@@ -20,25 +20,27 @@ _DEMO_ROWS = {"train": 3000, "report": 600}
 
 
 def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
-    """Read a task's splits: "train" and one per report split, under our names for them.
+    """Read a task's splits: "train", one per report split and one per split to predict, under our names for them.
 
     Raises:
         DataError: a missing or unreadable source, file or split.
     """
     source = task.source
-    if isinstance(source, HubSource):
-        names = {"train": source.train, **source.report}
-        tables = load_hub(source, mirror, list(names.values()))
-        return {ours: _labelled(tables[theirs], task.label, source.unlabelled) for ours, theirs in names.items()}
+    if isinstance(source, DemoSource):
+        return _generate(source, task)
+    tables = _read(source, {"train": source.train, **source.report}, mirror)
+    try:
+        return tables | _read(source, task.unlabelled, mirror)
+    except DataError as error:
+        raise DataError(f"tasks.{task.name}.test: {error}, or set it to false") from None
+
+
+def _read(source: HubSource | FileSource, names: Mapping[str, str | Path], mirror: Path | None) -> dict[str, pa.Table]:
+    """Splits by our names for them, given the source's."""
     if isinstance(source, FileSource):
-        return {name: read_file(path) for name, path in {"train": source.train, **source.report}.items()}
-    return _generate(source, task)
-
-
-def _labelled(table: pa.Table, label: str, unlabelled: float | None) -> pa.Table:
-    if unlabelled is None or label not in table.column_names:
-        return table
-    return table.filter(pyarrow.compute.not_equal(table[label], unlabelled))
+        return {ours: read_file(Path(path)) for ours, path in names.items()}
+    tables = load_hub(source, mirror, [str(theirs) for theirs in names.values()])
+    return {ours: tables[str(theirs)] for ours, theirs in names.items()}
 
 
 def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[str, pa.Table]:
