@@ -123,6 +123,14 @@ class AttackTask(Block):
 
     examples: PositiveInt
     source: HubSource | None = None
+    text: list[str] | None = None
+    """The set's text columns, where it names them otherwise than the task."""
+
+    @model_validator(mode="after")
+    def _of_source(self) -> "AttackTask":
+        if self.text is not None and self.source is None:
+            raise ValueError("text names columns of source, which is not there; add source, or take text out")
+        return self
 
 
 class Attack(Block):

@@ -468,6 +468,21 @@ def test_examples_of_an_attack_set(tmp_path: Path) -> None:
         load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "b", {"text": ["x"] * 2, "label": [0, 2]}))
 
 
+def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
+    task = TASKS["sick"]
+    source = HubSource(hub="own/set", report={"test": "test"})
+    setting = AttackTask(examples=2, source=source, text=["premise", "hypothesis"])
+    mirror = save_mirror(tmp_path, {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [2, 0]})
+    expected = [Example(0, ("a", "c"), 2), Example(1, ("b", "d"), 0)]
+    assert load_examples(task, setting, "test", 0, mirror) == expected
+    with pytest.raises(DataError, match=r"attack\.tasks\.sick\.text: premise; name one column for each of sentence_A"):
+        load_examples(task, setting.model_copy(update={"text": ["premise"]}), "test", 0, mirror)
+    with pytest.raises(DataError, match=r"no column 'sentence_A' .*name its text columns in attack\.tasks\.sick\.text"):
+        load_examples(task, setting.model_copy(update={"text": None}), "test", 0, mirror)
+    with pytest.raises(ValueError, match=r"text names columns of source, which is not there"):
+        AttackTask(examples=2, text=["premise"])
+
+
 def results(criteria: tuple[str, ...] = ("patience", "confidence", "entropy")) -> tuple[dict[str, Any], dict[str, Any]]:
     """What finetune and evaluate leave for one backbone and two methods."""
     groups = [

@@ -64,11 +64,16 @@ def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Tabl
     key = f"attack.tasks.{task.name}.source: {setting.source.hub!r}"
     split = next(iter(setting.source.report.values()))
     table = load_hub(setting.source, mirror, [split])[split]
-    for column in (*task.text, task.label):
+    columns = setting.text or task.text
+    if len(columns) != len(task.text):
+        raise DataError(
+            f"attack.tasks.{task.name}.text: {', '.join(columns)}; name one column for each of {', '.join(task.text)}"
+        )
+    for column in (*columns, task.label):
         if column not in table.column_names:
             raise DataError(
                 f"{key} has no column {column!r} (it has {', '.join(table.column_names)}); "
-                f"name a set with the columns of {task.name}"
+                f"name its text columns in attack.tasks.{task.name}.text, or another set"
             )
     names = {name: i for i, name in enumerate(task.label_names)}
     labels = [names.get(value, -1) if isinstance(value, str) else value for value in table[task.label].to_pylist()]
@@ -78,6 +83,6 @@ def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Tabl
                 f"{key}, row {row}: label {table[task.label][row].as_py()!r} is not one of {', '.join(names)} "
                 f"or 0..{len(names) - 1}; name a set with the labels of {task.name}"
             )
-    texts = [table[column].cast(pa.string()).fill_null("") for column in task.text]
-    columns = [*texts, pa.array(labels, pa.int64()), pa.array(range(len(table)), pa.int64())]
-    return pa.table(columns, names=[*task.text, "label", "row_id"])
+    texts = [table[column].cast(pa.string()).fill_null("") for column in columns]
+    values = [*texts, pa.array(labels, pa.int64()), pa.array(range(len(table)), pa.int64())]
+    return pa.table(values, names=[*task.text, "label", "row_id"])

@@ -76,17 +76,21 @@ class MeanPooled:
         self.tokenizer.enable_truncation(min(model.config.max_position_embeddings, 512))
         self.model, self.device = model.to(device).eval(), device
 
-    @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         # The reference window comes once per candidate.
         distinct = list(dict.fromkeys(texts))
-        encoded = self.tokenizer.encode_batch(distinct)
-        out = torch.empty((len(distinct), self.model.config.hidden_size), device=self.device)
+        at = {text: i for i, text in enumerate(distinct)}
+        return self.encode(distinct)[[at[text] for text in texts]]
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """Encode every text as often as it is there."""
+        encoded = self.tokenizer.encode_batch(list(texts))
+        out = torch.empty((len(texts), self.model.config.hidden_size), device=self.device)
         for rows in by_length(np.array([len(e.ids) for e in encoded]), BATCH):
             batch = collate([encoded[i].ids for i in rows], [encoded[i].type_ids for i in rows], self.device)
             keep = batch.get("keep", torch.ones_like(batch["input_ids"], dtype=torch.bool))
             hidden = self.model(input_ids=batch["input_ids"], attention_mask=keep.long()).last_hidden_state
             weight = keep.to(hidden.dtype)[:, :, None]
             out[torch.from_numpy(rows).to(self.device)] = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        at = {text: i for i, text in enumerate(distinct)}
-        return out[[at[text] for text in texts]]
+        return out
