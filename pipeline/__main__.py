@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline import replay_commands, submission
+from pipeline import replay_commands
 from pipeline.errors import ParamsError, PipelineError, unknown
 
 PROFILES = Path("profiles")
@@ -22,7 +22,7 @@ def cli() -> None:
 def list_names(what: str) -> None:
     """Name what params.yaml can name, a line each."""
     for name, about in sorted(_lines(what).items()):
-        click.echo(f"{name:<18} {about}")
+        click.echo(f"{name:<22} {about}")
 
 
 def _lines(what: str) -> dict[str, str]:
@@ -79,9 +79,23 @@ def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
     raise SystemExit(1 if lines else 0)
 
 
+@cli.command()
+@click.option("--backbone", required=True, metavar="NAME")
+@click.option("--method", required=True, metavar="NAME")
+@click.option("--criterion", metavar="NAME", help="The exit rule, at the point evaluate chose; without: all layers.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("submission.zip"), metavar="FILE.zip")
+def submission(backbone: str, method: str, criterion: str | None, out: Path) -> None:
+    """Zip the predictions of one model and exit rule for GLUE's server, over the tasks that say `test: true`."""
+    from pipeline.predictions import ALL_LAYERS, model_of
+    from pipeline.submission import make_submission
+
+    model = model_of(backbone, method, None if criterion == ALL_LAYERS else criterion)
+    for line in make_submission(model, out):
+        click.echo(line)
+
+
 cli.add_command(replay_commands.replay)
 cli.add_command(replay_commands.diagnose)
-cli.add_command(submission.submission)
 
 
 def main() -> None:

@@ -1,16 +1,14 @@
-"""The command that zips one model's files for GLUE's server."""
+"""One model's files for GLUE's server, zipped."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import click
-
 from pipeline.errors import ArtifactError, ParamsError, unknown
 from pipeline.files import file_hash, read_json
 from pipeline.params import load_params
-from pipeline.predictions import ALL_LAYERS, PREDICTIONS, model_of
+from pipeline.predictions import PREDICTIONS
 from pipeline.tasks import TASKS, Task
 
 ALWAYS_MISSING = ("AX.tsv", "WNLI.tsv")
@@ -19,29 +17,36 @@ FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 """The date of every file in an archive: equal predictions are equal archives."""
 
 
-@click.command()
-@click.option("--backbone", required=True, metavar="NAME")
-@click.option("--method", required=True, metavar="NAME")
-@click.option("--criterion", metavar="NAME", help="The exit rule, at the point evaluate chose; without: all layers.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("submission.zip"), metavar="FILE.zip")
-def submission(backbone: str, method: str, criterion: str | None, out: Path) -> None:
-    """Zip the predictions of one model and exit rule for GLUE's server, over the tasks that say `test: true`."""
+def make_submission(model: str, out: Path) -> list[str]:
+    """Zip a model's files over the tasks that say `test: true`.
+
+    Args:
+        model: as `predictions.model_of` names it.
+
+    Returns:
+        What is in the archive and what the server also wants, in lines.
+
+    Raises:
+        ParamsError: no zip name, no such model, no task with `test: true`.
+        ArtifactError: a file of predictions is gone or was changed.
+    """
     if out.suffix != ".zip":
         raise ParamsError(f"submission: --out {str(out)!r} is no zip file; give a name that ends in .zip")
     params = load_params()
     tasks = [task for name in params.tasks if (task := params.task(name)).server and task.unlabelled]
-    model = model_of(backbone, method, None if criterion == ALL_LAYERS else criterion)
     entries = _entries(tasks, model)
     write_archive(out, {Path(entry["file"]).name: PREDICTIONS / name / entry["file"] for name, entry in entries})
+    lines = []
     for name, entry in entries:
         knob = "all layers" if entry["threshold"] is None else f"threshold {entry['threshold']:g}"
-        click.echo(f"{Path(entry['file']).name:<11} {name}: {entry['rows']:,} rows, seed {entry['seed']}, {knob}")
+        lines.append(f"{Path(entry['file']).name:<11} {name}: {entry['rows']:,} rows, seed {entry['seed']}, {knob}")
     there = {Path(entry["file"]).name for _, entry in entries}
     wanted = [name for task in TASKS.values() if task.server for name in task.server.names.values()]
     missing = [name for name in (*wanted, *ALWAYS_MISSING) if name not in there]
-    click.echo(
+    lines.append(
         f"{out}: {len(there)} files; the server also wants {', '.join(missing)}: add those of its sample archive"
     )
+    return lines
 
 
 def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, dict[str, Any]]]:
