@@ -37,6 +37,8 @@ class Training(Block):
     micro_batch: PositiveInt | None = None
     """Rows that go through a model at a time, where a batch does not fit into memory; gradients are added up. None:
     the whole batch, and half as many rows again and again on a GPU that runs out of memory."""
+    compile: bool = False
+    """Whether torch.compile makes the model's forward pass: some minutes per trial at its start, less per step."""
 
 
 class Choose(Block):

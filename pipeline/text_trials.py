@@ -50,10 +50,16 @@ def _group(params: Params, task: Task, backbone: BackboneSpec, method: str, abou
         "backbone": {key: value for key, value in backbone.__dict__.items() if key != "about"},
         "method": method,
         "method_version": info.version,
-        "training": params.training.model_dump(mode="json"),
+        "training": _training(params),
         **({"head_bias": "label mean"} if task.kind == "regression" else {}),
     }
     return Group(name + method, settings, name + info.parent if info.parent else None)
+
+
+def _training(params: Params) -> dict[str, Any]:
+    """What of `training` a trial depends on."""
+    fields = params.training.model_dump(mode="json", exclude={"compile"})
+    return fields | ({"compile": True} if params.training.compile else {})
 
 
 def train_text(
@@ -158,6 +164,7 @@ def _train(
         training_mode=recipe.training_mode,
         served=kept,
         micro_batch=options["micro_batch"],
+        compiler="inductor" if options.get("compile") else None,
     )
     result = run_fit(fit, directory, report)
     counts: dict[str, Any] = kept.parameter_counts()

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.errors import ParamsError
 from pipeline.multi_exit import MultiExit, save_checkpoint
 
 Batch = tuple[Mapping[str, Tensor], Tensor]
@@ -33,6 +35,7 @@ class Fit:
         served: what is judged and kept, if it is a part of `model`; shares its weights.
         micro_batch: rows that go through the model at a time; their gradients add up to the batch's. None: all, and
             half as many whenever the GPU's memory does not hold them.
+        compiler: backend of torch.compile for the model's forward pass, for batches of any shape; None: not compiled.
     """
 
     model: MultiExit
@@ -50,6 +53,7 @@ class Fit:
     training_mode: Callable[[MultiExit], object] = MultiExit.train
     served: MultiExit | None = None
     micro_batch: int | None = None
+    compiler: str | None = None
 
 
 def warmup_linear(warmup: float) -> Callable[[float], float]:
@@ -117,6 +121,9 @@ class Steps:
         self.fit, self.rows = fit, fit.micro_batch
         self.parameters = [p for group in fit.optimizer.param_groups for p in group["params"]]
         self.device = self.parameters[0].device.type
+        if fit.compiler is not None:
+            _check_compiler(fit.compiler, self.device)
+            fit.model.compile(dynamic=True, backend=fit.compiler)
 
     def epoch(self, epoch: int) -> float:
         """Train one epoch; the mean loss over its batches."""
@@ -161,6 +168,15 @@ class Steps:
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+
+def _check_compiler(backend: str, device: str) -> None:
+    """Raise a ParamsError where inductor would look for a C++ compiler in vain, minutes later."""
+    names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
+    if backend == "inductor" and device == "cpu" and not any(map(shutil.which, names)):
+        raise ParamsError(
+            f"training.compile: true needs a C++ compiler ({' or '.join(names)}); install one, or set false"
+        )
 
 
 def _best(history: list[dict[str, float]]) -> dict[str, float] | None:

@@ -18,6 +18,7 @@ from pipeline.backbones.families import FAMILIES
 from pipeline.backbones.thinning import thinned
 from pipeline.cost import encoder_flops
 from pipeline.data.tokens import collate
+from pipeline.errors import ParamsError
 from pipeline.methods import METHODS, load_recipe
 from pipeline.methods.base import Moment, Start
 from pipeline.methods.head_prune import _gated, head_importance, most_important
@@ -30,6 +31,7 @@ from tests.test_backbones import LAYERS, LENGTHS, config_of, each_family, from_d
 
 OUTPUTS = 3
 BATCH = collate(*rows(), "cpu")
+BATCHES = [BATCH, collate([row[:-2] for row in rows()[0][:4]], [row[:-2] for row in rows()[1][:4]], "cpu")]
 LABELS = torch.tensor([0.0, 1.0, 2.0, 0.0, 1.0, 2.0])
 SINGLE = [name for name, info in METHODS.items() if not info.multi_exit]
 
@@ -402,7 +404,9 @@ def test_a_head_that_was_trained_keeps_its_bias(method: str) -> None:
 # The loop
 
 
-def chain_fit(objective: Callable[..., Tensor] | None = None, micro_batch: int | None = None) -> Fit:
+def chain_fit(
+    objective: Callable[..., Tensor] | None = None, micro_batch: int | None = None, compiler: str | None = None
+) -> Fit:
     model = chain_model(3, channels=())
     recipe = load_recipe("joint")
     x, y = torch.randn(16, 16, generator=torch.Generator().manual_seed(1)), torch.arange(16.0) % 3
@@ -419,6 +423,7 @@ def chain_fit(objective: Callable[..., Tensor] | None = None, micro_batch: int |
         seed=0,
         clip_norm=0.5,
         micro_batch=micro_batch,
+        compiler=compiler,
     )
 
 
@@ -434,6 +439,39 @@ def test_accumulated_gradients_are_the_batch_s(tmp_path: Path) -> None:
     assert run_fit(parted, tmp_path / "b", lambda row: None)["micro_batch"] == 3
     close(whole, parted)
     assert not torch.equal(before.heads[0].weight, whole.model.heads[0].weight)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_compiled_encoder_is_one_graph_and_answers_as_before(family: str) -> None:
+    encoder = encoder_of(family)
+    model = MultiExit(encoder, range(1, encoder.layers + 1), OUTPUTS).train()
+    torch.manual_seed(0)
+    expected = [model(batch) for batch in BATCHES]
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    model.compile(dynamic=True, backend=backend)
+    torch.manual_seed(0)
+    for batch, logits in zip(BATCHES, expected, strict=True):
+        torch.testing.assert_close(model(batch), logits)
+    assert len(graphs) == 1, "a whole forward pass, for every shape of batch"
+
+
+def test_a_compiled_model_trains_to_the_same_weights(tmp_path: Path) -> None:
+    plain, compiled = chain_fit(), chain_fit(compiler="aot_eager")
+    run_fit(plain, tmp_path / "a", lambda row: None)
+    run_fit(compiled, tmp_path / "b", lambda row: None)
+    assert compiled.model._compiled_call_impl is not None
+    close(plain, compiled)
+
+
+def test_compiling_without_a_compiler_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ParamsError, match=r"training.compile: true needs a C\+\+ compiler \(no-such-compiler\)"):
+        run_fit(chain_fit(compiler="inductor"), tmp_path, lambda row: None)
 
 
 def test_a_batch_that_does_not_fit_is_parted(tmp_path: Path) -> None:
