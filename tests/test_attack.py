@@ -1,5 +1,6 @@
 """The attack: resources and their errors, the victim's independence of batches, TextFooler on the demo's material."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -640,6 +641,24 @@ def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest
     weights = Path("runs/finetune/plain1/model.safetensors")
     weights.write_bytes(Path("runs/finetune/many1/model.safetensors").read_bytes())
     assert len(list(comparison_of(shards).unfinished("cpu", 1))) == 3
+
+
+def test_a_shard_leaves_no_model_behind(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    from pipeline.attacks import shards
+    from pipeline.live import LiveEngine
+
+    def engines() -> int:
+        return sum(type(thing) is LiveEngine for thing in gc.get_objects())
+
+    monkeypatch.setattr(shards, "FOLDER", Path("runs/again"))
+    gc.collect()
+    gc.disable()  # of its own accord it comes rarely, and a thousand examples load hundreds of models
+    request.addfinalizer(gc.enable)
+    before = engines()
+    run("demo-sentences")
+    assert engines() == before
 
 
 def comparison_of(shards: Any) -> Any:

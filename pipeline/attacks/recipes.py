@@ -5,6 +5,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -103,24 +104,29 @@ def _replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
             setattr(holder, name, stock)
 
 
-@contextlib.contextmanager
-def _recipe_vectors(textattack: Any, vectors: WordVectors | None) -> Iterator[None]:
-    """Let the recipe find ours where it looks for counter-fitted vectors that the process already loaded."""
-    if vectors is None:
-        yield
-        return
+@lru_cache(maxsize=1)
+def _embedding(vectors: WordVectors) -> Any:
+    """TextAttack's table of the vectors; it keeps the similarities that it computed, for the next attack."""
     count = len(vectors.words)
-    embedding = textattack.shared.WordEmbedding(
+    return import_textattack().shared.WordEmbedding(
         vectors.vectors,
         {word: i for i, word in enumerate(vectors.words)},
         vectors.words,
         # TextAttack skips the first column, where its own table has the word itself.
         np.column_stack([np.arange(count), vectors.neighbours]),
     )
+
+
+@contextlib.contextmanager
+def _recipe_vectors(textattack: Any, vectors: WordVectors | None) -> Iterator[None]:
+    """Let the recipe find ours where it looks for counter-fitted vectors that the process already loaded."""
+    if vectors is None:
+        yield
+        return
     name = "textattack_counterfitted_GLOVE_embedding"
     shared = textattack.shared.utils.GLOBAL_OBJECTS
     stock = shared.get(name)
-    shared[name] = embedding
+    shared[name] = _embedding(vectors)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ NEIGHBOURS = 50
 DEMO_WIDTH, DEMO_SEED = 64, 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class WordVectors:
     """words (v,), vectors (v, width) float32, and neighbours (v, k): each word's nearest others, nearest first."""
 

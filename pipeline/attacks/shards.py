@@ -1,5 +1,6 @@
 """The comparison in pieces: some examples against the defences, done once and kept under a key of all that matters."""
 
+import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -117,6 +118,8 @@ def run_shard(shard: Shard) -> int:
         found = attack_examples(victim, resources, shard.examples, shard.setting, shared=shared)
         payload = {"schema": 1, "defence": defence.labels(), "records": [asdict(record) for record in found]}
         write_json(FOLDER / shard.task / f"{key}.json", payload)
+        del victim, found
+        gc.collect()  # an attack of TextAttack's is a cycle that holds the model; by themselves hundreds of MB pile up
     return len(shard.defences)
 
 
