@@ -84,7 +84,7 @@ def _all(outputs: Path) -> Iterator[tuple[str, str, float | None]]:
                 yield kind, "/".join((*names, kind)), row[kind]["median"]
     for path in sorted((outputs / "attack").glob("*.json")):
         for row in _read(path)["rows"]:
-            for metric in ("original_accuracy", "after_attack_accuracy"):
+            for metric in ("original_accuracy", "after_attack_accuracy", "pooled_accuracy"):
                 yield "accuracy", f"{path.stem}/attack/{row['defence']}/{metric}", row[metric]["value"]
     simulated = _read(outputs / "simulate" / "simulate.json")
     for row in simulated["example"]:

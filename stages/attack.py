@@ -6,12 +6,15 @@ from typing import Any
 from pipeline.attacks.defences import find_defences
 from pipeline.attacks.examples import describe_source, load_examples
 from pipeline.attacks.needs import check, describe
+from pipeline.attacks.pooled import RUNNER as POOL_RUNNER
+from pipeline.attacks.pooled import answer
 from pipeline.attacks.records import HEADLINES, save_records, summarise
 from pipeline.attacks.setting import QUERY_RULE, Setting
 from pipeline.attacks.shards import FOLDER, RUNNER, Comparison, Shard
 from pipeline.attacks.view import view
 from pipeline.errors import UnsupportedError, unknown
 from pipeline.files import read_json
+from pipeline.intervals import proportion_interval
 from pipeline.recording import manifest
 from pipeline.stage import Stage, run_stage
 from pipeline.tuning import fan_out
@@ -34,6 +37,7 @@ def main(stage: Stage) -> None:
     comparison = Comparison(task.name, examples, defences, setting, settings.resources)
     _run(stage, comparison)
     attacked = comparison.records()
+    pooled = _ask_pools(stage, comparison)
     stage.run.log_artifact(save_records(Path("outputs/attack") / f"{task.name}.parquet", attacked))
     stage.write_text(f"outputs/attack/{task.name}.html", view(task, attacked))
     stock = settings.resources == "stock" and (setting.recipe, setting.goal) == ("textfooler", "misclassify")
@@ -49,7 +53,10 @@ def main(stage: Stage) -> None:
         "examples": len(examples),
         "query_rule": QUERY_RULE,
     }
-    rows = [{**defence.labels(), **summarise(records)} for defence, records in attacked]
+    rows = [
+        {**defence.labels(), **summarise(records), "pooled_accuracy": proportion_interval(sum(right), len(right))}
+        for (defence, records), right in zip(attacked, pooled, strict=True)
+    ]
     stage.write_json(f"outputs/attack/{task.name}.json", {**about, "rows": rows})
     for row in rows:
         name = row["defence"].replace(" ", "_")
@@ -71,6 +78,15 @@ def _run(stage: Stage, comparison: Comparison) -> None:
             print(f"[{total - left}/{total}] {len(shard.examples)} examples x {attacked} defences", flush=True)
 
     fan_out(todo, runner=RUNNER, root=FOLDER / comparison.task, runtime=runtime, done=done)
+
+
+def _ask_pools(stage: Stage, comparison: Comparison) -> list[list[bool]]:
+    """Each defence's answers to the texts that were found against all, asked once."""
+    runtime = stage.params.runtime
+    found = comparison.pools(runtime.device, runtime.threads)
+    todo = [pool for pool in found if answer(pool) is None]
+    fan_out(todo, runner=POOL_RUNNER, root=FOLDER / comparison.task, runtime=runtime, done=lambda pool, _: None)
+    return [answer(pool) or [] for pool in found]
 
 
 if __name__ == "__main__":

@@ -188,6 +188,7 @@ def _attack(outputs: Path, task: str, backbone: str, comparable: bool) -> None:
             | {
                 "original_accuracy": proportion_interval(17, 20),
                 "after_attack_accuracy": proportion_interval(survived, 20),
+                "pooled_accuracy": proportion_interval(1, 20),
             }
             | {"attack_success_rate": proportion_interval(17 - survived, 17), "queries": mean_interval(queries)}
             | {"perturbed_words": none, "layers_before": mean_interval([12.0, 8.0, 7.0]), "layers_under_attack": none}

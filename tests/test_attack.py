@@ -21,6 +21,7 @@ from pipeline.attacks import stock
 from pipeline.attacks.defences import find_defences
 from pipeline.attacks.examples import Example, load_examples
 from pipeline.attacks.needs import describe, identity
+from pipeline.attacks.pooled import answer as pooled_answer
 from pipeline.attacks.records import Record, summarise
 from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
 from pipeline.criteria import make
@@ -592,6 +593,10 @@ def test_stage(trained: Path) -> None:
         == round(float(np.mean(kept)), 6)
     )
     assert "single_exit.original_accuracy" in metrics
+    for row in written["rows"]:
+        # Worse than against its own attack alone, whose texts are among those of the pool.
+        assert 0 <= row["pooled_accuracy"]["value"] <= row["after_attack_accuracy"]["value"]
+        assert row["pooled_accuracy"]["n"] == 6
     page = Path("outputs/attack/demo-sentences.html").read_text()
     assert page.count("<ins>") == sum(row["words_changed"] for row in rows if row["outcome"] == "successful")
 
@@ -599,6 +604,41 @@ def test_stage(trained: Path) -> None:
         run("demo-similarity")
     with pytest.raises(ParamsError, match=r"attack\.tasks: unknown task 'demo-pairs'"):
         run("demo-pairs")
+
+
+def test_a_pool_is_the_texts_found_against_all(trained: Path) -> None:
+    """A model is right on a pool where a plain pass over its texts says so, whatever else is in it."""
+    from pipeline.attacks.pooled import ask, pools
+    from pipeline.attacks.victim import Victim
+
+    class Reads(Victim):
+        """Answers class 1 to texts with a 1 in them, else 0."""
+
+        def __init__(self) -> None:
+            pass
+
+        def forget(self) -> None:
+            pass
+
+        def __call__(self, texts: Any) -> Any:
+            import torch
+
+            return torch.tensor([[0.0, 2.0 * ("1" in "".join(text)) - 1] for text in texts])
+
+    plain = find_defences(Attack(tasks={}), *results(), "validation")
+    fine = Record(0, 1, "successful", 1, 0, ("a 1",), ("b 1",), 10, 2, 1, 3, 4.0, 5)
+    worse = replace(fine, changed=("b 0",))
+    failed = replace(fine, outcome="failed", changed=("c 0",))
+    attacked = [(plain[0], [fine, fine, fine]), (plain[1], [fine, worse, failed])]
+    one, other = pools("demo-sentences", attacked, ["one", "other"], Path("runs/attack"), "cpu", 1)
+    assert one.texts == other.texts
+    assert one.texts == ((1, (("a 1",), ("b 1",))), (1, (("a 1",), ("b 1",), ("b 0",))), (1, (("a 1",), ("b 1",))))
+    assert one.path != other.path
+    assert pooled_answer(one) is None
+    ask(Reads(), one)
+    assert pooled_answer(one) == [True, False, True]
+    one.path.write_text("{")
+    assert pooled_answer(one) is None
 
 
 def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

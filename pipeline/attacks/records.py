@@ -16,6 +16,7 @@ from pipeline.intervals import mean_interval, proportion_interval
 HEADLINES = (
     "original_accuracy",
     "after_attack_accuracy",
+    "pooled_accuracy",
     "attack_success_rate",
     "queries",
     "layers_before",

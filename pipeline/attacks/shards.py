@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example
 from pipeline.attacks.needs import Named, identity
+from pipeline.attacks.pooled import Pool, ask, pools
 from pipeline.attacks.records import Record
 from pipeline.attacks.setting import Setting
 from pipeline.errors import ArtifactError
@@ -82,6 +83,15 @@ class Comparison:
             if todo:
                 yield Shard(self.task, part, tuple(todo), self.setting, self.resources, device, threads)
 
+    def pools(self, device: str, threads: int) -> list[Pool]:
+        """Each defence, to be asked about the texts that were found against all.
+
+        Raises:
+            ArtifactError: a shard is not done.
+        """
+        models = [_model_identity(self.task, defence) for defence in self.defences]
+        return pools(self.task, self.records(), models, FOLDER, device, threads)
+
     def records(self) -> list[tuple[Defence, list[Record]]]:
         """The records of each defence, in the examples' order.
 
@@ -121,6 +131,14 @@ def run_shard(shard: Shard) -> int:
         del victim, found
         gc.collect()  # an attack of TextAttack's is a cycle that holds the model; by themselves hundreds of MB pile up
     return len(shard.defences)
+
+
+def run_pool(pool: Pool) -> None:
+    """Ask one model about the texts that were found against all, in a worker."""
+    import torch
+
+    torch.set_num_threads(pool.threads)
+    ask(_victim(pool.task, pool.defence, device_of(pool.device)), pool)
 
 
 def read_records(task: str, key: str) -> list[Record] | None:

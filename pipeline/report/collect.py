@@ -34,6 +34,7 @@ FINETUNE = "run `dvc repro finetune`"
 FIGURES = (
     "original_accuracy",
     "after_attack_accuracy",
+    "pooled_accuracy",
     "attack_success_rate",
     "queries",
     "perturbed_words",

@@ -191,7 +191,11 @@ def _attacks(stored: Stored) -> list[Finding]:
         for row in attack.rows:
             before, after = row.figures["original_accuracy"], row.figures["after_attack_accuracy"]
             name = row.criterion or row.method.replace("_", " ")
-            parts.append(f"{name} falls from {number(points(before.centre))} to {number(points(after.centre))}")
+            pooled = number(points(row.figures["pooled_accuracy"].centre))
+            parts.append(
+                f"{name} falls from {number(points(before.centre))} to {number(points(after.centre))} "
+                f"({pooled} on all texts found)"
+            )
         spans = [row.figures["after_attack_accuracy"] for row in attack.rows]
         close = " The intervals overlap: no defence is told apart." if _overlap(spans) else ""
         text = f"Under {attack.recipe} ({attack.examples} examples) {_listed(parts)}.{close}"

@@ -1,0 +1,93 @@
+"""Whether a defence defends, or only leads the search astray: each model is asked about the texts that broke another.
+
+An attack climbs the probability of the exit that answered. Where an unsure early exit hands over to a deeper one, that
+probability jumps back up, and a greedy search stops there although texts that fool the model are near (obfuscated
+gradients: Athalye et al. 2018). Texts found against the other defences do not need this model's probabilities.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.attacks.defences import Defence
+from pipeline.attacks.records import Record
+from pipeline.errors import ArtifactError
+from pipeline.files import content_key, read_json, write_json
+
+if TYPE_CHECKING:
+    from pipeline.attacks.victim import Victim
+
+RUNNER = "pipeline.attacks.shards:run_pool"
+CHUNK = 512
+"""Texts asked about at once."""
+
+Pooled = tuple[int, tuple[tuple[str, ...], ...]]
+"""An example's label; its original and every text with which an attack on some defence reached its goal."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One defence and all examples' texts.
+
+    Attributes:
+        path: where the answer is stored.
+    """
+
+    task: str
+    defence: Defence
+    texts: tuple[Pooled, ...]
+    path: Path
+    device: str
+    threads: int
+
+
+def pools(
+    task: str,
+    attacked: Sequence[tuple[Defence, Sequence[Record]]],
+    models: Sequence[Any],
+    folder: Path,
+    device: str,
+    threads: int,
+) -> list[Pool]:
+    """A pool for each defence; the key of its answer holds the model and the texts.
+
+    Args:
+        attacked: each defence's records of the same examples, in the same order.
+        models: what identifies each defence's model; JSON.
+    """
+    texts = tuple(map(_texts, zip(*(records for _, records in attacked), strict=True)))
+    found = []
+    for (defence, _), model in zip(attacked, models, strict=True):
+        path = folder / task / "pooled" / f"{content_key({'pooled': texts, 'model': model})}.json"
+        found.append(Pool(task, defence, texts, path, device, threads))
+    return found
+
+
+def _texts(records: Sequence[Record]) -> Pooled:
+    """One example's, over the defences."""
+    changed = (r.changed for r in records if r.outcome == "successful" and r.changed is not None)
+    return records[0].label, tuple(dict.fromkeys((records[0].original, *changed)))
+
+
+def ask(victim: "Victim", pool: Pool) -> None:
+    """Ask the model about all texts and store, for each example, whether it is right on all of them."""
+    flat = [text if len(text) > 1 else text[0] for _, texts in pool.texts for text in texts]
+    answers: list[int] = []
+    for start in range(0, len(flat), CHUNK):
+        victim.forget()
+        answers += victim(flat[start : start + CHUNK]).argmax(dim=1).tolist()
+    right, at = [], 0
+    for label, texts in pool.texts:
+        right.append(set(answers[at : at + len(texts)]) == {label})
+        at += len(texts)
+    write_json(pool.path, {"schema": 1, "defence": pool.defence.labels(), "right_on_all": right})
+
+
+def answer(pool: Pool) -> list[bool] | None:
+    """Whether the model is right on all texts of each example; None if it was not asked yet."""
+    try:
+        right = read_json(pool.path, 1, "")["right_on_all"]
+    except (ArtifactError, KeyError):
+        return None
+    return right if len(right) == len(pool.texts) else None
