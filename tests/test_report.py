@@ -23,7 +23,8 @@ from pipeline.report import paper
 from pipeline.report.collect import collect
 from pipeline.report.numbers import signed
 from pipeline.report.render import Provenance, Report, build
-from pipeline.report.stored import Interval
+from pipeline.report.stored import Attack, Defence, Interval
+from pipeline.report.summary import _attacks
 from pipeline.report.tables import overview_tables
 from pipeline.report.verdicts import verdicts, word
 from tests.stored_results import key_of, params_for, run_id_of, write_all
@@ -263,6 +264,25 @@ def test_training_cost_latency_robustness_and_images(glue: Report) -> None:
     images = page.row("Image classification (Table 6)", "cifar10", "patience")
     assert images["Paper: accuracy"] == "92.0"
     assert run_id_of(key_of("cifar10", "resnet56", "joint", 1)) in images["Traced back to"]
+
+
+def test_a_defence_that_misleads_the_search_is_named() -> None:
+    def row(criterion: str | None, after: tuple[float, float, float], pooled: tuple[float, float, float]) -> Defence:
+        before = Interval(0.9, 0.88, 0.92)
+        figures = {"original_accuracy": before, "after_attack_accuracy": Interval(*after)}
+        return Defence(
+            "minilm", "single_exit", criterion, None, "k", 1, {**figures, "pooled_accuracy": Interval(*pooled)}
+        )
+
+    rows = (
+        row(None, (0.09, 0.07, 0.12), (0.09, 0.07, 0.12)),
+        row("confidence", (0.29, 0.25, 0.33), (0.1, 0.07, 0.13)),
+        row("patience", (0.14, 0.11, 0.17), (0.1, 0.07, 0.13)),
+    )
+    stored: Any = SimpleNamespace(attacks=[Attack("mr", "textfooler", {}, False, "mr/test", 500, rows)])
+    (finding,) = _attacks(stored)
+    assert "confidence falls from 90.0 to 29.0 (10.0 on all texts found)" in finding.text
+    assert "What confidence gained by misleading the search" in finding.text
 
 
 def test_undefined_is_never_zero(glue: Report, tmp_path: Path) -> None:

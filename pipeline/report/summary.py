@@ -187,7 +187,7 @@ def _latency(stored: Stored) -> list[Finding]:
 def _attacks(stored: Stored) -> list[Finding]:
     out = []
     for attack in stored.attacks:
-        parts = []
+        parts, astray = [], []
         for row in attack.rows:
             before, after = row.figures["original_accuracy"], row.figures["after_attack_accuracy"]
             name = row.criterion or row.method.replace("_", " ")
@@ -196,11 +196,19 @@ def _attacks(stored: Stored) -> list[Finding]:
                 f"{name} falls from {number(points(before.centre))} to {number(points(after.centre))} "
                 f"({pooled} on all texts found)"
             )
+            if _above(after, row.figures["pooled_accuracy"]):
+                astray.append(name)
         spans = [row.figures["after_attack_accuracy"] for row in attack.rows]
         close = " The intervals overlap: no defence is told apart." if _overlap(spans) else ""
+        if astray:
+            close += f" What {_listed(astray)} gained by misleading the search goes on texts found against others."
         text = f"Under {attack.recipe} ({attack.examples} examples) {_listed(parts)}.{close}"
         out.append(Finding(f"Robustness, {attack.task}", text))
     return out
+
+
+def _above(one: Interval, other: Interval) -> bool:
+    return one.low is not None and other.high is not None and one.low > other.high
 
 
 def _overlap(spans: Sequence[Interval]) -> bool:
