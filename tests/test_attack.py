@@ -606,6 +606,12 @@ def test_stage(trained: Path) -> None:
         run("demo-pairs")
 
 
+def test_texts_that_slow_down_are_no_pool(trained: Path) -> None:
+    written, metrics = run("demo-sentences", goal="slow_down")
+    assert [row["pooled_accuracy"]["value"] for row in written["rows"]] == [None] * 4
+    assert metrics["patience.pooled_accuracy"] is None
+
+
 def test_a_pool_is_the_texts_found_against_all(trained: Path) -> None:
     """A model is right on a pool where a plain pass over its texts says so, whatever else is in it."""
     from pipeline.attacks.pooled import ask, pools
