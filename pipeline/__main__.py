@@ -86,11 +86,10 @@ def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("submission.zip"), metavar="FILE.zip")
 def submission(backbone: str, method: str, criterion: str | None, out: Path) -> None:
     """Zip the predictions of one model and exit rule for GLUE's server, over the tasks that say `test: true`."""
-    from pipeline.predictions import ALL_LAYERS, model_of
+    from pipeline.predictions import model_of
     from pipeline.submission import make_submission
 
-    model = model_of(backbone, method, None if criterion == ALL_LAYERS else criterion)
-    for line in make_submission(model, out):
+    for line in make_submission(model_of(backbone, method, criterion), out):
         click.echo(line)
 
 

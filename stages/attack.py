@@ -1,16 +1,16 @@
 """Attack one task's live models: single exit, and each early-exit criterion at its operating point."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.attacks.defences import find_defences
+from pipeline.attacks.defences import Defence, find_defences
 from pipeline.attacks.examples import describe_source, load_examples
 from pipeline.attacks.needs import check, describe
-from pipeline.attacks.pooled import RUNNER as POOL_RUNNER
 from pipeline.attacks.pooled import answer
-from pipeline.attacks.records import HEADLINES, save_records, summarise
+from pipeline.attacks.records import HEADLINES, Record, save_records, summarise
 from pipeline.attacks.setting import QUERY_RULE, Setting
-from pipeline.attacks.shards import FOLDER, RUNNER, Comparison, Shard
+from pipeline.attacks.shards import FOLDER, POOL_RUNNER, RUNNER, Comparison, Shard
 from pipeline.attacks.view import view
 from pipeline.errors import UnsupportedError, unknown
 from pipeline.files import read_json
@@ -38,7 +38,7 @@ def main(stage: Stage) -> None:
     _run(stage, comparison)
     attacked = comparison.records()
     # Texts that slow a model down were not made to change its answer.
-    pooled = _ask_pools(stage, comparison) if setting.goal == "misclassify" else [[] for _ in defences]
+    pooled = _ask_pools(stage, comparison, attacked) if setting.goal == "misclassify" else [[] for _ in defences]
     stage.run.log_artifact(save_records(Path("outputs/attack") / f"{task.name}.parquet", attacked))
     stage.write_text(f"outputs/attack/{task.name}.html", view(task, attacked))
     stock = settings.resources == "stock" and (setting.recipe, setting.goal) == ("textfooler", "misclassify")
@@ -68,7 +68,7 @@ def _run(stage: Stage, comparison: Comparison) -> None:
     """Attack the shards that are not done, and say how far it is."""
     runtime = stage.params.runtime
     todo = list(comparison.unfinished(runtime.device, runtime.threads))
-    total = len(comparison.keys())
+    total = len(comparison.keys)
     print(f"{len(todo)} shards to attack, {total - len(todo)} done before", flush=True)
     left = len(todo)
 
@@ -81,10 +81,12 @@ def _run(stage: Stage, comparison: Comparison) -> None:
     fan_out(todo, runner=RUNNER, root=FOLDER / comparison.task, runtime=runtime, done=done)
 
 
-def _ask_pools(stage: Stage, comparison: Comparison) -> list[list[bool]]:
+def _ask_pools(
+    stage: Stage, comparison: Comparison, attacked: Sequence[tuple[Defence, Sequence[Record]]]
+) -> list[list[bool]]:
     """Each defence's answers to the texts that were found against all, asked once."""
     runtime = stage.params.runtime
-    found = comparison.pools(runtime.device, runtime.threads)
+    found = comparison.pools(attacked, runtime.device, runtime.threads)
     todo = [pool for pool in found if answer(pool) is None]
     fan_out(todo, runner=POOL_RUNNER, root=FOLDER / comparison.task, runtime=runtime, done=lambda pool, _: None)
     return [answer(pool) or [] for pool in found]

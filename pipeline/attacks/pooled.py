@@ -1,8 +1,8 @@
 """Whether a defence defends, or only leads the search astray: each model is asked about the texts that broke another.
 
-An attack climbs the probability of the exit that answered. Where an unsure early exit hands over to a deeper one, that
-probability jumps back up, and a greedy search stops there although texts that fool the model are near (obfuscated
-gradients: Athalye et al. 2018). Texts found against the other defences do not need this model's probabilities.
+An attack lowers the right class's probability at the exit that answered. Where an unsure early exit hands over to a
+deeper one, that probability jumps back up, and a greedy search stops there although texts that fool the model are near
+(obfuscated gradients: Athalye et al. 2018). Texts found against the other defences do not need its probabilities.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,6 @@ from pipeline.files import content_key, read_json, write_json
 if TYPE_CHECKING:
     from pipeline.attacks.victim import Victim
 
-RUNNER = "pipeline.attacks.shards:run_pool"
 CHUNK = 512
 """Texts asked about at once."""
 

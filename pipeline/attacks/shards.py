@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.attacks.victim import Victim
 
 RUNNER = "pipeline.attacks.shards:run_shard"
+POOL_RUNNER = "pipeline.attacks.shards:run_pool"
 FOLDER = Path("runs/attack")
 SIZE = 20
 """Examples in a shard: half a minute to some minutes of work each."""
@@ -57,6 +58,12 @@ class Comparison:
     setting: Setting
     resources: Named
 
+    @cached_property
+    def models(self) -> list[dict[str, Any]]:
+        """What identifies each defence's model. Hashes its weights, once."""
+        return [_model_identity(self.task, defence) for defence in self.defences]
+
+    @cached_property
     def keys(self) -> list[tuple[tuple[Example, ...], list[str]]]:
         """Each shard's examples, and the keys of its records, one per defence.
 
@@ -69,28 +76,22 @@ class Comparison:
             "setting": asdict(self.setting),
             "resources": identity(self.resources, self.setting.recipe),
         }
-        models = [_model_identity(self.task, defence) for defence in self.defences]
         shards = [{**common, "examples": [asdict(example) for example in part]} for part in parts]
         return [
-            (part, [content_key({**shard, "model": model}) for model in models])
+            (part, [content_key({**shard, "model": model}) for model in self.models])
             for part, shard in zip(parts, shards, strict=True)
         ]
 
     def unfinished(self, device: str, threads: int) -> Iterator[Shard]:
         """Shards of which a defence is not done."""
-        for part, keys in self.keys():
+        for part, keys in self.keys:
             todo = [(k, d) for k, d in zip(keys, self.defences, strict=True) if read_records(self.task, k) is None]
             if todo:
                 yield Shard(self.task, part, tuple(todo), self.setting, self.resources, device, threads)
 
-    def pools(self, device: str, threads: int) -> list[Pool]:
-        """Each defence, to be asked about the texts that were found against all.
-
-        Raises:
-            ArtifactError: a shard is not done.
-        """
-        models = [_model_identity(self.task, defence) for defence in self.defences]
-        return pools(self.task, self.records(), models, FOLDER, device, threads)
+    def pools(self, attacked: Sequence[tuple[Defence, Sequence[Record]]], device: str, threads: int) -> list[Pool]:
+        """Each defence, to be asked about the texts that were found against all: `attacked` is what `records` gave."""
+        return pools(self.task, attacked, self.models, FOLDER, device, threads)
 
     def records(self) -> list[tuple[Defence, list[Record]]]:
         """The records of each defence, in the examples' order.
@@ -99,7 +100,7 @@ class Comparison:
             ArtifactError: a shard is not done.
         """
         found: list[list[Record]] = [[] for _ in self.defences]
-        for _, keys in self.keys():
+        for _, keys in self.keys:
             for records, key in zip(found, keys, strict=True):
                 stored = read_records(self.task, key)
                 if stored is None:
