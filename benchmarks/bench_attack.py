@@ -1,5 +1,5 @@
 """TextFooler: attacks per second of ours against TextAttack's own attacker, on the same cores.
-python benchmarks/bench_attack.py [--examples 10 --steps 60 --cores 2]
+python benchmarks/bench_attack.py [--examples 30 --steps 60 --cores 2]
 
 One model for all: MiniLM with an exit after every layer, trained for `steps` batches of rotten_tomatoes, attacked on
 textfooler/mr with local vectors, tagger and sentence encoder, from ../shared. Without that folder: generated text,
@@ -9,7 +9,8 @@ TextAttack: its `HuggingFaceModelWrapper`, attack and caches in one process with
 answering what it is asked, as sentence-transformers does. "As shipped" that wrapper pads every text to the model's 512
 positions; the next rows give it a tokenizer that pads to 128, or to the longest text of a call. Ours: one one-thread
 process per core, an example at a time. Wall time; processes, weights and resources are there before the clock starts.
-Every row but those with an early exit must end with the same outcomes."""
+With few examples the last one leaves all cores but one without work. Every row but those with an early exit must end
+with the same outcomes after as many queries."""
 
 import argparse
 import os
@@ -56,6 +57,8 @@ SHARED = Path("../shared/attack")
 SPEC = BACKBONES["minilm"]
 PATIENCE = 2.0
 Defences = Sequence[tuple[str | None, float]]
+Ended = tuple[str, int]
+"""An attack's outcome, and how many queries it made."""
 SINGLE: Defences = [(None, np.inf)]
 FOUR: Defences = [*SINGLE, ("confidence", 0.8), ("entropy", -0.5), ("patience", PATIENCE)]
 
@@ -130,18 +133,19 @@ def wrapped(model: MultiExit, tokenizer: Any, padded_to: int | None) -> Any:
     return wrapper(Plain(model.backbone.config).eval(), fast)
 
 
-def theirs(wrapper: Any, resources: Resources, examples: Sequence[Example]) -> list[list[str]]:
-    """TextAttack's attack as it builds it; outcomes by example, of the one defence."""
+def theirs(wrapper: Any, resources: Resources, examples: Sequence[Example]) -> list[list[Ended]]:
+    """TextAttack's attack as it builds it; how each example ended, of the one defence."""
     if isinstance(resources.encode, MeanPooled):
         resources = replace(resources, encode=resources.encode.encode)
     attack = build_attack(wrapper, resources, Setting())
     attack.goal_function.batch_size = 32  # TextAttack's default
-    outcomes = []
+    ended = []
     for example in examples:
         attack.clear_cache()
         result = attack.attack(example.texts[0], example.label)
-        outcomes.append([type(result).__name__.removesuffix("AttackResult").lower()])
-    return outcomes
+        outcome = type(result).__name__.removesuffix("AttackResult").lower()
+        ended.append([(outcome, int(attack.goal_function.num_queries))])
+    return ended
 
 
 _ready: dict[str, Any] = {}
@@ -155,22 +159,22 @@ def _start(folder: Path) -> None:
     _ready["resources"] = resolve(named(), "cpu")
 
 
-def _attack(example: Example, attacker: str, defences: Sequence[tuple[str | None, float]]) -> list[str]:
-    """One example against each defence, on one thread; the outcomes."""
-    shared, outcomes = Shared(), []
+def _attack(example: Example, attacker: str, defences: Defences) -> list[Ended]:
+    """One example against each defence, on one thread."""
+    shared, ended = Shared(), []
     for criterion, threshold in defences:
         engine = LiveEngine(_ready["model"], make(criterion) if criterion else None, threshold)
         victim = Victim(engine, _ready["tokenizer"], "cpu")
         setting = Setting(attacker=attacker)
         records = attack_examples(victim, _ready["resources"], [example], setting, shared=shared)
-        outcomes += [record.outcome for record in records]
-    return outcomes
+        ended += [(record.outcome, record.queries) for record in records]
+    return ended
 
 
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name, value in {"examples": 10, "steps": 60, "cores": cores}.items():
+    for name, value in {"examples": 30, "steps": 60, "cores": cores}.items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
     given = parser.parse_args()
     print(f"TextFooler on MiniLM\n{machine('cpu')}, {given.cores} cores, float32, torch {torch.__version__}")
@@ -191,15 +195,15 @@ def main() -> None:
         with ProcessPoolExecutor(given.cores, get_context("spawn"), _start, (folder,)) as workers:
             list(workers.map(_attack, examples[:1] * given.cores, ["own"] * given.cores, [SINGLE] * given.cores))
 
-            def spread(attacker: str, defences: Defences) -> Callable[[], list[list[str]]]:
+            def spread(attacker: str, defences: Defences) -> Callable[[], list[list[Ended]]]:
                 """Every example against every defence, over the workers."""
                 n = len(examples)
                 return lambda: list(workers.map(_attack, examples, [attacker] * n, [defences] * n))
 
-            def single(padded_to: int | None) -> Callable[[], list[list[str]]]:
+            def single(padded_to: int | None) -> Callable[[], list[list[Ended]]]:
                 return lambda: theirs(wrapped(model, tokenizer, padded_to), resources, examples)
 
-            runs: dict[str, tuple[Callable[[], list[list[str]]], float, str, str]] = {
+            runs: dict[str, tuple[Callable[[], list[list[Ended]]], float, str, str]] = {
                 "TextAttack, wrapper as shipped": (single(512), 1, "15", "yes"),
                 "TextAttack, padded to 128": (single(128), 1, "5", "yes"),
                 "TextAttack, dynamic padding": (single(None), 1, "2.5", "yes"),
@@ -216,15 +220,24 @@ def main() -> None:
     report(runs, took, ended, len(examples))
 
 
-def report(runs: Any, took: dict[str, float], ended: dict[str, list[list[str]]], examples: int) -> None:
-    """Attacks per second; how many times slower than ours, and than each of ours where four defences share."""
+def won(ended: list[list[Ended]]) -> int:
+    """Successful attacks."""
+    return sum(outcome == "successful" for example in ended for outcome, _ in example)
+
+
+def report(runs: Any, took: dict[str, float], ended: dict[str, list[list[Ended]]], examples: int) -> None:
+    """Attacks and queries per second; how many times slower than ours, and than ours where four defences share."""
     per = {name: took[name] / (examples * defences) for name, (_, defences, *_) in runs.items()}
     one, four = per["ours, single exit"], per["ours, four defences that share"]
-    rows = [[name, 1 / s, s / one, s / four, runs[name][2]] for name, s in per.items()]
-    table(["attack", "attacks/s", "ours is faster: single exit", "of four", "target"], rows)
+    queries = {name: sum(asked for example in attacked for _, asked in example) for name, attacked in ended.items()}
+    rows = [[name, 1 / s, queries[name] / took[name], s / one, s / four, runs[name][2]] for name, s in per.items()]
+    table(["attack", "attacks/s", "queries/s", "ours is faster: single exit", "of four", "target"], rows)
     same = {name: ended[name] == ended["ours, single exit"] for name, (*_, must) in runs.items() if must == "yes"}
-    print("\nSame outcomes as ours:", ", ".join(f"{name}: {'yes' if ok else 'NO'}" for name, ok in same.items()))
-    print("Successful:", ", ".join(f"{name}: {sum(o.count('successful') for o in e)}" for name, e in ended.items()))
+    print(
+        "\nSame outcomes and queries as ours:",
+        ", ".join(f"{name}: {'yes' if ok else 'NO'}" for name, ok in same.items()),
+    )
+    print("Successful:", ", ".join(f"{name}: {won(e)}" for name, e in ended.items()))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main(stage: Stage) -> None:
     task = params.task(stage.instance)
     folder = Path("outputs/traces") / task.name
     index = read_json(folder / "index.json", 1, f"run `dvc repro trace@{task.name}`")
-    unlabelled: Entries = index.get("unlabelled", [])
+    unlabelled: Entries = index["unlabelled"]
     parts, files = [], []
     with whole_folder(PREDICTIONS / task.name) as partial:
         for (backbone, method, multi_exit), members in groupby(

@@ -192,9 +192,10 @@ def _attack(outputs: Path, task: str, backbone: str, comparable: bool) -> None:
             }
             | {"attack_success_rate": proportion_interval(17 - survived, 17), "queries": mean_interval(queries)}
             | {"perturbed_words": none, "layers_before": mean_interval([12.0, 8.0, 7.0]), "layers_under_attack": none}
+            | {"layers_after": mean_interval([12.0, 9.0, 8.0])}
         )
     about = {"schema": 1, "task": task, "recipe": "textfooler", "resources": {"word_vectors": "stock"}, "examples": 20}
-    where = {"comparable_with_paper": comparable, "source": f"{task}/matched"}
+    where = {"goal": "misclassify", "comparable_with_paper": comparable, "source": f"{task}/matched"}
     write_json(outputs / f"attack/{task}.json", about | where | {"rows": rows})
 
 

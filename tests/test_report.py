@@ -22,6 +22,7 @@ from pipeline.params import Params
 from pipeline.report import paper
 from pipeline.report.collect import collect
 from pipeline.report.numbers import signed
+from pipeline.report.other_tables import robustness_table
 from pipeline.report.render import Provenance, Report, build
 from pipeline.report.stored import Attack, Defence, Interval
 from pipeline.report.summary import _attacks
@@ -279,10 +280,33 @@ def test_a_defence_that_misleads_the_search_is_named() -> None:
         row("confidence", (0.29, 0.25, 0.33), (0.1, 0.07, 0.13)),
         row("patience", (0.14, 0.11, 0.17), (0.1, 0.07, 0.13)),
     )
-    stored: Any = SimpleNamespace(attacks=[Attack("mr", "textfooler", {}, False, "mr/test", 500, rows)])
+    stored: Any = SimpleNamespace(attacks=[Attack("mr", "textfooler", "misclassify", {}, False, "mr/test", 500, rows)])
     (finding,) = _attacks(stored)
     assert "confidence falls from 90.0 to 29.0 (10.0 on all texts found)" in finding.text
     assert "What confidence gained by misleading the search" in finding.text
+
+
+def test_an_attack_on_the_speed_is_told_from_one_on_the_answers() -> None:
+    def row(criterion: str | None, before: float, after: float, success: float | None) -> Defence:
+        spans = {name: Interval(value, value, value) for name, value in (("before", before), ("after", after))}
+        figures = {f"layers_{name}": span for name, span in spans.items()}
+        same = {f"{name}_accuracy": Interval(0.9, 0.9, 0.9) for name in ("original", "after_attack")}
+        none = Interval(None, None, None)
+        rest = dict.fromkeys(("pooled_accuracy", "queries", "perturbed_words", "layers_under_attack"), none)
+        rate = Interval(success, success, success)
+        return Defence(
+            "minilm", "joint", criterion, None, "k", 1, {**figures, **same, **rest, "attack_success_rate": rate}
+        )
+
+    rows = (row(None, 6, 6, None), row("confidence", 3.1, 5.9, 0.93))
+    attack = Attack("mr", "textfooler", "slow_down", {}, False, "mr/test", 200, rows)
+    (finding,) = _attacks(SimpleNamespace(attacks=[attack]))  # type: ignore[arg-type]
+    assert "confidence goes from 3.1 layers to 5.9 (93.0% of the attacks reach the last)" in finding.text
+    assert "joint" not in finding.text
+    assert "falls" not in finding.text
+    table = robustness_table([attack], {})
+    assert any("to slow the model down" in note for note in table.notes)
+    assert [cell.text for cell in table.rows[1].cells][-1] == "5.9"
 
 
 def test_undefined_is_never_zero(glue: Report, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("TA_CACHE_DIR", "~/.cache/textattack")).expanduser()
 
 
+@cache
 def import_textattack() -> Any:
     """Import TextAttack; nothing is fetched, and environment, home folder and NLTK paths are left as they were.
 
@@ -42,6 +44,36 @@ def import_textattack() -> Any:
     # It warns that it does not know the class of our models.
     logging.getLogger("textattack.shared.utils.install").setLevel(logging.ERROR)
     return textattack
+
+
+@contextlib.contextmanager
+def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
+    """Give a module or class another attribute while this lasts."""
+    stock = vars(holder).get(name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        if stock is None:
+            delattr(holder, name)
+        else:
+            setattr(holder, name, stock)
+
+
+@contextlib.contextmanager
+def words_remembered() -> Iterator[None]:
+    """Let TextAttack split each string into words once while this lasts: to change one word of a text it splits every
+    word of it twice, by two regular expressions, for each candidate anew."""
+    with replaced(import_textattack().shared.attacked_text, "words_from_text", lambda text: list(_words(text))):
+        yield
+
+
+@lru_cache(maxsize=2**16)
+def _words(text: str) -> list[str]:
+    from textattack.shared.utils.strings import words_from_text  # imported long since; asking so costs nothing
+
+    split: list[str] = words_from_text(text)
+    return split
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ import torch
 
 from pipeline.attacks.candidates import Candidates, Question, Shared, Steps
 from pipeline.attacks.examples import Example
-from pipeline.attacks.library import import_textattack
+from pipeline.attacks.library import import_textattack, words_remembered
 from pipeline.attacks.records import Record, record_of
 from pipeline.attacks.reference import as_input
 from pipeline.attacks.victim import Memo, Victim
@@ -179,20 +179,21 @@ def attack_many(
     playing: dict[int, tuple[Game, Steps, Question]] = {}
     done: dict[int, Record] = {}
     due = 0
-    while due < len(examples):
-        while len(playing) < width and (found := next(waiting, None)) is not None:
-            game, steps = search.run(found[1])
-            playing[found[0]] = (game, steps, next(steps))
-        for at, answer in _answers(playing, victim, encode).items():
-            game, steps, _ = playing[at]
-            try:
-                playing[at] = (game, steps, steps.send(answer))
-            except StopIteration as end:
-                done[at] = end.value
-                del playing[at]
-        while due in done:
-            yield done.pop(due)
-            due += 1
+    with words_remembered():
+        while due < len(examples):
+            while len(playing) < width and (found := next(waiting, None)) is not None:
+                game, steps = search.run(found[1])
+                playing[found[0]] = (game, steps, next(steps))
+            for at, answer in _answers(playing, victim, encode).items():
+                game, steps, _ = playing[at]
+                try:
+                    playing[at] = (game, steps, steps.send(answer))
+                except StopIteration as end:
+                    done[at] = end.value
+                    del playing[at]
+            while due in done:
+                yield done.pop(due)
+                due += 1
 
 
 def _answers(playing: dict[int, tuple[Game, Steps, Question]], victim: Victim, encode: Any) -> dict[int, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.attacks.goals import put_goal
-from pipeline.attacks.library import import_textattack
+from pipeline.attacks.library import import_textattack, replaced
 from pipeline.attacks.resources import Resources, WordVectors
 from pipeline.attacks.setting import Setting
 from pipeline.attacks.victim import Victim
@@ -78,30 +78,17 @@ def _local_parts(textattack: Any, resources: Resources) -> Iterator[None]:
     words = resources.stop_words
     with contextlib.ExitStack() as stack:
         # Everything was checked before; WordSwapWordNet asks the network nevertheless.
-        stack.enter_context(_replaced(nltk, "download", lambda *_, **__: True))
+        stack.enter_context(replaced(nltk, "download", lambda *_, **__: True))
         # TextAttack 0.3.11 is shipped without the file that this module opens, for a search that no recipe here uses.
-        stack.enter_context(_replaced(word_swap_homoglyph_swap, "open", lambda *_, **__: io.StringIO()))
+        stack.enter_context(replaced(word_swap_homoglyph_swap, "open", lambda *_, **__: io.StringIO()))
         if words is not None:
             corpus = type("Words", (), {"words": staticmethod(lambda language: sorted(words))})
-            stack.enter_context(_replaced(stopword_modification.nltk.corpus, "stopwords", corpus))
+            stack.enter_context(replaced(stopword_modification.nltk.corpus, "stopwords", corpus))
         if resources.masked_lm is not None:
             stock, folder = bae_garg_2019.WordSwapMaskedLM, str(resources.masked_lm)
             local = lambda **given: stock(masked_language_model=folder, **given)  # noqa: E731
-            stack.enter_context(_replaced(bae_garg_2019, "WordSwapMaskedLM", local))
+            stack.enter_context(replaced(bae_garg_2019, "WordSwapMaskedLM", local))
         yield
-
-
-@contextlib.contextmanager
-def _replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
-    stock = vars(holder).get(name)
-    setattr(holder, name, value)
-    try:
-        yield
-    finally:
-        if stock is None:
-            delattr(holder, name)
-        else:
-            setattr(holder, name, stock)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.tokens import by_length, collate
+from pipeline.data.tokens import collate, in_buckets
 from pipeline.errors import DataError
 
 Encode = Callable[[Sequence[str]], Tensor]
@@ -87,7 +87,7 @@ class MeanPooled:
         """Encode every text as often as it is there."""
         encoded = self.tokenizer.encode_batch(list(texts))
         out = torch.empty((len(texts), self.model.config.hidden_size), device=self.device)
-        for rows in by_length(np.array([len(e.ids) for e in encoded]), BATCH):
+        for rows in in_buckets(np.array([len(e.ids) for e in encoded]), BATCH):
             batch = collate([encoded[i].ids for i in rows], [encoded[i].type_ids for i in rows], self.device)
             keep = batch.get("keep", torch.ones_like(batch["input_ids"], dtype=torch.bool))
             hidden = self.model(input_ids=batch["input_ids"], attention_mask=keep.long()).last_hidden_state

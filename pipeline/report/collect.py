@@ -40,6 +40,7 @@ FIGURES = (
     "perturbed_words",
     "layers_before",
     "layers_under_attack",
+    "layers_after",
 )
 
 
@@ -175,9 +176,10 @@ def _attack(outputs: Path, name: str) -> Attack:
         return Attack(
             name,
             stored["recipe"],
+            stored["goal"],
             stored["resources"],
             stored["comparable_with_paper"],
-            stored.get("source", ""),
+            stored["source"],
             stored["examples"],
             tuple(defence(row) for row in stored["rows"]),
         )

@@ -71,17 +71,19 @@ def robustness_table(attacks: Sequence[Attack], trained: Mapping[str, Trained]) 
     rows = [_attack_row(attack, row, trained) for attack in attacks for row in attack.rows]
     columns = ("Task", "Model and exit rule", "Setting", "Original acc.", "After-attack acc.", "On all texts found",
                "Attacks that succeed", "Queries", "Words changed", "Layers, before",
-               "Layers, under attack")  # fmt: skip
+               "Layers, under attack", "Layers, after")  # fmt: skip
     notes = [
-        "Means and shares over examples with 95% intervals; one seed each. Higher is better but for the success rate.",
+        "Means and shares over examples with 95% intervals; one seed each. Higher is better but for the success rate. "
+        "Layers under attack: of all texts that the attack asked about; after: of the text that it ended with.",
         "On all texts found: right on the original and on every text with which an attack on any of the task's rows "
         "succeeded. A model that is far better after its own attack led the search astray; it is not more robust.",
     ]
     for attack in attacks:
         about = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in attack.resources.items())
         stand = "comparable with the paper" if attack.comparable else "not comparable with the paper"
+        aim = ", to slow the model down without changing its answer," if attack.goal == "slow_down" else ""
         notes.append(
-            f"{attack.task}: {attack.recipe} on {attack.examples} examples of {attack.source}, {stand} ({about})."
+            f"{attack.task}: {attack.recipe}{aim} on {attack.examples} examples of {attack.source}, {stand} ({about})."
         )
     if not attacks:
         notes.append("Not run: attack.tasks names no task.")
@@ -92,7 +94,7 @@ def _attack_row(attack: Attack, row: Defence, trained: Mapping[str, Trained]) ->
     theirs = _paper_attack(attack, row)
     beside = (number(theirs.original), number(theirs.after), str(theirs.queries)) if theirs else ("", "", "")
     figures = row.figures
-    means = ("perturbed_words", "layers_before", "layers_under_attack")
+    means = ("perturbed_words", "layers_before", "layers_under_attack", "layers_after")
     cells = (
         Cell(attack.task),
         Cell(rule_name(row.method, row.criterion, row.method != "single_exit"), row.backbone),

@@ -234,10 +234,11 @@ class Defence:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attacked task."""
+    """One attacked task; goal: "misclassify", or "slow_down" for the same answers from deeper exits."""
 
     task: str
     recipe: str
+    goal: str
     resources: Mapping[str, Any]
     comparable: bool
     source: str

@@ -9,7 +9,7 @@ from pipeline.report import paper
 from pipeline.report.cells import model_name
 from pipeline.report.choices import aim, explained, missed
 from pipeline.report.numbers import number, points, times
-from pipeline.report.stored import Evaluated, Interval, Result, Stored
+from pipeline.report.stored import Attack, Evaluated, Interval, Result, Stored
 from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, word
 
 
@@ -47,7 +47,10 @@ def what_was_run(stored: Stored) -> list[str]:
     if stored.cifar.rows:
         extra.append(f"images ({_listed(dict.fromkeys(row.task for row in stored.cifar.rows))})")
     extra += [f"wall time on {result.task}" for result in stored.latency]
-    extra += [f"{attack.recipe} on {attack.task}" for attack in stored.attacks]
+    extra += [
+        f"{attack.recipe}{' against the speed' if attack.goal == 'slow_down' else ''} on {attack.task}"
+        for attack in stored.attacks
+    ]
     lines.append(f"Also: {_listed([*extra, 'Appendix C and Theorem 1'])}.")
     return lines
 
@@ -185,26 +188,41 @@ def _latency(stored: Stored) -> list[Finding]:
 
 
 def _attacks(stored: Stored) -> list[Finding]:
-    out = []
-    for attack in stored.attacks:
-        parts, astray = [], []
-        for row in attack.rows:
-            before, after = row.figures["original_accuracy"], row.figures["after_attack_accuracy"]
-            name = row.criterion or row.method.replace("_", " ")
-            pooled = number(points(row.figures["pooled_accuracy"].centre))
-            parts.append(
-                f"{name} falls from {number(points(before.centre))} to {number(points(after.centre))} "
-                f"({pooled} on all texts found)"
-            )
-            if _above(after, row.figures["pooled_accuracy"]):
-                astray.append(name)
-        spans = [row.figures["after_attack_accuracy"] for row in attack.rows]
-        close = " The intervals overlap: no defence is told apart." if _overlap(spans) else ""
-        if astray:
-            close += f" What {_listed(astray)} gained by misleading the search goes on texts found against others."
-        text = f"Under {attack.recipe} ({attack.examples} examples) {_listed(parts)}.{close}"
-        out.append(Finding(f"Robustness, {attack.task}", text))
-    return out
+    return [
+        Finding(f"Robustness, {attack.task}", _slowed(attack) if attack.goal == "slow_down" else _misled(attack))
+        for attack in stored.attacks
+    ]
+
+
+def _misled(attack: Attack) -> str:
+    parts, astray = [], []
+    for row in attack.rows:
+        before, after = row.figures["original_accuracy"], row.figures["after_attack_accuracy"]
+        name = row.criterion or row.method.replace("_", " ")
+        pooled = number(points(row.figures["pooled_accuracy"].centre))
+        parts.append(
+            f"{name} falls from {number(points(before.centre))} to {number(points(after.centre))} "
+            f"({pooled} on all texts found)"
+        )
+        if _above(after, row.figures["pooled_accuracy"]):
+            astray.append(name)
+    spans = [row.figures["after_attack_accuracy"] for row in attack.rows]
+    close = " The intervals overlap: no defence is told apart." if _overlap(spans) else ""
+    if astray:
+        close += f" What {_listed(astray)} gained by misleading the search goes on texts found against others."
+    return f"Under {attack.recipe} ({attack.examples} examples) {_listed(parts)}.{close}"
+
+
+def _slowed(attack: Attack) -> str:
+    """A row of which no example was attacked had no layers left to lose."""
+    parts = [
+        f"{row.criterion or row.method.replace('_', ' ')} goes from {number(row.figures['layers_before'].centre)} "
+        f"layers to {number(row.figures['layers_after'].centre)} "
+        f"({number(points(row.figures['attack_success_rate'].centre))}% of the attacks reach the last)"
+        for row in attack.rows
+        if row.figures["attack_success_rate"].centre is not None
+    ]
+    return f"Under {attack.recipe} against the speed, answers unchanged ({attack.examples} examples), {_listed(parts)}."
 
 
 def _above(one: Interval, other: Interval) -> bool:
