@@ -159,8 +159,12 @@ def fit_and_choose(
 ) -> tuple[Criterion, Choice]:
     """A criterion with what it learns from selection rows, and its operating point chosen on them.
 
-    Under a rule that needs fresh rows a criterion that learns does so on every second row and the others choose.
+    A bound of one setting (oracle) stands at that one, however fast it is: there is nothing to choose. Under a rule
+    that needs fresh rows a criterion that learns does so on every second row and the others choose.
     """
+    settings = criterion.thresholds(trace.exits, trace.classes)
+    if not criterion.causal and len(settings) == 1:
+        return criterion, Choice(float(settings[0]), True)
     fitted = criterion.fit(trace)
     if fitted != criterion and rule.fresh_rows:
         fitted = criterion.fit(some_rows(trace, slice(0, None, 2)))

@@ -124,8 +124,10 @@ def _row(
     for member, rule, threshold in zip(seeds, criteria or [make("fixed")] * len(seeds), thresholds, strict=True):
         point = sweep(member.traces[split], rule, np.array([threshold]))
         found = point.metrics(metrics) | {"layer_speedup": point.layer_speedup, "flop_speedup": point.flop_speedup}
-        if criteria is None and member.traces[split].exits > 1:  # a plain pass asks no early head
-            found["flop_speedup"] = np.array([1.0])
+        trace = member.traces[split]
+        if criteria is None and trace.exits > 1:
+            # A plain pass asks no early head: its FLOPs are as its layers (the last head is under a thousandth).
+            found["flop_speedup"] = np.array([trace.all_layers / trace.layers[-1]])
         risk = chosen_by.risk(point)
         if risk is not None:
             found["risk"] = risk

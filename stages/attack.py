@@ -8,7 +8,7 @@ from pipeline.attacks.defences import Defence, find_defences
 from pipeline.attacks.examples import describe_source, load_examples
 from pipeline.attacks.needs import check, describe
 from pipeline.attacks.pooled import answer
-from pipeline.attacks.records import HEADLINES, Record, save_records, summarise
+from pipeline.attacks.records import HEADLINES, Record, paired, save_records, summarise
 from pipeline.attacks.setting import QUERY_RULE, Setting
 from pipeline.attacks.shards import FOLDER, POOL_RUNNER, RUNNER, Comparison, Shard
 from pipeline.attacks.view import view
@@ -56,7 +56,8 @@ def main(stage: Stage) -> None:
     }
     rows = [
         {**defence.labels(), **summarise(records), "pooled_accuracy": proportion_interval(sum(right), len(right))}
-        for (defence, records), right in zip(attacked, pooled, strict=True)
+        | {"against_first": paired(records, attacked[0][1]) if at and setting.goal == "misclassify" else None}
+        for at, ((defence, records), right) in enumerate(zip(attacked, pooled, strict=True))
     ]
     stage.write_json(f"outputs/attack/{task.name}.json", {**about, "rows": rows})
     for row in rows:

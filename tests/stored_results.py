@@ -129,7 +129,7 @@ def _task(
     parts, groups, trials = [], [], []
     choose = params.evaluate.choose.model_dump()
     for method in params.methods:
-        multi_exit = METHODS[method]
+        multi_exit = METHODS.get(method, False)
         labels = {"backbone": backbone, "method": method}
         found = _evaluated(
             labels | {"task": name}, task.kind, task.outputs, layers, multi_exit, task.metrics, splits,
@@ -193,6 +193,7 @@ def _attack(outputs: Path, task: str, backbone: str, comparable: bool) -> None:
             | {"attack_success_rate": proportion_interval(17 - survived, 17), "queries": mean_interval(queries)}
             | {"perturbed_words": none, "layers_before": mean_interval([12.0, 8.0, 7.0]), "layers_under_attack": none}
             | {"layers_after": mean_interval([12.0, 9.0, 8.0])}
+            | {"against_first": {"kept": survived, "lost": 2, "p_value": 0.4} if criterion else None}
         )
     about = {"schema": 1, "task": task, "recipe": "textfooler", "resources": {"word_vectors": "stock"}, "examples": 20}
     where = {"goal": "misclassify", "comparable_with_paper": comparable, "source": f"{task}/matched"}

@@ -22,7 +22,7 @@ from pipeline.attacks.defences import find_defences
 from pipeline.attacks.examples import Example, load_examples
 from pipeline.attacks.needs import describe, identity
 from pipeline.attacks.pooled import answer as pooled_answer
-from pipeline.attacks.records import Record, summarise
+from pipeline.attacks.records import Record, paired, summarise
 from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
 from pipeline.criteria import make
 from pipeline.errors import DataError, ParamsError, UnsupportedError
@@ -277,6 +277,20 @@ def test_summary() -> None:
         "layers_after": (5.0, 3),
     }
     assert summarise([])["attack_success_rate"]["value"] is None
+
+
+def test_defences_are_compared_on_the_same_examples() -> None:
+    """Intervals of 50 and 70 of 500 overlap; the 20 examples that only one kept do not leave that to chance."""
+    lost = Record(0, 1, "successful", 1, 0, ("a",), ("b",), 10, 1, 1, 3, 4.0, 5)
+    kept = replace(lost, outcome="failed", answer_after=1)
+    wrong = replace(lost, outcome="skipped", answer_before=0, answer_after=None)
+    base = [kept] * 50 + [lost] * 440 + [wrong] * 10
+    better = [kept] * 70 + [lost] * 430
+    found = paired(better, base)
+    assert (found["kept"], found["lost"]) == (20, 0)
+    assert found["p_value"] == pytest.approx(2 * 0.5**20)
+    assert paired(base, better)["lost"] == 20
+    assert paired(base, base)["p_value"] == 1
 
 
 # ---------------------------------------------------------------- resources
@@ -593,6 +607,11 @@ def test_stage(trained: Path) -> None:
         == round(float(np.mean(kept)), 6)
     )
     assert "single_exit.original_accuracy" in metrics
+    gains = [
+        row["against_first"] and row["against_first"]["kept"] - row["against_first"]["lost"] for row in written["rows"]
+    ]
+    after = [round(6 * row["after_attack_accuracy"]["value"]) for row in written["rows"]]
+    assert gains == [None, *(count - after[0] for count in after[1:])]
     for row in written["rows"]:
         # Worse than against its own attack alone, whose texts are among those of the pool.
         assert 0 <= row["pooled_accuracy"]["value"] <= row["after_attack_accuracy"]["value"]

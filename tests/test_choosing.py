@@ -11,6 +11,7 @@ from scipy import stats
 from pipeline.choosing import Choice, Risk, Rule, Speedup, Window, fit_and_choose, lost, make_rule
 from pipeline.criteria import make
 from pipeline.errors import ArtifactError, ParamsError
+from pipeline.operating import Seeded, evaluate_group
 from pipeline.params import load_params
 from pipeline.replay import NEVER, Sweep, sweep
 from pipeline.traces import Trace
@@ -216,3 +217,24 @@ def test_a_regression_needs_a_tolerance(tmp_path: Any) -> None:
     with pytest.raises(ParamsError, match=r"evaluate\.choose: rule 'risk' needs tolerance for .*'demo-similarity'"):
         read(tmp_path, choose, tasks)
     assert read(tmp_path, choose | {"tolerance": 0.5}, tasks).evaluate.choose.tolerance == 0.5
+
+
+def test_a_bound_of_one_setting_stands_there_however_fast_it_is() -> None:
+    trace = made_up_trace(200)
+    for rule in (Window(1.3, 1.96), Risk(0.1, 0.1)):
+        assert fit_and_choose(make("oracle"), trace, ACCURACY, rule)[1] == Choice(1.0, True)
+    _, choice = fit_and_choose(make("random"), trace, ACCURACY, Window(1.3, 1.96))
+    speed = sweep(trace, make("random"), np.array([choice.threshold])).layer_speedup[0]
+    assert 1.3 <= speed <= 1.96
+
+
+def test_all_layers_of_a_distilled_model_are_faster_than_its_teacher_in_flops_too() -> None:
+    """Six layers beside a teacher's twelve: twice the speed by layers, and by FLOPs, with no early head asked."""
+    trace = replace(made_up_trace(50), full_layers=12.0)
+    trace = replace(trace, full_flops=2 * trace.full_flops)
+    seeds = [Seeded(1, "k", {"selection": trace, "validation": trace})]
+    found = evaluate_group(
+        {}, seeds, {"patience": {}}, ACCURACY, Window(1.3, 1.96), report_splits=["validation"], selected_on="selection"
+    )
+    row = found.rows[0]
+    assert (row["criterion"], row["layer_speedup"]["median"], row["flop_speedup"]["median"]) == (None, 2.0, 2.0)

@@ -41,7 +41,7 @@ def run_stage(folder: Path, choose: dict[str, Any], monkeypatch: pytest.MonkeyPa
                 save_trace(trace if multi_exit else last, Path("outputs/traces/sst2") / file)
                 about = {"backbone": "albert-base", "method": method, "multi_exit": multi_exit}
                 entries.append(about | {"seed": seed, "key": f"{method}{seed}", "split": split, "file": file})
-    write_json(Path("outputs/traces/sst2/index.json"), {"schema": 1, "traces": entries})
+    write_json(Path("outputs/traces/sst2/index.json"), {"schema": 1, "traces": entries, "unlabelled": []})
     logged: dict[str, float] = {}
     stage: Any = SimpleNamespace(
         params=Params.model_validate(raw),

@@ -111,7 +111,7 @@ def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     perturbed words are the words changed by a successful attack.
     """
     right = [r for r in records if r.answer_before == r.label]
-    kept = [r for r in right if r.answer_after in (None, r.label)]
+    kept = [r for r in records if _kept(r)]
     attacked = [r for r in records if r.outcome != "skipped"]
     won = [r for r in attacked if r.outcome == "successful"]
     after = [r.layers_before if r.layers_after is None else r.layers_after for r in right]
@@ -126,6 +126,27 @@ def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
         "layers_under_attack": mean_interval(under),
         "layers_after": mean_interval(after),
     }
+
+
+def _kept(record: Record) -> bool:
+    """Right on the original, and on what the attack ended with."""
+    return record.answer_before == record.label and record.answer_after in (None, record.label)
+
+
+def paired(records: Sequence[Record], base: Sequence[Record]) -> dict[str, Any]:
+    """After-attack accuracy of one defence against another's on the same examples, by McNemar's exact test.
+
+    Intervals of two such accuracies may overlap although the two differ: they rest on the same examples.
+
+    Returns:
+        kept: examples that are right after the attack here and not there; lost: the other way round; p_value: of the
+        hypothesis that either is as likely, two-sided.
+    """
+    from scipy.stats import binomtest
+
+    here = [(_kept(mine), _kept(other)) for mine, other in zip(records, base, strict=True)]
+    kept, lost = sum(mine and not other for mine, other in here), sum(other and not mine for mine, other in here)
+    return {"kept": kept, "lost": lost, "p_value": float(binomtest(kept, kept + lost).pvalue) if kept + lost else 1.0}
 
 
 _SCHEMA = pa.schema(

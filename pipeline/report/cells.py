@@ -89,7 +89,8 @@ def flags_of(row: Result) -> tuple[str, ...]:
     """What must be seen with a row's numbers."""
     found = [] if row.in_window else [missed(row)]
     if row.selected_on != "selection":
-        found.append(f"chosen on {row.selected_on}, the rows reported")
+        same = ", the rows reported" if row.selected_on == row.split else ""
+        found.append(f"chosen on {row.selected_on}{same}")
     return tuple(found)
 
 

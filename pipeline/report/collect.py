@@ -20,6 +20,7 @@ from pipeline.report.stored import (
     Group,
     Interval,
     Latency,
+    Paired,
     Point,
     Result,
     Simulation,
@@ -170,7 +171,9 @@ def _attack(outputs: Path, name: str) -> Attack:
 
     def defence(row: dict[str, Any]) -> Defence:
         labels = {field: row[field] for field in ("backbone", "method", "criterion", "threshold", "key", "seed")}
-        return Defence(**labels, figures={figure: Interval.over_examples(row[figure]) for figure in FIGURES})
+        figures = {figure: Interval.over_examples(row[figure]) for figure in FIGURES}
+        against = row["against_first"]
+        return Defence(**labels, figures=figures, against_first=Paired(**against) if against else None)
 
     with _fields_of(path, remedy):
         return Attack(

@@ -11,7 +11,7 @@ from pipeline.report.choices import mark, marked
 from pipeline.report.numbers import TIMES
 from pipeline.report.stored import Curve, Evaluated, Exits, Result
 from pipeline.report.svg import INK, KNOWN, MUTED, Panel, Plot, canvas, look
-from pipeline.report.verdicts import by_speed
+from pipeline.report.verdicts import PLAIN, by_speed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,7 +134,7 @@ def _baselines(axes: "Axes", result: Evaluated, first: Curve) -> None:
             continue
         if row.method == first.method:
             axes.axhline(100 * row.score.centre, color=MUTED, ls="--", lw=1.1, label="all layers")
-        elif not result.group(row).multi_exit:
+        elif row.method in PLAIN:
             axes.axhline(100 * row.score.centre, color=KNOWN["single exit"].colour, ls=":", lw=1.4, label="single exit")
 
 
@@ -214,7 +214,7 @@ def _depth_panel(title: str, exits: Sequence[Exits], result: Evaluated, name: st
             axes.plot(first.layers, scores, color=INK, lw=0.7, alpha=0.4)
         axes.plot(first.layers, np.median(table, axis=0), color=INK, marker="o", markersize=4, label="exit alone")
         for row in result.rows:
-            plain = row.criterion is None and not result.group(row).multi_exit and row.score.centre is not None
+            plain = row.method in PLAIN and row.score.centre is not None
             if plain and (row.task, row.split, row.backbone) == (first.task, first.split, first.backbone):
                 style = KNOWN["single exit"]
                 axes.axhline(100 * (row.score.centre or 0), color=style.colour, ls=":", lw=1.4, label="single exit")

@@ -1,6 +1,7 @@
 """How numbers look in tables and sentences."""
 
 from collections.abc import Mapping, Sequence
+from math import floor, log10
 
 from pipeline.report.stored import Interval
 
@@ -85,6 +86,8 @@ def duration(seconds: float | None) -> str:
 def setting(criterion: str | None, thresholds: Sequence[float | None], extra: Mapping[str, float]) -> str:
     r"""The knob of an exit rule at its operating point, one value per seed; "never" leaves at the last exit only.
 
+    >>> setting("confidence", [0.9996, 0.99999, 0.8214], {})
+    'θ\xa0=\xa00.9996, 0.99999, 0.821'
     >>> setting("patience", [8.0, 5.0], {"tau": 0.5}), setting(None, [None], {})
     ('t\xa0=\xa08, 5 (tau\xa0=\xa00.5)', 'none')
     """
@@ -100,4 +103,9 @@ def setting(criterion: str | None, thresholds: Sequence[float | None], extra: Ma
 def _threshold(value: float | None) -> str:
     if value is None:
         return "never"
-    return (f"{value:g}" if value == int(value) else f"{value:.3g}").replace("-", MINUS)
+    if value == int(value):
+        return f"{value:g}".replace("-", MINUS)
+    # Near 1, where a confidence's settings crowd, as many digits as tell them apart: 0.9996 is not 1.
+    left = 1 - abs(value)
+    digits = max(3, 1 - floor(log10(left))) if 0 < left < 0.1 else 3
+    return f"{value:.{digits}g}".replace("-", MINUS)

@@ -6,10 +6,10 @@ from itertools import groupby
 from pipeline.report import paper
 from pipeline.report.cells import Cell, Row, Table, flags_of, in_points, model_name, ratio, rule_name, runs_of, slug
 from pipeline.report.choices import aim
-from pipeline.report.numbers import bounds, count, number, points, setting, signed, times
-from pipeline.report.stored import Attack, Defence, Evaluated, Interval, Result, Stored, Trained
+from pipeline.report.numbers import EQUALS, bounds, count, number, points, setting, signed, times
+from pipeline.report.stored import Attack, Defence, Evaluated, Interval, Paired, Result, Stored, Trained
 from pipeline.report.tables import seeds_note
-from pipeline.report.verdicts import Verdict, place, word
+from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, place, word
 from pipeline.theory import statement_bound
 
 
@@ -21,7 +21,7 @@ def verdict_table(
     Args:
         names: task and split to the name shown.
     """
-    rivals = sorted(dict.fromkeys(v.rival for v in found), key=place)
+    rivals = list(dict.fromkeys(v.rival for v in sorted(found, key=place)))
     rows = []
     for _, group in groupby(found, key=lambda v: id(v.champion)):
         mine = {v.rival: v for v in group}
@@ -39,7 +39,8 @@ def verdict_table(
         "median and the range over seeds. “Ahead” and “behind” mean on every seed; where the range holds 0 the two are "
         "not told apart.",
         "At equal speed: the rival's curve is read at patience's layer speed-up, seed by seed, on the reported rows.",
-        "“All layers” is the same model without early exit; “single exit” is a model of its own, trained plainly.",
+        "“All layers” is the same model without early exit; “single exit” is a model of its own, trained plainly; a "
+        "training method's name is a model that it made smaller.",
     )
     if not rows:
         notes = ("Not run: no model was evaluated under patience.",)
@@ -49,7 +50,7 @@ def verdict_table(
 def _verdict_cell(v: Verdict) -> Cell:
     said = word(v.own_points)
     lines = [_gap(v.own_points)]
-    if v.theirs.criterion:
+    if v.rival not in (ALL_LAYERS, SINGLE):
         lines.append(f"{number(points(v.theirs.score.centre))} at {times(v.theirs.layer_speedup.centre)}")
     if v.same_speed is not None:
         lines.append(f"at equal speed: {_gap(v.same_speed)}")
@@ -69,12 +70,14 @@ def _gap(difference: Interval) -> str:
 def robustness_table(attacks: Sequence[Attack], trained: Mapping[str, Trained]) -> Table:
     """Table 5: TextFooler against each defence."""
     rows = [_attack_row(attack, row, trained) for attack in attacks for row in attack.rows]
-    columns = ("Task", "Model and exit rule", "Setting", "Original acc.", "After-attack acc.", "On all texts found",
-               "Attacks that succeed", "Queries", "Words changed", "Layers, before",
+    columns = ("Task", "Model and exit rule", "Setting", "Original acc.", "After-attack acc.", "Kept, lost",
+               "On all texts found", "Attacks that succeed", "Queries", "Words changed", "Layers, before",
                "Layers, under attack", "Layers, after")  # fmt: skip
     notes = [
         "Means and shares over examples with 95% intervals; one seed each. Higher is better but for the success rate. "
         "Layers under attack: of all texts that the attack asked about; after: of the text that it ended with.",
+        "Kept, lost: examples that are right after the attack here and not in the task's first row, and the other way "
+        "round, with the p-value of McNemar's exact test; intervals may overlap where these tell two rows apart.",
         "On all texts found: right on the original and on every text with which an attack on any of the task's rows "
         "succeeded. A model that is far better after its own attack led the search astray; it is not more robust.",
     ]
@@ -101,12 +104,17 @@ def _attack_row(attack: Attack, row: Defence, trained: Mapping[str, Trained]) ->
         Cell(setting(row.criterion, [row.threshold], {})),
         in_points(figures["original_accuracy"], beside[0]),
         in_points(figures["after_attack_accuracy"], beside[1]),
+        _paired(row.against_first),
         in_points(figures["pooled_accuracy"]),
         in_points(figures["attack_success_rate"]),
         Cell(number(figures["queries"].centre), bounds(figures["queries"]), beside[2]),
         *(Cell(number(figures[name].centre), bounds(figures[name])) for name in means),
     )
     return Row(cells, runs_of([row.key], trained, [row.seed]))
+
+
+def _paired(against: Paired | None) -> Cell:
+    return Cell("—") if against is None else Cell(f"{against.kept}, {against.lost}", f"p{EQUALS}{against.p_value:.2g}")
 
 
 def _paper_attack(attack: Attack, row: Defence) -> paper.Attacked | None:

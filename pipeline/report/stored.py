@@ -220,8 +220,21 @@ class Latency:
 
 
 @dataclass(frozen=True)
+class Paired:
+    """Two defences on the same examples: how many one kept and the other lost, the reverse, and McNemar's p-value."""
+
+    kept: int
+    lost: int
+    p_value: float
+
+
+@dataclass(frozen=True)
 class Defence:
-    """An attack row: one model and exit rule; figures by name, as intervals over examples."""
+    """An attack row: one model and exit rule; figures by name, as intervals over examples.
+
+    Attributes:
+        against_first: after-attack accuracy against the first row's; None for that row, and under another goal.
+    """
 
     backbone: str
     method: str
@@ -230,6 +243,7 @@ class Defence:
     key: str
     seed: int
     figures: Mapping[str, Interval]
+    against_first: Paired | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pipeline.report import paper
 from pipeline.report.cells import model_name
 from pipeline.report.choices import aim, explained, missed
 from pipeline.report.numbers import number, points, times
-from pipeline.report.stored import Attack, Evaluated, Interval, Result, Stored
+from pipeline.report.stored import Attack, Defence, Evaluated, Interval, Result, Stored
 from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, word
 
 
@@ -37,7 +37,7 @@ def what_was_run(stored: Stored) -> list[str]:
         where = (
             "on selection rows taken from the training split; the rows reported chose nothing"
             if task.protocol == "holdout"
-            else "on the very rows that are reported, as the paper did, so scores are flattered; every such row says so"
+            else "on the rows of the first report split, as the paper did, so scores there are flattered; rows say so"
         )
         lines.append(
             f"Each exit rule's setting was chosen, seed by seed, for {aim(task)} (the paper: best score, "
@@ -130,6 +130,8 @@ def _rival(v: Verdict) -> str:
         return f"all layers of the same model ({score})"
     if v.rival == SINGLE:
         return f"the plainly trained model ({score})"
+    if not v.theirs.criterion:
+        return f"the model made smaller by {v.rival} ({score} at {times(v.theirs.layer_speedup.centre)})"
     outside = "" if v.theirs.in_window else f", {missed(v.theirs)}"
     return f"{v.rival} ({score} at {times(v.theirs.layer_speedup.centre)}{outside})"
 
@@ -151,12 +153,12 @@ def _against_paper(stored: Stored) -> list[Finding]:
         (row, theirs.value)
         for task in stored.tasks
         for row in task.rows
-        if (theirs := _beside(task, row)).value is not None
+        if (theirs := _beside(task, row)).value is not None and row.score.low is not None  # one seed has no range
     ]
     if not pairs:
         return []
     inside = sum(_holds(row.score, value) for row, value in pairs if value is not None)
-    text = f"{len(pairs)} rows have a figure in the paper; {inside} of them hold it within their range over seeds."
+    text = f"{len(pairs)} rows with a range over seeds have a figure in the paper; {inside} of them hold it within."
     cut = [name for name in stored.cut if any(row.task == name for row, _ in pairs)]
     if cut:
         text += f" {_listed(cut)}: trained on a part of the rows only, so not like for like."
@@ -198,7 +200,7 @@ def _misled(attack: Attack) -> str:
     parts, astray = [], []
     for row in attack.rows:
         before, after = row.figures["original_accuracy"], row.figures["after_attack_accuracy"]
-        name = row.criterion or row.method.replace("_", " ")
+        name = _defence(row)
         pooled = number(points(row.figures["pooled_accuracy"].centre))
         parts.append(
             f"{name} falls from {number(points(before.centre))} to {number(points(after.centre))} "
@@ -206,8 +208,7 @@ def _misled(attack: Attack) -> str:
         )
         if _above(after, row.figures["pooled_accuracy"]):
             astray.append(name)
-    spans = [row.figures["after_attack_accuracy"] for row in attack.rows]
-    close = " The intervals overlap: no defence is told apart." if _overlap(spans) else ""
+    close = _told_apart(attack)
     if astray:
         close += f" What {_listed(astray)} gained by misleading the search goes on texts found against others."
     return f"Under {attack.recipe} ({attack.examples} examples) {_listed(parts)}.{close}"
@@ -216,7 +217,7 @@ def _misled(attack: Attack) -> str:
 def _slowed(attack: Attack) -> str:
     """A row of which no example was attacked had no layers left to lose."""
     parts = [
-        f"{row.criterion or row.method.replace('_', ' ')} goes from {number(row.figures['layers_before'].centre)} "
+        f"{_defence(row)} goes from {number(row.figures['layers_before'].centre)} "
         f"layers to {number(row.figures['layers_after'].centre)} "
         f"({number(points(row.figures['attack_success_rate'].centre))}% of the attacks reach the last)"
         for row in attack.rows
@@ -229,10 +230,18 @@ def _above(one: Interval, other: Interval) -> bool:
     return one.low is not None and other.high is not None and one.low > other.high
 
 
-def _overlap(spans: Sequence[Interval]) -> bool:
-    lows = [span.low for span in spans if span.low is not None]
-    highs = [span.high for span in spans if span.high is not None]
-    return len(lows) == len(highs) == len(spans) > 1 and max(lows) <= min(highs)
+def _told_apart(attack: Attack) -> str:
+    """Which rows differ from the first on the same examples; 5% for all comparisons together (Bonferroni)."""
+    tested = {_defence(row): row.against_first.p_value for row in attack.rows if row.against_first is not None}
+    if not tested:
+        return ""
+    apart = [name for name, p in tested.items() if p * len(tested) < 0.05]
+    verdict = f"{_listed(apart)} {'is' if len(apart) == 1 else 'are'}" if apart else "none is"
+    return f" On the same examples {verdict} told apart from {_defence(attack.rows[0])} (McNemar's exact test)."
+
+
+def _defence(row: Defence) -> str:
+    return row.criterion or row.method.replace("_", " ")
 
 
 def _theorem(stored: Stored) -> list[Finding]:

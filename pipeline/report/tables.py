@@ -19,7 +19,7 @@ SCORE_NOTE = (
 MACRO_NOTE = "Macro: the mean over tasks, MNLI's two halves averaged first."
 RATIO_NOTE = (
     "Layer ratio: layers in all / layers run, the paper's speed-up; FLOP ratio counts embedding and heads too. Both "
-    "are means over the tasks of each task's median."
+    "are means over the tasks of each task's median, MNLI's two halves averaged first."
 )
 PAPER_NOTE = (
     "The paper's figures are the medians of 5 runs that it printed for the development sets of GLUE, on its full data; "
@@ -91,11 +91,12 @@ def _overview_row(stored: Stored, backbone: str, key: paper.Key, columns: Sequen
     owners = {row.task: task for (task, _), row in zip(columns, by_column, strict=True) if row is not None}
     groups = [owners[row.task].group(row) for row in rows]
     theirs = paper.counterpart(backbone, groups[0].layers, key) if _any_known(rows) else None
+    tasks = len({task.name for task, _ in columns})
     cells = [
         Cell(rule_name(*key, groups[0].multi_exit), remark, theirs.label if theirs else ""),
         Cell(_spread([group.parameters for group in groups]), paper=theirs.parameters if theirs else ""),
-        _mean(rows, lambda row: row.layer_speedup, times, len(columns), times(theirs.speedup) if theirs else ""),
-        _mean(rows, lambda row: row.flop_speedup, times, len(columns)),
+        _mean(rows, lambda row: row.layer_speedup, times, tasks, times(theirs.speedup) if theirs else ""),
+        _mean(rows, lambda row: row.flop_speedup, times, tasks),
     ]
     for (task, split), row in zip(columns, by_column, strict=True):
         cells.append(_overview_cell(task, split, backbone, row))
@@ -179,8 +180,13 @@ def _mean(
     of: int,
     beside: str = "",
 ) -> Cell:
-    """The mean over tasks; says over how many where not all have one."""
-    values = [value for row in rows if (value := part(row).centre) is not None]
+    """The mean over tasks, a task's splits averaged first; says over how many where not all have one."""
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        value = part(row).centre
+        if value is not None:
+            by_task.setdefault(row.task, []).append(value)
+    values = [statistics.fmean(found) for found in by_task.values()]
     if not values:
         return Cell(UNDEFINED, paper=beside)
     return Cell(show(statistics.fmean(values)), "" if len(values) == of else f"{len(values)} of {of} tasks", beside)

@@ -5,11 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.criteria import CRITERIA
 from pipeline.intervals import median_interval
 from pipeline.report.stored import Curve, Evaluated, Interval, Result
 
 CHAMPION = "patience"
 ALL_LAYERS, SINGLE = "all layers", "single exit"
+PLAIN = ("single_exit", "plain")
+"""Methods that train the model plainly, with its last exit only: of texts, of images."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class Verdict:
     """Patience against one rival, both at their operating points; differences are patience minus rival.
 
     Attributes:
-        rival: a criterion, "all layers" of the same model, or "single exit", another model of the same seed.
+        rival: a criterion, "all layers" of the same model, or another model of the same seed: "single exit", or the
+            method of a model that was made smaller.
         theirs: the rival's row.
         own_points: difference at each rule's own operating point.
         same_speed: difference to the rival's curve at patience's layer speed-up; None for a rival without a curve.
@@ -49,7 +53,8 @@ def word(difference: Interval) -> str:
 
 
 def verdicts(result: Evaluated) -> list[Verdict]:
-    """Patience against every other rule of the same task, split, backbone and method, and against the single exit."""
+    """Patience against every other rule of the same task, split, backbone and method, and against models without
+    early exits. Bounds (oracle, random) are no rivals: nobody can run them."""
     found = []
     for champion in (row for row in result.rows if row.criterion == CHAMPION):
         mine = []
@@ -58,19 +63,24 @@ def verdicts(result: Evaluated) -> list[Verdict]:
                 continue
             if row is champion or (row.method != champion.method and result.group(row).multi_exit):
                 continue
+            if row.criterion and not CRITERIA[row.criterion].causal:
+                continue
             mine.append(_against(champion, row, result.curves))
-        found += sorted(mine, key=lambda v: place(v.rival))
+        found += sorted(mine, key=place)
     return found
 
 
-def place(rival: str) -> int:
-    """Sorts rivals: exit rules keep their order and come first, then all layers, then the single exit."""
-    return (ALL_LAYERS, SINGLE).index(rival) + 1 if rival in (ALL_LAYERS, SINGLE) else 0
+def place(verdict: Verdict) -> int:
+    """Sorts rivals: exit rules keep their order and come first, then all layers, the single exit, smaller models."""
+    if verdict.theirs.criterion:
+        return 0
+    return (ALL_LAYERS, SINGLE).index(verdict.rival) + 1 if verdict.rival in (ALL_LAYERS, SINGLE) else 3
 
 
 def _against(champion: Result, theirs: Result, curves: Sequence[Curve]) -> Verdict:
     same_model = theirs.method == champion.method
-    rival = theirs.criterion or (ALL_LAYERS if same_model else SINGLE)
+    other = SINGLE if theirs.method in PLAIN else theirs.method.replace("_", " ")
+    rival = theirs.criterion or (ALL_LAYERS if same_model else other)
     scores = dict(zip(theirs.seeds, theirs.score.values, strict=True))
     mine = zip(champion.seeds, champion.score.values, strict=True)
     own = _interval([_minus(score, scores[seed]) for seed, score in mine if seed in scores])
@@ -91,11 +101,12 @@ def _at_its_speed(champion: Result, i: int, rival: str, curves: Sequence[Curve])
 
 
 def score_at(curve: Curve, speed: float) -> float | None:
-    """A curve's score at a layer speed-up, linear between its settings; None outside."""
+    """A curve's score at a layer speed-up; None outside. Between two settings it is linear in the layers run, 1 /
+    speed: what running some rows under the one setting and the rest under the other gives."""
     grid, scores = by_speed(curve)
     if len(grid) == 0 or not grid[0] - 1e-9 <= speed <= grid[-1] + 1e-9:
         return None
-    return float(np.interp(speed, grid, scores))
+    return float(np.interp(-1 / speed, -1 / grid, scores))
 
 
 def by_speed(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
