@@ -6,7 +6,7 @@ PipelineError                 one line: what, its value, the remedy; the process
 ├── ArtifactError             a trace, checkpoint, token store or result: missing, cut short, other schema
 ├── UnsupportedError          a combination that has no meaning (confidence on regression)
 ├── InvalidLogitsError        NaN where a criterion must decide
-├── TrialsFailedError         every trial of a grid failed
+├── TrialsFailedError         every trial of a grid failed, or not all were run
 ├── ClusterError              Ray: unreachable address, storage that nodes do not share, a second driver
 └── TrackingError             MLflow: unreachable server, unusable database
 """
@@ -40,7 +40,7 @@ class InvalidLogitsError(PipelineError):
 
 
 class TrialsFailedError(PipelineError):
-    """No trial of a group finished."""
+    """No trial of a group finished, or a run was interrupted."""
 
 
 class ClusterError(PipelineError):

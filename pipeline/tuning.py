@@ -47,12 +47,15 @@ def run_plan(
 
     Raises:
         ClusterError: the address does not answer, or nodes do not share `root`.
-        TrialsFailedError: a group of which no grid trial finished.
+        TrialsFailedError: a group of which no grid trial finished, or the run was interrupted.
     """
     root.mkdir(parents=True, exist_ok=True)
     ledger = _Ledger(plan, root, observer, runtime.progress)
     if ledger.unfinished():
         _tune(ledger, runner, runtime, context)
+        left = len(ledger.running) + len(ledger.unfinished())
+        if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
+            raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
     results = ledger.results
     print(f"{ledger.ran} trials run, {len(results) - ledger.ran} reused of {plan.total}", flush=True)
     for trial in plan.failures(results):
@@ -133,6 +136,8 @@ def _tune(ledger: "_Ledger", runner: str, runtime: Runtime, context: Mapping[str
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused connection warns once a second
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    if runtime.ray_address:
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # what an autoscaler sees, and starts workers for
     _knock(runtime.ray_address)
     import ray
     from ray import tune
@@ -144,7 +149,8 @@ def _tune(ledger: "_Ledger", runner: str, runtime: Runtime, context: Mapping[str
     try:
         _check_storage(root)
         share = _gpu_share(runtime)
-        parallel = _parallel(runtime, share)
+        # On a cluster Ray knows what fits; one that grows with the demand must see more than fits now.
+        parallel = None if runtime.ray_address else _parallel(runtime, share)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_trainable, runner=runner, root=str(root), context=dict(context)),
@@ -294,7 +300,8 @@ def _connect(runtime: Runtime) -> None:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise _unreachable(runtime.ray_address, error) from None
         return
-    ray.init(include_dashboard=False, num_cpus=_parallel(runtime, 0.0) * runtime.threads, **quiet)
+    # "local": not what a `ray start` on this machine left in Ray's folder, running or not.
+    ray.init(address="local", include_dashboard=False, num_cpus=_parallel(runtime, 0.0) * runtime.threads, **quiet)
 
 
 def _knock(address: str | None) -> None:
@@ -316,7 +323,7 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
 
 
 def _parallel(runtime: Runtime, share: float) -> int:
-    """Trials side by side: threads never exceed cores, shares of GPUs never exceed GPUs."""
+    """Trials side by side on Ray of our own: threads never exceed cores, shares of GPUs never exceed GPUs."""
     import ray
 
     if ray.is_initialized():

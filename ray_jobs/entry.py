@@ -47,7 +47,9 @@ def run(source: Path, home: Path, stages: Sequence[str], profile: str | None) ->
         with FileLock(home / ".lock", timeout=0):
             # What lies here belongs to an earlier job of this name and must not pass for this one's.
             (home / RECORD).unlink(missing_ok=True)
-            shutil.rmtree(home / OUTPUTS, ignore_errors=True)
+            # DVC lays out from its cache what the stages of this job need or make, and runs none of it again.
+            for stale in (home / OUTPUTS, home / WORK / OUTPUTS):
+                shutil.rmtree(stale, ignore_errors=True)
             work = lay_out(source, home / WORK, profile)
             code = _repro(work, stages)
             if code == 0:

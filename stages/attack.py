@@ -41,13 +41,15 @@ def main(stage: Stage) -> None:
     pooled = _ask_pools(stage, comparison, attacked) if setting.goal == "misclassify" else [[] for _ in defences]
     stage.run.log_artifact(save_records(Path("outputs/attack") / f"{task.name}.parquet", attacked))
     stage.write_text(f"outputs/attack/{task.name}.html", view(task, attacked))
-    stock = settings.resources == "stock" and (setting.recipe, setting.goal) == ("textfooler", "misclassify")
+    whole = (setting.recipe, setting.goal, setting.max_queries) == ("textfooler", "misclassify", None)
+    stock = settings.resources == "stock" and whole
     about = {
         "schema": 1,
         "task": task.name,
         "recipe": setting.recipe,
         "goal": setting.goal,
         "attacker": setting.attacker,
+        "max_queries": setting.max_queries,
         "resources": describe(settings.resources, settings.recipe),
         "comparable_with_paper": stock,
         "source": describe_source(task, chosen, split),

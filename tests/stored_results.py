@@ -196,7 +196,12 @@ def _attack(outputs: Path, task: str, backbone: str, comparable: bool) -> None:
             | {"against_first": {"kept": survived, "lost": 2, "p_value": 0.4} if criterion else None}
         )
     about = {"schema": 1, "task": task, "recipe": "textfooler", "resources": {"word_vectors": "stock"}, "examples": 20}
-    where = {"goal": "misclassify", "comparable_with_paper": comparable, "source": f"{task}/matched"}
+    where = {
+        "goal": "misclassify",
+        "max_queries": None,
+        "comparable_with_paper": comparable,
+        "source": f"{task}/matched",
+    }
     write_json(outputs / f"attack/{task}.json", about | where | {"rows": rows})
 
 

@@ -477,7 +477,8 @@ def test_examples_of_an_attack_set(tmp_path: Path) -> None:
     assert len(found) == 3
     assert all(e.texts == (texts[e.row_id],) and e.label == [0, 1, 1][e.row_id % 3] for e in found)
     every = load_examples(task, setting.model_copy(update={"examples": 50}), "validation", 0, mirror)
-    assert [e.row_id for e in every] == list(range(9))
+    assert sorted(e.row_id for e in every) == list(range(9))
+    assert every[:3] == found
     with pytest.raises(DataError, match="no column 'text'"):
         load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "a", {"review": texts, "label": [0] * 9}))
     with pytest.raises(DataError, match="row 1: label 2 is not one of neg, pos"):
@@ -490,7 +491,7 @@ def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
     setting = AttackTask(examples=2, source=source, text=["premise", "hypothesis"])
     mirror = save_mirror(tmp_path, {"premise": ["a", "b"], "hypothesis": ["c", "d"], "label": [2, 0]})
     expected = [Example(0, ("a", "c"), 2), Example(1, ("b", "d"), 0)]
-    assert load_examples(task, setting, "test", 0, mirror) == expected
+    assert sorted(load_examples(task, setting, "test", 0, mirror), key=lambda e: e.row_id) == expected
     with pytest.raises(DataError, match=r"attack\.tasks\.sick\.text: premise; name one column for each of sentence_A"):
         load_examples(task, setting.model_copy(update={"text": ["premise"]}), "test", 0, mirror)
     with pytest.raises(DataError, match=r"no column 'sentence_A' .*name its text columns in attack\.tasks\.sick\.text"):
@@ -734,6 +735,20 @@ def comparison_of(shards: Any) -> Any:
     from pipeline.attacks.setting import Setting
 
     return shards.Comparison(task.name, examples, plain, Setting(), "demo")
+
+
+def test_more_examples_leave_finished_shards_as_they_are(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.attacks import shards
+
+    monkeypatch.setattr(shards, "SIZE", 4)
+
+    def keys(count: int) -> Any:
+        examples = load_examples(TASKS["demo-sentences"], AttackTask(examples=count), "validation", 0, None)
+        return replace(comparison_of(shards), examples=examples).keys
+
+    few, more = keys(8), keys(14)
+    assert [len(part) for part, _ in more] == [4, 4, 4, 2]
+    assert more[:2] == few
 
 
 def test_html_is_escaped() -> None:

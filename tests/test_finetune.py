@@ -3,8 +3,11 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,6 +25,7 @@ from stages import finetune
 from tests import toy_trials
 from tests.conftest import POINTERS
 from tests.imports import ROOT
+from tests.ray_cluster import clean_environment
 from tests.workspace import Done, Workspace, kill_group
 
 # The plan
@@ -293,7 +297,8 @@ def test_a_grid_that_fails_whole_is_one_line(toys: Workspace) -> None:
 # The real thing
 
 
-def test_killed_in_mid_grid_and_started_again(joined: Workspace) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Signals) -> None:
     joined.write_params({"grid.learning_rate": [0.001, 0.002], "seeds": [1, 2], "training.epochs": 2})
     prepared()
     first = joined.start("-m", "stages.finetune")
@@ -302,12 +307,19 @@ def test_killed_in_mid_grid_and_started_again(joined: Workspace) -> None:
         while not list(RUNS.glob("*/result.json")):
             assert first.poll() is None and time.monotonic() < deadline, first.communicate()[0]  # noqa: PT018
             time.sleep(0.05)
+        if how == signal.SIGINT:  # Ctrl-C, which Tune takes for an end like any other
+            first.send_signal(how)
+            said = first.communicate(timeout=120)[0]
+            assert first.returncode == 1
+            assert re.search(r"finetune: interrupted with \d trials to run; run it again", said)
+            assert not Path("outputs/selected").exists()
     finally:
-        kill_group(first)
+        if first.poll() is None:
+            kill_group(first)
     done = {path: path.stat().st_mtime_ns for path in RUNS.glob("*/result.json")}
     tracker = Tracker()
     query = [tracker.experiment_id], "attributes.status = 'RUNNING'"
-    assert tracker.client.search_runs(*query)
+    assert tracker.client.search_runs(*query) or how == signal.SIGINT
 
     second = joined.command("-m", "stages.finetune")
     run, reused, total = counted(second)
@@ -319,7 +331,8 @@ def test_killed_in_mid_grid_and_started_again(joined: Workspace) -> None:
     trials = [run for run in runs if "trial" in run.data.tags]
     assert sorted(run.data.tags["trial"] for run in trials) == sorted(path.name for path in RUNS.iterdir())
     assert len(trials) == 3
-    assert sorted(run.info.status for run in runs if "trial" not in run.data.tags) == ["FINISHED", "KILLED"]
+    ended = "FAILED" if how == signal.SIGINT else "KILLED"
+    assert sorted(run.info.status for run in runs if "trial" not in run.data.tags) == sorted(["FINISHED", ended])
     for trial in trials:
         assert trial.data.metrics.keys() >= {"selection", "train_loss", "score_exit_01", "score_exit_12"}
         assert trial.data.params["learning_rate"] in ("0.001", "0.002")
@@ -328,3 +341,22 @@ def test_killed_in_mid_grid_and_started_again(joined: Workspace) -> None:
     group = outcome()["joint"]
     assert [trial["seed"] for trial in group["trials"]] == [1, 2]
     assert group["layers"] == 12
+
+
+def test_what_ray_start_left_on_this_machine_is_not_joined(tmp_path: Path) -> None:
+    """`ray start` names its cluster in a file, which stays there after a crash."""
+    folder = Path(tempfile.mkdtemp(prefix="ee-ray-"))  # not pytest's: paths of Unix sockets may have 107 characters
+    try:
+        (folder / "ray").mkdir()
+        (folder / "ray/ray_current_cluster").write_text("127.0.0.1:6379")
+        code = (
+            "import ray; from pipeline.params import Runtime; from pipeline.tuning import _connect\n"
+            "_connect(Runtime(workers=1)); print(ray.cluster_resources()['CPU']); ray.shutdown()"
+        )
+        environment = clean_environment(folder) | {"RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+        )
+        assert done.stdout.split()[-1] == "1.0", done.stderr
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

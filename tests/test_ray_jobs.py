@@ -219,6 +219,28 @@ def test_work_folder_goes_on(tmp_path: Path) -> None:
     assert not (source / ".dvc/config.local").exists()
 
 
+def test_a_job_leaves_its_own_outputs_only(tmp_path: Path) -> None:
+    """Jobs of one name share a working folder, with other stages or another profile each time."""
+    source, home = tmp_path / "source", tmp_path / "home"
+    source.mkdir()
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=source, check=True)
+    write = "mkdir -p outputs && printf x >> {0}.ran && cp code outputs/{0}"
+    stages = {
+        name: {"cmd": write.format(name), "deps": ["code"], "outs": [f"outputs/{name}"]} for name in ("one", "two")
+    }
+    (source / "code").write_text("x")
+    (source / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+
+    def outputs_of(*asked: str) -> list[str]:
+        assert entry.run(source, home, asked, None) == 0
+        return sorted(path.name for path in (home / "outputs").iterdir())
+
+    assert outputs_of("one") == ["one"]
+    assert outputs_of("two") == ["two"]
+    assert outputs_of() == ["one", "two"]
+    assert [(home / "work" / f"{name}.ran").read_text() for name in names] == ["x", "x"]
+
+
 def test_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ClusterError, match=r"cannot be used .*give --results on a disk"):

@@ -287,7 +287,9 @@ def test_a_defence_that_misleads_the_search_is_named() -> None:
         row("confidence", (0.29, 0.25, 0.33), (0.1, 0.07, 0.13), 1e-9),
         row("patience", (0.10, 0.08, 0.13), (0.1, 0.07, 0.13), 0.03),
     )
-    stored: Any = SimpleNamespace(attacks=[Attack("mr", "textfooler", "misclassify", {}, False, "mr/test", 500, rows)])
+    stored: Any = SimpleNamespace(
+        attacks=[Attack("mr", "textfooler", "misclassify", None, {}, False, "mr/test", 500, rows)]
+    )
     (finding,) = _attacks(stored)
     assert "confidence falls from 90.0 to 29.0 (10.0 on all texts found)" in finding.text
     assert "What confidence gained by misleading the search" in finding.text
@@ -308,13 +310,13 @@ def test_an_attack_on_the_speed_is_told_from_one_on_the_answers() -> None:
         )
 
     rows = (row(None, 6, 6, None), row("confidence", 3.1, 5.9, 0.93))
-    attack = Attack("mr", "textfooler", "slow_down", {}, False, "mr/test", 200, rows)
+    attack = Attack("mr", "textfooler", "slow_down", 50, {}, False, "mr/test", 200, rows)
     (finding,) = _attacks(SimpleNamespace(attacks=[attack]))  # type: ignore[arg-type]
     assert "confidence goes from 3.1 layers to 5.9 (93.0% of the attacks reach the last)" in finding.text
     assert "joint" not in finding.text
     assert "falls" not in finding.text
     table = robustness_table([attack], {})
-    assert any("to slow the model down" in note for note in table.notes)
+    assert any("to slow the model down" in note and "at most 50 queries" in note for note in table.notes)
     assert [cell.text for cell in table.rows[1].cells][-1] == "5.9"
 
 

@@ -27,7 +27,8 @@ class Example:
 
 
 def load_examples(task: Task, setting: AttackTask, split: str, seed: int, mirror: Path | None) -> list[Example]:
-    """Draw `setting.examples` rows (all, where there are fewer), in the set's order.
+    """Draw `setting.examples` rows (all, where there are fewer), in the order drawn: more rows follow those of fewer,
+    so that shards already attacked stay as they are.
 
     Args:
         split: the task's report split, used where the setting names no set of its own.
@@ -37,7 +38,7 @@ def load_examples(task: Task, setting: AttackTask, split: str, seed: int, mirror
         ArtifactError: the report split was not prepared.
     """
     table = _own_split(task, split) if setting.source is None else _attack_set(task, setting, mirror)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(table))[: setting.examples])
+    rows = np.random.default_rng(seed).permutation(len(table))[: setting.examples]
     texts = zip(*(table[column].to_pylist() for column in task.text), strict=True)
     every = list(zip(table["row_id"].to_pylist(), texts, table["label"].to_pylist(), strict=True))
     return [Example(int(every[i][0]), every[i][1], int(every[i][2])) for i in rows]

@@ -94,7 +94,7 @@ class Comparison:
         return pools(self.task, attacked, self.models, FOLDER, device, threads)
 
     def records(self) -> list[tuple[Defence, list[Record]]]:
-        """The records of each defence, in the examples' order.
+        """The records of each defence, in the set's order.
 
         Raises:
             ArtifactError: a shard is not done.
@@ -106,7 +106,8 @@ class Comparison:
                 if stored is None:
                     raise ArtifactError(f"{FOLDER / self.task / key}.json: gone; run `dvc repro attack@{self.task}`")
                 records += stored
-        return list(zip(self.defences, found, strict=True))
+        ordered = [sorted(records, key=lambda record: record.row_id) for records in found]
+        return list(zip(self.defences, ordered, strict=True))
 
 
 def run_shard(shard: Shard) -> int:

@@ -180,6 +180,7 @@ def _attack(outputs: Path, name: str) -> Attack:
             name,
             stored["recipe"],
             stored["goal"],
+            stored["max_queries"],
             stored["resources"],
             stored["comparable_with_paper"],
             stored["source"],

@@ -85,6 +85,8 @@ def robustness_table(attacks: Sequence[Attack], trained: Mapping[str, Trained]) 
         about = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in attack.resources.items())
         stand = "comparable with the paper" if attack.comparable else "not comparable with the paper"
         aim = ", to slow the model down without changing its answer," if attack.goal == "slow_down" else ""
+        if attack.max_queries is not None:
+            aim += f" with at most {attack.max_queries} queries each"
         notes.append(
             f"{attack.task}: {attack.recipe}{aim} on {attack.examples} examples of {attack.source}, {stand} ({about})."
         )

@@ -248,11 +248,13 @@ class Defence:
 
 @dataclass(frozen=True)
 class Attack:
-    """One attacked task; goal: "misclassify", or "slow_down" for the same answers from deeper exits."""
+    """One attacked task; goal: "misclassify", or "slow_down" for the same answers from deeper exits; max_queries: of
+    one attack, None where there is no limit."""
 
     task: str
     recipe: str
     goal: str
+    max_queries: int | None
     resources: Mapping[str, Any]
     comparable: bool
     source: str
