@@ -225,9 +225,8 @@ def test_a_job_leaves_its_own_outputs_only(tmp_path: Path) -> None:
     source.mkdir()
     subprocess.run([sys.executable, "-m", "dvc", "init", "--no-scm", "-q"], cwd=source, check=True)
     write = "mkdir -p outputs && printf x >> {0}.ran && cp code outputs/{0}"
-    stages = {
-        name: {"cmd": write.format(name), "deps": ["code"], "outs": [f"outputs/{name}"]} for name in ("one", "two")
-    }
+    names = ("one", "two")
+    stages = {name: {"cmd": write.format(name), "deps": ["code"], "outs": [f"outputs/{name}"]} for name in names}
     (source / "code").write_text("x")
     (source / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
 
