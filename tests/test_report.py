@@ -24,11 +24,12 @@ from pipeline.report.collect import collect
 from pipeline.report.numbers import signed
 from pipeline.report.other_tables import robustness_table
 from pipeline.report.render import Provenance, Report, build
-from pipeline.report.stored import Attack, Curve, Defence, Interval, Paired
+from pipeline.report.stored import Attack, Curve, Defence, Interval, Paired, Simulation
 from pipeline.report.stored import Point as CurvePoint
-from pipeline.report.summary import _attacks
+from pipeline.report.summary import _attacks, _theorem
 from pipeline.report.tables import overview_tables
 from pipeline.report.verdicts import score_at, verdicts, word
+from pipeline.theory import appendix_c
 from tests import stored_results
 from tests.stored_results import key_of, params_for, run_id_of, write_all
 
@@ -485,6 +486,14 @@ def test_one_seed_has_no_range_to_hold_the_papers_figure(tmp_path: Path) -> None
     params = small("albert-base", seeds=[1])
     report = report_of(tmp_path, params, seeds=[1])
     assert "have a figure in the paper;" not in report.html
+
+
+@pytest.mark.parametrize(("layers", "start"), [(12, 4), (24, 5)])
+def test_the_bound_of_theorem_1_is_computed_for_the_layers_simulated(layers: int, start: int) -> None:
+    simulated = appendix_c(layers, list(range(1, 12)), 0.1, 200, 0)
+    parts = {part: tuple(simulated[part]) for part in ("rows", "theorem", "example")}
+    stored: Any = SimpleNamespace(simulation=Simulation(layers, 200, **parts))
+    assert f"promises it from t = {start} only" in _theorem(stored)[0].text
 
 
 @pytest.mark.parametrize(

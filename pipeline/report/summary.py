@@ -11,6 +11,7 @@ from pipeline.report.choices import aim, explained, missed
 from pipeline.report.numbers import number, points, times
 from pipeline.report.stored import Attack, Defence, Evaluated, Interval, Result, Stored
 from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, word
+from pipeline.theory import statement_bound
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,10 @@ def _theorem(stored: Stored) -> list[Finding]:
     if example:
         patiences = [row["t"] for row in example]
         span = f"t = {min(patiences):g} to {max(patiences):g}"
-        text += f"In the paper's example patience helps for {span}; the paper's bound promises it from t = 4 only."
+        n = stored.simulation.n_layers
+        promised = [row["t"] for row in stored.simulation.example if statement_bound(n, row["t"], 0.2, 0.1)]
+        bound = f"from t = {min(promised):g} only" if promised else "for none of them"
+        text += f"In the paper's example patience helps for {span}; the paper's bound promises it {bound}."
     return [Finding("Theorem 1", text)]
 
 
