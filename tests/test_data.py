@@ -87,6 +87,14 @@ def test_own_files(kind: str, tmp_path: Path) -> None:
     assert read_file(path).to_pydict() == ROWS
 
 
+def test_line_breaks_inside_quotes_of_a_csv_of_several_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    rows = {"text": [f"row {i}\nits second line,\n\nand a fourth" for i in range(60_000)], "label": [0, 1] * 30_000}
+    pyarrow.csv.write_csv(pa.table(rows), path)
+    assert path.stat().st_size > 2 * 2**20, "Arrow's blocks are of 1 MiB"
+    assert read_file(path).to_pydict() == rows
+
+
 def own_task(source: HubSource | FileSource, **rows: int) -> Task:
     settings = TaskSettings(source=source, text=("text",), label="label", label_names=("neg", "pos"), rows=Rows(**rows))
     return resolve_task("own", settings)

@@ -84,7 +84,7 @@ def read_file(path: Path) -> pa.Table:
         DataError: missing, of another type, or unreadable.
     """
     readers = {
-        ".csv": lambda: pyarrow.csv.read_csv(path),
+        ".csv": lambda: pyarrow.csv.read_csv(path, parse_options=_comma_separated()),
         ".tsv": lambda: pyarrow.csv.read_csv(path, parse_options=_tab_separated()),
         ".jsonl": lambda: pyarrow.json.read_json(path),
         ".parquet": lambda: pyarrow.parquet.read_table(path),
@@ -99,6 +99,11 @@ def read_file(path: Path) -> pa.Table:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: unreadable as {path.suffix[1:]} ({reason}); mend the file") from None
+
+
+def _comma_separated() -> Any:
+    # Arrow reads block by block, and without this a block may end at a line break inside quotes.
+    return pyarrow.csv.ParseOptions(newlines_in_values=True)
 
 
 def _tab_separated() -> Any:
