@@ -470,6 +470,32 @@ def test_examples_of_an_attack_set(tmp_path: Path) -> None:
         load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "b", {"text": ["x"] * 2, "label": [0, 2]}))
 
 
+def attacked(root: Path, labels: list[Any], **change: Any) -> list[tuple[int, int]]:
+    """Row and class of each example of an attack set with these labels."""
+    mirror = save_mirror(root, {"text": ["a"] * len(labels), "label": labels})
+    setting = AttackTask(examples=50, source=HubSource(hub="own/set", report={"test": "test"}))
+    task = replace(TASKS["rotten_tomatoes"], **change)
+    return [(e.row_id, e.label) for e in load_examples(task, setting, "validation", 0, mirror)]
+
+
+def test_an_attack_sets_labels_are_read_as_the_tasks_own(tmp_path: Path) -> None:
+    assert attacked(tmp_path / "a", [0, 1, 1], label_names=("1", "0")) == [(0, 1), (1, 0), (2, 0)]
+    assert attacked(tmp_path / "b", [1.0, 2.0, 3.0], label_names=("1", "2", "3")) == [(0, 0), (1, 1), (2, 2)]
+    assert attacked(tmp_path / "c", [True, False], label_names=("true", "false")) == [(0, 0), (1, 1)]
+    assert attacked(tmp_path / "d", ["pos", "neg"]) == [(0, 1), (1, 0)]
+
+
+def test_an_attack_sets_rows_without_a_gold_label_are_left_out(tmp_path: Path) -> None:
+    assert attacked(tmp_path, [1, -1, 0, -1, 1], drop_label=-1) == [(0, 1), (2, 0), (4, 1)]
+
+
+def test_an_attack_sets_column_that_is_no_text(tmp_path: Path) -> None:
+    mirror = save_mirror(tmp_path, {"text": [["a"], ["b"]], "label": [0, 1]})
+    setting = AttackTask(examples=2, source=HubSource(hub="own/set", report={"test": "test"}))
+    with pytest.raises(DataError, match=r"source: 'own/set': column 'text' holds .*list.* and no text; name another"):
+        load_examples(TASKS["rotten_tomatoes"], setting, "validation", 0, mirror)
+
+
 def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
     task = TASKS["sick"]
     source = HubSource(hub="own/set", report={"test": "test"})
