@@ -18,7 +18,7 @@ from pipeline.data import demo
 from pipeline.data.prepare import freeze_splits, prepare
 from pipeline.data.sources import read_file
 from pipeline.data.tokens import TokenStore, bucketed, by_length, load_tokenizer
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ParamsError
 from pipeline.tasks import TASKS, FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
 
 GENERATORS = {"sentences": (demo.sentences, 2), "pairs": (demo.pairs, 3), "similarity": (demo.similarity, 0)}
@@ -405,6 +405,37 @@ def test_tokens_are_stored_once_and_padded_to_the_longest_of_a_batch(tmp_path: P
     assert set(store.types.tolist()) == {0, 1}
     same = np.flatnonzero(store.lengths == store.lengths[0])[:2]
     assert "keep" not in store.batch(same, "cpu"), "nothing padded, no mask"
+
+
+def test_inputs_are_no_longer_than_the_backbone_takes(tmp_path: Path, mirror: Path) -> None:
+    from transformers import RobertaConfig
+
+    model = mirror / "models/someone/tiny"
+
+    def refused(backbone: str, length: int) -> str | None:
+        task = resolve_task("demo-pairs", TaskSettings(rows=Rows(train=9, selection=3, report=3), max_length=length))
+        specs = {**BACKBONES, "tiny": resolve_backbone("tiny", BackboneSettings(hub="someone/tiny"))}
+        try:
+            prepare(task, [specs[backbone]], "holdout", tmp_path / "out", mirror)
+        except ParamsError as error:
+            return str(error)
+        return None
+
+    assert refused("demo-albert", 128) is None
+    assert refused("demo-albert", 129) == (
+        "tasks.demo-pairs.max_length: 129 tokens are more than backbones.demo-albert takes (128); lower it to 128, or "
+        "take another backbone"
+    )
+    assert refused("tiny", 512) is None
+    assert "max_length: 513 tokens are more than backbones.tiny takes (512);" in str(refused("tiny", 513))
+    RobertaConfig(vocab_size=60, hidden_size=8, max_position_embeddings=40).save_pretrained(model)
+    assert refused("tiny", 38) is None
+    assert "max_length: 39 tokens are more than backbones.tiny takes (38);" in str(refused("tiny", 39))
+    (model / "config.json").write_text("{")
+    with pytest.raises(
+        DataError, match=r"backbones\.tiny: no (tokenizer|configuration) for 'someone/tiny' \(.*HUB_MIRR"
+    ):
+        refused("tiny", 38)
 
 
 def test_each_row_is_once_in_an_epoch(tmp_path: Path) -> None:
