@@ -438,6 +438,33 @@ def test_inputs_are_no_longer_than_the_backbone_takes(tmp_path: Path, mirror: Pa
         refused("tiny", 38)
 
 
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "Albert", "DistilBert"])
+def test_a_model_without_tokenizer_files(family: str, tmp_path: Path) -> None:
+    import transformers
+
+    model = tmp_path / "models/someone/bare"
+    getattr(transformers, f"{family}Config")().save_pretrained(model)
+    backbone = resolve_backbone("bare", BackboneSettings(hub="someone/bare"))
+    with pytest.raises(
+        DataError, match=r"^backbones\.bare: no tokenizer for 'someone/bare' \(.+\); check .*HUB_M"
+    ) as error:
+        prepare(TASKS["demo-sentences"], [backbone], "holdout", tmp_path / "out", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_whose_tokenizer_is_slow(tmp_path: Path) -> None:
+    from transformers import CanineConfig, CanineTokenizer
+
+    model = tmp_path / "models/someone/slow"
+    CanineConfig().save_pretrained(model)
+    CanineTokenizer().save_pretrained(model)
+    backbone = resolve_backbone("slow", BackboneSettings(hub="someone/slow"))
+    with pytest.raises(
+        DataError, match=r"^backbones\.slow: 'someone/slow' has a CanineTokenizer only, .*; take a model"
+    ):
+        prepare(TASKS["demo-sentences"], [backbone], "holdout", tmp_path / "out", tmp_path)
+
+
 def test_each_row_is_once_in_an_epoch(tmp_path: Path) -> None:
     lengths = np.random.default_rng(0).integers(3, 60, 137)
     for batches in (list(bucketed(lengths, 8, np.random.default_rng(1))), list(by_length(lengths, 8))):

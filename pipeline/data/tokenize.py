@@ -70,13 +70,15 @@ def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
 
     try:
         fast = AutoTokenizer.from_pretrained(where, use_fast=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a missing file is an OSError, ValueError, KeyError or TypeError, as the model has it
+        raise _not_to_be_had(spec, "tokenizer", error) from None
+    backend: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
+    if backend is None:
         raise DataError(
-            f"backbones.{spec.name}: no tokenizer for {spec.hub!r} ({reason}); check the name and the network, "
-            "or name a mirror on disk with HUB_MIRROR"
-        ) from None
-    return fast.backend_tokenizer
+            f"backbones.{spec.name}: {spec.hub!r} has a {type(fast).__name__} only, which has no fast tokenizer; "
+            "take a model with one, or put its tokenizer.json beside it"
+        )
+    return backend
 
 
 def _positions(spec: BackboneSpec, mirror: Path | None) -> int | None:
