@@ -424,6 +424,12 @@ def test_vectors_that_are_cut_short(local: AttackResources, tmp_path: Path) -> N
     assert "outside" in refused(local, word_vectors=outside)
 
 
+def test_vectors_of_one_array(local: AttackResources, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.zeros((3, 4), np.float32))
+    assert "cannot be read (it is an .npy, one array without a name); give an .npz" in refused(local, word_vectors=path)
+
+
 def test_stock_resources_offline(local: AttackResources, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import nltk
 
