@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -776,6 +777,36 @@ def test_local_recipes_name_what_they_lack(local: AttackResources, monkeypatch: 
         with pytest.raises(DataError, match=says) as error:
             resolve(local, "cpu", recipe)
         assert "\n" not in str(error.value)
+
+
+def test_processes_that_import_at_once_do_not_take_each_others_marker_away(tmp_path: Path) -> None:
+    """Without it TextAttack would download."""
+    program = """
+from pipeline.attacks.library import _MARKER, _marked_as_installed, cache_folder
+print("starts", flush=True)
+with _marked_as_installed():
+    print("in", flush=True)
+    input()
+    print((cache_folder() / _MARKER).exists(), flush=True)
+"""
+    environment = os.environ | {"TA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(PROFILE.parent.parent)}
+
+    def start(until: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        while (line := process.stdout.readline().strip()) != until:
+            assert line == "starts"
+        return process
+
+    first = start("in")
+    second = start("starts")
+    time.sleep(0.5)  # enough to come in, were it let in
+    assert first.communicate("\n", timeout=60)[0] == "True\n"
+    assert second.communicate("\n", timeout=60)[0] == "in\nTrue\n"
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["early_exit_import.lock"]
 
 
 def test_jobs_on_ray(tmp_path: Path) -> None:
