@@ -37,6 +37,7 @@ def prepare(
 
     Raises:
         DataError: unreadable source, missing column, empty split, label outside the label set, no tokenizer.
+        ParamsError: inputs longer than a backbone takes.
     """
     splits = freeze_splits(task, protocol, mirror)
     with whole_folder(folder) as partial:
