@@ -67,6 +67,9 @@ class TaskSettings(Block):
     text: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=2)
     label: str | None = None
     label_names: tuple[str, ...] | None = None
+    """Class names in the order of the classes. A label of the data that is, as text, one of them (1 and 1.0 are "1",
+    true is "true") is that class; only else it is a class index from 0. Where names are numbers, all labels of all
+    splits are read as names, or all as indices."""
     drop_label: int | str | None = None
     """Rows with this label have no gold label and are left out, -1 in SNLI."""
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)

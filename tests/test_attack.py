@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -438,6 +439,12 @@ def test_vectors_that_are_cut_short(local: AttackResources, tmp_path: Path) -> N
     assert "outside" in refused(local, word_vectors=outside)
 
 
+def test_vectors_of_one_array(local: AttackResources, tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.zeros((3, 4), np.float32))
+    assert "cannot be read (it is an .npy, one array without a name); give an .npz" in refused(local, word_vectors=path)
+
+
 def test_stock_resources_offline(local: AttackResources, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import nltk
 
@@ -483,6 +490,32 @@ def test_examples_of_an_attack_set(tmp_path: Path) -> None:
         load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "a", {"review": texts, "label": [0] * 9}))
     with pytest.raises(DataError, match="row 1: label 2 is not one of neg, pos"):
         load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "b", {"text": ["x"] * 2, "label": [0, 2]}))
+
+
+def attacked(root: Path, labels: list[Any], **change: Any) -> list[tuple[int, int]]:
+    """Row and class of each example of an attack set with these labels."""
+    mirror = save_mirror(root, {"text": ["a"] * len(labels), "label": labels})
+    setting = AttackTask(examples=50, source=HubSource(hub="own/set", report={"test": "test"}))
+    task = replace(TASKS["rotten_tomatoes"], **change)
+    return [(e.row_id, e.label) for e in load_examples(task, setting, "validation", 0, mirror)]
+
+
+def test_an_attack_sets_labels_are_read_as_the_tasks_own(tmp_path: Path) -> None:
+    assert attacked(tmp_path / "a", [0, 1, 1], label_names=("1", "0")) == [(0, 1), (1, 0), (2, 0)]
+    assert attacked(tmp_path / "b", [1.0, 2.0, 3.0], label_names=("1", "2", "3")) == [(0, 0), (1, 1), (2, 2)]
+    assert attacked(tmp_path / "c", [True, False], label_names=("true", "false")) == [(0, 0), (1, 1)]
+    assert attacked(tmp_path / "d", ["pos", "neg"]) == [(0, 1), (1, 0)]
+
+
+def test_an_attack_sets_rows_without_a_gold_label_are_left_out(tmp_path: Path) -> None:
+    assert attacked(tmp_path, [1, -1, 0, -1, 1], drop_label=-1) == [(0, 1), (2, 0), (4, 1)]
+
+
+def test_an_attack_sets_column_that_is_no_text(tmp_path: Path) -> None:
+    mirror = save_mirror(tmp_path, {"text": [["a"], ["b"]], "label": [0, 1]})
+    setting = AttackTask(examples=2, source=HubSource(hub="own/set", report={"test": "test"}))
+    with pytest.raises(DataError, match=r"source: 'own/set': column 'text' holds .*list.* and no text; name another"):
+        load_examples(TASKS["rotten_tomatoes"], setting, "validation", 0, mirror)
 
 
 def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
@@ -778,6 +811,36 @@ def test_local_recipes_name_what_they_lack(local: AttackResources, monkeypatch: 
         with pytest.raises(DataError, match=says) as error:
             resolve(local, "cpu", recipe)
         assert "\n" not in str(error.value)
+
+
+def test_processes_that_import_at_once_do_not_take_each_others_marker_away(tmp_path: Path) -> None:
+    """Without it TextAttack would download."""
+    program = """
+from pipeline.attacks.library import _MARKER, _marked_as_installed, cache_folder
+print("starts", flush=True)
+with _marked_as_installed():
+    print("in", flush=True)
+    input()
+    print((cache_folder() / _MARKER).exists(), flush=True)
+"""
+    environment = os.environ | {"TA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(PROFILE.parent.parent)}
+
+    def start(until: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program]
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert process.stdout is not None
+        while (line := process.stdout.readline().strip()) != until:
+            assert line == "starts"
+        return process
+
+    first = start("in")
+    second = start("starts")
+    time.sleep(0.5)  # enough to come in, were it let in
+    assert first.communicate("\n", timeout=60)[0] == "True\n"
+    assert second.communicate("\n", timeout=60)[0] == "in\nTrue\n"
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["early_exit_import.lock"]
 
 
 def test_jobs_on_ray(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where rows come from and how they are frozen: generators, own files, a hub mirror on disk, splits, tokens."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pipeline.data import demo
 from pipeline.data.prepare import freeze_splits, prepare
 from pipeline.data.sources import read_file
 from pipeline.data.tokens import TokenStore, bucketed, by_length, load_tokenizer
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ParamsError
 from pipeline.tasks import TASKS, FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
 
 GENERATORS = {"sentences": (demo.sentences, 2), "pairs": (demo.pairs, 3), "similarity": (demo.similarity, 0)}
@@ -85,6 +86,100 @@ def test_own_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows.{kind}"
     WRITERS[kind](pa.table(ROWS), path)
     assert read_file(path).to_pydict() == ROWS
+
+
+def test_line_breaks_inside_quotes_of_a_csv_of_several_blocks(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    rows = {"text": [f"row {i}\nits second line,\n\nand a fourth" for i in range(60_000)], "label": [0, 1] * 30_000}
+    pyarrow.csv.write_csv(pa.table(rows), path)
+    assert path.stat().st_size > 2 * 2**20, "Arrow's blocks are of 1 MiB"
+    assert read_file(path).to_pydict() == rows
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_texts_come_as_the_file_has_them(kind: str, tmp_path: Path) -> None:
+    """Also where all of a column looks like numbers, dates, truth values or nothing."""
+    for given in (["007", "1.50"], ["2020-01-01", "2021-02-03"], ["NA", "null"], ["true", "TRUE"], ["", "x"], ["", ""]):
+        path = tmp_path / f"rows.{kind}"
+        WRITERS[kind](pa.table({"text": given, "label": [0, 1]}), path)
+        task = own_task(FileSource(train=path, report={"held": path}), selection=1)
+        assert freeze_splits(task, "holdout", None)["held"]["text"].to_pylist() == given
+
+
+def held_of(path: Path, *names: str, **more: Any) -> pa.Table:
+    """What becomes of a file as a report split."""
+    settings = {"source": {"train": str(path), "report": {"held": str(path)}}, "text": ["text"], "label": "label"}
+    settings |= {"label_names": names, "rows": {"selection": 1}, **more}
+    task = resolve_task("own", TaskSettings.model_validate(settings))
+    return freeze_splits(task, "holdout", None)["held"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("rows.csv", "text,label\ncafé,1\nno,0\n".encode("latin-1"), "column 'text' is not UTF-8; save"),
+        ("rows.csv", "text,café,label\na,b,1\n".encode("latin-1"), "header is not UTF-8; save"),
+        ("rows.csv", b"text,label,text\na,1,b\nc,0,d\n", "split 'train' has 2 columns 'text'; rename"),
+        ("rows.csv", b"text,label,label\na,1,1\nc,0,0\n", "split 'train' has 2 columns 'label'; rename"),
+        (
+            "rows.jsonl",
+            b'{"text": ["a"], "label": 1}\n',
+            "split 'train': column 'text' holds list<item: string> and no",
+        ),
+    ],
+)
+def test_columns_that_are_no_text(file: str, content: bytes, says: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(says)) as error:
+        held_of(tmp_path / file, "neg", "pos")
+    assert "\n" not in str(error.value)
+
+
+NAMED: dict[str, tuple[tuple[str, ...], list[Any], list[float]]] = {
+    "numbers turned round": (("1", "0"), [0, 1, 1], [1, 0, 0]),
+    "numbers from 1": (("1", "2", "3"), [1, 2, 3], [0, 1, 2]),
+    "numbers from 1 as floats": (("1", "2", "3"), [1.0, 2.0, 3.0], [0, 1, 2]),
+    "indices beside numbers": (("1", "2", "3"), [0, 1, 2], [0, 1, 2]),
+    "numbers with a nought": (("01", "1"), ["1", "01", "1"], [1, 0, 1]),
+    "truth": (("true", "false"), [False, True, True], [1, 0, 0]),
+    "truth in capitals": (("FALSE", "True"), [False, True, True], [0, 1, 1]),
+    "indices as floats": (("neg", "pos"), [0.0, 1.0, 1.0], [0, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("case", NAMED)
+def test_a_label_that_is_a_name_is_that_class(case: str, kind: str, tmp_path: Path) -> None:
+    names, values, labels = NAMED[case]
+    path = tmp_path / f"rows.{kind}"
+    WRITERS[kind](pa.table({"text": ["a", "b", "c"], "label": values}), path)
+    assert held_of(path, *names)["label"].to_pylist() == labels
+
+
+def test_labels_are_all_names_or_all_indices(tmp_path: Path) -> None:
+    """In every split: one that happens to lack the label 0 is read as the others are."""
+    for name, labels in (("train", [0, 1, 2]), ("held", [1, 2, 1])):
+        WRITERS["csv"](pa.table({"text": ["a", "b", "c"], "label": labels}), tmp_path / f"{name}.csv")
+    source = {"train": str(tmp_path / "train.csv"), "report": {"held": str(tmp_path / "held.csv")}}
+    assert held_of(tmp_path, "1", "2", "3", source=source)["label"].to_pylist() == [1, 2, 1]
+    mixed = tmp_path / "mixed.csv"
+    mixed.write_text("text,label\na,3\nb,0\n")
+    with pytest.raises(
+        DataError, match=r"'train', row 1: label '0' is not one of 1, 2, 3, and not all labels are 0..2;"
+    ):
+        held_of(mixed, "1", "2", "3")
+    mixed.write_text("text,label\na,1\nb,7\n")
+    with pytest.raises(
+        DataError, match=r"'train', row 1: label '7' is not one of 1, 2, 3 or 0..2; mend the row or tasks"
+    ):
+        held_of(mixed, "1", "2", "3")
+
+
+def test_labels_to_leave_out_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\na,1\nb,-1\nc,0\n")
+    held = held_of(path, "1", "0", drop_label=-1)
+    assert held.select(["label", "row_id"]).to_pydict() == {"label": [0, 1], "row_id": [0, 2]}
 
 
 def own_task(source: HubSource | FileSource, **rows: int) -> Task:
@@ -310,6 +405,64 @@ def test_tokens_are_stored_once_and_padded_to_the_longest_of_a_batch(tmp_path: P
     assert set(store.types.tolist()) == {0, 1}
     same = np.flatnonzero(store.lengths == store.lengths[0])[:2]
     assert "keep" not in store.batch(same, "cpu"), "nothing padded, no mask"
+
+
+def test_inputs_are_no_longer_than_the_backbone_takes(tmp_path: Path, mirror: Path) -> None:
+    from transformers import RobertaConfig
+
+    model = mirror / "models/someone/tiny"
+
+    def refused(backbone: str, length: int) -> str | None:
+        task = resolve_task("demo-pairs", TaskSettings(rows=Rows(train=9, selection=3, report=3), max_length=length))
+        specs = {**BACKBONES, "tiny": resolve_backbone("tiny", BackboneSettings(hub="someone/tiny"))}
+        try:
+            prepare(task, [specs[backbone]], "holdout", tmp_path / "out", mirror)
+        except ParamsError as error:
+            return str(error)
+        return None
+
+    assert refused("demo-albert", 128) is None
+    assert refused("demo-albert", 129) == (
+        "tasks.demo-pairs.max_length: 129 tokens are more than backbones.demo-albert takes (128); lower it to 128, or "
+        "take another backbone"
+    )
+    assert refused("tiny", 512) is None
+    assert "max_length: 513 tokens are more than backbones.tiny takes (512);" in str(refused("tiny", 513))
+    RobertaConfig(vocab_size=60, hidden_size=8, max_position_embeddings=40).save_pretrained(model)
+    assert refused("tiny", 38) is None
+    assert "max_length: 39 tokens are more than backbones.tiny takes (38);" in str(refused("tiny", 39))
+    (model / "config.json").write_text("{")
+    with pytest.raises(
+        DataError, match=r"backbones\.tiny: no (tokenizer|configuration) for 'someone/tiny' \(.*HUB_MIRR"
+    ):
+        refused("tiny", 38)
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "Albert", "DistilBert"])
+def test_a_model_without_tokenizer_files(family: str, tmp_path: Path) -> None:
+    import transformers
+
+    model = tmp_path / "models/someone/bare"
+    getattr(transformers, f"{family}Config")().save_pretrained(model)
+    backbone = resolve_backbone("bare", BackboneSettings(hub="someone/bare"))
+    with pytest.raises(
+        DataError, match=r"^backbones\.bare: no tokenizer for 'someone/bare' \(.+\); check .*HUB_M"
+    ) as error:
+        prepare(TASKS["demo-sentences"], [backbone], "holdout", tmp_path / "out", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_model_whose_tokenizer_is_slow(tmp_path: Path) -> None:
+    from transformers import CanineConfig, CanineTokenizer
+
+    model = tmp_path / "models/someone/slow"
+    CanineConfig().save_pretrained(model)
+    CanineTokenizer().save_pretrained(model)
+    backbone = resolve_backbone("slow", BackboneSettings(hub="someone/slow"))
+    with pytest.raises(
+        DataError, match=r"^backbones\.slow: 'someone/slow' has a CanineTokenizer only, .*; take a model"
+    ):
+        prepare(TASKS["demo-sentences"], [backbone], "holdout", tmp_path / "out", tmp_path)
 
 
 def test_each_row_is_once_in_an_epoch(tmp_path: Path) -> None:

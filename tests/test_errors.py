@@ -177,7 +177,7 @@ def broken(kind: str, path: Path) -> None:
         ("folder", "rows.csv", ["rows.csv", "unreadable as csv"]),
         ("columns", "rows.csv", ["own", "'train'", "no column 'sentence'", "text, label", "tasks.own.text"]),
         ("header", "rows.csv", ["own", "lower tasks.own.rows.selection"]),
-        ("label", "rows.csv", ["own", "'train', row 19", "label 7", "bad, good", "tasks.own.label_names"]),
+        ("label", "rows.csv", ["own", "'train', row 19", "label '7'", "bad, good", "tasks.own.label_names"]),
         ("name", "rows.csv", ["own", "'train', row 19", "'so-so'", "bad, good"]),
         ("hole", "rows.parquet", ["own", "'train', row 19", "None", "bad, good"]),
     ],

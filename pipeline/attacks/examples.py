@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from pipeline.data.columns import column, read_labels, texts_of
 from pipeline.data.sources import load_hub
 from pipeline.errors import ArtifactError, DataError
 from pipeline.files import DATA
@@ -39,7 +40,7 @@ def load_examples(task: Task, setting: AttackTask, split: str, seed: int, mirror
     """
     table = _own_split(task, split) if setting.source is None else _attack_set(task, setting, mirror)
     rows = np.random.default_rng(seed).permutation(len(table))[: setting.examples]
-    texts = zip(*(table[column].to_pylist() for column in task.text), strict=True)
+    texts = zip(*(table[name].to_pylist() for name in task.text), strict=True)
     every = list(zip(table["row_id"].to_pylist(), texts, table["label"].to_pylist(), strict=True))
     return [Example(int(every[i][0]), every[i][1], int(every[i][2])) for i in rows]
 
@@ -70,20 +71,10 @@ def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Tabl
         raise DataError(
             f"attack.tasks.{task.name}.text: {', '.join(columns)}; name one column for each of {', '.join(task.text)}"
         )
-    for column in (*columns, task.label):
-        if column not in table.column_names:
-            raise DataError(
-                f"{key} has no column {column!r} (it has {', '.join(table.column_names)}); "
-                f"name its text columns in attack.tasks.{task.name}.text, or another set"
-            )
-    names = {name: i for i, name in enumerate(task.label_names)}
-    labels = [names.get(value, -1) if isinstance(value, str) else value for value in table[task.label].to_pylist()]
-    for row, label in enumerate(labels):
-        if not isinstance(label, int) or not 0 <= label < len(names):
-            raise DataError(
-                f"{key}, row {row}: label {table[task.label][row].as_py()!r} is not one of {', '.join(names)} "
-                f"or 0..{len(names) - 1}; name a set with the labels of {task.name}"
-            )
-    texts = [table[column].cast(pa.string()).fill_null("") for column in columns]
-    values = [*texts, pa.array(labels, pa.int64()), pa.array(range(len(table)), pa.int64())]
-    return pa.table(values, names=[*task.text, "label", "row_id"])
+    remedy = f"name its text columns in attack.tasks.{task.name}.text, or another set"
+    texts = texts_of(table, columns, key, remedy)
+    given = {key: column(table, task.label, key, remedy).to_pylist()}
+    labels = read_labels(task, given, f"name a set with the labels of {task.name}")[key]
+    kept = np.flatnonzero(~np.isnan(labels))  # without the rows to leave out
+    values = [*texts, pa.array(labels), pa.array(range(len(table)), pa.int64())]
+    return pa.table(values, names=[*task.text, "label", "row_id"]).take(kept)

@@ -10,9 +10,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from pipeline.errors import DataError
 
 _MARKER = "post_install_check_3"  # TextAttack 0.3.11 fetches six NLTK packages unless this file lies in its cache
+_LOCK = "early_exit_import.lock"
 
 
 def cache_folder() -> Path:
@@ -78,22 +81,29 @@ def _words(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def _marked_as_installed() -> Iterator[None]:
-    """Tell TextAttack that its post-install downloads are done; take that back if it was not so."""
+    """Tell TextAttack that its post-install downloads are done; take that back if it was not so.
+
+    One process at a time, or another would see the marker and import while this one takes it away. The lock's file
+    stays, as TextAttack's own does: to remove it would be the same race again.
+    """
     marker = cache_folder() / _MARKER
-    if marker.exists():
-        yield
-        return
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except OSError as error:
-        raise DataError(
-            f"TextAttack cannot write its cache folder {marker.parent} ({error}); set TA_CACHE_DIR to a writable one"
-        ) from None
-    try:
-        yield
-    finally:
-        marker.unlink(missing_ok=True)
+    with contextlib.ExitStack() as held:
+        try:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(FileLock(marker.with_name(_LOCK)))
+            was_there = marker.exists()
+            if not was_there:
+                marker.touch()
+        except (OSError, NotImplementedError) as error:  # the second: a file system without locks
+            raise DataError(
+                f"TextAttack cannot write its cache folder {marker.parent} ({error}); "
+                "set TA_CACHE_DIR to a writable one"
+            ) from None
+        try:
+            yield
+        finally:
+            if not was_there:
+                marker.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

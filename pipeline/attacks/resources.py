@@ -86,11 +86,15 @@ def load_vectors(path: Path) -> WordVectors:
     """
     key = f"{KEY}.word_vectors: {str(path)!r}"
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            words = bytes(stored["words"]).decode("utf-8").split("\n")
-            vectors = stored["vectors"].astype(np.float32)
-            neighbours = stored["nn"].astype(np.int64)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        with path.open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise ValueError("it is an .npy, one array without a name")
+            with stored:
+                words = bytes(stored["words"]).decode("utf-8").split("\n")
+                vectors = stored["vectors"].astype(np.float32)
+                neighbours = stored["nn"].astype(np.int64)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError(f"{key} cannot be read ({reason}); give an .npz with words, vectors and nn") from None
     shapes = f"{len(words)} words, vectors {vectors.shape}, nn {neighbours.shape}"

@@ -2,12 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.errors import unknown
 from pipeline.settings import Block, PositiveInt, Share
 
 Pooling = Literal["first", "mean"]
+DEMO_POSITIONS = 128
+"""Longest input of the demo encoder, in tokens."""
+_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
 
 
 class BackboneSettings(Block):
@@ -88,3 +91,8 @@ def hub_path(name: str, mirror: Path | None) -> str:
     if mirror is not None and (mirror / "models" / name).is_dir():
         return str(mirror / "models" / name)
     return name
+
+
+def first_position(config: Any) -> int:
+    """Position of the first token of a Transformers configuration: RoBERTa counts from pad_token_id + 1."""
+    return int(config.pad_token_id) + 1 if config.model_type in _COUNTED_FROM_PADDING else 0

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pipeline.backbones import BackboneSpec, Pooling, hub_path
+from pipeline.backbones import DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
 from pipeline.backbones.families import FAMILIES, config_class, fuse_gelu, model_class
 from pipeline.backbones.fast import FastEmbedding, FastLayer, Weights, table_of
 from pipeline.cost import EncoderShape
@@ -91,9 +91,9 @@ class Encoder(nn.Module):
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
         fuse_gelu(self)
-        # RoBERTa counts from pad_token_id + 1 and finds the padding by its id; ours is marked in `keep`, behind the
-        # row, where its position makes no difference.
-        self.first_position: int = config.pad_token_id + 1 if "positions" in self.family.inputs else 0
+        # RoBERTa finds the padding by its id; ours is marked in `keep`, behind the row, where its position makes no
+        # difference.
+        self.first_position = first_position(config)
         self.heads: tuple[int, ...] = (config.num_attention_heads,) * len(self.blocks())
         self.wire()
         if heads is not None:
@@ -274,7 +274,7 @@ def _demo_config(vocabulary: int | None) -> Any:
         intermediate_size=128,
         num_hidden_layers=12,
         num_attention_heads=4,
-        max_position_embeddings=128,
+        max_position_embeddings=DEMO_POSITIONS,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

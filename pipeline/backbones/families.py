@@ -29,7 +29,7 @@ class Family:
         chain: attribute that holds the layers.
         parts: path inside a layer of each part that FastLayer asks for.
         pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
-        inputs: what the embeddings take beside the ids: "types" (token types), "positions" (of our making), none.
+        inputs: what the embeddings take beside the ids: "types" (token types), or nothing.
         dropout: where the configuration has the rates that `Dropout` names; None: nothing is dropped there.
     """
 
@@ -79,12 +79,11 @@ _DISTILBERT_PARTS = {
     "down": "ffn.lin2",
     "norm": "output_layer_norm",
 }
-_ROBERTA = ("types", "positions")
 FAMILIES: dict[str, Family] = {
     "bert": Family("bert", "Bert", _BERT_PARTS),
-    "roberta": Family("roberta", "Roberta", _BERT_PARTS, inputs=_ROBERTA),
-    "xlm-roberta": Family("xlm_roberta", "XLMRoberta", _BERT_PARTS, inputs=_ROBERTA),
-    "camembert": Family("camembert", "Camembert", _BERT_PARTS, inputs=_ROBERTA),
+    "roberta": Family("roberta", "Roberta", _BERT_PARTS),
+    "xlm-roberta": Family("xlm_roberta", "XLMRoberta", _BERT_PARTS),
+    "camembert": Family("camembert", "Camembert", _BERT_PARTS),
     "albert": Family("albert", "Albert", _ALBERT_PARTS, pooler="pooler.", dropout=(_HIDDEN, _ATTENTION, _HIDDEN, None)),
     "distilbert": Family(
         "distilbert",

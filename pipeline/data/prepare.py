@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.backbones import BackboneSpec
+from pipeline.data.columns import column, read_labels, texts_of
 from pipeline.data.sources import load_splits
 from pipeline.data.tokenize import save_tokens
 from pipeline.errors import DataError
@@ -36,6 +37,7 @@ def prepare(
 
     Raises:
         DataError: unreadable source, missing column, empty split, label outside the label set, no tokenizer.
+        ParamsError: inputs longer than a backbone takes.
     """
     splits = freeze_splits(task, protocol, mirror)
     with whole_folder(folder) as partial:
@@ -69,8 +71,7 @@ def freeze_splits(task: Task, protocol: Literal["holdout", "paper"], mirror: Pat
 
     holdout carves the selection rows from the training split; paper selects on the first report split itself.
     """
-    raw = load_splits(task, mirror)
-    columns = {name: _columns(task, name, table) for name, table in raw.items()}
+    columns = _columns(task, load_splits(task, mirror))
     unlabelled = {name: columns.pop(name) for name in task.unlabelled}
     generator = np.random.default_rng(task.rows.seed)
     train = columns.pop("train")
@@ -100,41 +101,25 @@ def _sample(table: pa.Table, rows: int | None, generator: np.random.Generator) -
     return table.take(np.sort(generator.choice(len(table), rows, replace=False)))
 
 
-def _columns(task: Task, split: str, table: pa.Table) -> pa.Table:
-    labelled = split not in task.unlabelled
-    for column in (*task.text, *((task.label,) if labelled else ())):
-        if column not in table.column_names:
-            raise DataError(
-                f"{task.name}: split {split!r} has no column {column!r} (it has {', '.join(table.column_names)}); "
-                f"mend tasks.{task.name}.text or .label"
-            )
-    texts = [table[column].cast(pa.string()).fill_null("") for column in task.text]
-    labels = _labels(task, split, table[task.label].to_pylist()) if labelled else np.full(len(table), np.nan)
-    kept = pa.array(np.flatnonzero(~np.isnan(labels) if labelled else np.isnan(labels)), pa.int64())
-    rows = pa.table([*texts, pa.array(labels, pa.float64())], names=[*task.text, "label"])
-    return rows.take(kept).append_column("row_id", kept)
-
-
-def _labels(task: Task, split: str, values: list[Any]) -> np.ndarray:
-    """Labels as floats: class indices, class names, or real values; NaN for rows to leave out."""
-    index = {name: float(i) for i, name in enumerate(task.label_names)}
-    out = np.empty(len(values), dtype=np.float64)
-    for row, value in enumerate(values):
-        if value is not None and value == task.drop_label:
-            out[row] = np.nan
-            continue
-        number = index.get(value) if isinstance(value, str) else value
-        valid = isinstance(number, (int, float)) and not isinstance(number, bool) and np.isfinite(number)
-        if valid and task.kind == "classification":
-            assert number is not None
-            valid = number == int(number) and 0 <= number < len(index)
-        if not valid:
-            wanted = f"one of {', '.join(task.label_names)} or 0..{len(index) - 1}" if index else "a finite number"
-            raise DataError(
-                f"{task.name}: split {split!r}, row {row}: label {value!r} is not {wanted}; "
-                f"mend the row or tasks.{task.name}.label_names"
-            )
-        out[row] = number
+def _columns(task: Task, raw: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Each split's texts, labels and row ids, without the rows to leave out."""
+    where = {split: f"{task.name}: split {split!r}" for split in raw}
+    remedy = f"mend tasks.{task.name}.text or .label"
+    texts = {split: texts_of(table, task.text, where[split], remedy) for split, table in raw.items()}
+    given = {
+        where[split]: column(table, task.label, where[split], remedy).to_pylist()
+        for split, table in raw.items()
+        if split not in task.unlabelled
+    }
+    # Of all splits at once: what a number means is one question.
+    labels = read_labels(task, given, f"mend the row or tasks.{task.name}.label_names")
+    out = {}
+    for split, table in raw.items():
+        labelled = where[split] in labels
+        found = labels[where[split]] if labelled else np.full(len(table), np.nan)
+        kept = pa.array(np.flatnonzero(~np.isnan(found) if labelled else np.isnan(found)), pa.int64())
+        rows = pa.table([*texts[split], pa.array(found, pa.float64())], names=[*task.text, "label"])
+        out[split] = rows.take(kept).append_column("row_id", kept)
     return out
 
 

@@ -1,7 +1,7 @@
 """Where rows come from: the hub, its mirror on disk, own files, or the demo's generators. All give Arrow tables."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet
 
+from pipeline.data.columns import as_text
 from pipeline.errors import DataError
 from pipeline.hub import prepare_for
 from pipeline.tasks import DemoSource, FileSource, HubSource, Task
@@ -28,17 +29,20 @@ def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
     source = task.source
     if isinstance(source, DemoSource):
         return _generate(source, task)
-    tables = _read(source, {"train": source.train, **source.report}, mirror)
+    columns = (*task.text, task.label)
+    tables = _read(source, {"train": source.train, **source.report}, columns, mirror)
     try:
-        return tables | _read(source, task.unlabelled, mirror)
+        return tables | _read(source, task.unlabelled, columns, mirror)
     except DataError as error:
         raise DataError(f"tasks.{task.name}.test: {error}, or set it to false") from None
 
 
-def _read(source: HubSource | FileSource, names: Mapping[str, str | Path], mirror: Path | None) -> dict[str, pa.Table]:
+def _read(
+    source: HubSource | FileSource, names: Mapping[str, str | Path], columns: Collection[str], mirror: Path | None
+) -> dict[str, pa.Table]:
     """Splits by our names for them, given the source's."""
     if isinstance(source, FileSource):
-        return {ours: read_file(Path(path)) for ours, path in names.items()}
+        return {ours: read_file(Path(path), columns) for ours, path in names.items()}
     tables = load_hub(source, mirror, [str(theirs) for theirs in names.values()])
     return {ours: tables[str(theirs)] for ours, theirs in names.items()}
 
@@ -77,16 +81,22 @@ def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[
     return tables
 
 
-def read_file(path: Path) -> pa.Table:
+def read_file(path: Path, as_written: Collection[str] = ()) -> pa.Table:
     """Read .csv, .tsv, .jsonl or .parquet.
+
+    Args:
+        as_written: columns that come as the strings that the file holds (an empty cell as ""), where Arrow would guess
+            at a type and make 7 of 007. Numbers of a .jsonl and what a .parquet says of its columns stay.
 
     Raises:
         DataError: missing, of another type, or unreadable.
     """
     readers = {
-        ".csv": lambda: pyarrow.csv.read_csv(path),
-        ".tsv": lambda: pyarrow.csv.read_csv(path, parse_options=_tab_separated()),
-        ".jsonl": lambda: pyarrow.json.read_json(path),
+        # Arrow reads block by block, and without this a block may end at a line break inside quotes.
+        ".csv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(newlines_in_values=True), as_written),
+        # GLUE's own .tsv files have unbalanced quotes in their sentences.
+        ".tsv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False), as_written),
+        ".jsonl": lambda: _read_json(path, as_written),
         ".parquet": lambda: pyarrow.parquet.read_table(path),
     }
     reader = readers.get(path.suffix)
@@ -96,14 +106,32 @@ def read_file(path: Path) -> pa.Table:
         return reader()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path in params.yaml") from None
+    except UnicodeDecodeError:  # a column's name
+        raise DataError(f"{path}: its header is not UTF-8; save the file as UTF-8") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path}: unreadable as {path.suffix[1:]} ({reason}); mend the file") from None
 
 
-def _tab_separated() -> Any:
-    # GLUE's own .tsv files have unbalanced quotes in their sentences.
-    return pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False)
+def _read_csv(path: Path, layout: Any, as_written: Collection[str]) -> pa.Table:
+    # As bytes, so that those that are no UTF-8 are found below, where the column is known.
+    types = dict.fromkeys(as_written, pa.binary())
+    options = pyarrow.csv.ConvertOptions(column_types=types)
+    table = pyarrow.csv.read_csv(path, parse_options=layout, convert_options=options)
+    for i, name in enumerate(table.column_names):
+        if name in types:
+            table = table.set_column(i, name, as_text(table.column(i), f"{path}: column {name!r}"))
+    return table
+
+
+def _read_json(path: Path, as_written: Collection[str]) -> pa.Table:
+    table = pyarrow.json.read_json(path)
+    # Strings that look like dates come as dates.
+    dates = [field.name for field in table.schema if field.name in as_written and pa.types.is_temporal(field.type)]
+    if not dates:
+        return table
+    strings = pa.schema([(name, pa.string()) for name in dates])
+    return pyarrow.json.read_json(path, parse_options=pyarrow.json.ParseOptions(explicit_schema=strings))
 
 
 def _generate(source: DemoSource, task: Task) -> dict[str, pa.Table]:

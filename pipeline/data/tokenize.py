@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.backbones import BackboneSpec, hub_path
-from pipeline.errors import DataError
+from pipeline.backbones import DEMO_POSITIONS, BackboneSpec, first_position, hub_path
+from pipeline.errors import DataError, ParamsError
 from pipeline.files import file_hash
 from pipeline.hub import prepare_for
 from pipeline.tasks import Task
@@ -23,9 +23,19 @@ def save_tokens(
     """Tokenize all splits; write tokenizer.json and <split>.arrow; return the manifest's entry.
 
     Its `hash` covers what training sees: tokens and labels of train and selection, not of report.
+
+    Raises:
+        DataError: no tokenizer or no configuration of that name.
+        ParamsError: the task's inputs may be longer than the backbone takes.
     """
     folder.mkdir(parents=True)
     tokenizer = _make_tokenizer(spec, mirror)
+    longest = _positions(spec, mirror)
+    if longest is not None and task.max_length > longest:
+        raise ParamsError(
+            f"tasks.{task.name}.max_length: {task.max_length} tokens are more than backbones.{spec.name} takes "
+            f"({longest}); lower it to {longest}, or take another backbone"
+        )
     tokenizer.no_padding()
     tokenizer.enable_truncation(task.max_length)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -60,13 +70,37 @@ def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
 
     try:
         fast = AutoTokenizer.from_pretrained(where, use_fast=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a missing file is an OSError, ValueError, KeyError or TypeError, as the model has it
+        raise _not_to_be_had(spec, "tokenizer", error) from None
+    backend: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
+    if backend is None:
         raise DataError(
-            f"backbones.{spec.name}: no tokenizer for {spec.hub!r} ({reason}); check the name and the network, "
-            "or name a mirror on disk with HUB_MIRROR"
-        ) from None
-    return fast.backend_tokenizer
+            f"backbones.{spec.name}: {spec.hub!r} has a {type(fast).__name__} only, which has no fast tokenizer; "
+            "take a model with one, or put its tokenizer.json beside it"
+        )
+    return backend
+
+
+def _positions(spec: BackboneSpec, mirror: Path | None) -> int | None:
+    """Tokens of the longest input that a backbone takes; None where its configuration does not say."""
+    if spec.hub is None:
+        return DEMO_POSITIONS
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(hub_path(spec.hub, mirror))
+        positions = getattr(config, "max_position_embeddings", None)
+        return None if positions is None else int(positions) - first_position(config)
+    except Exception as error:  # a config.json can be wrong in a dozen ways, each with a kind of its own
+        raise _not_to_be_had(spec, "configuration", error) from None
+
+
+def _not_to_be_had(spec: BackboneSpec, what: str, error: Exception) -> DataError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return DataError(
+        f"backbones.{spec.name}: no {what} for {spec.hub!r} ({reason}); check the name and the network, "
+        "or name a mirror on disk with HUB_MIRROR"
+    )
 
 
 def _word_tokenizer() -> "Tokenizer":
