@@ -497,7 +497,7 @@ def attacked(root: Path, labels: list[Any], **change: Any) -> list[tuple[int, in
     mirror = save_mirror(root, {"text": ["a"] * len(labels), "label": labels})
     setting = AttackTask(examples=50, source=HubSource(hub="own/set", report={"test": "test"}))
     task = replace(TASKS["rotten_tomatoes"], **change)
-    return [(e.row_id, e.label) for e in load_examples(task, setting, "validation", 0, mirror)]
+    return sorted((e.row_id, e.label) for e in load_examples(task, setting, "validation", 0, mirror))
 
 
 def test_an_attack_sets_labels_are_read_as_the_tasks_own(tmp_path: Path) -> None:
