@@ -161,7 +161,7 @@ def _number(threshold: str) -> float:
         value = float("inf" if threshold == "never" else threshold)
     except ValueError:
         value = float("nan")
-    if value != value:
+    if not value > float("-inf"):  # JSON has no infinities, and null already stands for `never`
         raise ParamsError(f"--threshold {threshold}: is not a number; give one, or `never`")
     return value
 

@@ -156,6 +156,16 @@ def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
         ("replay {f}/classes.safetensors --criterion patince --threshold 6", "did you mean 'patience'"),
         ("replay {f}/classes.safetensors --criterion patience --threshold six", "--threshold six: is not a number"),
         ("replay {f}/classes.safetensors --criterion patience --threshold nan", "--threshold nan: is not a number"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold -inf", "--threshold -inf: is not a number"),
+        ("diagnose {f}/classes.safetensors --criterion patience --threshold -inf", "--threshold -inf: is not a number"),
+        (
+            "replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau=inf",
+            "--criterion.patience.tau: inf is not a finite number; give one",
+        ),
+        (
+            "replay {f}/classes.safetensors --compare random --out {f}/a.svg --set seed=-1",
+            "--criterion.random.seed: -1.0 is not a whole number from 0",
+        ),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau", "is not NAME=VALUE"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau=a", "'a' is not a number"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set t=1", "unknown setting of patience"),
