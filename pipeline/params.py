@@ -89,7 +89,7 @@ class Evaluate(Block):
     @classmethod
     def _known(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         for name, settings in value.items():
-            make(name, settings, key="evaluate.criteria")
+            make(name, settings, key=f"{cls.__name__.lower()}.criteria")  # cifar has them too
         return value
 
     @model_validator(mode="after")

@@ -57,7 +57,7 @@ def replay(
         _compare(file, compare.split(","), settings, metrics, fit, out)
         return
     trace, names = _load(file, metrics)
-    rule = _rule(criterion or "", _parsed(settings), fit)
+    rule = _rule(criterion or "", _parsed(settings), _selection(fit, file, trace))
     if swept:
         click.echo(_curve(trace, rule, names), nl=False)
     else:
@@ -89,7 +89,7 @@ def diagnose(
     trace, names = _load(file, metrics)
     points = {}
     if criterion is not None and threshold is not None:
-        points[criterion] = _rule(criterion, _parsed(settings), fit), _number(threshold)
+        points[criterion] = _rule(criterion, _parsed(settings), _selection(fit, file, trace)), _number(threshold)
     _print_json(diagnosis(trace, names, points))
 
 
@@ -132,13 +132,28 @@ def _parsed(settings: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def _rule(name: str, settings: Mapping[str, float], fit: Path | None) -> "Criterion":
-    """A criterion, with what it learns from the trace `fit`; without one as it is before it learned anything."""
-    from pipeline.criteria import make
+def _selection(fit: Path | None, file: Path, trace: "Trace") -> "Trace | None":
+    """The rows to learn from; refuses those of another kind of model than the rows in `file`."""
     from pipeline.traces import load_trace
 
+    if fit is None:
+        return None
+    selection = load_trace(fit)
+    for what in ("kind", "exits", "classes"):
+        theirs, ours = getattr(selection, what), getattr(trace, what)
+        if theirs != ours:
+            raise ArtifactError(
+                f"--fit {fit}: {what} {theirs}, but {file} has {what} {ours}; record both with one model, on two splits"
+            )
+    return selection
+
+
+def _rule(name: str, settings: Mapping[str, float], selection: "Trace | None") -> "Criterion":
+    """A criterion, with what it learns from the rows `selection`; without them as it is before it learned anything."""
+    from pipeline.criteria import make
+
     criterion = make(name, settings, key="--criterion")
-    return criterion if fit is None else criterion.fit(load_trace(fit))
+    return criterion if selection is None else criterion.fit(selection)
 
 
 def _number(threshold: str) -> float:
@@ -146,7 +161,7 @@ def _number(threshold: str) -> float:
         value = float("inf" if threshold == "never" else threshold)
     except ValueError:
         value = float("nan")
-    if value != value:
+    if not value > float("-inf"):  # JSON has no infinities, and null already stands for `never`
         raise ParamsError(f"--threshold {threshold}: is not a number; give one, or `never`")
     return value
 
@@ -208,6 +223,7 @@ def _compare(
         if name not in CRITERIA:
             raise unknown("criterion", name, CRITERIA, key="--compare")
     trace, scored_by = _load(file, metrics)
+    selection = _selection(fit, file, trace)
     given = _parsed(settings)
     fields = {name: {field.name for field in dataclasses.fields(CRITERIA[name])} for name in names}
     for setting in given:
@@ -216,7 +232,7 @@ def _compare(
     found: dict[str, Sweep] = {}
     for name in names:
         mine = {setting: value for setting, value in given.items() if setting in fields[name]}
-        found[name] = sweep(trace, _rule(name, mine, fit))
+        found[name] = sweep(trace, _rule(name, mine, selection))
     try:
         draw(found, scored_by, file.stem, out)
     except OSError as error:

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 Array = np.ndarray
+EXAMPLE = (0.2, 0.1)
+"""The paper's example in 3.4: error rates q of the internal classifiers and p of the last."""
 
 
 def exact(accuracies: ArrayLike, t: int) -> tuple[Array, Array]:
@@ -114,6 +116,20 @@ def equation_11_bound(n: int, t: ArrayLike, q: ArrayLike, p: ArrayLike) -> Array
 BOUNDS = {"statement": statement_bound, "proof header": header_bound, "equation 11": equation_11_bound}
 
 
+def promised_from(n: int, q: float, p: float) -> int | None:
+    """Smallest patience from which Theorem 1 as stated promises a gain over the last of n classifiers; None: never.
+
+    For q < 1/2 it then promises one for every larger patience too: its left side falls with t and its right side grows.
+    From n - 1 on all layers run, so that there is nothing to gain whatever it says.
+
+    >>> promised_from(12, 0.2, 0.1), promised_from(24, 0.2, 0.1), promised_from(3, 0.2, 0.1)
+    (4, 5, None)
+    """
+    patiences = np.arange(1, n - 1)
+    promised = patiences[statement_bound(n, patiences, q, p)]
+    return int(promised[0]) if promised.size else None
+
+
 def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[dict[str, Any]]:
     """Where each bound claims that patience beats the last classifier, and where the exact accuracy agrees.
 
@@ -147,7 +163,10 @@ def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[dic
 
 
 def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: int) -> dict[str, Any]:
-    """Figure 5, Theorem 1 and the paper's example (q = 0.2, p = 0.1), as plain numbers."""
+    """Figure 5, Theorem 1 and the paper's example (q = 0.2, p = 0.1), as plain numbers.
+
+    "example_promised_from" is the patience from which the printed bound promises the example's gain; None: from none.
+    """
     generator = np.random.default_rng(seed)
     targets = np.round(np.arange(0.5, 1 + 1e-9, step), 10)
     rows = []
@@ -164,7 +183,8 @@ def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: in
                 }
             )
     example = []
-    case = np.array([0.8] * (n - 1) + [0.9])
+    q, p = EXAMPLE
+    case = np.array([1 - q] * (n - 1) + [1 - p])
     for t in patiences:
         accuracy, layers = exact(case, t)
         share, _ = simulate(case, t, samples, generator)
@@ -177,6 +197,7 @@ def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: in
         "rows": [_rounded(row) for row in rows],
         "theorem": compare_bounds(n, patiences),
         "example": [_rounded(row) for row in example],
+        "example_promised_from": promised_from(n, q, p),
     }
 
 

@@ -35,6 +35,8 @@ from pipeline.errors import ArtifactError, InvalidLogitsError
 SCHEMA = "early-exit-trace/1"
 _TENSORS = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
 _CHANNEL = "channel."
+_NUMBERS = frozenset(["BOOL", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"])
+"""The number types of safetensors that NumPy has; it lacks bfloat16 and those of one byte or less."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,38 @@ class Trace:
             raise ArtifactError(f"trace: kind {self.kind!r} is neither classification nor regression")
         if self.kind == "regression" and classes != 1:
             raise ArtifactError(f"trace: regression needs one output per exit, found {classes}")
+        if self.kind == "classification":
+            self._refuse_labels()
+        self._refuse_layers()
+
+    def _refuse_labels(self) -> None:
+        """Raise ArtifactError where a label is no class index: it would count as wrong at every exit, in silence."""
+        if self.classes < 2:  # all exits would agree and be certain
+            raise ArtifactError(
+                f"trace: classification needs a logit per class, found {self.classes} per exit; "
+                "write two for a binary task, or give kind regression"
+            )
+        labels = self.labels
+        known = (labels >= 0) & (labels < self.classes) & (labels == np.floor(labels))
+        bad = ~(known | np.isnan(labels))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise ArtifactError(
+                f"trace: label {labels[row]:g} of row {self.row_ids[row]} is no class index 0..{self.classes - 1}; "
+                "count classes from 0 and write NaN where a label is unknown"
+            )
+
+    def _refuse_layers(self) -> None:
+        """Raise ArtifactError where layers do not ascend: speed-ups would be measured against the wrong depth."""
+        layers = self.layers
+        rising = self.exits > 0 and layers[0] >= 0 and np.all(layers[1:] >= layers[:-1])  # False where one is NaN
+        if not (rising and 0 < layers[-1] < np.inf):
+            raise ArtifactError(
+                f"trace: layers {layers.tolist()} do not ascend to a number above 0; "
+                "give the layers run at each exit, the earliest exit first"
+            )
+        if not 0 < self.all_layers < np.inf:
+            raise ArtifactError(f"trace: full_layers {self.all_layers:g} is not above 0; give the plain model's layers")
 
     @property
     def all_layers(self) -> float:
@@ -155,7 +189,7 @@ def load_trace(path: Path) -> Trace:
     """Read a trace.
 
     Raises:
-        ArtifactError: missing, cut short, not a trace, or of another schema version.
+        ArtifactError: missing, cut short, not a trace, of another schema version, or with impossible values.
     """
     remedy = "run the trace stage again (dvc repro)"
     if not path.is_file():
@@ -168,8 +202,12 @@ def load_trace(path: Path) -> Trace:
             missing = set(_TENSORS) - set(file.keys())
             if missing:
                 raise ArtifactError(f"{path}: tensors {sorted(missing)} are missing; {remedy}")
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
             named = [name for name in file.keys() if name.startswith(_CHANNEL)]  # noqa: SIM118 - not a dict
+            for name in (*_TENSORS, *named):
+                stored = file.get_slice(name).get_dtype()
+                if stored not in _NUMBERS:
+                    raise ArtifactError(f"{path}: tensor {name!r} holds {stored}, not F32; write it as float32")
+            tensors = {name: file.get_tensor(name) for name in _TENSORS}
             whole = float(file.get_tensor("full_layers")) if "full_layers" in file.keys() else None  # noqa: SIM118
             channels = {name.removeprefix(_CHANNEL): file.get_tensor(name) for name in named}
     except (SafetensorError, OSError) as error:
@@ -179,11 +217,14 @@ def load_trace(path: Path) -> Trace:
         provenance = json.loads(metadata.get("provenance", "{}"))
     except ValueError as error:
         raise ArtifactError(f"{path}: metadata are not JSON ({error}); {remedy}") from None
-    return Trace(
-        kind=metadata.get("kind", ""),
-        label_names=label_names,
-        provenance=provenance,
-        channels=channels,
-        full_layers=whole,
-        **tensors,
-    )
+    try:
+        return Trace(
+            kind=metadata.get("kind", ""),
+            label_names=label_names,
+            provenance=provenance,
+            channels=channels,
+            full_layers=whole,
+            **tensors,
+        )
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {str(error).removeprefix('trace: ')}") from None

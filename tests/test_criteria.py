@@ -341,6 +341,20 @@ def test_unknown_names_are_answered() -> None:
         make("patience", {"tua": 0.5})
 
 
+@pytest.mark.parametrize("seed", [-1, 0.5, np.nan, np.inf, 2**64])
+def test_a_seed_that_throws_no_dice_is_refused_before_anything_runs(seed: float) -> None:
+    with pytest.raises(ParamsError, match=r"^random\.seed: .* is not a whole number"):
+        CRITERIA["random"](seed=seed)  # type: ignore[call-arg]
+    assert make("random", {"seed": 3.0}).values(trace_of(np.zeros((2, 3, 2)))).shape == (2, 3)
+
+
+@pytest.mark.parametrize(("name", "setting"), [("patience", "tau"), ("voting", "power"), ("random", "seed")])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_settings_that_are_not_finite_are_refused(name: str, setting: str, value: float) -> None:
+    with pytest.raises(ParamsError, match=rf"^evaluate\.criteria\.{name}\.{setting}: {value} is not a finite number"):
+        make(name, {setting: value}, key="evaluate.criteria")
+
+
 def test_a_missing_channel_names_the_method_that_records_it() -> None:
     with pytest.raises(ArtifactError, match=r"no channel 'lte', .* 'learned' reads; method 'berxit' records it"):
         sweep(trace_of(np.zeros((2, 3, 3))), make("learned"))

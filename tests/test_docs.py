@@ -168,3 +168,54 @@ def test_a_file_with_what_is_needed_and_no_more_reads(tmp_path: Path) -> None:
         save_file(tensors, path, metadata=metadata)
         with pytest.raises(ArtifactError, match=message):
             load_trace(path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": np.array([0.0, 1, 2, 1, 2])}, "label 2 of row 12 is no class index 0..1; count classes from 0"),
+        ({"labels": np.array([-1.0, 1, 1, 1, 1])}, "label -1 of row 10 .* write NaN where a label is unknown"),
+        ({"labels": np.array([np.nan, 0, 0.5, 1, 1])}, "label 0.5 of row 12 "),
+        ({"labels": np.array([np.nan, 0, np.inf, 1, 1])}, "label inf of row 12 "),
+        ({"logits": np.zeros((5, 3, 1), np.float32)}, "found 1 per exit; write two for a binary task"),
+        ({"layers": np.array([3.0, 2, 1])}, r"layers \[3.0, 2.0, 1.0\] do not ascend .* the earliest exit first"),
+        ({"layers": np.array([1.0, np.nan, 3])}, "nan, 3.0] do not ascend"),
+        ({"layers": np.array([1.0, 2, np.inf])}, "inf] do not ascend to a number"),
+        ({"layers": np.zeros(3)}, "to a number above 0"),
+        ({"full_layers": np.array(0.0)}, "full_layers 0 is not above 0"),
+    ],
+    ids=["from_one", "minus_one", "half", "inf", "one_column", "descending", "nan", "endless", "zero", "full_layers"],
+)
+def test_values_that_the_format_rules_out_are_refused(
+    changed: dict[str, np.ndarray], message: str, tmp_path: Path
+) -> None:
+    from safetensors.numpy import save_file
+
+    trace = trace_of(np.zeros((5, 3, 2)))
+    tensors = {n: getattr(trace, n) for n in ("logits", "labels", "layers", "flops", "full_flops")}
+    tensors |= {"row_ids": np.arange(10, 15)}
+    path = tmp_path / "t.safetensors"
+    metadata = {"schema": "early-exit-trace/1", "kind": "classification"}
+    fine = {"labels": np.array([np.nan, 0, 1, 1, 1]), "layers": np.array([0.0, 1, 1])}
+    save_file(tensors | fine, path, metadata=metadata)
+    load_trace(path)
+    save_file(tensors | changed, path, metadata=metadata)
+    with pytest.raises(ArtifactError, match=message) as refused:
+        load_trace(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["logits", "channel.lte"])
+def test_numbers_that_numpy_lacks_are_refused(name: str, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    trace = trace_of(np.zeros((5, 3, 2)))
+    names = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
+    tensors = {n: torch.from_numpy(getattr(trace, n)) for n in names} | {"channel.lte": torch.zeros(5, 3)}
+    path = tmp_path / "t.safetensors"
+    tensors[name] = tensors[name].bfloat16()
+    save_file(tensors, path, metadata={"schema": "early-exit-trace/1", "kind": "classification"})
+    with pytest.raises(ArtifactError, match=f"tensor '{name}' holds BF16, not F32; write it as float32"):
+        load_trace(path)

@@ -1,6 +1,7 @@
 """Bad input, as a user meets it: exit code 1, one line with key or file, value and remedy, nothing half-written."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,10 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"tasks": ["demo-sentences"]}, ["tasks", "demo-sentences", "dictionary"]),
         ({"training": 3}, ["training", "3", "dictionary"]),
         ({"evaluate.criteria": {"patience": {"tau": "half"}}}, ["evaluate.criteria.patience.tau", "'half'", "number"]),
+        ({"evaluate.criteria": {"patience": {"tau": math.inf}}}, ["evaluate.criteria.patience.tau", "inf", "finite"]),
+        ({"evaluate.criteria": {"random": {"seed": -1}}}, ["evaluate.criteria.random.seed", "-1", "whole number"]),
+        ({"cifar.criteria": {"random": {"seed": 0.5}}}, ["cifar.criteria.random.seed", "0.5", "whole number"]),
+        ({"evaluate.criteria": {"voting": {"power": 2.0}}}, ["evaluate.criteria.voting.power", "2.0", "[0, 1)"]),
         # Impossible values.
         ({"protocol": "papers"}, ["protocol", "'papers'", "'paper'"]),
         ({"grid.batch_size": [0]}, ["grid.batch_size.0", "0", "greater than or equal to 1"]),

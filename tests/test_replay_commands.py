@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("traces")
     save_trace(made_up_trace(300), root / "classes.safetensors")
     save_trace(made_up_trace(300, classes=2, seed=5), root / "binary.safetensors")
+    save_trace(made_up_trace(300, exits=4), root / "shallow.safetensors")
     save_trace(regression_trace(), root / "real.safetensors")
     save_trace(replace(regression_trace(), labels=np.r_[np.nan, np.ones(199)]), root / "unknown.safetensors")
     constant = regression_trace()
@@ -155,6 +156,16 @@ def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
         ("replay {f}/classes.safetensors --criterion patince --threshold 6", "did you mean 'patience'"),
         ("replay {f}/classes.safetensors --criterion patience --threshold six", "--threshold six: is not a number"),
         ("replay {f}/classes.safetensors --criterion patience --threshold nan", "--threshold nan: is not a number"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold -inf", "--threshold -inf: is not a number"),
+        ("diagnose {f}/classes.safetensors --criterion patience --threshold -inf", "--threshold -inf: is not a number"),
+        (
+            "replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau=inf",
+            "--criterion.patience.tau: inf is not a finite number; give one",
+        ),
+        (
+            "replay {f}/classes.safetensors --compare random --out {f}/a.svg --set seed=-1",
+            "--criterion.random.seed: -1.0 is not a whole number from 0",
+        ),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau", "is not NAME=VALUE"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau=a", "'a' is not a number"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set t=1", "unknown setting of patience"),
@@ -163,6 +174,19 @@ def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
         ("replay {f}/real.safetensors --criterion patience --threshold 6 --metric rmse", "unknown metric 'rmse'"),
         ("replay {f}/real.safetensors --criterion entropy --threshold -0.1", "the trace is a regression"),
         ("replay {f}/unknown.safetensors --criterion patience --threshold 1", "1 of 200 rows have no label"),
+        (
+            "replay {f}/classes.safetensors --criterion temperature --threshold 0.9 --fit {f}/shallow.safetensors",
+            "/shallow.safetensors: exits 4, but {f}/classes.safetensors has exits 6; record both with one model",
+        ),
+        ("replay {f}/classes.safetensors --criterion ensemble --sweep --fit {f}/binary.safetensors", "has classes 3;"),
+        (
+            "replay {f}/classes.safetensors --compare temperature --out {f}/a.svg --fit {f}/real.safetensors",
+            "/real.safetensors: kind regression, but {f}/classes.safetensors has kind classification;",
+        ),
+        (
+            "diagnose {f}/classes.safetensors --criterion ensemble --threshold 1 --fit {f}/shallow.safetensors",
+            "exits 4",
+        ),
         ("diagnose {f}/classes.safetensors --criterion patience", "give both or none"),
         ("diagnose {f}/classes.safetensors --set tau=1", "belong to a --criterion"),
     ],
@@ -172,7 +196,7 @@ def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> N
     assert (ran.code, ran.out) == (1, "")
     assert ran.error.startswith("error: ")
     assert ran.error.count("\n") == 1
-    assert said in ran.error
+    assert said.format(f=folder) in ran.error
 
 
 def test_the_documented_commands_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Exit criteria by name. Importing this package never imports Torch."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,7 +57,7 @@ def make(
         fitted: what `fitted_values` gave of a criterion that learned from rows, back from JSON.
 
     Raises:
-        ParamsError: unknown name, or a setting that the criterion does not have.
+        ParamsError: unknown name, a setting that the criterion does not have, or a value that it cannot take.
     """
     if name not in CRITERIA:
         raise unknown("criterion", name, CRITERIA, key=key)
@@ -67,7 +68,13 @@ def make(
             raise unknown(f"setting of {name}", setting, fields, key=f"{key}.{name}")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise ParamsError(f"{key}.{name}.{setting}: {value!r} is not a number; give one")
-    return cls(**(settings or {}), **{field: _frozen(value) for field, value in (fitted or {}).items()})
+        if not math.isfinite(value):
+            raise ParamsError(f"{key}.{name}.{setting}: {value} is not a finite number; give one")
+    learned = {field: _frozen(value) for field, value in (fitted or {}).items()}
+    try:
+        return cls(**(settings or {}), **learned)
+    except ParamsError as error:
+        raise ParamsError(f"{key}.{error}") from None  # the criterion knows its name and not who asks
 
 
 def fitted_values(criterion: Criterion) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from pipeline.criteria.base import Array, Criterion, State
+from pipeline.errors import ParamsError
 
 if TYPE_CHECKING:
     from pipeline.traces import Trace
@@ -19,7 +20,7 @@ class RandomExit(Criterion):
     The number is a hash of (seed, row id, exit), so a row's dice do not depend on what else is in the trace.
 
     Attributes:
-        seed: a whole number; another one throws other dice.
+        seed: a whole number, 0 or more; another one throws other dice.
     """
 
     name: ClassVar[str] = "random"
@@ -28,6 +29,10 @@ class RandomExit(Criterion):
     regression: ClassVar[bool] = True
     causal: ClassVar[bool] = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.seed < 2**64 and self.seed == int(self.seed)):  # a NaN fails the first
+            raise ParamsError(f"random.seed: {self.seed} is not a whole number from 0 to 2^64 - 1; give one, such as 1")
 
     def values(self, trace: "Trace") -> np.ndarray:
         start = _mix(np.array([int(self.seed)], dtype=np.uint64))
