@@ -163,10 +163,7 @@ def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[dic
 
 
 def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: int) -> dict[str, Any]:
-    """Figure 5, Theorem 1 and the paper's example (q = 0.2, p = 0.1), as plain numbers.
-
-    "example_promised_from" is the patience from which the printed bound promises the example's gain; None: from none.
-    """
+    """Figure 5, Theorem 1 and the paper's example (q = 0.2, p = 0.1), as plain numbers."""
     generator = np.random.default_rng(seed)
     targets = np.round(np.arange(0.5, 1 + 1e-9, step), 10)
     rows = []
@@ -197,7 +194,6 @@ def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: in
         "rows": [_rounded(row) for row in rows],
         "theorem": compare_bounds(n, patiences),
         "example": [_rounded(row) for row in example],
-        "example_promised_from": promised_from(n, q, p),
     }
 
 

@@ -75,8 +75,7 @@ def test_the_papers_example_of_the_statement() -> None:
 
 @pytest.mark.parametrize(("n", "expected"), [(2, None), (4, 2), (6, 3), (12, 4), (24, 5)])
 def test_the_patience_that_the_statement_asks_for_depends_on_the_layers(n: int, expected: int | None) -> None:
-    stored = theory.appendix_c(n, [1, 2], step=0.25, samples=10, seed=0)
-    assert stored["example_promised_from"] == expected
+    assert theory.promised_from(n, 0.2, 0.1) == expected
     claims = [t for t in range(1, n - 1) if theory.statement_bound(n, t, 0.2, 0.1)]
     assert claims == (list(range(expected, n - 1)) if expected else [])
 

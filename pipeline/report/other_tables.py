@@ -10,7 +10,7 @@ from pipeline.report.numbers import EQUALS, bounds, count, number, points, setti
 from pipeline.report.stored import Attack, Defence, Evaluated, Interval, Paired, Result, Stored, Trained
 from pipeline.report.tables import seeds_note
 from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, place, word
-from pipeline.theory import statement_bound
+from pipeline.theory import EXAMPLE, statement_bound
 
 
 def verdict_table(
@@ -204,7 +204,7 @@ def example_table(stored: Stored) -> Table:
             Cell(signed(gain, 2)),
             Cell(number(row["mean_layers"], 2)),
             Cell(times(n / row["mean_layers"])),
-            Cell("promised" if statement_bound(n, row["t"], 0.2, 0.1) else "not promised"),
+            Cell("promised" if statement_bound(n, row["t"], *EXAMPLE) else "not promised"),
         )
         rows.append(Row(cells, origin=SIMULATED))
     columns = ("Patience t", "Accuracy, exact", "Accuracy, simulated", "Gain", "Mean layers", "Layer ratio",

@@ -11,7 +11,7 @@ from pipeline.report.choices import aim, explained, missed
 from pipeline.report.numbers import number, points, times
 from pipeline.report.stored import Attack, Defence, Evaluated, Interval, Result, Stored
 from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, word
-from pipeline.theory import statement_bound
+from pipeline.theory import EXAMPLE, promised_from
 
 
 @dataclass(frozen=True)
@@ -256,9 +256,8 @@ def _theorem(stored: Stored) -> list[Finding]:
     if example:
         patiences = [row["t"] for row in example]
         span = f"t = {min(patiences):g} to {max(patiences):g}"
-        n = stored.simulation.n_layers
-        promised = [row["t"] for row in stored.simulation.example if statement_bound(n, row["t"], 0.2, 0.1)]
-        bound = f"from t = {min(promised):g} only" if promised else "for none of them"
+        start = promised_from(stored.simulation.n_layers, *EXAMPLE)
+        bound = "for none" if start is None else f"from t = {start} only"
         text += f"In the paper's example patience helps for {span}; the paper's bound promises it {bound}."
     return [Finding("Theorem 1", text)]
 
