@@ -322,7 +322,7 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
         save_trace(one_trace(), folder / f"k.{split}.safetensors")
         about = {"backbone": "demo-albert", "method": "joint", "multi_exit": True, "seed": 1, "key": "k"}
         entries.append({**about, "split": split, "file": f"k.{split}.safetensors"})
-    write_json(folder / "index.json", {"schema": 1, "traces": entries})
+    write_json(folder / "index.json", {"schema": 1, "traces": entries, "unlabelled": []})
     assert workspace.stage("evaluate", "demo-sentences").code == 0
     for path in Path("outputs/evaluate").iterdir():
         path.unlink()
