@@ -38,7 +38,8 @@ class Training(Block):
     """Rows that go through a model at a time, where a batch does not fit into memory; gradients are added up. None:
     the whole batch, and half as many rows again and again on a GPU that runs out of memory."""
     compile: bool = False
-    """Whether torch.compile makes the model's forward pass: some minutes per trial at its start, less per step."""
+    """Whether torch.compile makes the model's forward pass: some minutes per trial at its start, less per step. Recipes
+    that do not train on it (berxit, layer_drop, theseus, patient_distillation) gain nothing."""
 
 
 class Choose(Block):
@@ -267,8 +268,10 @@ class Params(Block):
             for name in names:
                 if name not in self.tasks:
                     raise unknown("task", name, self.tasks, key=key)
-        if len(set(self.seeds)) != len(self.seeds):
-            raise ParamsError(f"seeds: {self.seeds} repeats a seed; give distinct ones")
+        _refuse_repeats(self, "methods", "seeds")
+        _refuse_repeats(self.cifar, "datasets", "methods", "seeds", prefix="cifar.")
+        for grid, prefix in ((self.grid, "grid."), (self.cifar.grid, "cifar.grid.")):
+            _refuse_repeats(grid, "batch_size", "learning_rate", prefix=prefix)
         return self
 
     def task(self, name: str) -> Task:
@@ -282,6 +285,13 @@ class Params(Block):
         if name not in self.backbones:
             raise unknown("backbone", name, self.backbones, key="backbones")
         return resolve_backbone(name, self.backbones[name])
+
+
+def _refuse_repeats(block: Block, *names: str, prefix: str = "") -> None:
+    for name in names:
+        values = getattr(block, name)
+        if len(set(values)) != len(values):
+            raise ParamsError(f"{prefix}{name}: {values} has one twice; give distinct ones")
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

@@ -217,6 +217,9 @@ def resolve_task(name: str, settings: TaskSettings) -> Task:
         merged["server"] = None  # other rows than GLUE's
     merged["test"] = _wants_test(name, settings, source)
     task = Task(**merged)
+    if task.kind == "classification" and len(set(task.label_names)) < max(2, len(task.label_names)):
+        given_names = ", ".join(task.label_names) or "none"
+        raise ParamsError(f"tasks.{name}.label_names: {given_names}; a classification needs two or more, all different")
     _check_metrics(task)
     _check_splits(task)
     return task

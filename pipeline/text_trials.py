@@ -131,7 +131,7 @@ def _train(
         logits, channels = record(model, selection, device)
         scores = exit_scores(logits, selection.labels, settings["metrics"])
         weights = np.asarray(recipe.selection_weights(len(scores)))
-        per_exit = {f"score_exit_{layer:02d}": s for layer, s in zip(model.exits, scores, strict=True)}
+        per_exit = {f"score_exit_{layer:02d}": float(s) for layer, s in zip(model.exits, scores, strict=True)}
         own = recipe.selection(
             torch.from_numpy(logits),
             {name: torch.from_numpy(values) for name, values in channels.items()},

@@ -68,13 +68,13 @@ def warmup_linear(warmup: float) -> Callable[[float], float]:
 
 
 def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
-    """Train; leave the best epoch's checkpoint and metrics.jsonl in `directory`.
+    """Train; leave the best epoch's checkpoint, metrics.jsonl and resume.pt in `directory`.
 
     A killed run goes on after its last whole epoch: randomness is drawn anew each epoch from (seed, epoch).
 
     Returns:
         best_epoch, epochs_run, selection (the best score), train_seconds, micro_batch (None where no batch was
-        parted), and the best epoch's metrics.
+        parted), and the best epoch's metrics, None where one is not defined.
     """
     history = _resume(fit, directory)
     served = fit.served or fit.model
@@ -98,7 +98,6 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
         report(row)
     best = _best(history)
     assert best is not None
-    (directory / "resume.pt").unlink(missing_ok=True)
     return {
         "best_epoch": int(best["epoch"]),
         "epochs_run": len(history),
@@ -106,7 +105,7 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
         "train_seconds": sum(row["train_seconds"] for row in history),
         "train_seconds_to_best": sum(row["train_seconds"] for row in history[: int(best["epoch"])]),
         "micro_batch": steps.rows,
-        "metrics": best,
+        "metrics": {name: None if math.isnan(value) else value for name, value in best.items()},
     }
 
 
@@ -192,7 +191,8 @@ def _stalled(history: list[dict[str, float]], stop_after: int) -> bool:
 
 def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -> None:
     """State after a whole epoch; history travels inside so that the two cannot disagree."""
-    state = {"model": fit.model.state_dict(), "optimizer": fit.optimizer.state_dict(), "history": history}
+    # The history as text: a NumPy number in it would be written as a pickle that no safe loading reads again.
+    state = {"model": fit.model.state_dict(), "optimizer": fit.optimizer.state_dict(), "history": json.dumps(history)}
     partial = directory / "resume.pt.partial"
     torch.save(state, partial)
     os.replace(partial, directory / "resume.pt")
@@ -208,9 +208,9 @@ def _resume(fit: Fit, directory: Path) -> list[dict[str, float]]:
         return []
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
+        history: list[dict[str, float]] = json.loads(state["history"])
     except Exception:  # whatever an interrupted disk left there: starting over is always right
         return []
     fit.model.load_state_dict(state["model"])
     fit.optimizer.load_state_dict(state["optimizer"])
-    history: list[dict[str, float]] = state["history"]
     return history

@@ -198,5 +198,6 @@ def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Pat
     write_json(directory / "settings.json", settings)
     result = train(directory)
     write_json(directory / RESULT, result)
+    (directory / "resume.pt").unlink(missing_ok=True)  # only now: until the marker is there it may be needed
     (directory / "error.txt").unlink(missing_ok=True)
     return result

@@ -210,6 +210,8 @@ class _Ledger:
         self.observer.epoch(self.running[key], metrics)
 
     def end(self, key: str, result: Mapping[str, Any] | None) -> None:
+        if key not in self.began:  # its worker never came up
+            self.begin(key)
         trial = self.running.pop(key)
         self.ran += 1
         self.results[key] = result

@@ -19,8 +19,11 @@ from pipeline.data.prepare import prepare
 from pipeline.errors import TrialsFailedError
 from pipeline.files import DATA, RUNS
 from pipeline.params import load_params
+from pipeline.text_trials import plan as plan_of
+from pipeline.text_trials import train_text
 from pipeline.tracking import Tracker
 from pipeline.trials import Group, Plan, Trial, finished, prune, read_result, run_trial
+from pipeline.tuning import _Ledger
 from stages import finetune
 from tests import toy_trials
 from tests.conftest import POINTERS
@@ -297,6 +300,47 @@ def test_a_grid_that_fails_whole_is_one_line(toys: Workspace) -> None:
 # The real thing
 
 
+class Killed(BaseException):
+    """What nothing catches."""
+
+
+def test_a_killed_text_trial_goes_on_after_its_last_epoch_to_the_same_weights(workspace: Workspace) -> None:
+    workspace.write_params({"training.epochs": 3, "training.stop_after": 3})
+    prepared()
+    params = load_params()
+    group = plan_of(params).groups[0]
+    settings = {**group.settings, "batch_size": 16, "learning_rate": 1e-3, "seed": 1}
+    context = {"threads": 1, "device": "cpu", "mirror": None}
+
+    def kill(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise Killed
+
+    epochs: list[float] = []
+    with pytest.raises(Killed):
+        train_text(settings, RUNS / "killed", context, kill)
+    again = train_text(settings, RUNS / "killed", context, lambda row: epochs.append(row["epoch"]))
+    assert epochs == [3]
+    whole = train_text(settings, RUNS / "whole", context, lambda row: None)
+    assert again["epochs_run"] == whole["epochs_run"] == 3
+    one, other = ((RUNS / name / "model.safetensors").read_bytes() for name in ("killed", "whole"))
+    assert one == other
+    assert not (RUNS / "killed/resume.pt").exists()
+
+
+def test_a_score_that_is_not_defined_does_not_undo_the_training(workspace: Workspace) -> None:
+    """One selection row has no correlation."""
+    rows = {"train": 12, "selection": 1, "report": 4}
+    workspace.write_params({"tasks": {"demo-similarity": {"rows": rows}}, "latency.tasks": [], "attack.tasks": {}})
+    prepared()
+    group = plan_of(load_params()).groups[0]
+    settings = {**group.settings, "batch_size": 4, "learning_rate": 1e-3, "seed": 1}
+    context = {"threads": 1, "device": "cpu", "mirror": None}
+    result = train_text(settings, RUNS / "k", context, lambda row: None)
+    assert result["metrics"]["score_exit_01"] is None
+    assert read_result(RUNS / "k") == result
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Signals) -> None:
     joined.write_params({"grid.learning_rate": [0.001, 0.002], "seeds": [1, 2], "training.epochs": 2})
@@ -360,3 +404,25 @@ def test_what_ray_start_left_on_this_machine_is_not_joined(tmp_path: Path) -> No
         assert done.stdout.split()[-1] == "1.0", done.stderr
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_trial_whose_worker_never_came_up_is_one_failed_trial(tmp_path: Path) -> None:
+    """Tune then tells of the end without a start."""
+    told: list[str] = []
+
+    class Told:
+        def started(self, trial: Trial) -> None:
+            told.append("started")
+
+        def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None:
+            told.append("epoch")
+
+        def ended(self, trial: Trial, result: Mapping[str, Any] | None) -> None:
+            told.append(f"ended {result}")
+
+    ledger = _Ledger(plan(), tmp_path, Told(), progress=False)
+    trial = ledger.next()
+    assert trial is not None
+    ledger.end(trial.key, None)
+    assert told == ["started", "ended None"]
+    assert ledger.results[trial.key] is None

@@ -11,6 +11,8 @@ from pipeline.methods.single_exit import SingleExit
 from pipeline.multi_exit import MultiExit
 
 SHARE = 0.5
+ROWS = 32
+"""Rows whose importance is computed at a time."""
 
 
 class HeadPrune(SingleExit):
@@ -38,7 +40,7 @@ def head_importance(model: MultiExit, batches: Batches, recipe: SingleExit) -> l
     model.eval().requires_grad_(False)
     totals = [torch.zeros(heads) for heads in backbone.heads]
     rows = 0
-    for inputs, labels in batches:
+    for inputs, labels in _parts(batches):
         # A factor for each row: the rows' losses are added, so each gets the derivative of its own.
         gates = [torch.ones(len(labels), heads, device=labels.device, requires_grad=True) for heads in backbone.heads]
         logits = _gated(model, inputs, gates)
@@ -47,6 +49,14 @@ def head_importance(model: MultiExit, batches: Batches, recipe: SingleExit) -> l
         totals = [total + grad.abs().sum(dim=0).cpu() for total, grad in zip(totals, found, strict=True)]
         rows += len(labels)
     return [total / rows for total in totals]
+
+
+def _parts(batches: Batches) -> Batches:
+    """Batches of at most `ROWS` rows: no optimiser step hangs on their size, and larger ones may not fit in memory."""
+    for inputs, labels in batches:
+        for start in range(0, len(labels), ROWS):
+            part = slice(start, start + ROWS)
+            yield {name: value[part] for name, value in inputs.items()}, labels[part]
 
 
 def _gated(model: MultiExit, inputs: Mapping[str, Tensor], gates: list[Tensor]) -> Tensor:
