@@ -122,9 +122,9 @@ def _row(
 ) -> dict[str, Any]:
     values: dict[str, list[float]] = {}
     for member, rule, threshold in zip(seeds, criteria or [make("fixed")] * len(seeds), thresholds, strict=True):
-        point = sweep(member.traces[split], rule, np.array([threshold]))
-        found = point.metrics(metrics) | {"layer_speedup": point.layer_speedup, "flop_speedup": point.flop_speedup}
         trace = member.traces[split]
+        point = sweep(trace, rule, np.array([threshold]))
+        found = point.metrics(metrics) | {"layer_speedup": point.layer_speedup, "flop_speedup": point.flop_speedup}
         if criteria is None and trace.exits > 1:
             # A plain pass asks no early head: its FLOPs are as its layers (the last head is under a thousandth).
             found["flop_speedup"] = np.array([trace.all_layers / trace.layers[-1]])

@@ -89,10 +89,9 @@ def _named(task: Task, values: Sequence[Any]) -> np.ndarray:
     exact = {name: i for i, name in enumerate(task.label_names)}
     forms = Counter(_form(name) for name in task.label_names)
     like = {_form(name): i for name, i in exact.items() if forms[_form(name)] == 1}
-    known = [isinstance(value, (str, int, float)) for value in values]
     found = (
-        exact.get(str(value), like.get(_form(value))) if scalar else None
-        for value, scalar in zip(values, known, strict=True)
+        exact.get(str(value), like.get(_form(value))) if isinstance(value, (str, int, float)) else None
+        for value in values
     )
     return np.array([np.nan if i is None else i for i in found], dtype=np.float64)
 

@@ -114,14 +114,23 @@ def _macro(rows: Sequence[Result | None], theirs: paper.PaperRow | None) -> Cell
 
     Over fewer tasks than the table has it would be read as better or worse than the others, and is left out.
     """
-    by_task: dict[str, list[float]] = {}
-    for row in rows:
-        if row is None or row.score.centre is None:
-            return Cell(paper.NONE)
-        by_task.setdefault(row.task, []).append(row.score.centre)
+    known = [row for row in rows if row is not None and row.score.centre is not None]
+    if len(known) < len(rows):
+        return Cell(paper.NONE)
+    by_task = _task_means(known, lambda row: row.score)
     same = theirs is not None and set(by_task) == set(theirs.scores)
     beside = number(theirs.macro) if same and theirs is not None and theirs.macro is not None else ""
-    return Cell(number(points(statistics.fmean(map(statistics.fmean, by_task.values())))), paper=beside)
+    return Cell(number(points(statistics.fmean(by_task.values()))), paper=beside)
+
+
+def _task_means(rows: Sequence[Result], part: Callable[[Result], Interval]) -> dict[str, float]:
+    """Each task's mean over its splits; rows without a value are left out."""
+    by_task: dict[str, list[float]] = {}
+    for row in rows:
+        value = part(row).centre
+        if value is not None:
+            by_task.setdefault(row.task, []).append(value)
+    return {task: statistics.fmean(values) for task, values in by_task.items()}
 
 
 def _any_known(rows: Sequence[Result]) -> bool:
@@ -181,12 +190,7 @@ def _mean(
     beside: str = "",
 ) -> Cell:
     """The mean over tasks, a task's splits averaged first; says over how many where not all have one."""
-    by_task: dict[str, list[float]] = {}
-    for row in rows:
-        value = part(row).centre
-        if value is not None:
-            by_task.setdefault(row.task, []).append(value)
-    values = [statistics.fmean(found) for found in by_task.values()]
+    values = _task_means(rows, part).values()
     if not values:
         return Cell(UNDEFINED, paper=beside)
     return Cell(show(statistics.fmean(values)), "" if len(values) == of else f"{len(values)} of {of} tasks", beside)
