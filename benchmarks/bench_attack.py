@@ -41,17 +41,17 @@ from pipeline.attacks.resources import Resources, resolve
 from pipeline.attacks.sentences import MeanPooled
 from pipeline.attacks.setting import Setting
 from pipeline.attacks.victim import Victim
-from pipeline.backbones import BACKBONES, hub_path
-from pipeline.backbones.encoder import encoder_from_description
-from pipeline.criteria import make
-from pipeline.data.prepare import freeze_splits
-from pipeline.data.sources import load_hub
-from pipeline.data.tokenize import save_tokens
-from pipeline.data.tokens import TokenStore, load_tokenizer
-from pipeline.live import LiveEngine
-from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.evaluation.criteria import make
+from pipeline.models.encoders.encoder import encoder_from_description
+from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.models.names import BACKBONES, hub_path
 from pipeline.params import AttackResources
-from pipeline.tasks import HubSource, Rows, TaskSettings, resolve_task
+from pipeline.tasks.prepare import freeze_splits
+from pipeline.tasks.sources import load_hub
+from pipeline.tasks.task import HubSource, Rows, TaskSettings, resolve_task
+from pipeline.tasks.text.tokenize import save_tokens
+from pipeline.tasks.text.tokens import TokenStore, load_tokenizer
 
 SHARED = Path("../shared/attack")
 SPEC = BACKBONES["minilm"]

@@ -13,9 +13,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
 from benchmarks.common import LAYERS, albert_base, always_agree, interleaved, options, sst2_like, table
-from pipeline.criteria import make
-from pipeline.live import LiveEngine
-from pipeline.multi_exit import MultiExit
+from pipeline.evaluation.criteria import make
+from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit
 
 PATIENCES = (3, 6)
 

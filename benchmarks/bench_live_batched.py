@@ -13,11 +13,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
 from benchmarks.common import LAYERS, albert_base, interleaved, often_agree, options, sst2_like, table, trace_of
-from pipeline.criteria import make
-from pipeline.data.tokens import by_length
-from pipeline.live import LiveEngine
-from pipeline.multi_exit import MultiExit
-from pipeline.replay import sweep
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.sweep import sweep
+from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit
+from pipeline.tasks.text.tokens import by_length
 
 PATIENCES = (2, 3, 6)
 Batches = Sequence[Mapping[str, Tensor]]

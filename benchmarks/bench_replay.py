@@ -15,9 +15,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
-from pipeline.criteria import make
-from pipeline.replay import sweep
-from pipeline.traces import Trace
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.sweep import sweep
+from pipeline.evaluation.trace import Trace
 
 SMALL, LARGE, EXITS, CLASSES = 9_815, 1_000_000, 12, 3
 SETTINGS = {

@@ -17,11 +17,11 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
 from benchmarks.common import LAYERS, albert_base, often_agree, options, seconds, sst2_like, table, trace_of
-from pipeline.criteria import make
-from pipeline.multi_exit import MultiExit
-from pipeline.recording import record
-from pipeline.replay import sweep
-from pipeline.traces import Trace
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.sweep import sweep
+from pipeline.evaluation.trace import Trace
+from pipeline.models.multi_exit import MultiExit
+from pipeline.models.recording import record
 
 PADDED = 128
 SETTINGS = {

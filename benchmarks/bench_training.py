@@ -22,17 +22,17 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
 from benchmarks.common import options, seconds, table
-from pipeline.backbones import BACKBONES, hub_path
-from pipeline.backbones.encoder import Encoder, build_encoder
-from pipeline.cost import encoder_flops
-from pipeline.data.prepare import freeze_splits
-from pipeline.data.tokenize import save_tokens
-from pipeline.data.tokens import TokenStore, bucketed
-from pipeline.methods import load_recipe
-from pipeline.methods.base import Moment
-from pipeline.multi_exit import MultiExit
-from pipeline.tasks import Rows, TaskSettings, resolve_task
-from pipeline.train import Fit, Steps
+from pipeline.models.encoders.encoder import Encoder, build_encoder
+from pipeline.models.flops import encoder_flops
+from pipeline.models.multi_exit import MultiExit
+from pipeline.models.names import BACKBONES, hub_path
+from pipeline.tasks.prepare import freeze_splits
+from pipeline.tasks.task import Rows, TaskSettings, resolve_task
+from pipeline.tasks.text.tokenize import save_tokens
+from pipeline.tasks.text.tokens import TokenStore, bucketed
+from pipeline.training.fit import Fit, Steps
+from pipeline.training.methods import load_recipe
+from pipeline.training.recipes.base import Moment
 
 PADDED, HELD, RATE = 128, 256, 1e-4
 COMPILED = 6

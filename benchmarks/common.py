@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.backbones.encoder import Encoder
-from pipeline.data.tokens import TokenStore
-from pipeline.multi_exit import MultiExit
-from pipeline.traces import Trace
+from pipeline.evaluation.trace import Trace
+from pipeline.models.encoders.encoder import Encoder
+from pipeline.models.multi_exit import MultiExit
+from pipeline.tasks.text.tokens import TokenStore
 
 VOCABULARY = 30_000
 LAYERS = 12

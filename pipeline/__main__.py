@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline import replay_commands
+from pipeline.commands import replay as replay_commands
 from pipeline.errors import ParamsError, PipelineError, unknown
 
 PROFILES = Path("profiles")
@@ -27,18 +27,18 @@ def list_names(what: str) -> None:
 
 def _lines(what: str) -> dict[str, str]:
     if what == "criteria":
-        from pipeline.criteria import CRITERIA
+        from pipeline.evaluation.criteria import CRITERIA
 
         return {name: f"{(cls.__doc__ or '').splitlines()[0]}" for name, cls in CRITERIA.items()}
     if what == "tasks":
-        from pipeline.tasks import TASKS
+        from pipeline.tasks.task import TASKS
 
         return {name: f"{t.kind}, {' + '.join(t.text)}, {' and '.join(t.metrics)}" for name, t in TASKS.items()}
     if what == "backbones":
-        from pipeline.backbones import BACKBONES
+        from pipeline.models.names import BACKBONES
 
         return {name: f"{spec.hub or 'made here'}: {spec.about}" for name, spec in BACKBONES.items()}
-    from pipeline.methods import METHODS
+    from pipeline.training.methods import METHODS
 
     return {name: info.source for name, info in METHODS.items()}
 
@@ -66,7 +66,7 @@ def profile(name: str) -> None:
 @click.option("--write", is_flag=True, help="Write STORED from OUTPUTS instead of comparing.")
 def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
     """Compare the metrics of a finished run in OUTPUTS with STORED; exit code 1 names each that moved."""
-    from pipeline.regression import collect, moved, read_stored, write_stored
+    from pipeline.commands.compare_metrics import collect, moved, read_stored, write_stored
 
     fresh = collect(outputs)
     if write:
@@ -86,8 +86,8 @@ def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), default=Path("submission.zip"), metavar="FILE.zip")
 def submission(backbone: str, method: str, criterion: str | None, out: Path) -> None:
     """Zip the predictions of one model and exit rule for GLUE's server, over the tasks that say `test: true`."""
-    from pipeline.predictions import model_of
-    from pipeline.submission import make_submission
+    from pipeline.commands.submission import make_submission
+    from pipeline.tasks.predictions import model_of
 
     for line in make_submission(model_of(backbone, method, criterion), out):
         click.echo(line)

@@ -10,12 +10,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipeline.backbones import BackboneSettings, BackboneSpec, resolve_backbone
-from pipeline.criteria import CRITERIA, make
 from pipeline.errors import ParamsError, unknown
-from pipeline.methods import METHODS
+from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbone
 from pipeline.settings import Block, Count, NonNegativeFloat, OpenShare, PositiveFloat, PositiveInt, Share
-from pipeline.tasks import HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.tasks.task import HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.training.methods import METHODS
 
 
 class Grid(Block):
@@ -43,7 +43,7 @@ class Training(Block):
 
 
 class Choose(Block):
-    """How an operating point is chosen on selection rows (pipeline/choosing.py says each rule in full).
+    """How an operating point is chosen on selection rows (pipeline/evaluation/choosing.py says each rule in full).
 
     window: the best score in the speed-up window. speedup: the setting nearest to a layer speed-up of `target`, at or
     above it. risk: the fastest setting whose loss against the full model is at most `epsilon` with probability

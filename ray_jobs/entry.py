@@ -15,8 +15,8 @@ import click
 from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, PipelineError
-from pipeline.files import write_json, write_text
-from pipeline.tracking import git_commit
+from pipeline.running.mlflow import git_commit
+from pipeline.storage import write_json, write_text
 
 WORK = "work"
 OUTPUTS = "outputs"

@@ -13,11 +13,11 @@ from pipeline.attacks.setting import QUERY_RULE, Setting
 from pipeline.attacks.shards import FOLDER, POOL_RUNNER, RUNNER, Comparison, Shard
 from pipeline.attacks.view import view
 from pipeline.errors import UnsupportedError, unknown
-from pipeline.files import read_json
-from pipeline.intervals import proportion_interval
-from pipeline.recording import manifest
-from pipeline.stage import Stage, run_stage
-from pipeline.tuning import fan_out
+from pipeline.evaluation.intervals import proportion_interval
+from pipeline.models.recording import manifest
+from pipeline.running.ray.tune import fan_out
+from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import read_json
 
 
 def main(stage: Stage) -> None:

@@ -3,18 +3,18 @@
 import shutil
 from pathlib import Path
 
-from pipeline.choosing import make_rule
-from pipeline.data.image_sources import REPORT
-from pipeline.data.images import IMAGES, SELECTION, prepare_images
-from pipeline.image_recording import record_image_trace
-from pipeline.image_trials import RUNNER, describe, plan
-from pipeline.observer import TrialObserver
-from pipeline.operating import CURVE_COLUMNS, Seeded, curves_csv, evaluate_group, merged
-from pipeline.recording import device_of
-from pipeline.stage import Stage, run_stage
-from pipeline.traces import save_trace
-from pipeline.trials import Group, Trial
-from pipeline.tuning import run_plan
+from pipeline.evaluation.choosing import make_rule
+from pipeline.evaluation.group import CURVE_COLUMNS, Seeded, curves_csv, evaluate_group, merged
+from pipeline.evaluation.trace import save_trace
+from pipeline.models.image_recording import record_image_trace
+from pipeline.models.recording import device_of
+from pipeline.running.observer import TrialObserver
+from pipeline.running.ray.tune import run_plan
+from pipeline.running.stage import Stage, run_stage
+from pipeline.tasks.image.prepare import IMAGES, SELECTION, prepare_images
+from pipeline.tasks.image.sources import REPORT
+from pipeline.training.image_trial import RUNNER, describe, plan
+from pipeline.training.plan import Group, Trial
 
 RUNS = Path("runs/cifar")
 OUTPUTS = Path("outputs/cifar")

@@ -5,12 +5,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from pipeline.choosing import make_rule
-from pipeline.files import read_json, whole_folder
-from pipeline.operating import SELECTION, Evaluation, Seeded, curves_csv, evaluate_group, merged
-from pipeline.predictions import PREDICTIONS, write_predictions
-from pipeline.stage import Stage, run_stage
-from pipeline.traces import Trace, load_trace
+from pipeline.evaluation.choosing import make_rule
+from pipeline.evaluation.group import SELECTION, Evaluation, Seeded, curves_csv, evaluate_group, merged
+from pipeline.evaluation.trace import Trace, load_trace
+from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import read_json, whole_folder
+from pipeline.tasks.predictions import PREDICTIONS, write_predictions
 
 Entries = Sequence[Mapping[str, Any]]
 

@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import RUNS, file_hash
-from pipeline.methods import METHODS
-from pipeline.observer import TrialObserver
-from pipeline.stage import Stage, run_stage
-from pipeline.text_trials import RUNNER, plan
-from pipeline.trials import Group, Plan, Results, Trial
-from pipeline.tuning import run_plan
+from pipeline.running.observer import TrialObserver
+from pipeline.running.ray.tune import run_plan
+from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import RUNS, file_hash
+from pipeline.training.methods import METHODS
+from pipeline.training.plan import Group, Plan, Results, Trial
+from pipeline.training.trial import RUNNER, plan
 
 SELECTED = Path("outputs/selected")
 

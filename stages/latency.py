@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.criteria import CRITERIA, make
-from pipeline.files import DATA, RUNS, read_json
-from pipeline.recording import device_of, manifest
-from pipeline.stage import Stage, run_stage
+from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.models.recording import device_of, manifest
+from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import DATA, RUNS, read_json
 
 if TYPE_CHECKING:
-    from pipeline.latency import Point
+    from pipeline.models.latency import Point
 
 
 def main(stage: Stage) -> None:
@@ -61,11 +61,11 @@ def _measure(
     size: int,
     device: str,
 ) -> list[dict[str, Any]]:
-    from pipeline.backbones.encoder import encoder_from_description
-    from pipeline.cost import encoder_flops
-    from pipeline.data.tokens import TokenStore, by_length
-    from pipeline.latency import compare
-    from pipeline.multi_exit import load_checkpoint
+    from pipeline.models.encoders.encoder import encoder_from_description
+    from pipeline.models.flops import encoder_flops
+    from pipeline.models.latency import compare
+    from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.tasks.text.tokens import TokenStore, by_length
 
     settings = stage.params.latency
     model = load_checkpoint(RUNS / key, encoder_from_description).to(device)

@@ -1,8 +1,8 @@
 """Freeze one task's splits and tokens under data/tasks/<task>."""
 
-from pipeline.data.prepare import prepare
-from pipeline.files import DATA
-from pipeline.stage import Stage, run_stage
+from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import DATA
+from pipeline.tasks.prepare import prepare
 
 
 def main(stage: Stage) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pipeline.report.collect import collect
 from pipeline.report.render import Provenance, build
-from pipeline.stage import Stage, run_stage
+from pipeline.running.stage import Stage, run_stage
 
 OUTPUTS = Path("outputs/report")
 

@@ -1,6 +1,6 @@
 """Appendix C and Theorem 1: the exact probability beside the simulation."""
 
-from pipeline.stage import Stage, run_stage
+from pipeline.running.stage import Stage, run_stage
 from pipeline.theory import appendix_c
 
 

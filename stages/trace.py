@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import read_json, whole_folder
-from pipeline.recording import device_of, manifest, record_trace
-from pipeline.stage import Stage, run_stage
-from pipeline.traces import save_trace
+from pipeline.evaluation.trace import save_trace
+from pipeline.models.recording import device_of, manifest, record_trace
+from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import read_json, whole_folder
 
 
 def main(stage: Stage) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.multi_exit import MultiExit
+from pipeline.models.multi_exit import MultiExit
 
 
 class Rows(NamedTuple):

@@ -9,13 +9,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUMBING = {
     "pipeline/__init__.py",
     "pipeline/errors.py",
-    "pipeline/files.py",
-    "pipeline/hub.py",
+    "pipeline/storage.py",
+    "pipeline/tasks/hub.py",
     "pipeline/settings.py",
     "pipeline/params.py",
-    "pipeline/stage.py",
-    "pipeline/tracking.py",
-    "pipeline/observer.py",
+    "pipeline/running/stage.py",
+    "pipeline/running/mlflow.py",
+    "pipeline/running/observer.py",
     "stages/__init__.py",
 }
 """Code that reads settings, stores and tracks; it cannot change a result, so no DVC stage depends on it."""
@@ -56,8 +56,8 @@ def imports_of(path: Path) -> set[Path]:
     if not (ROOT / path).is_file():
         return set()
     found = imported_files(path)
-    if path.as_posix() == "pipeline/methods/__init__.py":
-        found |= {file.relative_to(ROOT) for file in (ROOT / "pipeline/methods").glob("*.py")}
+    if path.as_posix() == "pipeline/training/methods.py":
+        found |= {file.relative_to(ROOT) for file in (ROOT / "pipeline/training/recipes").glob("*.py")}
     return found - {path}
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.choosing import make_rule
-from pipeline.files import content_key, write_json, write_text
-from pipeline.intervals import mean_interval, proportion_interval
-from pipeline.operating import CURVE_COLUMNS, Evaluation, Seeded, curves_csv, evaluate_group, merged
+from pipeline.evaluation.choosing import make_rule
+from pipeline.evaluation.group import CURVE_COLUMNS, Evaluation, Seeded, curves_csv, evaluate_group, merged
+from pipeline.evaluation.intervals import mean_interval, proportion_interval
+from pipeline.evaluation.trace import Trace
 from pipeline.params import Params
+from pipeline.storage import content_key, write_json, write_text
 from pipeline.theory import appendix_c
-from pipeline.traces import Trace
 
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
 CRITERIA: dict[str, dict[str, float]] = {"patience": {}, "confidence": {}, "entropy": {}}

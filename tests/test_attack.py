@@ -25,10 +25,10 @@ from pipeline.attacks.needs import describe, identity
 from pipeline.attacks.pooled import answer as pooled_answer
 from pipeline.attacks.records import Record, paired, summarise
 from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
-from pipeline.criteria import make
 from pipeline.errors import DataError, ParamsError, UnsupportedError
+from pipeline.evaluation.criteria import make
 from pipeline.params import Attack, AttackResources, AttackTask, Params
-from pipeline.tasks import TASKS, HubSource
+from pipeline.tasks.task import TASKS, HubSource
 
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
 LAYERS = 4
@@ -57,7 +57,7 @@ def _textattack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from pipeline.data.tokenize import _word_tokenizer
+    from pipeline.tasks.text.tokenize import _word_tokenizer
 
     tokenizer = _word_tokenizer()
     tokenizer.enable_truncation(64)
@@ -70,9 +70,9 @@ def model(tokenizer: Any) -> Any:
     import torch
     from transformers import AlbertConfig
 
-    from pipeline.backbones.encoder import Encoder
-    from pipeline.data.tokens import collate
-    from pipeline.multi_exit import MultiExit
+    from pipeline.models.encoders.encoder import Encoder
+    from pipeline.models.multi_exit import MultiExit
+    from pipeline.tasks.text.tokens import collate
 
     torch.manual_seed(0)
     config = AlbertConfig(
@@ -103,14 +103,14 @@ def demo() -> Resources:
 
 
 def sentences(count: int) -> list[str]:
-    from pipeline.data.demo import sentences as generate
+    from pipeline.tasks.demo.text import sentences as generate
 
     return list(generate(count, 7)["sentence"])
 
 
 def victim(model: Any, tokenizer: Any, criterion: str | None = None, threshold: float = np.inf, size: int = 32) -> Any:
     from pipeline.attacks.victim import Victim
-    from pipeline.live import LiveEngine
+    from pipeline.models.live import LiveEngine
 
     engine = LiveEngine(model, make(criterion) if criterion else None, threshold)
     return Victim(engine, tokenizer, "cpu", size)
@@ -170,7 +170,7 @@ def attack(
 
 @pytest.mark.parametrize(("criterion", "threshold"), [(None, np.inf), ("patience", 2.0)])
 def test_demo_attack(model: Any, tokenizer: Any, demo: Resources, criterion: str | None, threshold: float) -> None:
-    from pipeline.data.demo import synonyms
+    from pipeline.tasks.demo.text import synonyms
 
     near = synonyms()
     asked = victim(model, tokenizer, criterion, threshold)
@@ -299,7 +299,7 @@ def test_defences_are_compared_on_the_same_examples() -> None:
 
 def save_vectors(path: Path, **change: Any) -> Path:
     """The demo's vectors in the format of local ones."""
-    from pipeline.data.demo import word_vectors
+    from pipeline.tasks.demo.text import word_vectors
 
     words, vectors = word_vectors()
     scaled = np.rint(vectors * 127 / np.abs(vectors).max(axis=1, keepdims=True)).astype(np.int8)
@@ -599,7 +599,7 @@ def trained(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
     import pyarrow as pa
     import pyarrow.parquet
 
-    from pipeline.multi_exit import MultiExit, save_checkpoint
+    from pipeline.models.multi_exit import MultiExit, save_checkpoint
 
     monkeypatch.chdir(tmp_path)
     data = Path("data/tasks/demo-sentences")
@@ -746,7 +746,7 @@ def test_a_shard_leaves_no_model_behind(
     trained: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     from pipeline.attacks import shards
-    from pipeline.live import LiveEngine
+    from pipeline.models.live import LiveEngine
 
     def engines() -> int:
         return sum(type(thing) is LiveEngine for thing in gc.get_objects())
@@ -851,7 +851,7 @@ def test_jobs_on_ray(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from pipeline.params import Runtime
-from pipeline.tuning import fan_out
+from pipeline.running.ray.tune import fan_out
 done = []
 try:
     fan_out(sys.argv[1].split(","), runner="tests.toy_jobs:run", root=Path("out"), runtime=Runtime(workers=2),

@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.backbones import BACKBONES, BackboneSettings, BackboneSpec, resolve_backbone
-from pipeline.backbones.encoder import Encoder, build_encoder, encoder_from_description
-from pipeline.backbones.families import FAMILIES
-from pipeline.cost import EncoderShape
-from pipeline.criteria import make
-from pipeline.data.tokens import collate
 from pipeline.errors import DataError, ParamsError
-from pipeline.live import LiveEngine
-from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
-from pipeline.replay import sweep
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.sweep import sweep
+from pipeline.models.encoders.encoder import Encoder, build_encoder, encoder_from_description
+from pipeline.models.encoders.families import FAMILIES
+from pipeline.models.flops import EncoderShape
+from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.models.names import BACKBONES, BackboneSettings, BackboneSpec, resolve_backbone
+from pipeline.tasks.text.tokens import collate
 from tests.test_criteria import trace_of
 
 LAYERS, HIDDEN, VOCABULARY = 4, 32, 50

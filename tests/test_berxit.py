@@ -10,17 +10,17 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from pipeline.choosing import Window
-from pipeline.criteria import CRITERIA, make
 from pipeline.errors import ParamsError
-from pipeline.live import LiveEngine
-from pipeline.methods import METHODS, load_recipe
-from pipeline.methods.base import Moment, Start
-from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
-from pipeline.operating import Seeded, evaluate_group
+from pipeline.evaluation.choosing import Window
+from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.evaluation.group import Seeded, evaluate_group
+from pipeline.evaluation.sweep import sweep
+from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.params import load_params
-from pipeline.replay import sweep
-from pipeline.train import Fit, run_fit
+from pipeline.training.fit import Fit, run_fit
+from pipeline.training.methods import METHODS, load_recipe
+from pipeline.training.recipes.base import Moment, Start
 from tests.chain import chain_from_description, chain_model
 from tests.imports import ROOT
 
@@ -165,7 +165,7 @@ def test_params_refuse_what_cannot_run(
 
 
 def settings_of(task: Any, about: Mapping[str, Any], method: str, **more: Any) -> dict[str, Any]:
-    from pipeline.backbones import BackboneSettings, resolve_backbone
+    from pipeline.models.names import BackboneSettings, resolve_backbone
 
     backbone = resolve_backbone("demo-albert", BackboneSettings(layers=3))
     return {
@@ -194,14 +194,14 @@ def settings_of(task: Any, about: Mapping[str, Any], method: str, **more: Any) -
 @pytest.mark.parametrize("name", ["demo-sentences", "demo-similarity"])
 def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train joint and berxit on generated text, record, write and read the trace, choose a threshold, run it live."""
-    from pipeline.backbones import BackboneSettings, resolve_backbone
-    from pipeline.backbones.encoder import encoder_from_description
-    from pipeline.data.prepare import prepare
-    from pipeline.data.tokens import TokenStore
-    from pipeline.recording import record_trace
-    from pipeline.tasks import Rows, TaskSettings, resolve_task
-    from pipeline.text_trials import train_text
-    from pipeline.traces import load_trace, save_trace
+    from pipeline.evaluation.trace import load_trace, save_trace
+    from pipeline.models.encoders.encoder import encoder_from_description
+    from pipeline.models.names import BackboneSettings, resolve_backbone
+    from pipeline.models.recording import record_trace
+    from pipeline.tasks.prepare import prepare
+    from pipeline.tasks.task import Rows, TaskSettings, resolve_task
+    from pipeline.tasks.text.tokens import TokenStore
+    from pipeline.training.trial import train_text
 
     monkeypatch.chdir(tmp_path)
     task = resolve_task(name, TaskSettings(rows=Rows(train=160, selection=64, report=64)))

@@ -8,13 +8,13 @@ import pytest
 import yaml
 from scipy import stats
 
-from pipeline.choosing import Choice, Risk, Rule, Speedup, Window, fit_and_choose, lost, make_rule
-from pipeline.criteria import make
 from pipeline.errors import ArtifactError, ParamsError
-from pipeline.operating import Seeded, evaluate_group
+from pipeline.evaluation.choosing import Choice, Risk, Rule, Speedup, Window, fit_and_choose, lost, make_rule
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.group import Seeded, evaluate_group
+from pipeline.evaluation.sweep import NEVER, Sweep, sweep
+from pipeline.evaluation.trace import Trace
 from pipeline.params import load_params
-from pipeline.replay import NEVER, Sweep, sweep
-from pipeline.traces import Trace
 from tests.stored_results import PROFILE
 
 ACCURACY = ("accuracy",)

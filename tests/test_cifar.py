@@ -12,24 +12,24 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from pipeline.backbones.resnet import ResNet, resnet_from_description
-from pipeline.criteria import make
-from pipeline.data.demo_images import images
-from pipeline.data.image_batches import ImageStore, batches, crop_and_flip
-from pipeline.data.image_sources import IMAGE_SETS
-from pipeline.data.images import IMAGES, prepare_images, split_rows
 from pipeline.errors import ArtifactError, DataError, ParamsError
-from pipeline.image_recording import record, record_image_trace
-from pipeline.image_trials import build_fit, build_model, plan, steps, train_image
-from pipeline.live import LiveEngine
-from pipeline.methods.joint import RECIPE as TEXT_JOINT
-from pipeline.methods.vision import VISION_METHODS, load_vision_recipe
-from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.sweep import NEVER, sweep
+from pipeline.models.flops import ResNetShape, block_flops, exit_layers, resnet_flops, stem_flops
+from pipeline.models.image_recording import record, record_image_trace
+from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.models.residual import ResNet, resnet_from_description
 from pipeline.params import Cifar
-from pipeline.replay import NEVER, sweep
-from pipeline.tasks import Rows
-from pipeline.train import run_fit
-from pipeline.vision_cost import ResNetShape, block_flops, exit_layers, resnet_flops, stem_flops
+from pipeline.tasks.demo.images import images
+from pipeline.tasks.image.batches import ImageStore, batches, crop_and_flip
+from pipeline.tasks.image.prepare import IMAGES, prepare_images, split_rows
+from pipeline.tasks.image.sources import IMAGE_SETS
+from pipeline.tasks.task import Rows
+from pipeline.training.fit import run_fit
+from pipeline.training.image_trial import build_fit, build_model, plan, steps, train_image
+from pipeline.training.recipes.joint import RECIPE as TEXT_JOINT
+from pipeline.training.recipes.vision import VISION_METHODS, load_vision_recipe
 
 GREY = (0.5, 0.5, 0.5)
 QUARTER = (0.25, 0.25, 0.25)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import theory
-from pipeline.criteria import CRITERIA, Criterion, fitted_values, make
 from pipeline.errors import ArtifactError, InvalidLogitsError, ParamsError, UnsupportedError
-from pipeline.replay import NEVER, criterion_scores, exit_indices, scan, sweep
-from pipeline.traces import Trace
+from pipeline.evaluation.criteria import CRITERIA, Criterion, fitted_values, make
+from pipeline.evaluation.sweep import NEVER, criterion_scores, exit_indices, scan, sweep
+from pipeline.evaluation.trace import Trace
 
 EXITS = 7
 FITTED = {
@@ -230,7 +230,7 @@ def test_live_equals_replay(case: Case) -> None:
 def check_live_equals_replay(case: Case) -> None:
     import torch
 
-    from pipeline.live import LiveEngine
+    from pipeline.models.live import LiveEngine
     from tests.chain import chain_model
 
     reads = case.criterion.reads
@@ -259,7 +259,7 @@ def check_live_equals_replay(case: Case) -> None:
 
 
 def test_live_refuses_what_it_cannot_run() -> None:
-    from pipeline.live import LiveEngine
+    from pipeline.models.live import LiveEngine
     from tests.chain import chain_model
 
     model = chain_model(3, channels=())
@@ -273,7 +273,7 @@ def test_live_refuses_what_it_cannot_run() -> None:
 def test_live_refuses_nan_in_a_channel() -> None:
     import torch
 
-    from pipeline.live import LiveEngine
+    from pipeline.models.live import LiveEngine
     from tests.chain import chain_model
 
     model = chain_model(3)
@@ -382,7 +382,7 @@ def test_patient_confidence_by_hand() -> None:
 def test_divergence_by_hand() -> None:
     from scipy.spatial.distance import jensenshannon
 
-    from pipeline.criteria.divergence import jensen_shannon
+    from pipeline.evaluation.criteria.divergence import jensen_shannon
 
     p, q = np.array([0.7, 0.2, 0.1]), np.array([0.1, 0.1, 0.8])
     apart = jensenshannon(p, q) ** 2
@@ -393,7 +393,7 @@ def test_divergence_by_hand() -> None:
 
 
 def test_divergence_of_certain_and_opposite_exits_is_ln_2() -> None:
-    from pipeline.criteria.divergence import jensen_shannon
+    from pipeline.evaluation.criteria.divergence import jensen_shannon
 
     with np.errstate(divide="ignore"):
         certain = np.log(np.array([[1.0, 0.0], [0.0, 1.0]]))
@@ -443,7 +443,7 @@ def test_the_oracle_scores_no_less_than_any_rule() -> None:
 
 
 def test_random_exits_are_even_and_repeatable() -> None:
-    from pipeline.criteria.random_exit import _mix
+    from pipeline.evaluation.criteria.random_exit import _mix
 
     assert _mix(np.array([0], dtype=np.uint64))[0] == 0xE220A8397B1DCDAF  # SplitMix64's published first output
     trace = trace_of(np.zeros((20_000, 4, 2)))

@@ -13,13 +13,13 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from pipeline.backbones import BACKBONES, BackboneSettings, resolve_backbone
-from pipeline.data import demo
-from pipeline.data.prepare import freeze_splits, prepare
-from pipeline.data.sources import read_file
-from pipeline.data.tokens import TokenStore, bucketed, by_length, load_tokenizer
 from pipeline.errors import DataError, ParamsError
-from pipeline.tasks import TASKS, FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.models.names import BACKBONES, BackboneSettings, resolve_backbone
+from pipeline.tasks.demo import text as demo
+from pipeline.tasks.prepare import freeze_splits, prepare
+from pipeline.tasks.sources import read_file
+from pipeline.tasks.task import TASKS, FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.tasks.text.tokens import TokenStore, bucketed, by_length, load_tokenizer
 
 GENERATORS = {"sentences": (demo.sentences, 2), "pairs": (demo.pairs, 3), "similarity": (demo.similarity, 0)}
 

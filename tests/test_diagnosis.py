@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.criteria import make
-from pipeline.diagnosis import BINS, agreement, calibration_error, diagnose, overthought
 from pipeline.errors import ArtifactError
-from pipeline.replay import NEVER
-from pipeline.traces import Trace
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.diagnosis import BINS, agreement, calibration_error, diagnose, overthought
+from pipeline.evaluation.sweep import NEVER
+from pipeline.evaluation.trace import Trace
 from tests.test_choosing import made_up_trace
 
 ANSWERS = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 1, 0]])

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.choosing import Window
-from pipeline.criteria import CRITERIA, Criterion, make
 from pipeline.errors import ArtifactError
-from pipeline.operating import Seeded, evaluate_group
-from pipeline.replay import sweep
-from pipeline.traces import Trace, load_trace, save_trace
+from pipeline.evaluation.choosing import Window
+from pipeline.evaluation.criteria import CRITERIA, Criterion, make
+from pipeline.evaluation.group import Seeded, evaluate_group
+from pipeline.evaluation.sweep import sweep
+from pipeline.evaluation.trace import Trace, load_trace, save_trace
 from tests.imports import ROOT
 from tests.test_criteria import (
     Case,
@@ -43,7 +43,7 @@ def margin(monkeypatch: pytest.MonkeyPatch) -> Criterion:
     """The worked example, executed and registered."""
     (code,) = blocks("criteria.md")
     assert len(code.splitlines()) <= 32
-    module: dict[str, Any] = {"__name__": "pipeline.criteria.margin"}
+    module: dict[str, Any] = {"__name__": "pipeline.evaluation.criteria.margin"}
     exec(compile(code, "docs/criteria.md", "exec"), module)
     monkeypatch.setitem(CRITERIA, "margin", module["Margin"])
     return make("margin")
@@ -124,7 +124,7 @@ def test_channels_travel_through_the_file(tmp_path: Path) -> None:
 
 def test_equal_traces_are_equal_files_whichever_process_writes(tmp_path: Path) -> None:
     write = (
-        "import sys, numpy as np\nfrom pathlib import Path\nfrom pipeline.traces import Trace, save_trace\n"
+        "import sys, numpy as np\nfrom pathlib import Path\nfrom pipeline.evaluation.trace import Trace, save_trace\n"
         "one = np.ones(2)\n"
         "trace = Trace('classification', np.ones((2, 3, 2), np.float32), one, np.arange(2), np.arange(1.0, 4),"
         " np.ones((2, 3)), one, ('a', 'ü'), {'model': 'm', 'commit': 'c'}, {c: np.ones((2, 3)) for c in 'ba'})\n"

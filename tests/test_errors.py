@@ -12,10 +12,10 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from pipeline.data.prepare import prepare
-from pipeline.files import DATA, RUNS, write_json
+from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.params import load_params
-from pipeline.traces import Trace, save_trace
+from pipeline.storage import DATA, RUNS, write_json
+from pipeline.tasks.prepare import prepare
 from tests.workspace import NO_NETWORK, Workspace, small_params
 
 OWN = {"text": ["sentence"], "label": "label", "label_names": ["bad", "good"]}
@@ -284,8 +284,8 @@ def other_exits(path: Path) -> None:
     ids=["schema", "cut json", "shape", "cut weights", "no weights"],
 )
 def test_checkpoints(workspace: Workspace, file: str, damage: Callable[[Path], None], parts: list[str]) -> None:
-    from pipeline.backbones.encoder import build_encoder
-    from pipeline.multi_exit import MultiExit, save_checkpoint
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit, save_checkpoint
 
     prepared(workspace)
     selected("k")

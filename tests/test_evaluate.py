@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.choosing import Risk, make_rule
-from pipeline.criteria import make
-from pipeline.diagnosis import diagnose
-from pipeline.files import write_json, write_text
-from pipeline.operating import Evaluation, Seeded, evaluate_group, merged
+from pipeline.evaluation.choosing import Risk, make_rule
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.diagnosis import diagnose
+from pipeline.evaluation.group import Evaluation, Seeded, evaluate_group, merged
+from pipeline.evaluation.sweep import sweep
+from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.params import Params
-from pipeline.replay import sweep
-from pipeline.traces import Trace, save_trace
+from pipeline.storage import write_json, write_text
 from stages.evaluate import main
 from tests.stored_results import params_for
 from tests.test_choosing import made_up_trace

@@ -15,15 +15,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.data.prepare import prepare
 from pipeline.errors import TrialsFailedError
-from pipeline.files import DATA, RUNS
 from pipeline.params import load_params
-from pipeline.text_trials import plan as plan_of
-from pipeline.text_trials import train_text
-from pipeline.tracking import Tracker
-from pipeline.trials import Group, Plan, Trial, finished, prune, read_result, run_trial
-from pipeline.tuning import _Ledger
+from pipeline.running.mlflow import Tracker
+from pipeline.running.ray.tune import _Ledger
+from pipeline.storage import DATA, RUNS
+from pipeline.tasks.prepare import prepare
+from pipeline.training.plan import Group, Plan, Trial, finished, prune, read_result, run_trial
+from pipeline.training.trial import plan as plan_of
+from pipeline.training.trial import train_text
 from stages import finetune
 from tests import toy_trials
 from tests.conftest import POINTERS
@@ -394,7 +394,7 @@ def test_what_ray_start_left_on_this_machine_is_not_joined(tmp_path: Path) -> No
         (folder / "ray").mkdir()
         (folder / "ray/ray_current_cluster").write_text("127.0.0.1:6379")
         code = (
-            "import ray; from pipeline.params import Runtime; from pipeline.tuning import _connect\n"
+            "import ray; from pipeline.params import Runtime; from pipeline.running.ray.tune import _connect\n"
             "_connect(Runtime(workers=1)); print(ray.cluster_resources()['CPU']); ray.shutdown()"
         )
         environment = clean_environment(folder) | {"RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}

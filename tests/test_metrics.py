@@ -5,10 +5,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from pipeline.cost import EncoderShape, encoder_flops
-from pipeline.intervals import mean_interval, median_interval, proportion_interval
-from pipeline.metrics import METRICS, score
-from pipeline.tasks import TASKS
+from pipeline.evaluation.intervals import mean_interval, median_interval, proportion_interval
+from pipeline.evaluation.metrics import METRICS, score
+from pipeline.models.flops import EncoderShape, encoder_flops
+from pipeline.tasks.task import TASKS
 
 rng = np.random.default_rng(0)
 LABELS = rng.integers(0, 2, 200).astype(float)

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.criteria import make
-from pipeline.data.prepare import prepare
-from pipeline.files import DATA, write_json
-from pipeline.metrics import score
-from pipeline.operating import Seeded
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.group import Seeded
+from pipeline.evaluation.metrics import score
+from pipeline.evaluation.sweep import NEVER, sweep
+from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.params import load_params
-from pipeline.predictions import file_of, table, write_predictions
-from pipeline.replay import NEVER, sweep
-from pipeline.tasks import TASKS, ServerFiles, Task
-from pipeline.traces import Trace, save_trace
+from pipeline.storage import DATA, write_json
+from pipeline.tasks.predictions import file_of, table, write_predictions
+from pipeline.tasks.prepare import prepare
+from pipeline.tasks.task import TASKS, ServerFiles, Task
 from tests.test_choosing import made_up_trace
 from tests.workspace import Workspace
 
@@ -190,9 +190,9 @@ def test_from_traces_to_the_archive(workspace: Workspace) -> None:
 
 def test_own_rows_from_params_to_predictions(workspace: Workspace) -> None:
     """The real stages prepare, trace and evaluate; the model is one that nobody trained."""
-    from pipeline.backbones.encoder import build_encoder
-    from pipeline.files import RUNS
-    from pipeline.multi_exit import MultiExit, save_checkpoint
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit, save_checkpoint
+    from pipeline.storage import RUNS
 
     for name, rows in (("train", 30), ("held", 9)):
         lines = ["text,label", *(f"good film {i},{('bad', 'good')[i % 2]}" for i in range(rows))]

@@ -15,8 +15,8 @@ import pytest
 import yaml
 
 from pipeline.errors import ClusterError, ParamsError
+from pipeline.running.mlflow import git_commit
 from pipeline.theory import appendix_c
-from pipeline.tracking import git_commit
 from ray_jobs import entry, submit
 from tests.imports import ROOT
 from tests.ray_cluster import Cluster, clean_environment, free_ports, ray_cluster
@@ -27,10 +27,10 @@ JOIN = '''
 """A stage of the tests: one toy trial through Ray Tune, which says on which cluster it ran."""
 from pathlib import Path
 
-from pipeline.files import write_json
+from pipeline.storage import write_json
 from pipeline.params import load_params
-from pipeline.trials import Group, Plan, run_trial
-from pipeline.tuning import run_plan
+from pipeline.training.plan import Group, Plan, run_trial
+from pipeline.running.ray.tune import run_plan
 
 
 class Silent:

@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.backbones import BackboneSpec
-from pipeline.backbones.encoder import Encoder, build_encoder, encoder_from_description
-from pipeline.backbones.families import FAMILIES
-from pipeline.backbones.thinning import thinned
-from pipeline.cost import encoder_flops
-from pipeline.data.tokens import collate
 from pipeline.errors import ParamsError
-from pipeline.methods import METHODS, head_prune, load_recipe
-from pipeline.methods.base import Moment, Start
-from pipeline.methods.head_prune import _gated, head_importance, most_important
-from pipeline.methods.patient_distillation import layerwise, patience_loss
-from pipeline.methods.theseus import around, mixed
-from pipeline.multi_exit import MultiExit, load_checkpoint, save_checkpoint
-from pipeline.train import Fit, run_fit
+from pipeline.models.encoders.encoder import Encoder, build_encoder, encoder_from_description
+from pipeline.models.encoders.families import FAMILIES
+from pipeline.models.encoders.thinning import thinned
+from pipeline.models.flops import encoder_flops
+from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
+from pipeline.models.names import BackboneSpec
+from pipeline.tasks.text.tokens import collate
+from pipeline.training.fit import Fit, run_fit
+from pipeline.training.methods import METHODS, head_prune, load_recipe
+from pipeline.training.recipes.base import Moment, Start
+from pipeline.training.recipes.head_prune import _gated, head_importance, most_important
+from pipeline.training.recipes.patient_distillation import layerwise, patience_loss
+from pipeline.training.recipes.theseus import around, mixed
 from tests.chain import Chain, chain_model
 from tests.test_backbones import LAYERS, LENGTHS, config_of, each_family, from_disk, rows
 
@@ -118,11 +118,11 @@ def test_a_recipe_is_the_one_that_is_named(method: str) -> None:
 @pytest.mark.parametrize("task_name", ["demo-sentences", "demo-similarity"])
 def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train each on generated text, parents first; the checkpoint records a trace that says what was left out."""
-    from pipeline.backbones import BackboneSettings, resolve_backbone
-    from pipeline.data.prepare import prepare
-    from pipeline.recording import record_trace
-    from pipeline.tasks import Rows, TaskSettings, resolve_task
-    from pipeline.text_trials import train_text
+    from pipeline.models.names import BackboneSettings, resolve_backbone
+    from pipeline.models.recording import record_trace
+    from pipeline.tasks.prepare import prepare
+    from pipeline.tasks.task import Rows, TaskSettings, resolve_task
+    from pipeline.training.trial import train_text
     from tests.test_berxit import settings_of
 
     monkeypatch.chdir(tmp_path)

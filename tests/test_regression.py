@@ -10,8 +10,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline.__main__ import cli
+from pipeline.commands.compare_metrics import TOLERANCES, collect, moved, read_stored
 from pipeline.errors import ArtifactError
-from pipeline.regression import TOLERANCES, collect, moved, read_stored
 from tests.imports import ROOT
 from tests.stored_results import params_for, write_all
 

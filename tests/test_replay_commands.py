@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from pipeline.__main__ import main
-from pipeline.criteria import make
-from pipeline.diagnosis import diagnose
-from pipeline.replay import NEVER, sweep
-from pipeline.traces import Trace, load_trace, save_trace
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.diagnosis import diagnose
+from pipeline.evaluation.sweep import NEVER, sweep
+from pipeline.evaluation.trace import Trace, load_trace, save_trace
 from tests.test_choosing import made_up_trace
 
 

@@ -592,7 +592,7 @@ def test_a_missing_or_broken_result_names_the_remedy(tmp_path: Path, file: str, 
 def test_stage_writes_page_markdown_and_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pipeline.files import write_text
+    from pipeline.storage import write_text
     from stages.report import main
 
     monkeypatch.chdir(tmp_path)

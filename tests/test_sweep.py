@@ -5,12 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import replay
-from pipeline.criteria import CRITERIA, make
-from pipeline.crossing import exit_counts, exits_at, first_past, totals
-from pipeline.metrics import METRICS, score
-from pipeline.replay import NEVER, Sweep, criterion_scores, scan, sweep
-from pipeline.traces import Trace
+from pipeline.evaluation import sweep as replay
+from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.evaluation.metrics import METRICS, score
+from pipeline.evaluation.sweep import (
+    NEVER,
+    Sweep,
+    criterion_scores,
+    exit_counts,
+    exits_at,
+    first_past,
+    scan,
+    sweep,
+    totals,
+)
+from pipeline.evaluation.trace import Trace
 
 
 def trace_of(kind: str, classes: int, rows: int, exits: int, seed: int) -> Trace:

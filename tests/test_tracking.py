@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.tracking import COMMIT_VARIABLE, FOLDER_ID, Tracker, git_commit
+from pipeline.running.mlflow import COMMIT_VARIABLE, FOLDER_ID, Tracker, git_commit
 from tests.imports import ROOT
 from tests.workspace import Workspace
 
@@ -63,10 +63,13 @@ def test_a_stage_that_fails_leaves_a_failed_run(workspace: Workspace) -> None:
 
 def test_a_fresh_database_opened_by_several_drivers_at_once(tmp_path: Path) -> None:
     (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
-    code = "from pipeline.tracking import Tracker; Tracker().open('x', tags={}, params={}).end()"
+    code = "from pipeline.running.mlflow import Tracker; Tracker().open('x', tags={}, params={}).end()"
     drivers = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
     assert [driver.wait(timeout=300) for driver in drivers] == [0, 0, 0]
-    count = "from pipeline.tracking import Tracker; t = Tracker(); print(len(t.client.search_runs([t.experiment_id])))"
+    count = (
+        "from pipeline.running.mlflow import Tracker; t = Tracker(); "
+        "print(len(t.client.search_runs([t.experiment_id])))"
+    )
     found = subprocess.run([sys.executable, "-c", count], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["3"]
 

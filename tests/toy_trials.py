@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.trials import run_trial
+from pipeline.training.plan import run_trial
 
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0

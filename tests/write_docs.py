@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from pipeline.criteria import CRITERIA
+from pipeline.evaluation.criteria import CRITERIA
 from tests.imports import ROOT
 
 PAGE = ROOT / "docs/criteria.md"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.criteria import Criterion, make
 from pipeline.errors import ParamsError, unknown
+from pipeline.evaluation.criteria import Criterion, make
 from pipeline.params import Attack
 
 

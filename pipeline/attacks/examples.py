@@ -7,12 +7,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from pipeline.data.columns import column, read_labels, texts_of
-from pipeline.data.sources import load_hub
 from pipeline.errors import ArtifactError, DataError
-from pipeline.files import DATA
 from pipeline.params import AttackTask
-from pipeline.tasks import Task
+from pipeline.storage import DATA
+from pipeline.tasks.columns import column, read_labels, texts_of
+from pipeline.tasks.sources import load_hub
+from pipeline.tasks.task import Task
 
 Text = str | tuple[str, ...]
 """What a model is asked: one text, or a pair."""

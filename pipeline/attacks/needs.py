@@ -13,8 +13,8 @@ from pipeline.attacks.stock import (
     nltk_refusal,
 )
 from pipeline.errors import DataError
-from pipeline.files import file_hash
 from pipeline.params import AttackResources
+from pipeline.storage import file_hash
 
 KEY = "attack.resources"
 NEEDS = {

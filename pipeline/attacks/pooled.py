@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.records import Record
 from pipeline.errors import ArtifactError
-from pipeline.files import content_key, read_json, write_json
+from pipeline.storage import content_key, read_json, write_json
 
 if TYPE_CHECKING:
     from pipeline.attacks.victim import Victim

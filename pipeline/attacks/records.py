@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example, Text
-from pipeline.intervals import mean_interval, proportion_interval
+from pipeline.evaluation.intervals import mean_interval, proportion_interval
 
 HEADLINES = (
     "original_accuracy",

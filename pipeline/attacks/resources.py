@@ -121,7 +121,7 @@ def _demo() -> Resources:
     role, so the check would have nothing to refuse.
     """
     from pipeline.attacks.sentences import mean_of_words
-    from pipeline.data.demo import word_vectors
+    from pipeline.tasks.demo.text import word_vectors
 
     words, vectors = word_vectors(DEMO_WIDTH, DEMO_SEED)
     return Resources(

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.tokens import collate, in_buckets
 from pipeline.errors import DataError
+from pipeline.tasks.text.tokens import collate, in_buckets
 
 Encode = Callable[[Sequence[str]], Tensor]
 """n texts to their vectors, (n, width) float32."""

@@ -15,8 +15,8 @@ from pipeline.attacks.pooled import Pool, ask, pools
 from pipeline.attacks.records import Record
 from pipeline.attacks.setting import Setting
 from pipeline.errors import ArtifactError
-from pipeline.files import DATA, RUNS, content_key, file_hash, read_json, write_json
-from pipeline.recording import device_of
+from pipeline.models.recording import device_of
+from pipeline.storage import DATA, RUNS, content_key, file_hash, read_json, write_json
 
 if TYPE_CHECKING:
     from pipeline.attacks.resources import Resources
@@ -173,10 +173,10 @@ def _resources(named: Named, device: str, recipe: str) -> "Resources":
 
 def _victim(task: str, defence: Defence, device: str) -> "Victim":
     from pipeline.attacks.victim import Victim
-    from pipeline.backbones.encoder import encoder_from_description
-    from pipeline.data.tokens import load_tokenizer
-    from pipeline.live import LiveEngine
-    from pipeline.multi_exit import load_checkpoint
+    from pipeline.models.encoders.encoder import encoder_from_description
+    from pipeline.models.live import LiveEngine
+    from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.tasks.text.tokens import load_tokenizer
 
     model = load_checkpoint(RUNS / defence.key, encoder_from_description).to(device)
     tokenizer = load_tokenizer(DATA / task / defence.backbone / "tokenizer.json")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.attacks.examples import Text
-from pipeline.data.tokens import collate, in_buckets
-from pipeline.live import LiveEngine
+from pipeline.models.live import LiveEngine
+from pipeline.tasks.text.tokens import collate, in_buckets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

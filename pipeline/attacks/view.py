@@ -7,7 +7,7 @@ from html import escape
 
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.records import Record
-from pipeline.tasks import Task
+from pipeline.tasks.task import Task
 
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}"

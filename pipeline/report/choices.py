@@ -1,4 +1,4 @@
-"""How operating points were chosen, in words and in figures: each rule of pipeline/choosing.py."""
+"""How operating points were chosen, in words and in figures: each rule of pipeline/evaluation/choosing.py."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError
-from pipeline.files import read_json
 from pipeline.params import Params
 from pipeline.report.diagnosed import Diagnosed
 from pipeline.report.stored import (
@@ -28,7 +27,8 @@ from pipeline.report.stored import (
     Timed,
     Trained,
 )
-from pipeline.tasks import DemoSource
+from pipeline.storage import read_json
+from pipeline.tasks.task import DemoSource
 
 SCHEMA = 1
 FINETUNE = "run `dvc repro finetune`"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.replay import Sweep
+from pipeline.evaluation.sweep import Sweep
 from pipeline.report.figures import criterion_lines, speed_axis
 from pipeline.report.stored import Curve, Point
 from pipeline.report.svg import MUTED, canvas

@@ -7,7 +7,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Diagnosed:
-    """One trained model on one report split, as pipeline/diagnosis.py describes it; None: not defined.
+    """One trained model on one report split, as pipeline/evaluation/diagnosis.py describes it; None: not defined.
 
     Attributes:
         overthinking: share of rows that some exit has right and the last wrong.

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.criteria import CRITERIA
-from pipeline.intervals import median_interval
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.intervals import median_interval
 from pipeline.report.stored import Curve, Evaluated, Interval, Result
 
 CHAMPION = "patience"

@@ -1,0 +1,255 @@
+"""Commands on one trace file, any model's: replay and diagnose. No Torch, no params.yaml."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.errors import ArtifactError, ParamsError, UnsupportedError
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.criteria import Criterion
+    from pipeline.evaluation.sweep import Sweep
+    from pipeline.evaluation.trace import Trace
+
+FILE = click.argument("file", type=click.Path(path_type=Path))
+CRITERION = click.option("--criterion", metavar="NAME", help="Exit rule; `list criteria` names them.")
+THRESHOLD = click.option("--threshold", metavar="NUMBER", help="Its threshold; `never` runs all layers.")
+SETTINGS = click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A setting, such as tau=0.5.")
+FIT = click.option("--fit", type=click.Path(path_type=Path), metavar="FILE", help="Selection rows to learn from.")
+METRIC = click.option(
+    "--metric", "metrics", metavar="NAME", multiple=True, help="Default: accuracy, or pearson and spearman."
+)
+
+
+@click.command()
+@FILE
+@CRITERION
+@THRESHOLD
+@SETTINGS
+@METRIC
+@FIT
+@click.option("--sweep", "swept", is_flag=True, help="Print the whole curve as CSV.")
+@click.option("--compare", metavar="NAME,NAME", help="Draw the curves of several exit rules; needs --out.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FIGURE", help="Where to draw: .svg or .png.")
+def replay(
+    file: Path,
+    criterion: str | None,
+    threshold: str | None,
+    settings: tuple[str, ...],
+    metrics: tuple[str, ...],
+    fit: Path | None,
+    swept: bool,
+    compare: str | None,
+    out: Path | None,
+) -> None:
+    """Replay an exit rule over a trace FILE: metrics at a threshold as JSON, a curve as CSV, or several in a figure."""
+    modes = {"--threshold": threshold is not None, "--sweep": swept, "--compare": compare is not None}
+    if sum(modes.values()) != 1:
+        given = ", ".join(name for name, on in modes.items() if on) or "none"
+        raise ParamsError(f"replay: {given} given; give one of --threshold, --sweep and --compare")
+    if (criterion is None) != (compare is not None):
+        raise ParamsError("replay: give --criterion with --threshold or --sweep, and not with --compare")
+    if (out is None) != (compare is None):
+        raise ParamsError("replay: --compare draws into --out FIGURE.svg or FIGURE.png; give both or none")
+    if compare is not None and out is not None:
+        _compare(file, compare.split(","), settings, metrics, fit, out)
+        return
+    trace, names = _load(file, metrics)
+    rule = _rule(criterion or "", _parsed(settings), _selection(fit, file, trace))
+    if swept:
+        click.echo(_curve(trace, rule, names), nl=False)
+    else:
+        _print_json(_point(trace, rule, _number(threshold or ""), names))
+
+
+@click.command()
+@FILE
+@CRITERION
+@THRESHOLD
+@SETTINGS
+@METRIC
+@FIT
+def diagnose(
+    file: Path,
+    criterion: str | None,
+    threshold: str | None,
+    settings: tuple[str, ...],
+    metrics: tuple[str, ...],
+    fit: Path | None,
+) -> None:
+    """Why early exit helps or hurts on a trace FILE, as JSON; with an exit rule, which rows it loses and wins."""
+    from pipeline.evaluation.diagnosis import diagnose as diagnosis
+
+    if (criterion is None) != (threshold is None):
+        raise ParamsError("diagnose: --criterion and --threshold belong together; give both or none")
+    if (settings or fit) and criterion is None:
+        raise ParamsError("diagnose: --set and --fit belong to a --criterion; give one")
+    trace, names = _load(file, metrics)
+    points = {}
+    if criterion is not None and threshold is not None:
+        points[criterion] = _rule(criterion, _parsed(settings), _selection(fit, file, trace)), _number(threshold)
+    _print_json(diagnosis(trace, names, points))
+
+
+def _load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
+    """The trace and the metrics to score it by; refuses a trace without labels, and metrics that do not fit it."""
+    from pipeline.errors import unknown
+    from pipeline.evaluation.diagnosis import require_labels
+    from pipeline.evaluation.metrics import METRICS
+    from pipeline.evaluation.trace import load_trace
+
+    trace = load_trace(file)
+    if trace.rows == 0:
+        raise ArtifactError(f"{file}: holds no rows; record some")
+    require_labels(trace)
+    fitting: tuple[str, ...] = ("pearson", "spearman")
+    if trace.kind == "classification":
+        fitting = ("accuracy", "f1", "matthews") if trace.classes == 2 else ("accuracy",)
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS, key="--metric")
+        if name not in fitting:
+            outputs = f" of {trace.classes} classes" if trace.kind == "classification" else ""
+            raise UnsupportedError(
+                f"--metric {name}: has no meaning for a {trace.kind}{outputs}; use {' or '.join(fitting)}"
+            )
+    return trace, tuple(metrics) or (fitting if trace.kind == "regression" else ("accuracy",))
+
+
+def _parsed(settings: Sequence[str]) -> dict[str, float]:
+    """NAME=VALUE pairs."""
+    found = {}
+    for pair in settings:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ParamsError(f"--set {pair}: is not NAME=VALUE, such as tau=0.5")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise ParamsError(f"--set {pair}: {value!r} is not a number; give one") from None
+    return found
+
+
+def _selection(fit: Path | None, file: Path, trace: "Trace") -> "Trace | None":
+    """The rows to learn from; refuses those of another kind of model than the rows in `file`."""
+    from pipeline.evaluation.trace import load_trace
+
+    if fit is None:
+        return None
+    selection = load_trace(fit)
+    for what in ("kind", "exits", "classes"):
+        theirs, ours = getattr(selection, what), getattr(trace, what)
+        if theirs != ours:
+            raise ArtifactError(
+                f"--fit {fit}: {what} {theirs}, but {file} has {what} {ours}; record both with one model, on two splits"
+            )
+    return selection
+
+
+def _rule(name: str, settings: Mapping[str, float], selection: "Trace | None") -> "Criterion":
+    """A criterion, with what it learns from the rows `selection`; without them as it is before it learned anything."""
+    from pipeline.evaluation.criteria import make
+
+    criterion = make(name, settings, key="--criterion")
+    return criterion if selection is None else criterion.fit(selection)
+
+
+def _number(threshold: str) -> float:
+    try:
+        value = float("inf" if threshold == "never" else threshold)
+    except ValueError:
+        value = float("nan")
+    if not value > float("-inf"):  # JSON has no infinities, and null already stands for `never`
+        raise ParamsError(f"--threshold {threshold}: is not a number; give one, or `never`")
+    return value
+
+
+def _point(trace: "Trace", rule: "Criterion", threshold: float, metrics: tuple[str, ...]) -> dict[str, Any]:
+    import dataclasses
+
+    import numpy as np
+
+    from pipeline.evaluation.sweep import sweep
+
+    point = sweep(trace, rule, np.array([threshold]))
+    values = {name: float(value[0]) for name, value in point.metrics(metrics).items()}
+    return {
+        "criterion": rule.name,
+        "settings": dataclasses.asdict(rule),
+        "threshold": None if np.isinf(threshold) else threshold,
+        "rows": trace.rows,
+        "score": values.pop("score"),
+        "metrics": values,
+        "layer_speedup": float(point.layer_speedup[0]),
+        "flop_speedup": float(point.flop_speedup[0]),
+        "exits": point.exit_counts[0].tolist(),
+    }
+
+
+def _curve(trace: "Trace", rule: "Criterion", metrics: tuple[str, ...]) -> str:
+    """Every setting of a criterion as CSV; threshold `inf` is the full model, `nan` a metric that is not defined."""
+    import csv
+    import io
+
+    from pipeline.evaluation.sweep import sweep
+
+    found = sweep(trace, rule)
+    scored = found.metrics(metrics)
+    columns = ["score", *metrics] if len(metrics) > 1 else [*metrics]
+    table = [found.thresholds, *(scored[name] for name in columns), found.layer_speedup, found.flop_speedup]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["threshold", *columns, "layer_speedup", "flop_speedup"])
+    writer.writerows([f"{value:.10g}" for value in row] for row in zip(*table, strict=True))
+    return text.getvalue()
+
+
+def _compare(
+    file: Path, names: Sequence[str], settings: Sequence[str], metrics: Sequence[str], fit: Path | None, out: Path
+) -> None:
+    """Draw several criteria over one trace; a setting goes to each of them that has it."""
+    import dataclasses
+
+    from pipeline.errors import unknown
+    from pipeline.evaluation.criteria import CRITERIA
+    from pipeline.evaluation.sweep import sweep
+    from pipeline.report.comparison import KINDS, draw
+
+    if out.suffix not in KINDS:
+        raise ParamsError(f"--out {out}: is neither .svg nor .png; name one of them")
+    for name in names:
+        if name not in CRITERIA:
+            raise unknown("criterion", name, CRITERIA, key="--compare")
+    trace, scored_by = _load(file, metrics)
+    selection = _selection(fit, file, trace)
+    given = _parsed(settings)
+    fields = {name: {field.name for field in dataclasses.fields(CRITERIA[name])} for name in names}
+    for setting in given:
+        if not any(setting in known for known in fields.values()):
+            raise unknown("setting", setting, set().union(*fields.values()), key="--set")
+    found: dict[str, Sweep] = {}
+    for name in names:
+        mine = {setting: value for setting, value in given.items() if setting in fields[name]}
+        found[name] = sweep(trace, _rule(name, mine, selection))
+    try:
+        draw(found, scored_by, file.stem, out)
+    except OSError as error:
+        raise ArtifactError(f"--out {out}: cannot be written ({error.strerror}); name another place") from None
+    click.echo(f"drawn: {out}")
+
+
+def _print_json(payload: Mapping[str, Any]) -> None:
+    import json
+
+    click.echo(json.dumps(_defined(payload), indent=2, allow_nan=False))
+
+
+def _defined(value: Any) -> Any:
+    """JSON has no NaN: what is not defined is null."""
+    if isinstance(value, dict):
+        return {name: _defined(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and value != value else value

@@ -1,0 +1,82 @@
+"""One model's files for GLUE's server, zipped."""
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ArtifactError, ParamsError, unknown
+from pipeline.params import load_params
+from pipeline.storage import file_hash, read_json
+from pipeline.tasks.predictions import PREDICTIONS
+from pipeline.tasks.task import TASKS, Task
+
+ALWAYS_MISSING = ("AX.tsv", "WNLI.tsv")
+"""Files that the server wants and that no task here makes: the diagnostic set, and a task the paper left out."""
+FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+"""The date of every file in an archive: equal predictions are equal archives."""
+
+
+def make_submission(model: str, out: Path) -> list[str]:
+    """Zip a model's files over the tasks that say `test: true`.
+
+    Args:
+        model: as `predictions.model_of` names it.
+
+    Returns:
+        What is in the archive and what the server also wants, in lines.
+
+    Raises:
+        ParamsError: no zip name, no such model, no task with `test: true`.
+        ArtifactError: a file of predictions is gone or was changed.
+    """
+    if out.suffix != ".zip":
+        raise ParamsError(f"submission: --out {str(out)!r} is no zip file; give a name that ends in .zip")
+    params = load_params()
+    tasks = [task for name in params.tasks if (task := params.task(name)).server and task.unlabelled]
+    entries = _entries(tasks, model)
+    write_archive(out, {Path(entry["file"]).name: PREDICTIONS / name / entry["file"] for name, entry in entries})
+    lines = []
+    for name, entry in entries:
+        knob = "all layers" if entry["threshold"] is None else f"threshold {entry['threshold']:g}"
+        lines.append(f"{Path(entry['file']).name:<11} {name}: {entry['rows']:,} rows, seed {entry['seed']}, {knob}")
+    there = {Path(entry["file"]).name for _, entry in entries}
+    wanted = [name for task in TASKS.values() if task.server for name in task.server.names.values()]
+    missing = [name for name in (*wanted, *ALWAYS_MISSING) if name not in there]
+    lines.append(
+        f"{out}: {len(there)} files; the server also wants {', '.join(missing)}: add those of its sample archive"
+    )
+    return lines
+
+
+def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, dict[str, Any]]]:
+    """Task and index entry of each of the model's files; the files are as they were written."""
+    if not tasks:
+        raise ParamsError("tasks: no task of GLUE has test: true; set tasks.<name>.test and run `dvc repro`")
+    found, known = [], set()
+    for task in tasks:
+        remedy = f"run `dvc repro evaluate@{task.name}`"
+        for entry in read_json(PREDICTIONS / task.name / "index.json", 1, remedy)["files"]:
+            known.add(entry["model"])
+            if entry["model"] != model:
+                continue
+            path = PREDICTIONS / task.name / entry["file"]
+            if not path.is_file() or file_hash(path) != entry["sha256"]:
+                raise ArtifactError(
+                    f"{path}: gone or changed since it was written; run `dvc repro -f evaluate@{task.name}`"
+                )
+            found.append((task.name, entry))
+    if not found:
+        raise unknown("model (backbone.method.criterion)", model, known, key="submission")
+    return found
+
+
+def write_archive(out: Path, files: Mapping[str, Path]) -> None:
+    """Zip files under the names given, side by side, whole or not at all; equal files give equal archives."""
+    partial = out.with_name(out.name + ".partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(partial, "w") as archive:
+        for name in sorted(files):
+            about = zipfile.ZipInfo(name, FIRST_DAY)
+            archive.writestr(about, files[name].read_bytes(), zipfile.ZIP_DEFLATED)
+    partial.replace(out)

@@ -1,1 +1,0 @@
-"""Data: sources, splits, tokens, images, and the generators of the demo."""

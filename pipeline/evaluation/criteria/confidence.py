@@ -1,0 +1,31 @@
+"""Confidence (Shallow-Deep, RightTool): leave when the largest softmax probability is high enough."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from pipeline.evaluation.criteria.base import Array, Criterion, State, log_probabilities, probability_sweep
+
+
+@dataclass(frozen=True)
+class Confidence(Criterion):
+    """Largest softmax probability, max_c p_j(c), at temperature 1 (Kaya et al. 2019, 4.1).
+
+    Leaves when max p >= theta. When nothing crosses, the last exit answers, as the paper's own comparison does;
+    Shallow-Deep's released code then takes the most confident of all exits, which is not followed here.
+    """
+
+    name: ClassVar[str] = "confidence"
+    source: ClassVar[str] = "Kaya et al. 2019, Shallow-Deep Networks; Schwartz et al. 2020, RightTool"
+
+    def start(self, n: int, like: Array) -> State:
+        return {}
+
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = array_namespace(values)
+        return state, xp.exp(xp.max(log_probabilities(values), axis=-1))
+
+    def thresholds(self, exits: int, classes: int) -> np.ndarray:
+        return probability_sweep(1 / classes)

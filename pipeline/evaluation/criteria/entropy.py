@@ -1,0 +1,30 @@
+"""Entropy (BranchyNet, DeeBERT): leave when the predicted distribution is sharp enough."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from pipeline.evaluation.criteria.base import Array, Criterion, State, negative_entropy
+
+
+@dataclass(frozen=True)
+class Entropy(Criterion):
+    """Negative entropy in nats, sum_c p_j(c) ln p_j(c) (Teerapittayanon et al. 2016; Xin et al. 2020).
+
+    Leaves when -H >= theta, that is H <= -theta: theta = -ln(classes) lets every row leave at the first exit. The
+    released codes compare H < S with one S; the sign is turned here so that a higher threshold is always stricter.
+    """
+
+    name: ClassVar[str] = "entropy"
+    source: ClassVar[str] = "Teerapittayanon et al. 2016, BranchyNet; Xin et al. 2020, DeeBERT"
+
+    def start(self, n: int, like: Array) -> State:
+        return {}
+
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        return state, negative_entropy(values)
+
+    def thresholds(self, exits: int, classes: int) -> np.ndarray:
+        top = np.log(classes)
+        return np.sort(-np.unique(np.concatenate([np.linspace(0.1 * top, top, 50), np.logspace(-4, -1, 50) * top])))

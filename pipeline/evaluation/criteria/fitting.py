@@ -1,0 +1,36 @@
+"""What criteria that learn from selection rows share."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pipeline.errors import ArtifactError, UnsupportedError
+from pipeline.evaluation.criteria.base import log_probabilities
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.trace import Trace
+
+FITTED: dict[str, Any] = {"fitted": True}
+"""Metadata of a dataclass field that `fit` sets: stored with results, refused in params.yaml."""
+
+
+def labelled(trace: "Trace", criterion: str) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (m, exits, classes) float64 and labels (m,) int64 of the rows whose label is known.
+
+    Raises:
+        UnsupportedError: the trace is a regression.
+        ArtifactError: no label is known.
+        InvalidLogitsError: a logit is NaN.
+    """
+    if trace.kind == "regression":
+        raise UnsupportedError(f"criterion {criterion!r} needs class probabilities and the trace is a regression")
+    trace.answers()  # refuses NaN
+    known = ~np.isnan(trace.labels)
+    if not known.any():
+        raise ArtifactError(f"trace: no row has a label, and criterion {criterion!r} learns from labels")
+    return trace.logits[known].astype(np.float64), trace.labels[known].astype(np.int64)
+
+
+def mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-likelihood in nats, (m, classes), (m,)."""
+    return -float(np.mean(log_probabilities(logits)[np.arange(len(labels)), labels]))

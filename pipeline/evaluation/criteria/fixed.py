@@ -1,0 +1,29 @@
+"""Fixed layer: every row leaves at the same exit. The baseline that any adaptive rule has to beat."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from pipeline.evaluation.criteria.base import Array, Criterion, State
+
+
+@dataclass(frozen=True)
+class FixedExit(Criterion):
+    """Number of exits taken so far, j; the threshold is the exit to leave at, counted from 1."""
+
+    name: ClassVar[str] = "fixed"
+    source: ClassVar[str] = "bound: one exit for all rows"
+    regression: ClassVar[bool] = True
+
+    def start(self, n: int, like: Array) -> State:
+        xp = array_namespace(like)
+        return {"exit": xp.zeros((n,), dtype=xp.float64, device=device(like))}
+
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        count = state["exit"] + 1
+        return {"exit": count}, count
+
+    def thresholds(self, exits: int, classes: int) -> np.ndarray:
+        return np.arange(1, exits + 1, dtype=np.float64)

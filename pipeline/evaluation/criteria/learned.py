@@ -1,0 +1,36 @@
+"""Learned exit (BERxiT LTE): leave when a small head on the hidden state says that the exit is right."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from pipeline.evaluation.criteria.base import Array, Criterion, State, probability_sweep
+
+
+@dataclass(frozen=True)
+class Learned(Criterion):
+    """Certainty that one linear layer, shared by all exits, predicts: u_j = sigmoid(c . h_j + b) (Xin et al. 2021).
+
+    Reads channel "lte", (n,) in 0..1, which models of the method `berxit` record; leaves when u_j >= theta. Serves
+    regression as well: there the head learned 1 - tanh|y - label|. The released code predicts the other way round,
+    an uncertainty, leaves when it is below a threshold, and has a threshold per layer written into it; here one serves
+    all layers.
+    """
+
+    name: ClassVar[str] = "learned"
+    source: ClassVar[str] = "Xin et al. 2021, BERxiT, learning to exit"
+    reads: ClassVar[str] = "lte"
+    recorded_by: ClassVar[str | None] = "berxit"
+    regression: ClassVar[bool] = True
+
+    def start(self, n: int, like: Array) -> State:
+        return {}
+
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = array_namespace(values)
+        return state, xp.astype(values, xp.float64)
+
+    def thresholds(self, exits: int, classes: int) -> np.ndarray:
+        return probability_sweep(0.0)

@@ -1,0 +1,52 @@
+"""Patience (PABEE): leave when the prediction has not changed for t exits in a row."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from array_api_compat import device
+
+from pipeline.evaluation.criteria.base import Array, Criterion, State, namespace_of, run_length
+
+
+@dataclass(frozen=True)
+class Patience(Criterion):
+    """Count how many times in a row the prediction stayed the same (Zhou et al. 2020, equations 2 and 3).
+
+    cnt_1 = 0;  cnt_j = cnt_{j-1} + 1 if same(y_j, y_{j-1}) else 0;  leave when cnt_j >= t.
+
+    Classification: same = equal argmax. Regression: same = |y_j - y_{j-1}| < tau. The paper prints the signed
+    difference; its released code takes the absolute one, which is followed here. The earliest exit is layer t+1.
+    Threshold 0 leaves at the first exit; the released code takes patience 0 to mean "no early exit", which is not
+    copied. The released code keeps one counter per batch; here every row has its own.
+
+    Attributes:
+        tau: regression only: the largest difference, in label units, that counts as unchanged.
+    """
+
+    name: ClassVar[str] = "patience"
+    source: ClassVar[str] = "Zhou et al. 2020, BERT Loses Patience, 3.2"
+    regression: ClassVar[bool] = True
+    tau: float = 0.5
+
+    def start(self, n: int, like: Array) -> State:
+        xp = namespace_of(like)
+        # NaN is unequal to everything, so the first exit starts the count at 0.
+        return {
+            "previous": xp.full((n,), xp.nan, dtype=xp.float64, device=device(like)),
+            "count": xp.zeros((n,), dtype=xp.float64, device=device(like)),
+        }
+
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = namespace_of(values)
+        if values.shape[-1] == 1:
+            answer = xp.astype(values[:, 0], xp.float64)
+            same = xp.abs(answer - state["previous"]) < self.tau
+        else:
+            answer = xp.astype(xp.argmax(values, axis=-1), xp.float64)
+            same = answer == state["previous"]
+        count = run_length(state["count"], same)
+        return {"previous": answer, "count": count}, count
+
+    def thresholds(self, exits: int, classes: int) -> np.ndarray:
+        return np.arange(exits, dtype=np.float64)

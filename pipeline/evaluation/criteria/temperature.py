@@ -1,0 +1,64 @@
+"""Calibrated confidence (RightTool): confidence at a temperature that is fitted per exit."""
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from array_api_compat import array_namespace, device
+
+from pipeline.evaluation.criteria.base import Array, Criterion, State, log_probabilities, probability_sweep
+from pipeline.evaluation.criteria.fitting import FITTED, labelled, mean_nll
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.trace import Trace
+
+BOUNDS = (0.05, 20.0)
+"""Temperatures that are tried: a fit at a bound is an exit that is always right, or one that knows nothing."""
+
+
+@dataclass(frozen=True)
+class Temperature(Criterion):
+    """Largest softmax probability at the exit's own temperature, max_c softmax(z_j / T_j)(c) (Schwartz et al. 2020).
+
+    Leaves when the score >= theta. `fit` sets each T_j to the minimum of the negative log-likelihood on selection rows
+    (Guo et al. 2017), as RightTool does on its validation set; the thresholds chosen on the same rows are chosen with
+    temperatures that have seen them. Unfitted, every T_j is 1 and the rule is `confidence`. RightTool's exits also
+    differ (a learned mix of the layers so far, below each classifier): a matter of the model, not of the rule.
+
+    Attributes:
+        temperatures: T_1..T_exits, from `fit`; not a setting of params.yaml.
+    """
+
+    name: ClassVar[str] = "temperature"
+    source: ClassVar[str] = "Schwartz et al. 2020, The Right Tool for the Job"
+    temperatures: tuple[float, ...] = field(default=(), metadata=FITTED)
+
+    def fit(self, trace: "Trace") -> "Temperature":
+        logits, labels = labelled(trace, self.name)
+        return replace(self, temperatures=tuple(_fit_one(logits[:, j], labels) for j in range(trace.exits)))
+
+    def start(self, n: int, like: Array) -> State:
+        xp = array_namespace(like)
+        return {"exit": xp.zeros((n,), dtype=xp.int64, device=device(like))}
+
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = array_namespace(values)
+        index = state["exit"]
+        if self.temperatures:
+            own = xp.take(xp.asarray(self.temperatures, dtype=xp.float64, device=device(values)), index)
+            values = xp.astype(values, xp.float64) / own[:, None]
+        return {"exit": index + 1}, xp.exp(xp.max(log_probabilities(values), axis=-1))
+
+    def thresholds(self, exits: int, classes: int) -> np.ndarray:
+        return probability_sweep(1 / classes)
+
+
+def _fit_one(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature with the smallest mean negative log-likelihood; it has one minimum in ln T."""
+    from scipy.optimize import minimize_scalar
+
+    low, high = np.log(BOUNDS)
+    found = minimize_scalar(
+        lambda log_t: mean_nll(logits / np.exp(log_t), labels), bounds=(low, high), method="bounded"
+    )
+    return float(np.exp(found.x))

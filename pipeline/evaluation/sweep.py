@@ -1,0 +1,220 @@
+"""Replay: every threshold of a criterion over a recorded trace, without the model.
+
+One scan over the exits gives each row's score after each exit; because a row leaves at its first crossing, the running
+maximum of those scores holds the exit for every threshold.
+
+With ascending thresholds a row that goes past an exit at one of them does so at all higher ones. One small number per
+row and exit therefore holds a whole sweep, and a sum over rows at each of k thresholds is one histogram of changes: no
+array of k x n is made.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipeline.errors import UnsupportedError
+from pipeline.evaluation.criteria import Criterion
+from pipeline.evaluation.criteria.base import answers_itself
+from pipeline.evaluation.metrics import COUNTED, METRICS
+from pipeline.evaluation.trace import Trace
+
+NEVER = np.inf
+"""The threshold of the full model: no score reaches it."""
+ROWS = 8192
+"""Rows that a sweep takes at a time: its working arrays then fit in a processor's cache."""
+BLOCK = 4_000_000
+"""Predictions that a metric is given at a time."""
+
+
+def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
+    """Take a criterion through all exits of all rows.
+
+    Returns:
+        Score of each row after each exit, (n, exits) float64, and what a row that leaves there is answered with,
+        (n, exits) float64: class index, or the real value.
+
+    Raises:
+        UnsupportedError: the criterion has no meaning for regression.
+        ArtifactError: the trace lacks the channel that the criterion reads.
+        InvalidLogitsError: a logit, or a value of that channel, is NaN.
+    """
+    if trace.kind == "regression" and not criterion.regression:
+        raise UnsupportedError(
+            f"criterion {criterion.name!r} needs class probabilities and the trace is a regression; use patience"
+        )
+    answers = trace.answers()  # refuses NaN
+    values = criterion.values(trace)
+    if values is not trace.logits:
+        trace.refuse_nan(f"values of channel {criterion.reads!r}", values)
+    changes = answers_itself(criterion)
+    state = criterion.start(trace.rows, values[:, 0])
+    columns = []
+    for j in range(trace.exits):
+        state, value = criterion.step(state, values[:, j])
+        columns.append(value)
+        if changes and j < trace.exits - 1:  # the last exit answers for itself
+            given = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine hands it out
+            answers[:, j] = given[:, 0] if trace.kind == "regression" else np.argmax(given, axis=-1)
+    scores = np.stack(columns, axis=1)
+    trace.refuse_nan(f"scores of criterion {criterion.name!r}", scores)  # NaN would cross every threshold
+    return scores, answers
+
+
+def criterion_scores(trace: Trace, criterion: Criterion) -> np.ndarray:
+    """Score of each row after each exit, (n, exits) float64. Raises as `scan` does."""
+    return scan(trace, criterion)[0]
+
+
+def exit_indices(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """First exit whose score reaches each threshold, else the last: (n, exits), ascending (k,) to (k, n), 0-based."""
+    return exits_at(first_past(scores, thresholds), np.arange(len(thresholds)))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One criterion over k thresholds on one trace of n rows. Nothing of size k x n is kept.
+
+    Attributes:
+        kind: of the trace, classification or regression.
+        thresholds: (k,), ascending.
+        past: index of the first threshold at which a row goes past each exit but the last, (n, exits - 1).
+        answers: what a row that leaves at each exit is answered with, (n, exits): class index or real value.
+        labels: (n,).
+        exit_counts: rows that leave at each exit, (k, exits).
+        layer_speedup: (k,), layers of the plain model / mean layers run.
+        flop_speedup: (k,), FLOPs of the plain model / FLOPs spent, embedding and heads included.
+    """
+
+    kind: str
+    thresholds: np.ndarray
+    past: np.ndarray
+    answers: np.ndarray
+    labels: np.ndarray
+    exit_counts: np.ndarray
+    layer_speedup: np.ndarray
+    flop_speedup: np.ndarray
+
+    @property
+    def exit_index(self) -> np.ndarray:
+        """Exit of each row at each threshold, (k, n), 0-based; made anew at each call."""
+        return exits_at(self.past, np.arange(len(self.thresholds)))
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """Prediction of each row at each threshold, (k, n) float64; made anew at each call."""
+        return self._predictions(np.arange(len(self.thresholds)))
+
+    def _predictions(self, at: np.ndarray) -> np.ndarray:
+        found: np.ndarray = self.answers[np.arange(len(self.answers)), exits_at(self.past, at)]
+        return found.astype(np.float64)
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """Sum over rows of what `values` (n, exits) says of the exit that each row leaves at, (k,)."""
+        return totals(self.past, values, len(self.thresholds))
+
+    def metrics(self, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Each named metric, (k,), and their mean under "score"."""
+        values = {name: self._metric(name) for name in names}
+        return values | {"score": np.asarray(np.mean(list(values.values()), axis=0))}
+
+    def _metric(self, name: str) -> np.ndarray:
+        if np.isnan(self.labels).any():  # rows without labels have no score, and none of them is wrong
+            return np.full(len(self.thresholds), np.nan)
+        if name in COUNTED:
+            return COUNTED[name](self.answers.T, self.labels, lambda flags: self.total(flags.T))
+        step = max(1, BLOCK // len(self.labels))  # a few settings at a time bound the memory
+        every = np.arange(len(self.thresholds))
+        blocks = [every[i : i + step] for i in range(0, len(every), step)]
+        return np.concatenate([METRICS[name](self._predictions(at), self.labels) for at in blocks])
+
+
+def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = None) -> Sweep:
+    """Replay a criterion at many thresholds; without `thresholds`, at the criterion's own sweep and at never.
+
+    Rows are taken a block at a time, so beside the result (a few bytes per row and exit) memory does not grow with n.
+    """
+    if thresholds is None:
+        thresholds = np.append(criterion.thresholds(trace.exits, trace.classes), NEVER)
+    thresholds = np.sort(np.asarray(thresholds, dtype=np.float64))
+    k = len(thresholds)
+    small = np.float64 if trace.kind == "regression" else np.min_scalar_type(trace.classes)
+    past = np.empty((trace.rows, trace.exits - 1), dtype=np.min_scalar_type(k))
+    answers = np.empty((trace.rows, trace.exits), dtype=small)
+    flops = np.zeros(k)
+    for start in range(0, trace.rows, ROWS):
+        rows = slice(start, start + ROWS)
+        scores, answers[rows] = scan(some_rows(trace, rows), criterion)
+        past[rows] = first_past(scores, thresholds)
+        flops += totals(past[rows], trace.flops[rows], k)
+    counts = exit_counts(past, k)
+    return Sweep(
+        kind=trace.kind,
+        thresholds=thresholds,
+        past=past,
+        answers=answers,
+        labels=trace.labels,
+        exit_counts=counts,
+        layer_speedup=trace.all_layers / (np.sum(counts * trace.layers, axis=1) / trace.rows),
+        flop_speedup=np.sum(trace.full_flops) / flops,
+    )
+
+
+def some_rows(trace: Trace, rows: slice) -> Trace:
+    """Some rows of a trace, as views."""
+    per_row = ("logits", "labels", "row_ids", "flops", "full_flops")
+    channels = {name: values[rows] for name, values in trace.channels.items()}
+    return replace(trace, **{name: getattr(trace, name)[rows] for name in per_row}, channels=channels)
+
+
+def first_past(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """Index of the first threshold at which each row goes past each exit but the last; k where none does.
+
+    Args:
+        scores: after each exit, (n, exits).
+        thresholds: ascending, (k,).
+
+    Returns:
+        (n, exits - 1), in the smallest unsigned type that holds k.
+    """
+    reached = np.maximum.accumulate(scores[:, :-1], axis=1)
+    return np.searchsorted(thresholds, reached, side="right").astype(np.min_scalar_type(len(thresholds)))
+
+
+def exits_at(past: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """Exit that answers each row, 0-based, at the thresholds of indices `at`: (n, exits - 1), (m,) to (m, n)."""
+    # Signed: a reader may take differences.
+    out = np.zeros((len(at), len(past)), dtype=np.int8 if past.shape[1] < 128 else np.int32)
+    for column in past.T:
+        out += column <= at[:, None]
+    return out
+
+
+def exit_counts(past: np.ndarray, k: int) -> np.ndarray:
+    """Rows that leave at each exit at each of k thresholds, (n, exits - 1) to (k, exits) int64."""
+    n, early = past.shape
+    gone = np.zeros((k, early + 2), dtype=np.int64)
+    gone[:, 0] = n
+    for j in range(early):
+        gone[:, j + 1] = np.cumsum(np.bincount(past[:, j], minlength=k + 1)[:k])
+    return gone[:, :-1] - gone[:, 1:]
+
+
+def totals(past: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
+    """Sum over rows of each row's value at the exit that answers it, at each of k thresholds.
+
+    Exact where the sums are whole numbers below 2**53.
+
+    Args:
+        values: at each exit, (n, exits); boolean or float.
+
+    Returns:
+        (k,) float64.
+    """
+    if values.dtype == np.bool_:
+        change = np.diff(values.view(np.int8), axis=1)
+        moved = np.flatnonzero(change)  # few: neighbouring exits mostly agree
+        index, weights = past.ravel()[moved], change.ravel()[moved]
+    else:
+        index, weights = past.ravel(), np.diff(values, axis=1).ravel()
+    steps = np.bincount(index, weights=weights, minlength=k + 1)[:k]
+    return np.asarray(np.sum(values[:, 0], dtype=np.float64) + np.cumsum(steps))

@@ -1,0 +1,174 @@
+"""Where everything of a run lies: every folder and file below one root, each said here once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folders and files of one run.
+
+    data/ and outputs/ are DVC's. runs/ is a cache beside it, addressed by content: nothing there is ever stale, and
+    removing it costs time and no result. The rest belongs to this machine.
+
+    Attributes:
+        root: what all paths are below; empty: the working directory.
+    """
+
+    root: Path = Path()
+
+    # Settings
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def profiles(self) -> Path:
+        return self.root / "profiles"
+
+    def stage_settings(self, stage: str, task: str = "") -> Path:
+        """What of params.yaml a stage (of a task) hangs on."""
+        name = self.outputs / "settings" / stage
+        return (name / f"{task}.json") if task else name.with_suffix(".json")
+
+    # Prepared data
+
+    def data(self, task: str) -> Path:
+        """Splits of a task, in the form that trials map."""
+        return self.root / "data" / task
+
+    def manifest(self, task: str) -> Path:
+        return self.data(task) / "manifest.json"
+
+    def texts(self, task: str, split: str) -> Path:
+        """The rows of a text split, before tokens are made."""
+        return self.data(task) / "text" / f"{split}.parquet"
+
+    def tokens(self, task: str, backbone: str, split: str) -> Path:
+        return self.data(task) / backbone / f"{split}.arrow"
+
+    def tokenizer(self, task: str, backbone: str) -> Path:
+        return self.data(task) / backbone / "tokenizer.json"
+
+    # The cache: addressed by content
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def trials(self) -> Path:
+        """One folder per trial, named by its key."""
+        return self.runs / "trials"
+
+    def trial(self, key: str) -> Path:
+        return self.trials / key
+
+    @property
+    def recorded(self) -> Path:
+        """Traces under the key of the model and the rows that they record."""
+        return self.runs / "traces"
+
+    @property
+    def attacked(self) -> Path:
+        """Records of attacked examples, a folder per task."""
+        return self.runs / "attack"
+
+    @property
+    def tune(self) -> Path:
+        """Ray Tune's own files, while it runs."""
+        return self.runs / ".tune"
+
+    # Outputs
+
+    @property
+    def outputs(self) -> Path:
+        return self.root / "outputs"
+
+    def models(self, task: str) -> Path:
+        """The selected models of a task, a folder per trial."""
+        return self.outputs / "models" / task
+
+    def model(self, task: str, key: str) -> Path:
+        return self.models(task) / key
+
+    def selected(self, task: str) -> Path:
+        return self.models(task) / "selected.json"
+
+    @property
+    def trials_table(self) -> Path:
+        """Every trial of the plan."""
+        return self.outputs / "finetune" / "trials.json"
+
+    def traces(self, task: str) -> Path:
+        return self.outputs / "traces" / task
+
+    def trace_index(self, task: str) -> Path:
+        return self.traces(task) / "index.json"
+
+    def trace(self, task: str, key: str, split: str) -> Path:
+        return self.traces(task) / f"{key}.{split}.safetensors"
+
+    def evaluated(self, task: str) -> Path:
+        return self.outputs / "evaluate" / f"{task}.json"
+
+    def curves(self, task: str) -> Path:
+        return self.outputs / "evaluate" / f"{task}.curves.csv"
+
+    def predictions(self, task: str) -> Path:
+        return self.outputs / "predictions" / task
+
+    def predictions_index(self, task: str) -> Path:
+        return self.predictions(task) / "index.json"
+
+    def latency(self, task: str) -> Path:
+        return self.outputs / "latency" / f"{task}.json"
+
+    def attack(self, task: str) -> Path:
+        return self.outputs / "attack" / f"{task}.json"
+
+    def attack_records(self, task: str) -> Path:
+        return self.outputs / "attack" / f"{task}.parquet"
+
+    def attack_page(self, task: str) -> Path:
+        return self.outputs / "attack" / f"{task}.html"
+
+    @property
+    def simulation(self) -> Path:
+        return self.outputs / "simulate" / "simulate.json"
+
+    @property
+    def report(self) -> Path:
+        return self.outputs / "report"
+
+    # This machine's
+
+    @property
+    def locks(self) -> Path:
+        return self.root / ".locks"
+
+    def lock(self, stage: str, task: str = "") -> Path:
+        return self.locks / f"{stage}{f'@{task}' if task else ''}.lock"
+
+    @property
+    def tracking_lock(self) -> Path:
+        """Held while the tracking store is opened."""
+        return self.locks / "mlflow.lock"
+
+    @property
+    def folder_id(self) -> Path:
+        """Tells this folder's tracked runs from another's on the same server."""
+        return self.locks / "folder-id"
+
+    @property
+    def tracking_store(self) -> Path:
+        return self.root / "mlflow.db"
+
+    @property
+    def tracked_artifacts(self) -> Path:
+        return self.root / "mlartifacts"
+
+
+HERE = Workspace()
+"""The run of the working directory: stages, commands and workers start in the root of theirs."""

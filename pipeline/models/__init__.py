@@ -1,0 +1,1 @@
+"""Networks with exits: encoders, residual networks, heads, recording, live inference, FLOPs."""

@@ -1,0 +1,1 @@
+"""Transformer encoders, taken apart into embed, layer and pool."""

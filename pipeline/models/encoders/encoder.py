@@ -1,0 +1,280 @@
+"""Encoders laid out like BERT, RoBERTa, ALBERT or DistilBERT, taken apart into embed, layer and pool.
+
+Transformers' modules hold the weights; the loop over layers is ours, so that inference can stop in it, and so are the
+calls inside a layer (pipeline/models/encoders/fast.py). Works on Transformers 4.57 and 5.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from pipeline.errors import DataError, ParamsError
+from pipeline.models.encoders.families import FAMILIES, config_class, fuse_gelu, model_class
+from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, table_of
+from pipeline.models.flops import EncoderShape
+from pipeline.models.names import DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
+
+
+class State(NamedTuple):
+    """What flows from layer to layer: hidden (n, tokens, h), keep (n, tokens) or None where nothing is padded,
+    and the additive attention mask made of it, (n, 1, 1, tokens)."""
+
+    hidden: Tensor
+    keep: Tensor | None
+    bias: Tensor | None
+
+    def select(self, index: Tensor) -> "State":
+        """Keep the rows in `index`, with all their columns: batches come sorted by length, so that the rows left
+        are about as long as those gone (docs/live-engine.md has the measurement)."""
+        if self.keep is None or self.bias is None:
+            return State(self.hidden[index], None, None)
+        return State(self.hidden[index], self.keep[index], self.bias[index])
+
+
+class Encoder(nn.Module):
+    """embed -> layer 1..L -> pool over the modules of a Transformers encoder.
+
+    Args:
+        config: the Transformers configuration; shortened to `layers` in place.
+        pooling: what the shared tanh pooler reads.
+        layers: keep only the first so many.
+        full_layers: of the model that speed-ups are measured against; None: this one.
+        heads: attention heads of each block, where some were pruned.
+
+    Attributes:
+        layers: number of transformer layers, L.
+        width: width of the pooled vector that the exits read.
+
+    Raises:
+        ParamsError: more layers than there are, or fewer of an ALBERT whose layers are in several groups; or positions
+            other than absolute ones.
+    """
+
+    encoder: Any
+    fast_embedding: FastEmbedding
+    fast_layers: list[list[FastLayer]]
+    pooler_table: Weights
+
+    def __init__(
+        self,
+        config: Any,
+        pooling: Pooling,
+        layers: int | None = None,
+        full_layers: int | None = None,
+        heads: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.family = FAMILIES[config.model_type]
+        self.pooling: Pooling = pooling
+        self.layers: int = layers or config.num_hidden_layers
+        self.full_layers: int = full_layers or self.layers
+        if self.layers > config.num_hidden_layers:
+            raise ParamsError(f"layers: {self.layers} asked of an encoder of {config.num_hidden_layers}; ask for fewer")
+        self.groups: int = getattr(config, "num_hidden_groups", 1)
+        if self.groups > 1 and self.layers < config.num_hidden_layers:
+            raise ParamsError(f"layers: an ALBERT of {self.groups} groups cannot be cut; leave `layers` out")
+        positions = getattr(config, "position_embedding_type", "absolute")
+        if positions != "absolute":
+            raise ParamsError(f"backbones: an encoder of {positions!r} positions; take one with absolute positions")
+        self.width: int = config.hidden_size
+        self.head_size: int = self.width // config.num_attention_heads
+        config.num_hidden_layers = self.layers
+        config._attn_implementation = "sdpa"
+        model = model_class(self.family)(config)
+        self.embeddings = model.embeddings
+        self.add_module(self.family.chain, getattr(model, self.family.chain))  # under its name in checkpoints
+        # One tanh pooler shared by all exits, as in the published code.
+        self.pooler = nn.Linear(self.width, self.width)
+        fuse_gelu(self)
+        # RoBERTa finds the padding by its id; ours is marked in `keep`, behind the row, where its position makes no
+        # difference.
+        self.first_position = first_position(config)
+        self.heads: tuple[int, ...] = (config.num_attention_heads,) * len(self.blocks())
+        self.wire()
+        if heads is not None:
+            self.keep_heads([range(count) for count in heads])
+
+    @property
+    def chain(self) -> Any:
+        """The module that holds the layers, under its name in Transformers."""
+        return getattr(self, self.family.chain)
+
+    def blocks(self) -> list[nn.Module]:
+        """Attention and feed-forward blocks with weights of their own: one per layer, or those that ALBERT shares."""
+        if self.config.model_type == "albert":
+            return [block for group in self.chain.albert_layer_groups for block in group.albert_layers]
+        return list(self.chain.layer)
+
+    def blocks_of(self, index: int) -> list[int]:
+        """Positions in `blocks` of what layer `index`, counted from 0, runs: one, or ALBERT's inner ones."""
+        if self.config.model_type == "albert":
+            inner: int = self.config.inner_group_num
+            first = index * self.groups // self.layers * inner
+            return list(range(first, first + inner))
+        return [index]
+
+    def wire(self) -> None:
+        """Take the modules apart again, after some were exchanged."""
+        rates = self.family.dropout_of(self.config)
+        projection = self.chain.embedding_hidden_mapping_in if self.config.model_type == "albert" else None
+        self.pooler_table = table_of(self.pooler)
+        self.fast_embedding = FastEmbedding.of(self.embeddings, self.first_position, projection, rates.embedding)
+        fast = [
+            FastLayer.of(block, self.family.parts, heads, self.head_size, rates)
+            for block, heads in zip(self.blocks(), self.heads, strict=True)
+        ]
+        self.fast_layers = [[fast[i] for i in self.blocks_of(index)] for index in range(self.layers)]
+
+    def keep_heads(self, kept: Sequence[Sequence[int]]) -> None:
+        """Remove the attention heads that are not named; the projections become smaller.
+
+        Args:
+            kept: of each of `blocks`, the heads that stay, counted from 0, ascending.
+        """
+        for block, stay in zip(self.blocks(), kept, strict=True):
+            rows = torch.cat([torch.arange(head * self.head_size, (head + 1) * self.head_size) for head in stay])
+            for name in ("query", "key", "value"):
+                part: Any = block.get_submodule(self.family.parts[name])
+                rows = rows.to(part.weight.device)
+                part.weight, part.bias = nn.Parameter(part.weight[rows]), nn.Parameter(part.bias[rows])
+                part.out_features = len(rows)
+            dense: Any = block.get_submodule(self.family.parts["dense"])
+            dense.weight = nn.Parameter(dense.weight[:, rows])
+            dense.in_features = len(rows)
+        self.heads = tuple(len(stay) for stay in kept)
+        self.wire()
+
+    def embed(self, batch: Mapping[str, Tensor]) -> State:
+        """Token ids (n, tokens) to the state before layer 1. Batch: input_ids, token_type_ids, keep (if padded)."""
+        hidden = self.fast_embedding(batch["input_ids"], self._types(batch), self.training)
+        keep = batch.get("keep")
+        bias = None
+        if keep is not None:
+            bias = torch.zeros(keep.shape, dtype=hidden.dtype, device=hidden.device)
+            bias = bias.masked_fill_(~keep, torch.finfo(hidden.dtype).min)[:, None, None, :]
+        return State(hidden, keep, bias)
+
+    def _types(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        # With one type only (RoBERTa) a tokenizer's segment 1 is no row of the table: the model's zeros then.
+        known = "types" in self.family.inputs and self.config.type_vocab_size > 1
+        return batch["token_type_ids"] if known else None
+
+    def layer(self, index: int, state: State) -> State:
+        """Run layer `index`, counted from 0."""
+        hidden = state.hidden
+        for fast in self.fast_layers[index]:
+            hidden = fast(hidden, state.bias, self.training)
+        return State(hidden, state.keep, state.bias)
+
+    def summary(self, state: State) -> Tensor:
+        """What the pooler reads of a layer, (n, h): the first token, or the mean of the kept ones."""
+        if self.pooling == "first":
+            return state.hidden[:, 0]
+        if state.keep is None:
+            return state.hidden.mean(dim=1)
+        weight = state.keep.to(state.hidden.dtype)[:, :, None]
+        return (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
+
+    def pool(self, index: int, state: State) -> Tensor:
+        """Tanh of the shared pooler over the layer's summary, (n, width)."""
+        weight, bias = self.pooler_table["weight"], self.pooler_table["bias"]
+        return torch.tanh(linear(self.summary(state), weight, bias))
+
+    def widths(self) -> list[int]:
+        """Width of the pooled vector after each layer."""
+        return [self.width] * self.layers
+
+    def shape(self, classes: int) -> EncoderShape:
+        """What the FLOP count needs."""
+        config = self.config
+        inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
+        return EncoderShape(
+            layers=self.layers,
+            hidden=config.hidden_size,
+            intermediate=inner,
+            embedding=getattr(config, "embedding_size", config.hidden_size),
+            head_width=self.width,
+            classes=classes,
+            full_layers=self.full_layers,
+            attention=tuple(
+                self.head_size * sum(self.heads[i] for i in self.blocks_of(index)) for index in range(self.layers)
+            ),
+            inner=len(self.blocks_of(0)),
+        )
+
+    def description(self) -> dict[str, Any]:
+        """All that is needed to build the same module again without the hub; JSON."""
+        return {
+            "pooling": self.pooling,
+            "layers": self.layers,
+            "full_layers": self.full_layers,
+            "heads": list(self.heads),
+            "config": self.config.to_diff_dict(),
+        }
+
+
+def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Path | None = None) -> Encoder:
+    """A pretrained encoder from the hub, its mirror or a folder; the demo encoder from random weights.
+
+    Raises:
+        DataError: the model is not to be had: no network and no mirror, or no such name.
+    """
+    if spec.hub is None:
+        return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers, spec.full_layers)
+    from transformers import AutoConfig, AutoModel
+
+    where = hub_path(spec.hub, mirror)
+    try:
+        config = AutoConfig.from_pretrained(where)
+        if config.model_type not in FAMILIES:
+            raise ParamsError(
+                f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; known families: {', '.join(FAMILIES)}"
+            )
+        pretrained = AutoModel.from_pretrained(where, config=config, dtype=torch.float32)
+    except (OSError, ValueError) as error:  # ValueError: a config.json of no known model
+        reason = str(error).splitlines()[0][:200]
+        raise DataError(
+            f"backbones.{spec.name}: cannot load {spec.hub!r} ({reason}); check the name and the network, "
+            "or name a mirror on disk with HUB_MIRROR"
+        ) from None
+    encoder = Encoder(config, spec.pooling, spec.layers, spec.full_layers)
+    weights = pretrained.state_dict()
+    own = encoder.state_dict()
+    pooler = encoder.family.pooler
+    renamed = {name.replace(pooler, "pooler.") if pooler else name: value for name, value in weights.items()}
+    missing = [name for name in own if name not in renamed and not name.startswith("pooler.")]
+    if missing:
+        raise DataError(
+            f"backbones.{spec.name}: {spec.hub!r} has no weights for {missing[0]!r}; take another checkpoint"
+        )
+    encoder.load_state_dict({name: renamed.get(name, own[name]) for name in own})
+    return encoder
+
+
+def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
+    """The module that `Encoder.description` describes, with random weights."""
+    config = dict(description["config"])
+    family = FAMILIES[config["model_type"]]
+    more = {name: description.get(name) for name in ("full_layers", "heads")}  # older checkpoints lack them
+    return Encoder(config_class(family)(**config), description["pooling"], description["layers"], **more)
+
+
+def _demo_config(vocabulary: int | None) -> Any:
+    from transformers import AlbertConfig
+
+    return AlbertConfig(
+        vocab_size=vocabulary or 1000,
+        embedding_size=64,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=12,
+        num_attention_heads=4,
+        max_position_embeddings=DEMO_POSITIONS,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )

@@ -1,0 +1,1 @@
+"""Ray, and the only import of it."""

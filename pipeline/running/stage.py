@@ -1,0 +1,96 @@
+"""What every stage shares: settings, a lock, a parent run in MLflow, atomic results, errors as one line."""
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import click
+from filelock import FileLock, Timeout
+
+from pipeline.errors import ClusterError, PipelineError, TrackingError
+from pipeline.params import Params, load_params
+from pipeline.running.mlflow import TrackedRun, Tracker, git_commit
+from pipeline.storage import content_key, write_json, write_text
+
+LOCKS = Path(".locks")
+
+
+class Stage:
+    """One running stage instance.
+
+    Attributes:
+        name, instance: such as "trace" and the task, or "finetune" and "".
+        params: the validated params.yaml.
+        run: the stage's own MLflow run, parent of its trials' runs.
+    """
+
+    def __init__(self, name: str, instance: str, params: Params, tracker: Tracker) -> None:
+        self.name, self.instance, self.params, self.tracker = name, instance, params, tracker
+        tracker.close_abandoned(name, instance)
+        self.tags = {
+            "stage": name,
+            "instance": instance,
+            "git_commit": git_commit(),
+            "params_hash": params_hash(params),
+        }
+        title = f"{name} {instance}".strip()
+        self.run: TrackedRun = tracker.open(title, tags=self.tags, params={"stage": name, "instance": instance})
+
+    def write_json(self, path: str | Path, payload: Mapping[str, Any]) -> Path:
+        """Write a result atomically with sorted keys, and keep it as an artifact of the run."""
+        written = write_json(Path(path), payload)
+        self.run.log_artifact(written)
+        return written
+
+    def write_text(self, path: str | Path, text: str) -> Path:
+        """Write a text result atomically, and keep it as an artifact of the run."""
+        written = write_text(Path(path), text)
+        self.run.log_artifact(written)
+        return written
+
+    def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
+        """Headline numbers of the stage; None (not defined) is left out."""
+        self.run.log_metrics({name: value for name, value in metrics.items() if value is not None})
+
+
+def run_stage(name: str, main: Callable[[Stage], None]) -> None:
+    """Run a stage's main function as a command, with an optional instance (the task) as its only argument.
+
+    A PipelineError ends the process with its one line and exit code 1; the stage's run is then FAILED.
+    """
+
+    @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
+    @click.argument("instance", default="")
+    def command(instance: str) -> None:
+        try:
+            _locked(name, instance, main)
+        except PipelineError as error:
+            click.echo(f"{name}: {error}", err=True)
+            raise SystemExit(1) from None
+
+    command()
+
+
+def _locked(name: str, instance: str, main: Callable[[Stage], None]) -> None:
+    params = load_params()
+    LOCKS.mkdir(exist_ok=True)
+    label = f"{name}@{instance}" if instance else name
+    try:
+        with FileLock(LOCKS / f"{label}.lock", timeout=0):
+            stage = Stage(name, instance, params, Tracker(params.runtime.tracking_uri))
+            try:
+                main(stage)
+            except BaseException as error:
+                with suppress(TrackingError):  # a server that is gone must not hide what went wrong
+                    stage.run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+                raise
+            stage.run.end()
+    except Timeout:
+        raise ClusterError(f"another {label} runs in this folder; wait for it or end it") from None
+
+
+def params_hash(params: Params) -> str:
+    """Hash of everything that changes results: all blocks but runtime."""
+    return content_key(params.model_dump(mode="json", exclude={"runtime"}))

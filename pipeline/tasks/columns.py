@@ -1,0 +1,143 @@
+"""A table's columns as a task wants them: texts as strings, labels as numbers. For own rows and for attack sets."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import DataError
+from pipeline.tasks.task import Task
+
+
+def column(table: pa.Table, name: str, where: str, remedy: str) -> pa.ChunkedArray:
+    """One column by its name.
+
+    Args:
+        where: what the table is, for the message.
+        remedy: what to do where there is no such column.
+
+    Raises:
+        DataError: there is none, or more than one.
+    """
+    count = table.column_names.count(name)
+    if count == 0:
+        raise DataError(f"{where} has no column {name!r} (it has {', '.join(table.column_names)}); {remedy}")
+    if count > 1:
+        raise DataError(f"{where} has {count} columns {name!r}; rename all but one")
+    return table[name]
+
+
+def as_text(values: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
+    """A column as strings.
+
+    Raises:
+        DataError: bytes that are no UTF-8, or no text at all; the message begins with `what`.
+    """
+    try:
+        return values.cast(pa.string())
+    except pa.ArrowInvalid:
+        raise DataError(f"{what} is not UTF-8; save the file as UTF-8") from None
+    except pa.ArrowException:
+        raise DataError(f"{what} holds {values.type} and no text; name another column, or mend the source") from None
+
+
+def texts_of(table: pa.Table, names: Sequence[str], where: str, remedy: str) -> list[pa.ChunkedArray]:
+    """The text columns as strings; null is the empty one.
+
+    Raises:
+        DataError: a column is not there, there twice, or no text.
+    """
+    found = [(name, column(table, name, where, remedy)) for name in names]
+    return [as_text(values, f"{where}: column {name!r}").fill_null("") for name, values in found]
+
+
+def read_labels(task: Task, columns: Mapping[str, Sequence[Any]], remedy: str) -> dict[str, np.ndarray]:
+    """Labels as floats, class indices or real values; NaN for rows to leave out (`drop_label`).
+
+    A label that is, written as text, one of `label_names` is that class, whatever its type: 1 and 1.0 are "1", true is
+    "true" or "True". Only else is it an index, counted from 0. Where names are numbers a label may be both, so there
+    all labels together are names, or all are indices.
+
+    Args:
+        columns: what a column is, for messages, to its labels; all are read alike.
+
+    Raises:
+        DataError: a label is neither.
+    """
+    dropped = {where: np.array([_is_dropped(task, v) for v in values], bool) for where, values in columns.items()}
+    named = {where: _named(task, values) for where, values in columns.items()}
+    counted = {where: _counted(task, values) for where, values in columns.items()}
+    if any(not np.isnan(_number(name)) for name in task.label_names):
+        unnamed = any(np.isnan(named[where][~dropped[where]]).any() for where in columns)
+        out = counted if unnamed else named
+    else:
+        out = {where: np.where(np.isnan(named[where]), counted[where], named[where]) for where in columns}
+    if any(np.isnan(out[where][~dropped[where]]).any() for where in columns):
+        raise DataError(f"{_first_wrong(task, columns, dropped, named, counted)}; {remedy}")
+    return {where: np.where(dropped[where], np.nan, out[where]) for where in columns}
+
+
+def _is_dropped(task: Task, value: Any) -> bool:
+    drop = task.drop_label
+    return drop is not None and value is not None and (str(value) == str(drop) or _number(value) == _number(drop))
+
+
+def _named(task: Task, values: Sequence[Any]) -> np.ndarray:
+    """Labels as the classes whose names they are; NaN for others."""
+    exact = {name: i for i, name in enumerate(task.label_names)}
+    forms = Counter(_form(name) for name in task.label_names)
+    like = {_form(name): i for name, i in exact.items() if forms[_form(name)] == 1}
+    found = (
+        exact.get(str(value), like.get(_form(value))) if isinstance(value, (str, int, float)) else None
+        for value in values
+    )
+    return np.array([np.nan if i is None else i for i in found], dtype=np.float64)
+
+
+def _counted(task: Task, values: Sequence[Any]) -> np.ndarray:
+    """Labels as numbers, for a classification indices of classes; NaN for others."""
+    numbers = np.array([_number(value) for value in values], dtype=np.float64)
+    if task.kind == "classification":
+        numbers[(numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= len(task.label_names))] = np.nan
+    return numbers
+
+
+def _number(value: Any) -> float:
+    """A finite number, or text that is one; NaN for all else."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return np.nan
+    try:
+        number = float(value)
+    except ValueError:
+        return np.nan
+    return number if np.isfinite(number) else np.nan
+
+
+def _form(value: str | int | float) -> str:
+    """How a label is written, without what the reader of a file may have changed of it: 1.0 for 1, True for true."""
+    number = _number(value)
+    if not np.isnan(number):
+        return repr(number)
+    text = str(value)
+    return text.lower() if text.lower() in ("true", "false") else text
+
+
+def _first_wrong(
+    task: Task,
+    columns: Mapping[str, Sequence[Any]],
+    dropped: Mapping[str, np.ndarray],
+    named: Mapping[str, np.ndarray],
+    counted: Mapping[str, np.ndarray],
+) -> str:
+    """Says which label is wrong: the first that is neither name nor index, else the first that is no name."""
+    names, last = ", ".join(task.label_names), len(task.label_names) - 1
+    wanted = f"one of {names} or 0..{last}" if names else "a finite number"
+    unnamed = {where: np.isnan(named[where]) & ~dropped[where] for where in columns}
+    neither = {where: unnamed[where] & np.isnan(counted[where]) for where in columns}
+    if not any(rows.any() for rows in neither.values()):
+        neither, wanted = unnamed, f"one of {names}, and not all labels are 0..{last}"
+    where = next(where for where in columns if neither[where].any())
+    row = int(neither[where].argmax())
+    return f"{where}, row {row}: label {columns[where][row]!r} is not {wanted}"

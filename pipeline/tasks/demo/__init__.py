@@ -1,0 +1,1 @@
+"""Generated data: the demo runs from seeds, offline."""

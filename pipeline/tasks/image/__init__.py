@@ -1,0 +1,1 @@
+"""Images: pixels decoded once, mapped by every trial."""

@@ -1,0 +1,148 @@
+"""Where rows come from: the hub, its mirror on disk, own files, or the demo's generators. All give Arrow tables."""
+
+import tempfile
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet
+
+from pipeline.errors import DataError
+from pipeline.tasks.columns import as_text
+from pipeline.tasks.hub import prepare_for
+from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
+
+DEMO_REPORT = "validation"
+_DEMO_ROWS = {"train": 3000, "report": 600}
+
+
+def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
+    """Read a task's splits: "train", one per report split and one per split to predict, under our names for them.
+
+    Raises:
+        DataError: a missing or unreadable source, file or split.
+    """
+    source = task.source
+    if isinstance(source, DemoSource):
+        return _generate(source, task)
+    columns = (*task.text, task.label)
+    tables = _read(source, {"train": source.train, **source.report}, columns, mirror)
+    try:
+        return tables | _read(source, task.unlabelled, columns, mirror)
+    except DataError as error:
+        raise DataError(f"tasks.{task.name}.test: {error}, or set it to false") from None
+
+
+def _read(
+    source: HubSource | FileSource, names: Mapping[str, str | Path], columns: Collection[str], mirror: Path | None
+) -> dict[str, pa.Table]:
+    """Splits by our names for them, given the source's."""
+    if isinstance(source, FileSource):
+        return {ours: read_file(Path(path), columns) for ours, path in names.items()}
+    tables = load_hub(source, mirror, [str(theirs) for theirs in names.values()])
+    return {ours: tables[str(theirs)] for ours, theirs in names.items()}
+
+
+def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[str, pa.Table]:
+    """Read splits of a hub data set, by their names on the hub; from below `mirror` where one is given.
+
+    Raises:
+        DataError: no such data set, configuration or split, or neither network nor mirror.
+    """
+    if mirror is None:
+        prepare_for(source.hub)
+    import datasets
+
+    shown = f"{source.hub}{f' ({source.config})' if source.config else ''}"
+    where = source.hub
+    if mirror is not None:
+        local = mirror / "datasets" / source.hub
+        if not local.is_dir():
+            raise DataError(f"{shown}: no folder {local} in the hub mirror; put the data set there or unset HUB_MIRROR")
+        where = str(local)
+    datasets.disable_progress_bars()
+    # Below a mirror, a cache of its own: the shared one goes by the folder's name and would not see other files in it.
+    with tempfile.TemporaryDirectory() if mirror is not None else nullcontext() as cache:
+        tables = {}
+        for split in splits:
+            try:
+                data = datasets.load_dataset(where, source.config, split=split, cache_dir=cache)
+            except Exception as error:  # datasets raises a dozen kinds, from OSError to its own
+                reason = " ".join(str(error).split())[:200]
+                remedy = (
+                    "check the name" if mirror else "check the name and the network, or name a mirror with HUB_MIRROR"
+                )
+                raise DataError(f"{shown}: split {split!r} cannot be read ({reason}); {remedy}") from None
+            tables[split] = data.with_format("arrow")[:]
+    return tables
+
+
+def read_file(path: Path, as_written: Collection[str] = ()) -> pa.Table:
+    """Read .csv, .tsv, .jsonl or .parquet.
+
+    Args:
+        as_written: columns that come as the strings that the file holds (an empty cell as ""), where Arrow would guess
+            at a type and make 7 of 007. Numbers of a .jsonl and what a .parquet says of its columns stay.
+
+    Raises:
+        DataError: missing, of another type, or unreadable.
+    """
+    readers = {
+        # Arrow reads block by block, and without this a block may end at a line break inside quotes.
+        ".csv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(newlines_in_values=True), as_written),
+        # GLUE's own .tsv files have unbalanced quotes in their sentences.
+        ".tsv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False), as_written),
+        ".jsonl": lambda: _read_json(path, as_written),
+        ".parquet": lambda: pyarrow.parquet.read_table(path),
+    }
+    reader = readers.get(path.suffix)
+    if reader is None:
+        raise DataError(f"{path}: unknown file type {path.suffix!r}; give one of {', '.join(readers)}")
+    try:
+        return reader()
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path in params.yaml") from None
+    except UnicodeDecodeError:  # a column's name
+        raise DataError(f"{path}: its header is not UTF-8; save the file as UTF-8") from None
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path}: unreadable as {path.suffix[1:]} ({reason}); mend the file") from None
+
+
+def _read_csv(path: Path, layout: Any, as_written: Collection[str]) -> pa.Table:
+    # As bytes, so that those that are no UTF-8 are found below, where the column is known.
+    types = dict.fromkeys(as_written, pa.binary())
+    options = pyarrow.csv.ConvertOptions(column_types=types)
+    table = pyarrow.csv.read_csv(path, parse_options=layout, convert_options=options)
+    for i, name in enumerate(table.column_names):
+        if name in types:
+            table = table.set_column(i, name, as_text(table.column(i), f"{path}: column {name!r}"))
+    return table
+
+
+def _read_json(path: Path, as_written: Collection[str]) -> pa.Table:
+    table = pyarrow.json.read_json(path)
+    # Strings that look like dates come as dates.
+    dates = [field.name for field in table.schema if field.name in as_written and pa.types.is_temporal(field.type)]
+    if not dates:
+        return table
+    strings = pa.schema([(name, pa.string()) for name in dates])
+    return pyarrow.json.read_json(path, parse_options=pyarrow.json.ParseOptions(explicit_schema=strings))
+
+
+def _generate(source: DemoSource, task: Task) -> dict[str, pa.Table]:
+    from pipeline.tasks.demo import text as demo
+
+    make = {"sentences": demo.sentences, "pairs": demo.pairs, "similarity": demo.similarity}[source.demo]
+    # Generated train rows cover the selection rows that are carved out of them.
+    train = (task.rows.train or _DEMO_ROWS["train"]) + (task.rows.selection or 0)
+    report = task.rows.report or _DEMO_ROWS["report"]
+    seed = 2 * task.rows.seed
+    return {
+        "train": pa.table(dict(make(train, seed=seed))),
+        DEMO_REPORT: pa.table(dict(make(report, seed=seed + 1))),
+    }

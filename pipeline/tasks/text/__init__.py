@@ -1,0 +1,1 @@
+"""Texts: tokens made once, mapped by every trial."""

@@ -1,0 +1,99 @@
+"""Training recipes by name. Holds names only; a recipe's module loads when a trial uses it."""
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.training.recipes.base import Recipe
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What the plan needs to know of a recipe without importing it.
+
+    Attributes:
+        parent: method whose selected trial of the same seed this one starts from.
+        version: raised when the recipe changes what it trains; part of a trial's key.
+        multi_exit: whether exit criteria apply to its models.
+        channels: what its models record beside the logits, for criteria that read it.
+    """
+
+    name: str
+    module: str
+    source: str
+    parent: str | None = None
+    version: int = 1
+    multi_exit: bool = True
+    channels: tuple[str, ...] = ()
+
+
+METHODS: dict[str, MethodInfo] = {
+    info.name: info
+    for info in (
+        MethodInfo(
+            "single_exit", "single_exit", "plain fine-tuning, one classifier on the last layer", multi_exit=False
+        ),
+        MethodInfo("joint", "joint", "all exits trained together, equation 6 of BERT Loses Patience"),
+        MethodInfo(
+            "two_stage",
+            "two_stage",
+            "exits trained on a frozen fine-tuned backbone (DeeBERT, Xin et al. 2020)",
+            parent="single_exit",
+        ),
+        MethodInfo(
+            "self_distilled",
+            "self_distilled",
+            "exits that learn from the last one, on a frozen fine-tuned backbone (FastBERT, Liu et al. 2020)",
+            parent="single_exit",
+        ),
+        MethodInfo(
+            "berxit",
+            "berxit",
+            "a head that learns when an exit is right, on a frozen joint model (BERxiT, Xin et al. 2021)",
+            parent="joint",
+            channels=("lte",),
+        ),
+        MethodInfo("first_half", "first_half", "the first half of the layers, fine-tuned (6L)", multi_exit=False),
+        MethodInfo(
+            "first_three_quarters",
+            "first_three_quarters",
+            "the first three quarters of the layers, fine-tuned (9L)",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "layer_drop",
+            "layer_drop",
+            "layers dropped in training, every other one kept (LayerDrop, Fan et al. 2020)",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "head_prune",
+            "head_prune",
+            "half of the attention heads removed, those of least importance (Michel et al. 2019)",
+            parent="single_exit",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "patient_distillation",
+            "patient_distillation",
+            "the first half of the layers, taught by every other layer of the whole (BERT-PKD, Sun et al. 2019)",
+            parent="single_exit",
+            multi_exit=False,
+        ),
+        MethodInfo(
+            "theseus",
+            "theseus",
+            "pairs of layers replaced by single ones, more and more often (BERT-of-Theseus, Xu et al. 2020)",
+            parent="single_exit",
+            multi_exit=False,
+        ),
+    )
+}
+
+
+def load_recipe(name: str) -> "Recipe":
+    """Import a recipe by its name."""
+    module = importlib.import_module(f"pipeline.training.recipes.{METHODS[name].module}")
+    recipe: Recipe = module.RECIPE
+    return recipe

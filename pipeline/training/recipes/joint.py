@@ -1,0 +1,29 @@
+"""Joint training of all exits. PABEE, BranchyNet and Shallow-Deep share this model, as in the paper (4.2)."""
+
+from torch import Tensor
+
+from pipeline.training.recipes.base import Recipe, depth_weights, exit_losses
+
+
+class Joint(Recipe):
+    """L = sum_j j L_j / sum_j j over all layers (the paper, equation 6).
+
+    Epochs and grid points are picked by the exits' scores under the same weights, so that no criterion and no
+    threshold is favoured; the released code picks by the accuracy that one patience reaches.
+    """
+
+    name = "joint"
+
+    def exits(self, layers: int) -> tuple[int, ...]:
+        return tuple(range(1, layers + 1))
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = exit_losses(logits, labels)
+        return (depth_weights(len(losses), losses) * losses).sum()
+
+    def selection_weights(self, exits: int) -> list[float]:
+        total = exits * (exits + 1) / 2
+        return [j / total for j in range(1, exits + 1)]
+
+
+RECIPE = Joint()

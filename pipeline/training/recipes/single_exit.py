@@ -1,0 +1,23 @@
+"""Plain fine-tuning: one classifier on the last layer. The paper's "ALBERT-base" and "BERT-base" rows."""
+
+from torch import Tensor
+
+from pipeline.training.recipes.base import Recipe, exit_losses
+
+
+class SingleExit(Recipe):
+    """Cross-entropy (or squared error) of the last layer alone; selected on its score."""
+
+    name = "single_exit"
+
+    def exits(self, layers: int) -> tuple[int, ...]:
+        return (layers,)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return exit_losses(logits, labels).sum()
+
+    def selection_weights(self, exits: int) -> list[float]:
+        return [1.0]
+
+
+RECIPE = SingleExit()

@@ -1,0 +1,41 @@
+"""Exits on a frozen, fine-tuned backbone (DeeBERT, Xin et al. 2020, section 3)."""
+
+from torch import Tensor, nn
+
+from pipeline.models.multi_exit import MultiExit
+from pipeline.training.recipes.base import Recipe, Start, exit_losses
+
+
+class TwoStage(Recipe):
+    """Stage 1 is the plain fine-tuned model, used as it is; stage 2 trains the exits before the last, L = sum_j L_j.
+
+    The last classifier is stage 1's, trained. DeeBERT's released code leaves its last off-ramp untrained in one
+    of its modes, which is not followed.
+    """
+
+    name = "two_stage"
+
+    def exits(self, layers: int) -> tuple[int, ...]:
+        return tuple(range(1, layers + 1))
+
+    def build(self, start: Start) -> MultiExit:
+        parent = start.teacher()
+        model = start.model(parent.backbone, self.exits(parent.backbone.layers))
+        model.heads[-1].load_state_dict(parent.heads[-1].state_dict())
+        return model
+
+    def trainable(self, model: MultiExit) -> list[nn.Parameter]:
+        return [p for head in list(model.heads)[:-1] for p in head.parameters()]
+
+    def training_mode(self, model: MultiExit) -> None:
+        model.train()
+        model.backbone.eval()
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return exit_losses(logits, labels)[:-1].sum()
+
+    def selection_weights(self, exits: int) -> list[float]:
+        return [1 / exits] * exits
+
+
+RECIPE = TwoStage()
