@@ -1,1 +1,104 @@
-"""The schema of every stored result, as classes; results are written and read by them alone."""
+"""The schema of every stored result, as classes; results are written and read by them alone.
+
+A field is documented where it stands; `python -m tools.write_docs` makes docs/results-schema.md of it.
+"""
+
+from pipeline.results.attack import Attack, Attacked, DefenceRow, Paired
+from pipeline.results.base import Part, Result
+from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
+from pipeline.results.evaluated import (
+    Calibration,
+    Choosing,
+    CurvePoint,
+    Diagnosis,
+    Evaluated,
+    ExitScores,
+    Findings,
+    Oracle,
+    Outcome,
+    Row,
+    curves_text,
+    read_curves,
+)
+from pipeline.results.latency import Latency, LatencyRow, Measured
+from pipeline.results.numbers import Interval, OverExamples, OverSeeds, Share
+from pipeline.results.point import ALL_LAYERS, OperatingPoint
+from pipeline.results.predictions import PredictionFile, Predictions
+from pipeline.results.simulation import Bound, Counterexample, ExamplePoint, RequiredAccuracy, Simulation
+from pipeline.results.traces import TraceEntry, TraceIndex
+from pipeline.results.trials import (
+    FailedTrial,
+    GridPoint,
+    ModelGroup,
+    Selected,
+    SelectedTrial,
+    TrialRecord,
+    TrialResult,
+    Trials,
+)
+
+FILES: tuple[type[Result], ...] = (
+    Manifest,
+    TrialResult,
+    Trials,
+    Selected,
+    TraceIndex,
+    Evaluated,
+    Predictions,
+    Latency,
+    Attack,
+    Simulation,
+)
+"""Every stored JSON file, in the order of the stages."""
+
+__all__ = [
+    "ALL_LAYERS",
+    "FILES",
+    "Attack",
+    "Attacked",
+    "Bound",
+    "Calibration",
+    "Choosing",
+    "Counterexample",
+    "CurvePoint",
+    "DefenceRow",
+    "Diagnosis",
+    "Evaluated",
+    "ExamplePoint",
+    "ExitScores",
+    "FailedTrial",
+    "Findings",
+    "GridPoint",
+    "Inputs",
+    "Interval",
+    "Latency",
+    "LatencyRow",
+    "Manifest",
+    "Measured",
+    "ModelGroup",
+    "OperatingPoint",
+    "Oracle",
+    "Outcome",
+    "OverExamples",
+    "OverSeeds",
+    "Paired",
+    "Part",
+    "PredictionFile",
+    "Predictions",
+    "RequiredAccuracy",
+    "Result",
+    "Row",
+    "Selected",
+    "SelectedTrial",
+    "Share",
+    "Simulation",
+    "Split",
+    "TokenCounts",
+    "TraceEntry",
+    "TraceIndex",
+    "TrialRecord",
+    "TrialResult",
+    "Trials",
+    "curves_text",
+    "read_curves",
+]

@@ -1,0 +1,67 @@
+"""What all stored results share: a schema version, one way to write, one way to read."""
+
+import json
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.errors import ArtifactError
+from pipeline.storage import write_text
+
+
+class Part(BaseModel):
+    """A part of a stored result: every field is there, of its type, documented, and never changes."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Result(Part):
+    """A stored JSON file.
+
+    A subclass raises its `schema_version` when a field changes its meaning, goes or comes without a default; a file of
+    another version is answered with the command that makes it anew.
+    """
+
+    schema_version: ClassVar[int] = 2
+    """1 were plain dictionaries, before the files had classes."""
+
+    def text(self) -> str:
+        """Canonical JSON: sorted keys, two spaces, one line break at the end."""
+        payload = {"schema": self.schema_version, **self.model_dump(mode="json")}
+        return json.dumps(payload, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+    def write(self, path: Path) -> Path:
+        """Write the file whole or not at all."""
+        return write_text(path, self.text())
+
+    @classmethod
+    def read(cls, path: Path, remedy: str) -> Self:
+        """Read a file that `write` wrote.
+
+        Args:
+            remedy: what to run where the file does not serve, such as "run `dvc repro finetune`".
+
+        Raises:
+            ArtifactError: missing, cut short, of another schema version, or a field is missing or wrong: one line with
+                file, field and remedy.
+        """
+        try:
+            payload = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ArtifactError(f"{path}: no such file; {remedy}") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
+        version = payload.pop("schema", None) if isinstance(payload, dict) else None
+        if version != cls.schema_version or isinstance(version, bool):
+            raise ArtifactError(f"{path}: schema {version!r} is not {cls.schema_version}; {remedy}")
+        try:
+            # Through JSON, whose arrays strict validation takes for tuples.
+            return cls.model_validate_json(json.dumps(payload))
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the file"
+            reason = first["msg"][0].lower() + first["msg"][1:]
+            raise ArtifactError(f"{path}: {field}: {reason}; {remedy}") from None
