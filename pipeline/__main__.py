@@ -31,7 +31,7 @@ def _lines(what: str) -> dict[str, str]:
 
         return {name: f"{(cls.__doc__ or '').splitlines()[0]}" for name, cls in CRITERIA.items()}
     if what == "tasks":
-        from pipeline.tasks.task import TASKS
+        from pipeline.tasks.names import TASKS
 
         return {name: f"{t.kind}, {' + '.join(t.text)}, {' and '.join(t.metrics)}" for name, t in TASKS.items()}
     if what == "backbones":

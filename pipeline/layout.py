@@ -51,6 +51,10 @@ class Workspace:
     def tokenizer(self, task: str, backbone: str) -> Path:
         return self.data(task) / backbone / "tokenizer.json"
 
+    def pixels(self, task: str) -> Path:
+        """Images, decoded."""
+        return self.data(task) / "pixels"
+
     # The cache: addressed by content
 
     @property

@@ -14,7 +14,8 @@ from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbone
 from pipeline.settings import Block, Count, NonNegativeFloat, OpenShare, PositiveFloat, PositiveInt, Share
-from pipeline.tasks.task import HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.tasks.names import resolve_task
+from pipeline.tasks.task import HubSource, Rows, Task, TaskSettings
 from pipeline.training.methods import METHODS
 
 

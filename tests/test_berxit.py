@@ -199,7 +199,8 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     from pipeline.models.names import BackboneSettings, resolve_backbone
     from pipeline.models.recording import record_trace
     from pipeline.tasks.prepare import prepare
-    from pipeline.tasks.task import Rows, TaskSettings, resolve_task
+    from pipeline.tasks.names import resolve_task
+    from pipeline.tasks.task import Rows, TaskSettings
     from pipeline.tasks.text.tokens import TokenStore
     from pipeline.training.trial import train_text
 

@@ -19,7 +19,8 @@ from pipeline.params import load_params
 from pipeline.storage import DATA, write_json
 from pipeline.tasks.predictions import file_of, table, write_predictions
 from pipeline.tasks.prepare import prepare
-from pipeline.tasks.task import TASKS, ServerFiles, Task
+from pipeline.tasks.names import TASKS
+from pipeline.tasks.task import ServerFiles, Task
 from tests.test_choosing import made_up_trace
 from tests.workspace import Workspace
 

@@ -8,8 +8,9 @@ from typing import Any
 from pipeline.errors import ArtifactError, ParamsError, unknown
 from pipeline.params import load_params
 from pipeline.storage import file_hash, read_json
+from pipeline.tasks.names import TASKS
 from pipeline.tasks.predictions import PREDICTIONS
-from pipeline.tasks.task import TASKS, Task
+from pipeline.tasks.task import Task
 
 ALWAYS_MISSING = ("AX.tsv", "WNLI.tsv")
 """Files that the server wants and that no task here makes: the diagnostic set, and a task the paper left out."""

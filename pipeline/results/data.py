@@ -44,6 +44,10 @@ class Inputs(Part):
     """Words of the tokenizer; None for images."""
     tokens: dict[str, TokenCounts] = {}
     """Lengths by split; empty for images."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each colour over the training pixels, 0..1; None for texts."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each colour; None for texts."""
 
 
 class Manifest(Result):
