@@ -27,10 +27,14 @@ class Workspace:
     def profiles(self) -> Path:
         return self.root / "profiles"
 
+    @property
+    def settings(self) -> Path:
+        """What of params.yaml each stage hangs on."""
+        return self.outputs / "settings"
+
     def stage_settings(self, stage: str, task: str = "") -> Path:
         """What of params.yaml a stage (of a task) hangs on."""
-        name = self.outputs / "settings" / stage
-        return (name / f"{task}.json") if task else name.with_suffix(".json")
+        return self.settings / stage / f"{task}.json" if task else self.settings / f"{stage}.json"
 
     # Prepared data
 

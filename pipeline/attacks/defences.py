@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.attacks.settings import Attack
 from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.criteria import Criterion, make
-from pipeline.params import Attack
 
 
 @dataclass(frozen=True)

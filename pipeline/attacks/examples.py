@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from pipeline.attacks.settings import AttackTask
 from pipeline.errors import ArtifactError, DataError
-from pipeline.params import AttackTask
 from pipeline.storage import DATA
 from pipeline.tasks.columns import column, read_labels, texts_of
 from pipeline.tasks.sources import load_hub

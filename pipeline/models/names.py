@@ -22,8 +22,8 @@ class BackboneSettings(Block):
     """One entry of params.yaml's `backbones`."""
 
     hub: str | None = None
-    """Texts: hub name or local folder of an encoder laid out like BERT, RoBERTa, ALBERT or DistilBERT; needed for a name
-    not known here."""
+    """Texts: hub name or local folder of an encoder laid out like BERT, RoBERTa, ALBERT or DistilBERT; needed for a
+    name not known here."""
     pooling: Pooling | None = None
     """Texts: what the exits' shared pooler reads, the first token or the mean over tokens."""
     layers: PositiveInt | None = None
@@ -33,7 +33,7 @@ class BackboneSettings(Block):
     width: PositiveInt | None = None
     """Images: channels of the first stage of a residual network; 16 in the paper."""
     exits: Placement | None = None
-    """Images: where exits stand: after every two convolutions (the paper, Appendix A) or at six points (Shallow-Deep)."""
+    """Images: where exits stand: after every two convolutions (the paper, Appendix A), or at Shallow-Deep's six."""
 
 
 @dataclass(frozen=True)

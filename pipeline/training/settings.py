@@ -1,7 +1,8 @@
 """How trials are trained: blocks of params.yaml."""
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from pipeline.evaluation.settings import ordered
 from pipeline.settings import Block, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 
@@ -30,7 +31,7 @@ class Training(Block):
 
 
 class ImageTraining(Block):
-    """Images: SGD with momentum, the learning rate stepped down; no early stopping, the best epoch is kept all the same."""
+    """Images: SGD with momentum, the learning rate stepped down; no early stopping, but the best epoch is kept."""
 
     epochs: PositiveInt = 100
     weight_decay: NonNegativeFloat = 1e-4
@@ -47,3 +48,5 @@ class Images(Block):
     training: ImageTraining = ImageTraining()
     window: tuple[PositiveFloat, PositiveFloat] = (1.20, 1.40)
     """As `evaluate.window`."""
+
+    _ordered = field_validator("window")(ordered)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pipeline.errors import ClusterError, PipelineError, TrialsFailedError
-from pipeline.params import Runtime
+from pipeline.running.settings import Runtime
 from pipeline.training.plan import Plan, Trial, finished, prune
 
 

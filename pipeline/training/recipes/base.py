@@ -1,4 +1,4 @@
-"""The contract of a training recipe: which exits, from which weights, with which loss, judged how. Text and images alike."""
+"""The contract of a training recipe: which exits, from which weights, with which loss, judged how."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
