@@ -94,15 +94,20 @@ class Workspace:
     def outputs(self) -> Path:
         return self.root / "outputs"
 
+    @property
+    def all_models(self) -> Path:
+        """The selected models, a folder per task."""
+        return self.outputs / "models"
+
     def models(self, task: str) -> Path:
         """The selected models of a task, a folder per trial."""
-        return self.outputs / "models" / task
+        return self.all_models / task
 
     def model(self, task: str, key: str) -> Path:
         return self.models(task) / key
 
     def selected(self, task: str) -> Path:
-        return self.models(task) / "selected.json"
+        return self.outputs / "selected" / f"{task}.json"
 
     @property
     def trials_table(self) -> Path:

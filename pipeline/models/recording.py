@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.evaluation.metrics import score
 from pipeline.results import Manifest
 from pipeline.storage import file_hash
-from pipeline.tasks.stores import Store, open_store
+from pipeline.tasks.stores import Store, inputs_name, open_store
 
 if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
@@ -75,6 +75,6 @@ def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str
             "split": split,
             "trial": checkpoint.name,
             "weights_sha256": file_hash(checkpoint / "model.safetensors"),
-            "data_sha256": manifest.splits[split].sha256,
+            "data_sha256": manifest.inputs[inputs_name(manifest, backbone)].splits[split],
         },
     )

@@ -40,6 +40,8 @@ class Inputs(Part):
 
     hash: str
     """Content of train and selection rows with their labels: all that a trial learns from."""
+    splits: dict[str, str]
+    """Content of each split's rows with their labels, in this form."""
     vocabulary: int | None = None
     """Words of the tokenizer; None for images."""
     tokens: dict[str, TokenCounts] = {}

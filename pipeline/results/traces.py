@@ -34,6 +34,8 @@ class TraceIndex(Result):
     Splits without labels have a list of their own, so that whoever computes scores meets none.
     """
 
+    task: str
+    """The task's name."""
     traces: tuple[TraceEntry, ...]
     """Selection and report splits."""
     unlabelled: tuple[TraceEntry, ...]

@@ -137,7 +137,7 @@ class ModelGroup(Part):
 
 
 class Selected(Result):
-    """`outputs/models/<task>/selected.json`: the models that stand for a task, each in a folder beside it."""
+    """`outputs/selected/<task>.json`: the models that stand for a task, each in its folder of `outputs/models/<task>`."""
 
     task: str
     """The task's name."""

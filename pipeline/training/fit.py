@@ -90,7 +90,7 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     return {
         "best_epoch": int(best["epoch"]),
         "epochs_run": len(history),
-        "selection": best["selection"],
+        "selection": None if math.isnan(best["selection"]) else best["selection"],
         "train_seconds": sum(row["train_seconds"] for row in history),
         "train_seconds_to_best": sum(row["train_seconds"] for row in history[: int(best["epoch"])]),
         "micro_batch": steps.rows,

@@ -52,7 +52,7 @@ def _train(
     manifest = manifest_of(names["task"])
     rows, selection = (open_store(manifest, names["backbone"], split, device) for split in ("train", "selection"))
     start = start_of(settings, names, manifest, directory.parent, context, device, float(rows.labels.mean()))
-    fit = build_fit(settings, start, rows, selection, device, context["micro_batch"])
+    fit = build_fit(settings, start, rows, selection, device, context["micro_batch"][settings["modality"]])
     fitted = run_fit(fit, directory, report)
     kept = fit.served or fit.model
     return TrialResult(

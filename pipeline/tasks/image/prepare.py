@@ -42,7 +42,8 @@ def prepare_images(
     }
     colours = task.colours or _colours(np.load(target / f"{TRAIN}.images.npy", mmap_mode="r"))
     trained = [target / f"{split}.{part}.npy" for split in (TRAIN, SELECTION) for part in ("images", "labels")]
-    return splits, {PIXELS: Inputs(hash=file_hash(*trained), mean=colours.mean, std=colours.std)}
+    hashes = {name: split.sha256 for name, split in splits.items()}
+    return splits, {PIXELS: Inputs(hash=file_hash(*trained), splits=hashes, mean=colours.mean, std=colours.std)}
 
 
 def _labels(task: Task, source: Mapping[str, Images]) -> dict[str, np.ndarray]:

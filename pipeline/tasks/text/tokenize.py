@@ -44,4 +44,5 @@ def save_tokens(task: Task, tokenizer: "Tokenizer", splits: Mapping[str, pa.Tabl
         vocabulary=tokenizer.get_vocab_size(),
         tokens=lengths,
         hash=file_hash(*(folder / f"{split}.arrow" for split in (TRAIN, SELECTION))),
+        splits={name: file_hash(folder / f"{name}.arrow") for name in splits},
     )
