@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pipeline.errors import ArtifactError
 from pipeline.results.base import Part, Result
@@ -165,6 +165,7 @@ class Choosing(Part):
 class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
+    made_by: ClassVar[str] = "evaluate"
     task: str
     """The task's name."""
     modality: Literal["text", "image"]
