@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.criteria.base import log_probabilities
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.sweep import sweep
-from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.trace import Trace, require_labels
 from pipeline.results import Calibration, Findings, OperatingPoint, Oracle, Outcome, Share
 
 BINS = 15
@@ -49,13 +48,6 @@ def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingP
         calibration=Calibration(bins=BINS, error=tuple(map(_plain, calibration_error(trace)))) if classes else None,
         criteria=tuple(outcome(trace, point) for point in points),
     )
-
-
-def require_labels(trace: Trace) -> None:
-    """Raise ArtifactError where a row has no label."""
-    unknown = int(np.isnan(trace.labels).sum())
-    if unknown:
-        raise ArtifactError(f"trace: {unknown} of {trace.rows} rows have no label; leave them out of the trace")
 
 
 def overthought(trace: Trace) -> np.ndarray:

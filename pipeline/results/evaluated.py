@@ -50,6 +50,18 @@ class Row(Part):
         """Name of the criterion; None: all layers."""
         return self.points[0].criterion
 
+    def point(self, key: str) -> OperatingPoint:
+        """The operating point of a trial's model.
+
+        Raises:
+            ArtifactError: models were selected anew since.
+        """
+        if key not in self.keys:
+            raise ArtifactError(
+                f"operating points of {self.backbone}/{self.method}: none of trial {key}; run `dvc repro evaluate`"
+            )
+        return self.points[self.keys.index(key)]
+
 
 class ExitScores(Part):
     """The score of each exit taken alone, of one model on one split."""
