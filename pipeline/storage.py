@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.errors import ArtifactError
 
+
 def content_key(payload: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of canonical JSON."""
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)

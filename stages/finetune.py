@@ -27,9 +27,7 @@ def main(stage: Stage) -> None:
     }
     plan = plan_of(params)
     observer = TrialObserver(stage)
-    progress = run_plan(
-        plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer
-    )
+    progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
     with whole_folder(HERE.all_models) as models:
         for name in params.tasks:
             groups = [group for group in plan.groups if group.names["task"] == name]

@@ -36,7 +36,9 @@ class Recorder:
         if rows is None:
             checkpoint = self.workspace.model(self.manifest.task, trial.key)
             if file_hash(checkpoint / "model.safetensors") != trial.weights_sha256:
-                raise ArtifactError(f"{checkpoint}: other weights than those that were selected; run `dvc repro finetune`")
+                raise ArtifactError(
+                    f"{checkpoint}: other weights than those that were selected; run `dvc repro finetune`"
+                )
             trace = record_trace(checkpoint, self.manifest, group.backbone, split, self.device)
             save_trace(trace, stored)
             rows, self.recorded = trace.rows, self.recorded + 1
