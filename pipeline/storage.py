@@ -74,7 +74,7 @@ def file_hash(*paths: Path) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> Path:
-    """The same file under another name: a hard link, or a copy where the disk has none. Files are never changed in place."""
+    """The same file under another name: a hard link, or a copy where the disk has none. No file is changed in place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:

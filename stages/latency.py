@@ -1,7 +1,7 @@
 """Measure the live engine on one task, one row at a time and batched, at the operating points evaluate chose."""
 
 from pipeline.layout import HERE
-from pipeline.models.recording import device_of
+from pipeline.models.device import device_of
 from pipeline.results import Evaluated, Latency, Manifest, Selected
 from pipeline.running.stage import Stage, run_stage
 

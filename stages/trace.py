@@ -1,4 +1,4 @@
-"""Record every exit of every selected model of one task, once per split; what is recorded already is taken from there."""
+"""Record every exit of every selected model of one task, once per split; no trace that is there is recorded again."""
 
 from pipeline.layout import HERE
 from pipeline.results import Selected, TraceIndex

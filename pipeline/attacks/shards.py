@@ -15,7 +15,7 @@ from pipeline.attacks.pooled import Pool, ask, pools
 from pipeline.attacks.records import Record
 from pipeline.attacks.setting import Setting
 from pipeline.errors import ArtifactError
-from pipeline.models.recording import device_of
+from pipeline.models.device import device_of
 from pipeline.storage import DATA, RUNS, content_key, file_hash, read_json, write_json
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What of params.yaml each stage hangs on, as files that DVC tracks.
 
 DVC tracks keys of params.yaml, and a key that is not there is an error to it. A file per stage holds instead what the
-stage's settings come to, defaults filled in: a key may be left out, and writing a default into params.yaml runs nothing.
+stage's settings come to, defaults filled in: a key may be left out, and a default written out runs nothing.
 """
 
 import json
