@@ -35,7 +35,8 @@ def declare_harmless(reason: str, since: str, root: Path = ROOT) -> list[str]:
     commit = _git(root, since, "rev-parse", "--verify", "--quiet", f"{since}^{{commit}}").decode().strip()
     with tempfile.TemporaryDirectory() as folder:
         archive = _git(root, since, "archive", "--format=tar", commit, "pipeline")
-        tarfile.open(fileobj=io.BytesIO(archive)).extractall(folder, filter="data")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
         earlier = _kinds(Path(folder), since)
     today = _kinds(root, "the working tree")
     equivalence = read_equivalence(root)

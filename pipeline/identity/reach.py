@@ -1,4 +1,4 @@
-"""What code a name reaches: definitions that it reads, those that they read, and what runs when a module is imported."""
+"""What code a name reaches: definitions that it reads, those that they read, and what a module runs at its import."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping

@@ -18,7 +18,7 @@ CHOICES = ("pipeline.training.methods:load_recipe", "pipeline.training.recipes.v
 
 
 def trial_code(modality: str, method: str, root: Path = ROOT) -> CodeIdentity:
-    """The code that trains a trial: the loop, what reads its data and builds its model, and the method's recipe alone."""
+    """The code that trains a trial: the loop, what reads its data, its model, and the method's recipe alone."""
     module = METHODS[method].module if modality == "text" else method
     return code_identity([ENTRIES[modality], f"{RECIPES[modality]}.{module}:RECIPE"], CHOICES, root)
 
