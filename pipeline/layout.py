@@ -84,6 +84,11 @@ class Workspace:
         return self.runs / "attack"
 
     @property
+    def weights(self) -> Path:
+        """Hashes of pretrained weights that were read before."""
+        return self.runs / "weights.json"
+
+    @property
     def tune(self) -> Path:
         """Ray Tune's own files, while it runs."""
         return self.runs / ".tune"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pipeline.errors import ClusterError, ParamsError
-from pipeline.running.mlflow import git_commit
+from pipeline.identity.versions import git_commit
 from pipeline.theory import appendix_c
 from ray_jobs import entry, submit
 from tests.imports import ROOT

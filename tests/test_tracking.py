@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.running.mlflow import COMMIT_VARIABLE, FOLDER_ID, Tracker, git_commit
+from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
+from pipeline.running.mlflow import FOLDER_ID, Tracker
 from tests.imports import ROOT
 from tests.workspace import Workspace
 

@@ -10,9 +10,12 @@ import click
 from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, PipelineError, TrackingError
+from pipeline.identity.versions import git_commit
+from pipeline.params import Params, load_params
+from pipeline.identity.versions import git_commit
 from pipeline.params import Params, load_params
 from pipeline.results import Result
-from pipeline.running.mlflow import TrackedRun, Tracker, git_commit
+from pipeline.running.mlflow import TrackedRun, Tracker
 from pipeline.storage import content_key, write_json, write_text
 
 LOCKS = Path(".locks")
