@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from pipeline.layout import HERE
+from pipeline.models.weights import weights_identity
 from pipeline.params import Params
 from pipeline.results import Trials
 from pipeline.running.observer import TrialObserver
@@ -10,7 +11,10 @@ from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
 from pipeline.tasks.stores import manifest_of
+from pipeline.tasks.task import Modality
+from pipeline.training.code import code_key, trial_code
 from pipeline.training.groups import Study, groups_of
+from pipeline.training.methods import METHODS
 from pipeline.training.plan import Plan
 from pipeline.training.selection import keep_models, selected_models
 from pipeline.training.trial import RUNNER
@@ -37,23 +41,34 @@ def main(stage: Stage) -> None:
             for group in selected.groups:
                 best = max(point.selection or 0.0 for point in group.grid)
                 stage.log_metrics({f"{group.group}.selection".replace("/", "."): best})
-    trials = tuple(observer.record(trial, progress.results[trial.key]) for trial in progress.trials())
-    stage.write(HERE.trials_table, Trials(trials=trials))
+    today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
+    records = []
+    for trial in progress.trials():
+        result = progress.results[trial.key]
+        other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
+        records.append(observer.record(trial, result, other))
+    stage.write(HERE.trials_table, Trials(trials=tuple(records)))
 
 
 def plan_of(params: Params) -> Plan:
     """Every task x backbone x method whose modality agrees, with its grid and the seeds."""
-    backbones = [params.backbone(name) for name in params.backbones]
+    backbones, mirror = [params.backbone(name) for name in params.backbones], params.runtime.hub_mirror
     study = Study(
         tasks=[(params.task(name), manifest_of(name)) for name in params.tasks],
         backbones=backbones,
         methods=params.methods,
         grids=params.grids(),
         training=params.trainings(),
-        weights={},
-        code={},
+        weights={spec.name: weights_identity(spec.hub, mirror) if spec.hub else "" for spec in backbones},
+        code={kind: code_key(trial_code(*kind)) for kind in kinds_of(params)},
     )
     return Plan(tuple(groups_of(study)), tuple(params.seeds))
+
+
+def kinds_of(params: Params) -> list[tuple[Modality, str]]:
+    """Modality and method of every trial."""
+    modalities = dict.fromkeys(params.task(name).modality for name in params.tasks)
+    return [(kind, name) for name in params.methods for kind in METHODS[name].modalities if kind in modalities]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ PLUMBING = (
 
 LOADED_BY_NAME: Mapping[str, str] = {
     "pipeline.training.methods:load_recipe": "pipeline/training/recipes/*.py",
-    "pipeline.training.recipes.vision:load_vision_recipe": "pipeline/training/recipes/vision/*.py",
 }
 """Functions that import a module whose name they are given, and the modules that there are."""
 

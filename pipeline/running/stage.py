@@ -12,8 +12,6 @@ from filelock import FileLock, Timeout
 from pipeline.errors import ClusterError, PipelineError, TrackingError
 from pipeline.identity.versions import git_commit
 from pipeline.params import Params, load_params
-from pipeline.identity.versions import git_commit
-from pipeline.params import Params, load_params
 from pipeline.results import Result
 from pipeline.running.mlflow import TrackedRun, Tracker
 from pipeline.storage import content_key, write_json, write_text

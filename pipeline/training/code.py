@@ -1,4 +1,4 @@
-"""Which code trains a trial of a kind, a modality and a method; `harmless` and the keys of trials agree on it here."""
+"""Which code trains a trial of a modality and a method; `harmless` and the keys of trials agree on it here."""
 
 import json
 from pathlib import Path
@@ -7,20 +7,39 @@ from pipeline.errors import ArtifactError
 from pipeline.identity.code import CodeIdentity, code_identity, write_code
 from pipeline.identity.equivalence import read_equivalence
 from pipeline.identity.imports import ROOT
+from pipeline.tasks.task import Modality
 from pipeline.training.methods import METHODS
-from pipeline.training.recipes.vision import VISION_METHODS
 
-ENTRIES = {"text": "pipeline.training.trial:train_text", "image": "pipeline.training.image_trial:train_image"}
-"""Modality to the function that a worker calls."""
-RECIPES = {"text": "pipeline.training.recipes", "image": "pipeline.training.recipes.vision"}
-CHOICES = ("pipeline.training.methods:load_recipe", "pipeline.training.recipes.vision:load_vision_recipe")
-"""Functions that pick one of several by a name that is in the settings: what they pick is a root of its own."""
+ENTRY = "pipeline.training.trial:train"
+"""The function that a worker calls."""
+CHOICE = "pipeline.training.methods:load_recipe"
+"""Picks a recipe by a name that is in the settings: the one it picks is a root of its own."""
+OTHERS: dict[Modality, tuple[str, ...]] = {
+    "text": (
+        "pipeline.tasks.image.pixels:ImageStore",
+        "pipeline.models.residual:ResNet",
+        "pipeline.models.residual:resnet_from_description",
+    ),
+    "image": (
+        "pipeline.tasks.text.tokens:TokenStore",
+        "pipeline.models.encoders.encoder:build_encoder",
+        "pipeline.models.encoders.encoder:encoder_from_description",
+    ),
+}
+"""What only the other modality runs."""
+RECORDING = "pipeline.models.recording:record_trace"
+"""The function that records a trace."""
 
 
-def trial_code(modality: str, method: str, root: Path = ROOT) -> CodeIdentity:
+def trial_code(modality: Modality, method: str, root: Path = ROOT) -> CodeIdentity:
     """The code that trains a trial: the loop, what reads its data, its model, and the method's recipe alone."""
-    module = METHODS[method].module if modality == "text" else method
-    return code_identity([ENTRIES[modality], f"{RECIPES[modality]}.{module}:RECIPE"], CHOICES, root)
+    recipe = f"pipeline.training.recipes.{METHODS[method].module}:RECIPE"
+    return code_identity([ENTRY, recipe], [CHOICE, *OTHERS[modality]], root)
+
+
+def recording_code(modality: Modality, root: Path = ROOT) -> CodeIdentity:
+    """The code that records a trace of a model, however it was trained."""
+    return code_identity([RECORDING], OTHERS[modality], root)
 
 
 def code_key(code: CodeIdentity) -> str:
@@ -47,8 +66,11 @@ def keep_code(folder: Path, code: CodeIdentity, key: str) -> None:
 
 def trial_kinds() -> dict[str, CodeIdentity]:
     """The code of every kind of trial that there is, by modality/method."""
-    kinds = [("text", method) for method in METHODS] + [("image", method) for method in VISION_METHODS]
-    return {f"{modality}/{method}": trial_code(modality, method) for modality, method in kinds}
+    return {
+        f"{modality}/{method}": trial_code(modality, method)
+        for method, info in METHODS.items()
+        for modality in info.modalities
+    }
 
 
 if __name__ == "__main__":

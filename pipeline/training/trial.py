@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.identity.code import CodeIdentity
+from pipeline.identity.versions import library_versions
 from pipeline.models.device import device_of
 from pipeline.models.names import BackboneSpec
 from pipeline.models.recording import exit_scores, record
 from pipeline.results import Manifest, TrialResult
 from pipeline.storage import file_hash
 from pipeline.tasks.stores import Store, inputs_name, manifest_of, open_store
+from pipeline.training.code import keep_code, trial_code
 from pipeline.training.plan import run_trial
 
 if TYPE_CHECKING:
@@ -37,18 +40,28 @@ def train(settings: Settings, names: Settings, directory: Path, context: Setting
 
     torch.set_num_threads(context["threads"])
     device = device_of(context["device"])
+    code = trial_code(settings["modality"], settings["method"])
     try:
-        return run_trial(settings, directory, lambda folder: _train(settings, names, folder, device, context, report))
+        return run_trial(
+            settings, directory, lambda folder: _train(settings, names, folder, device, context, report, code)
+        )
     finally:
         if device == "cuda":  # the worker process is reused: leave the next trial the whole share
             torch.cuda.empty_cache()
 
 
 def _train(
-    settings: Settings, names: Settings, directory: Path, device: str, context: Settings, report: Report
+    settings: Settings,
+    names: Settings,
+    directory: Path,
+    device: str,
+    context: Settings,
+    report: Report,
+    code: CodeIdentity,
 ) -> TrialResult:
     from pipeline.training.fit import run_fit
 
+    keep_code(directory, code, settings["code"])
     manifest = manifest_of(names["task"])
     rows, selection = (open_store(manifest, names["backbone"], split, device) for split in ("train", "selection"))
     start = start_of(settings, names, manifest, directory.parent, context, device, float(rows.labels.mean()))
@@ -61,6 +74,8 @@ def _train(
         layers=kept.backbone.full_layers,
         exits=kept.exits,
         weights_sha256=file_hash(directory / "model.safetensors"),
+        code=code.hash,
+        versions=library_versions(),
     )
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.results import Inputs, Split
-from pipeline.storage import file_hash
 from pipeline.tasks.columns import read_labels
+from pipeline.tasks.content import array_content_hash, data_identity
 from pipeline.tasks.image.sources import Images, read_images
-from pipeline.tasks.splits import SELECTION, TRAIN, Protocol, choose_rows
+from pipeline.tasks.splits import TRAIN, Protocol, choose_rows
 from pipeline.tasks.stores import PIXELS
 from pipeline.tasks.task import Colours, Task
 
@@ -40,10 +40,20 @@ def prepare_images(
         split: _write(task, target, split, source[origin], labels[origin], kept[origin][index])
         for split, (origin, index) in chosen.items()
     }
-    colours = task.colours or _colours(np.load(target / f"{TRAIN}.images.npy", mmap_mode="r"))
-    trained = [target / f"{split}.{part}.npy" for split in (TRAIN, SELECTION) for part in ("images", "labels")]
-    hashes = {name: split.sha256 for name, split in splits.items()}
-    return splits, {PIXELS: Inputs(hash=file_hash(*trained), splits=hashes, mean=colours.mean, std=colours.std)}
+    arrays = {split: stored_arrays(target, split) for split in splits}
+    colours = task.colours or _colours(arrays[TRAIN]["images"])
+    inputs = Inputs(
+        hash=data_identity(arrays),
+        splits={name: split.sha256 for name, split in splits.items()},
+        mean=colours.mean,
+        std=colours.std,
+    )
+    return splits, {PIXELS: inputs}
+
+
+def stored_arrays(folder: Path, split: str) -> dict[str, np.ndarray]:
+    """Images, labels and rows of a stored split, mapped from disk."""
+    return {part: np.load(folder / f"{split}.{part}.npy", mmap_mode="r") for part in PARTS}
 
 
 def _labels(task: Task, source: Mapping[str, Images]) -> dict[str, np.ndarray]:
@@ -66,7 +76,7 @@ def _write(task: Task, folder: Path, split: str, source: Images, labels: np.ndar
     return Split(
         rows=len(index),
         label_counts=dict(zip(task.label_names, counts.tolist(), strict=True)),
-        sha256=file_hash(*(folder / f"{split}.{part}.npy" for part in PARTS)),
+        sha256=array_content_hash(arrays),
     )
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.results import Inputs, Split
-from pipeline.storage import file_hash
 from pipeline.tasks.columns import column, read_labels, texts_of
+from pipeline.tasks.content import table_content_hash
 from pipeline.tasks.sources import load_splits
 from pipeline.tasks.splits import Protocol, choose_rows, refuse_empty
 from pipeline.tasks.task import Task
@@ -35,9 +35,8 @@ def prepare_texts(
     (folder / "text").mkdir()
     splits = {}
     for name, table in tables.items():
-        path = folder / "text" / f"{name}.parquet"
-        pyarrow.parquet.write_table(table, path)
-        splits[name] = _describe(task, table, path)
+        pyarrow.parquet.write_table(table, folder / "text" / f"{name}.parquet")
+        splits[name] = _describe(task, table)
     return splits, {name: save_tokens(task, tok, tables, folder / name) for name, tok in tokenizers.items()}
 
 
@@ -74,7 +73,7 @@ def _columns(task: Task, raw: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     return out
 
 
-def _describe(task: Task, table: pa.Table, path: Path) -> Split:
+def _describe(task: Task, table: pa.Table) -> Split:
     labels = table["label"].to_numpy()
     about: dict[str, Any] = {}
     if np.isnan(labels).all():
@@ -86,7 +85,7 @@ def _describe(task: Task, table: pa.Table, path: Path) -> Split:
     words = np.array([sum(len(row[c].split()) for c in task.text) for row in table.select(task.text).to_pylist()])
     return Split(
         rows=len(table),
-        sha256=file_hash(path),
+        sha256=table_content_hash(table),
         words_mean=round(float(words.mean()), 3),
         words_max=int(words.max()),
         **about,

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.results import Inputs, TokenCounts
-from pipeline.storage import file_hash
-from pipeline.tasks.splits import SELECTION, TRAIN
+from pipeline.tasks.content import data_identity, table_content_hash
 from pipeline.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def save_tokens(task: Task, tokenizer: "Tokenizer", splits: Mapping[str, pa.Tabl
     tokenizer.no_padding()
     tokenizer.enable_truncation(task.max_length)
     tokenizer.save(str(folder / "tokenizer.json"))
-    lengths = {}
+    lengths, tables = {}, {}
     for name, table in splits.items():
         texts = [table[column].to_pylist() for column in task.text]
         encoded = tokenizer.encode_batch(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
@@ -35,7 +34,7 @@ def save_tokens(task: Task, tokenizer: "Tokenizer", splits: Mapping[str, pa.Tabl
             "label": table["label"].combine_chunks(),
             "row_id": table["row_id"].combine_chunks(),
         }
-        out = pa.table(columns)
+        out = tables[name] = pa.table(columns)
         with pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink, pa.ipc.new_file(sink, out.schema) as writer:
             writer.write_table(out)
         counts = np.array([len(e.ids) for e in encoded])
@@ -43,6 +42,6 @@ def save_tokens(task: Task, tokenizer: "Tokenizer", splits: Mapping[str, pa.Tabl
     return Inputs(
         vocabulary=tokenizer.get_vocab_size(),
         tokens=lengths,
-        hash=file_hash(*(folder / f"{split}.arrow" for split in (TRAIN, SELECTION))),
-        splits={name: file_hash(folder / f"{name}.arrow") for name in splits},
+        hash=data_identity(tables),
+        splits={name: table_content_hash(table) for name, table in tables.items()},
     )
