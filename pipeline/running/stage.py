@@ -81,6 +81,20 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     command()
 
 
+def run_untracked(name: str, main: Callable[[], None]) -> None:
+    """Run a stage of an instant that trains, records and evaluates nothing, without a run of its own in MLflow."""
+
+    @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
+    def command() -> None:
+        try:
+            main()
+        except PipelineError as error:
+            click.echo(f"{name}: {error}", err=True)
+            raise SystemExit(1) from None
+
+    command()
+
+
 def _locked(name: str, instance: str, main: Callable[[Stage], None]) -> None:
     params = load_params()
     LOCKS.mkdir(exist_ok=True)

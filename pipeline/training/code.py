@@ -12,8 +12,8 @@ from pipeline.training.methods import METHODS
 
 ENTRY = "pipeline.training.trial:train"
 """The function that a worker calls."""
-CHOICE = "pipeline.training.methods:load_recipe"
-"""Picks a recipe by a name that is in the settings: the one it picks is a root of its own."""
+STATED = ("pipeline.training.methods:load_recipe", "pipeline.models.names:BackboneSpec")
+"""What a trial's settings state already: which recipe, which is a root of its own, and which backbone."""
 OTHERS: dict[Modality, tuple[str, ...]] = {
     "text": (
         "pipeline.tasks.image.pixels:ImageStore",
@@ -34,12 +34,12 @@ RECORDING = "pipeline.models.recording:record_trace"
 def trial_code(modality: Modality, method: str, root: Path = ROOT) -> CodeIdentity:
     """The code that trains a trial: the loop, what reads its data, its model, and the method's recipe alone."""
     recipe = f"pipeline.training.recipes.{METHODS[method].module}:RECIPE"
-    return code_identity([ENTRY, recipe], [CHOICE, *OTHERS[modality]], root)
+    return code_identity([ENTRY, recipe], [*STATED, *OTHERS[modality]], root)
 
 
 def recording_code(modality: Modality, root: Path = ROOT) -> CodeIdentity:
     """The code that records a trace of a model, however it was trained."""
-    return code_identity([RECORDING], OTHERS[modality], root)
+    return code_identity([RECORDING], [*STATED, *OTHERS[modality]], root)
 
 
 def code_key(code: CodeIdentity) -> str:

@@ -8,7 +8,7 @@ from pipeline.errors import ArtifactError
 from pipeline.models.names import BackboneSpec
 from pipeline.results import Manifest
 from pipeline.tasks.stores import inputs_name
-from pipeline.tasks.task import Task
+from pipeline.tasks.task import Modality, Task
 from pipeline.training.methods import METHODS
 from pipeline.training.plan import Group
 from pipeline.training.settings import Grid, ImageTraining, Training
@@ -28,10 +28,10 @@ class Study:
     tasks: Sequence[tuple[Task, Manifest]]
     backbones: Sequence[BackboneSpec]
     methods: Sequence[str]
-    grids: Mapping[str, Grid]
-    training: Mapping[str, Training | ImageTraining]
+    grids: Mapping[Modality, Grid]
+    training: Mapping[Modality, Training | ImageTraining]
     weights: Mapping[str, str]
-    code: Mapping[tuple[str, str], str]
+    code: Mapping[tuple[Modality, str], str]
 
 
 def groups_of(study: Study) -> list[Group]:
