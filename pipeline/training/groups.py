@@ -74,7 +74,7 @@ def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, met
     if spec.hub is None and task.modality == "text":
         settings["vocabulary"] = inputs.vocabulary
     if task.modality == "image":
-        settings["colours"] = [inputs.mean, inputs.std]
+        settings["colours"] = [list(values) for values in (inputs.mean or (), inputs.std or ())]
     grid = study.grids[task.modality]
     return Group(
         prefix + method,
