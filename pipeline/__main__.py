@@ -93,6 +93,27 @@ def submission(backbone: str, method: str, criterion: str | None, out: Path) -> 
         click.echo(line)
 
 
+@cli.command()
+@click.argument("name", metavar="TRIAL|STAGE")
+def why(name: str) -> None:
+    """Say which input made a trial (its key, or the beginning of it) or a stage run, or that nothing did."""
+    from pipeline.commands.why import why as lines_of
+
+    for line in lines_of(name):
+        click.echo(line)
+
+
+@cli.command()
+@click.option("--reason", required=True, metavar="TEXT", help="Why the change changes no result; the report prints it.")
+@click.option("--since", default="HEAD", show_default=True, metavar="REV", help="The commit to compare with.")
+def harmless(reason: str, since: str) -> None:
+    """Declare that the code trains as it did at REV: trials keep their keys, and nothing is trained again."""
+    from pipeline.commands.harmless import declare_harmless
+
+    for line in declare_harmless(reason, since):
+        click.echo(line)
+
+
 cli.add_command(replay_commands.replay)
 cli.add_command(replay_commands.diagnose)
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pipeline.errors import ArtifactError, ParamsError
 from pipeline.identity.code import CodeIdentity
-from pipeline.identity.equivalence import FILE, Declaration, Pair, read_equivalence, write_equivalence
+from pipeline.identity.equivalence import FILE, canonical, read_equivalence
 from pipeline.identity.imports import ROOT
+from pipeline.results import CodeEquivalence, CodePair, Declaration
 
 
 def declare_harmless(reason: str, since: str, root: Path = ROOT) -> list[str]:
@@ -43,8 +44,8 @@ def declare_harmless(reason: str, since: str, root: Path = ROOT) -> list[str]:
     equal, changed = {}, set()
     for kind in sorted(earlier.keys() & today.keys()):
         before, after = earlier[kind], today[kind]
-        if equivalence.canonical(before.hash) != equivalence.canonical(after.hash):
-            equal[kind] = Pair(before=before.hash, after=after.hash)
+        if canonical(before.hash, equivalence) != canonical(after.hash, equivalence):
+            equal[kind] = CodePair(before=before.hash, after=after.hash)
             changed |= set(before.differences(after))
     if not equal:
         return [f"nothing to declare: every kind of trial has the key that it had at {since}"]
@@ -55,7 +56,7 @@ def declare_harmless(reason: str, since: str, root: Path = ROOT) -> list[str]:
         changed=tuple(sorted(changed)),
         equal=equal,
     )
-    write_equivalence(equivalence.with_declaration(declaration), root)
+    CodeEquivalence(declarations=(*equivalence.declarations, declaration)).write(root / FILE)
     return [
         f"declared harmless since {since}, for {len(equal)} of {len(today)} kinds of trial ({', '.join(equal)}):",
         *(f"  {line}" for line in declaration.changed),

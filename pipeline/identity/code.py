@@ -1,21 +1,16 @@
 """The identity of code: a hash of every definition that roots reach, in its normal form, and one of them all."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from pipeline.identity.imports import ROOT
 from pipeline.identity.modules import Definition, Module, read_module
 from pipeline.identity.normal_form import TYPING
 from pipeline.identity.reach import reach
-from pipeline.storage import content_key, read_json, write_json
-
-FILE = "code.json"
-"""In a trial's folder: the code that trained it."""
-SCHEMA = 1
+from pipeline.storage import content_key
 
 
 @dataclass(frozen=True)
@@ -26,7 +21,7 @@ class CodeIdentity:
         definitions: path of each module to the hash of each of its definitions that is reached.
     """
 
-    definitions: Mapping[str, Mapping[str, str]]
+    definitions: dict[str, dict[str, str]]
 
     @cached_property
     def hash(self) -> str:
@@ -56,7 +51,7 @@ def code_identity(roots: Sequence[str], without: Collection[str] = (), root: Pat
 
     Args:
         roots: "package.module:name", or "package.module" for all that is in it.
-        without: the same, of what is not to be entered.
+        without: the same, of what is not to be entered; a package is left out whole.
         root: the folder that holds the project's packages.
     """
     definitions = {}
@@ -71,20 +66,3 @@ def _hash(definition: Definition, module: Module) -> str:
     entries = [e for name in definition.form.names for e in module.imports_as(name) if e.module not in TYPING]
     text = definition.form.text + "".join(sorted(f"\n{e.local}={e.module}:{e.name}" for e in entries))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def write_code(folder: Path, code: CodeIdentity) -> Path:
-    """Keep the code that trains in a trial's folder."""
-    return write_json(folder / FILE, {"schema": SCHEMA, "hash": code.hash, "definitions": code.definitions})
-
-
-def read_code(folder: Path) -> CodeIdentity | None:
-    """The code that trained a trial; None where its folder does not say.
-
-    Raises:
-        ArtifactError: the file is cut short or of another schema version.
-    """
-    if not (folder / FILE).is_file():
-        return None
-    stored: dict[str, Any] = read_json(folder / FILE, SCHEMA, f"remove {folder} to train that trial again")
-    return CodeIdentity(stored["definitions"])

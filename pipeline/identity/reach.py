@@ -46,7 +46,8 @@ def reach(
 
     Args:
         roots: "package.module:name", or "package.module" for all that is in it.
-        without: the same, of what is not to be entered: what settings say already, and choices that the roots name.
+        without: what is not to be entered, "package.module:name", "package.module" or "package": what settings say
+            already, and what is never chosen, or chosen by the roots.
         plumbing: patterns of paths that are not entered either.
 
     Returns:
@@ -87,10 +88,15 @@ class _Walk:
         if name not in self.entered:
             self.entered[name] = None  # a package's file may import its own modules, which ask for the package again
             path = module_path(name, self.root)
-            if path is not None and name not in self.without and not any(fnmatch(path, p) for p in self.plumbing):
+            if path is not None and not self.is_cut(name, path):
                 self.entered[name] = self.modules[path] = read_module(path, self.root)
                 self.at_import(name, self.modules[path])
         return self.entered[name]
+
+    def is_cut(self, name: str, path: str) -> bool:
+        parts = name.split(".")
+        packages = {".".join(parts[: i + 1]) for i in range(len(parts))}
+        return not self.without.isdisjoint(packages) or any(fnmatch(path, pattern) for pattern in self.plumbing)
 
     def at_import(self, name: str, source: Module) -> None:
         if "." in name:
