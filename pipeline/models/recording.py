@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.errors import DataError
-from pipeline.layout import HERE
-from pipeline.storage import file_hash, read_json
+from pipeline.storage import DATA, RUNS, file_hash, read_json
 from pipeline.tasks.task import Task
 
 EVALUATION_BATCH = 64
@@ -14,7 +13,7 @@ EVALUATION_BATCH = 64
 
 def manifest(task: str) -> dict[str, Any]:
     """The task's manifest, as prepare wrote it."""
-    return read_json(HERE.manifest(task), 1, f"run `dvc repro prepare@{task}`")
+    return read_json(DATA / task / "manifest.json", 1, f"run `dvc repro prepare@{task}`")
 
 
 def device_of(wanted: str) -> str:
@@ -64,9 +63,8 @@ def record_trace(task: Task, backbone: str, key: str, split: str, device: str) -
     from pipeline.models.multi_exit import load_checkpoint
     from pipeline.tasks.text.tokens import TokenStore
 
-    folder = HERE.model(task.name, key)
-    model = load_checkpoint(folder, encoder_from_description).to(device)
-    path = HERE.tokens(task.name, backbone, split)
+    model = load_checkpoint(RUNS / key, encoder_from_description).to(device)
+    path = DATA / task.name / backbone / f"{split}.arrow"
     store = TokenStore.open(path)
     exits = np.asarray(model.exits, dtype=np.float64)
     flops, full = encoder_flops(model.backbone.shape(task.outputs), store.lengths, exits)
@@ -86,7 +84,7 @@ def record_trace(task: Task, backbone: str, key: str, split: str, device: str) -
             "task": task.name,
             "split": split,
             "trial": key,
-            "weights_sha256": file_hash(folder / "model.safetensors"),
+            "weights_sha256": file_hash(RUNS / key / "model.safetensors"),
             "data_sha256": file_hash(path),
         },
     )
