@@ -53,7 +53,7 @@ class Inputs(Part):
 
 
 class Manifest(Result):
-    """`data/<task>/manifest.json`, from prepare."""
+    """`data/<task>/manifest.json`: what prepare made of a task's rows."""
 
     made_by: ClassVar[str] = "prepare"
     task: str
