@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.identity.imports import ROOT, imported_files, imported_names
 from pipeline.params import load_params
-from tests.imports import ROOT, imported_files, imported_names
-from tests.write_deps import code_deps
+from tools.write_deps import code_deps
 
 LAYERS = (
     ("errors.py", "settings.py", "files.py", "hub.py"),
@@ -157,7 +157,7 @@ def test_the_graph_has_the_stages_that_there_are() -> None:
 @pytest.mark.parametrize("name", GRAPH)
 def test_code_dependencies_are_the_import_graph(name: str) -> None:
     code = [dep for dep in GRAPH[name]["deps"] if dep.startswith(("pipeline/", "stages/"))]
-    assert code == code_deps(name), "run `python -m tests.write_deps`"
+    assert code == code_deps(name), "run `python -m tools.write_deps`"
 
 
 @pytest.mark.parametrize("name", GRAPH)

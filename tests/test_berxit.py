@@ -15,6 +15,7 @@ from pipeline.evaluation.choosing import Window
 from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.evaluation.group import Seeded, evaluate_group
 from pipeline.evaluation.sweep import sweep
+from pipeline.identity.imports import ROOT
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.params import load_params
@@ -22,7 +23,6 @@ from pipeline.training.fit import Fit, run_fit
 from pipeline.training.methods import METHODS, load_recipe
 from pipeline.training.recipes.base import Moment, Start
 from tests.chain import chain_from_description, chain_model
-from tests.imports import ROOT
 
 
 def berxit_on(parent: MultiExit) -> MultiExit:
@@ -198,8 +198,8 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     from pipeline.models.encoders.encoder import encoder_from_description
     from pipeline.models.names import BackboneSettings, resolve_backbone
     from pipeline.models.recording import record_trace
-    from pipeline.tasks.prepare import prepare
     from pipeline.tasks.names import resolve_task
+    from pipeline.tasks.prepare import prepare
     from pipeline.tasks.task import Rows, TaskSettings
     from pipeline.tasks.text.tokens import TokenStore
     from pipeline.training.trial import train_text

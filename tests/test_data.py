@@ -16,9 +16,9 @@ import yaml
 from pipeline.errors import DataError, ParamsError
 from pipeline.models.names import BACKBONES, BackboneSettings, resolve_backbone
 from pipeline.tasks.demo import text as demo
+from pipeline.tasks.names import TASKS, resolve_task
 from pipeline.tasks.prepare import freeze_splits, prepare
 from pipeline.tasks.sources import read_file
-from pipeline.tasks.names import TASKS, resolve_task
 from pipeline.tasks.task import FileSource, HubSource, Rows, Task, TaskSettings
 from pipeline.tasks.text.tokens import TokenStore, bucketed, by_length, load_tokenizer
 

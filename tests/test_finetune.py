@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import TrialsFailedError
+from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
 from pipeline.running.mlflow import Tracker
 from pipeline.running.ray.tune import _Ledger
@@ -27,7 +28,6 @@ from pipeline.training.trial import train_text
 from stages import finetune
 from tests import toy_trials
 from tests.conftest import POINTERS
-from tests.imports import ROOT
 from tests.ray_cluster import clean_environment
 from tests.workspace import Done, Workspace, kill_group
 

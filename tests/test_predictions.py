@@ -17,9 +17,9 @@ from pipeline.evaluation.sweep import NEVER, sweep
 from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.params import load_params
 from pipeline.storage import DATA, write_json
+from pipeline.tasks.names import TASKS
 from pipeline.tasks.predictions import file_of, table, write_predictions
 from pipeline.tasks.prepare import prepare
-from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import ServerFiles, Task
 from tests.test_choosing import made_up_trace
 from tests.workspace import Workspace

@@ -120,8 +120,8 @@ def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, mon
     """Train each on generated text, parents first; the checkpoint records a trace that says what was left out."""
     from pipeline.models.names import BackboneSettings, resolve_backbone
     from pipeline.models.recording import record_trace
-    from pipeline.tasks.prepare import prepare
     from pipeline.tasks.names import resolve_task
+    from pipeline.tasks.prepare import prepare
     from pipeline.tasks.task import Rows, TaskSettings
     from pipeline.training.trial import train_text
     from tests.test_berxit import settings_of

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.identity.imports import ROOT
 from pipeline.running.stage import run_stage
-from tests.imports import ROOT
 
 NO_NETWORK = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """A hub where nobody listens."""
