@@ -62,20 +62,22 @@ def profile(name: str) -> None:
 
 @cli.command("compare-metrics")
 @click.argument("stored", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("outputs", type=click.Path(path_type=Path, file_okay=False), default=Path("outputs"))
-@click.option("--write", is_flag=True, help="Write STORED from OUTPUTS instead of comparing.")
-def compare_metrics(stored: Path, outputs: Path, write: bool) -> None:
-    """Compare the metrics of a finished run in OUTPUTS with STORED; exit code 1 names each that moved."""
-    from pipeline.commands.compare_metrics import collect, moved, read_stored, write_stored
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.option("--exact", is_flag=True, help="Name any move at all, however small.")
+@click.option("--write", is_flag=True, help="Write STORED from RUN instead of comparing.")
+def compare_metrics(stored: Path, run: Path, exact: bool, write: bool) -> None:
+    """Compare the metrics of a finished run in folder RUN with STORED; exit code 1 names each that moved too far."""
+    from pipeline.commands.compare_metrics import collect, moved, read_stored
+    from pipeline.layout import Workspace
 
-    fresh = collect(outputs)
+    fresh = collect(Workspace(run))
     if write:
-        click.echo(f"{sum(map(len, fresh.values()))} metrics in {write_stored(stored, fresh)}")
+        click.echo(f"{sum(map(len, fresh.metrics.values()))} metrics in {fresh.write(stored)}")
         return
     before = read_stored(stored)
-    for line in (lines := moved(before, fresh)):
+    for line in (lines := moved(before, fresh, exact=exact)):
         click.echo(line)
-    click.echo(f"{len(lines)} of {sum(map(len, before.values()))} metrics moved or are gone")
+    click.echo(f"{len(lines)} of {sum(map(len, before.metrics.values()))} metrics moved or are gone")
     raise SystemExit(1 if lines else 0)
 
 

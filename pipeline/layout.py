@@ -75,6 +75,14 @@ class Workspace:
         """Records of attacked examples, a folder per task."""
         return self.runs / "attack"
 
+    def shard(self, task: str, key: str) -> Path:
+        """Records of some examples against one defence."""
+        return self.attacked / task / f"{key}.json"
+
+    def pooled(self, task: str, key: str) -> Path:
+        """One defence's answers to the texts that broke any."""
+        return self.attacked / task / "pooled" / f"{key}.json"
+
     @property
     def tune(self) -> Path:
         """Ray Tune's own files, while it runs."""

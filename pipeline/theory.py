@@ -4,10 +4,12 @@ Binary classification with n independent classifiers. The counter is 0 at the fi
 and the row leaves when it equals t; if that never happens the last classifier answers.
 """
 
-from typing import Any
+from typing import SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from pipeline.results import Bound, Counterexample, ExamplePoint, RequiredAccuracy, Simulation
 
 Array = np.ndarray
 EXAMPLE = (0.2, 0.1)
@@ -130,7 +132,7 @@ def promised_from(n: int, q: float, p: float) -> int | None:
     return int(promised[0]) if promised.size else None
 
 
-def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[dict[str, Any]]:
+def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[Bound]:
     """Where each bound claims that patience beats the last classifier, and where the exact accuracy agrees.
 
     The grid has every patience up to n - 2 (at n - 1 all layers run, so nothing can be gained) and every q, p in
@@ -141,29 +143,36 @@ def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[dic
     q, p = (grid.ravel() for grid in np.meshgrid(rates, rates, indexing="ij"))
     accuracies = np.concatenate([np.repeat((1 - q)[:, None], n - 1, axis=1), (1 - p)[:, None]], axis=1)
     counts = {name: dict.fromkeys(("cells", "claims", "true_claims", "false_claims", "missed"), 0) for name in BOUNDS}
-    worst: dict[str, dict[str, float]] = {}
+    worst: dict[str, Counterexample] = {}
     for t in (t for t in patiences if 1 <= t < n - 1):
         gain = exact(accuracies, t)[0] - (1 - p)
         truth = gain > 1e-12
         for name, bound in BOUNDS.items():
             claim = bound(n, t, q, p)
-            found = {
+            cells = {
                 "cells": claim.size,
                 "claims": claim.sum(),
                 "true_claims": (claim & truth).sum(),
                 "false_claims": (claim & ~truth).sum(),
                 "missed": (~claim & truth).sum(),
             }
-            counts[name] = {key: counts[name][key] + int(value) for key, value in found.items()}
+            counts[name] = {key: counts[name][key] + int(value) for key, value in cells.items()}
             wrong = np.where(claim & ~truth, gain, np.inf)
             i = int(np.argmin(wrong))
-            if np.isfinite(wrong[i]) and wrong[i] < worst.get(name, {}).get("gain", np.inf):
-                worst[name] = {"t": t, "q": q[i], "p": p[i], "gain": wrong[i]}
-    return [{"name": name, **counts[name], "counterexample": _rounded(worst.get(name))} for name in BOUNDS]
+            if np.isfinite(wrong[i]) and (name not in worst or wrong[i] < worst[name].gain):
+                worst[name] = Counterexample(t=t, q=float(q[i]), p=float(p[i]), gain=float(wrong[i]))
+    return [Bound(name=name, **counts[name], counterexample=_shown(worst.get(name))) for name in BOUNDS]
 
 
-def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: int) -> dict[str, Any]:
-    """Figure 5, Theorem 1 and the paper's example (q = 0.2, p = 0.1), as plain numbers."""
+def _shown(case: Counterexample | None) -> Counterexample | None:
+    """Rounded as results are; kept exact until the worst is known."""
+    if case is None:
+        return None
+    return Counterexample(t=case.t, q=_rounded(case.q), p=_rounded(case.p), gain=_rounded(case.gain))
+
+
+def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: int) -> Simulation:
+    """Figure 5, Theorem 1 and the paper's example (q = 0.2, p = 0.1)."""
     generator = np.random.default_rng(seed)
     targets = np.round(np.arange(0.5, 1 + 1e-9, step), 10)
     rows = []
@@ -171,13 +180,13 @@ def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: in
         for target, required in zip(targets, required_accuracy(targets, t, n), strict=True):
             share, _ = simulate(np.full(n, required), t, samples, generator)
             rows.append(
-                {
-                    "t": t,
-                    "original_accuracy": float(target),
-                    "required_accuracy": float(required),
-                    "reduction": float(target - required),
-                    "simulated_accuracy_at_required": share,
-                }
+                RequiredAccuracy(
+                    t=t,
+                    original_accuracy=_rounded(target),
+                    required_accuracy=_rounded(required),
+                    reduction=_rounded(target - required),
+                    simulated_accuracy_at_required=_rounded(share),
+                )
             )
     example = []
     q, p = EXAMPLE
@@ -185,16 +194,21 @@ def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: in
     for t in patiences:
         accuracy, layers = exact(case, t)
         share, _ = simulate(case, t, samples, generator)
-        point = {"exact_accuracy": float(accuracy), "simulated_accuracy": share, "mean_layers": float(layers)}
-        example.append({"t": t, **point})
-    return {
-        "schema": 1,
-        "n_layers": n,
-        "samples": samples,
-        "rows": [_rounded(row) for row in rows],
-        "theorem": compare_bounds(n, patiences),
-        "example": [_rounded(row) for row in example],
-    }
+        example.append(
+            ExamplePoint(
+                t=t,
+                exact_accuracy=_rounded(accuracy),
+                simulated_accuracy=_rounded(share),
+                mean_layers=_rounded(layers),
+            )
+        )
+    return Simulation(
+        layers=n,
+        samples=samples,
+        rows=tuple(rows),
+        theorem=tuple(compare_bounds(n, patiences)),
+        example=tuple(example),
+    )
 
 
 def _arrays(t: ArrayLike, q: ArrayLike, p: ArrayLike) -> tuple[Array, Array, Array]:
@@ -213,5 +227,5 @@ def _check(a: Array, t: int) -> None:
         raise ValueError(f"patience {t} is negative")
 
 
-def _rounded(row: dict[str, float] | None) -> dict[str, float] | None:
-    return None if row is None else {k: v if isinstance(v, int) else round(float(v), 6) for k, v in row.items()}
+def _rounded(value: SupportsFloat) -> float:
+    return round(float(value), 6)

@@ -1,70 +1,44 @@
 """Replay every criterion over one task's traces; choose on selection rows, report on report rows; predict the rest."""
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
-from pathlib import Path
-from typing import Any
-
 from pipeline.evaluation.choosing import make_rule
-from pipeline.evaluation.group import SELECTION, Evaluation, Seeded, curves_csv, evaluate_group, merged
-from pipeline.evaluation.trace import Trace, load_trace
+from pipeline.evaluation.group import Evaluation, evaluate_group, merged
+from pipeline.evaluation.traced import load_groups
+from pipeline.layout import HERE
+from pipeline.results import Choosing, Evaluated, PredictionFile, Predictions, TraceIndex, curves_text
 from pipeline.running.stage import Stage, run_stage
-from pipeline.storage import read_json, whole_folder
-from pipeline.tasks.predictions import PREDICTIONS, write_predictions
-
-Entries = Sequence[Mapping[str, Any]]
+from pipeline.storage import whole_folder
+from pipeline.tasks.predictions import write_predictions
 
 
 def main(stage: Stage) -> None:
-    params = stage.params
-    task = params.task(stage.instance)
-    folder = Path("outputs/traces") / task.name
-    index = read_json(folder / "index.json", 1, f"run `dvc repro trace@{task.name}`")
-    unlabelled: Entries = index["unlabelled"]
-    parts, files = [], []
-    with whole_folder(PREDICTIONS / task.name) as partial:
-        for (backbone, method, multi_exit), members in groupby(
-            index["traces"], key=lambda e: (e["backbone"], e["method"], e["multi_exit"])
-        ):
-            labels = {"backbone": backbone, "method": method}
-            seeds = [
-                Seeded(seed, key, _load(folder, list(of_seed)))
-                for (seed, key), of_seed in groupby(members, key=lambda e: (e["seed"], e["key"]))
-            ]
-            parts.append(_evaluated(stage, labels, seeds, multi_exit))
-            if unlabelled:
-                others = {s.key: _load(folder, [e for e in unlabelled if e["key"] == s.key]) for s in seeds}
-                files += write_predictions(partial, task, parts[-1].rows, seeds, others)
-        stage.write_json(partial / "index.json", {"schema": 1, "task": task.name, "files": files})
-    found = merged(parts)
-    about = {"schema": 1, "task": task.name, "kind": task.kind, "metrics": list(task.metrics)}
-    setting = {"protocol": params.protocol} | {
-        "window": list(params.evaluate.window),
-        "choose": params.evaluate.choose.model_dump(),
-    }
-    stage.write_json(f"outputs/evaluate/{task.name}.json", {**about, **setting, **found.stored()})
-    stage.write_text(f"outputs/evaluate/{task.name}.curves.csv", curves_csv(found.curves))
-    for row in found.rows:
-        name = f"{row['backbone']}.{row['method']}.{row['criterion'] or 'full'}.{row['split']}"
-        stage.log_metrics({f"{name}.score": row["score"]["median"], f"{name}.speedup": row["layer_speedup"]["median"]})
-
-
-def _load(folder: Path, entries: Entries) -> dict[str, Trace]:
-    return {entry["split"]: load_trace(folder / entry["file"]) for entry in entries}
-
-
-def _evaluated(stage: Stage, labels: Mapping[str, str], seeds: list[Seeded], multi_exit: bool) -> Evaluation:
-    params = stage.params
-    splits = [split for split in seeds[0].traces if split != SELECTION]
-    return evaluate_group(
-        labels,
-        seeds,
-        params.evaluate.criteria if multi_exit else {},
-        params.task(stage.instance).metrics,
-        make_rule(params.evaluate.choose.model_dump(), params.evaluate.window),
-        report_splits=splits,
-        selected_on=SELECTION if params.protocol == "holdout" else splits[0],
+    params, task = stage.params, stage.params.task(stage.instance)
+    settings = params.evaluate
+    rule = make_rule(settings.choose.model_dump(), settings.window)
+    index = TraceIndex.read(HERE.trace_index(task.name), f"run `dvc repro trace@{task.name}`")
+    parts: list[Evaluation] = []
+    files: list[PredictionFile] = []
+    with whole_folder(HERE.predictions(task.name)) as folder:
+        for group in load_groups(index, HERE.traces(task.name)):
+            parts.append(evaluate_group(group, settings.criteria, task.metrics, rule, params.protocol))
+            files += write_predictions(folder, task, group, parts[-1].rows)
+        stage.write(folder / HERE.predictions_index(task.name).name, Predictions(task=task.name, files=tuple(files)))
+    every = merged(parts)
+    evaluated = Evaluated(
+        task=task.name,
+        modality=task.modality,
+        kind=task.kind,
+        metrics=task.metrics,
+        protocol=params.protocol,
+        choosing=Choosing(**settings.choose.model_dump(), window=settings.window),
+        rows=every.rows,
+        exits=every.exits,
+        diagnosis=every.diagnosis,
     )
+    stage.write(HERE.evaluated(task.name), evaluated)
+    stage.write_text(HERE.curves(task.name), curves_text(every.curves))
+    for row in evaluated.rows:
+        name = f"{row.backbone}.{row.method}.{row.points[0].name}.{row.split}"
+        stage.log_metrics({f"{name}.score": row.score.median, f"{name}.speedup": row.layer_speedup.median})
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from pipeline.attacks.examples import Example
 from pipeline.attacks.library import import_textattack
 from pipeline.attacks.own import attack_many
 from pipeline.attacks.recipes import build_attack
-from pipeline.attacks.records import Record
 from pipeline.attacks.reference import attack_one
 from pipeline.attacks.resources import Resources
 from pipeline.attacks.setting import Setting
 from pipeline.attacks.victim import Victim
+from pipeline.results import Record
 
 LOCKSTEP = 32
 """Examples that share batches on a GPU; on a CPU they run one by one."""

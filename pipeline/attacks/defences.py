@@ -1,14 +1,11 @@
 """What is attacked: the single-exit model, and the multi-exit model under each criterion at its operating point."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pipeline.errors import ParamsError, unknown
-from pipeline.evaluation.criteria import Criterion, make
 from pipeline.params import Attack
+from pipeline.results import ALL_LAYERS, Evaluated, ModelGroup, OperatingPoint, Selected
 
 
 @dataclass(frozen=True)
@@ -18,8 +15,7 @@ class Defence:
     Attributes:
         name: "single exit", or the criterion's name.
         backbone, method, key, seed: of the trained model.
-        criterion: None asks the last exit only.
-        threshold: of the criterion; infinity never leaves early.
+        point: how it leaves; all layers asks the last exit only.
     """
 
     name: str
@@ -27,64 +23,58 @@ class Defence:
     method: str
     key: str
     seed: int
-    criterion: Criterion | None = None
-    threshold: float = np.inf
+    point: OperatingPoint = ALL_LAYERS
 
-    def labels(self) -> dict[str, Any]:
-        """What identifies it in a result row; JSON."""
+    def columns(self) -> dict[str, Any]:
+        """What identifies it in the table of attacked examples."""
         return {
             "defence": self.name,
             "backbone": self.backbone,
             "method": self.method,
-            "criterion": self.criterion.name if self.criterion else None,
-            "threshold": None if np.isinf(self.threshold) else float(self.threshold),
+            "criterion": self.point.criterion,
+            "threshold": self.point.threshold,
             "key": self.key,
             "seed": self.seed,
         }
 
 
-def find_defences(
-    settings: Attack, selected: Mapping[str, Any], evaluated: Mapping[str, Any], split: str
-) -> list[Defence]:
+def find_defences(settings: Attack, selected: Selected, evaluated: Evaluated, split: str) -> list[Defence]:
     """The defences that the settings name, from finetune's and evaluate's results.
 
-    The first backbone's models are attacked, each method's with its first seed; thresholds are those that evaluate
+    The first backbone's models are attacked, each method's with its first seed, at the operating points that evaluate
     chose for that seed.
 
     Args:
-        split: the report split whose rows to read (a threshold is the same on all of them).
+        split: the report split whose rows to read (a point is the same on all of them).
 
     Raises:
         ParamsError: a method without a trained model, or a criterion without an operating point.
+        ArtifactError: models were selected anew since they were evaluated.
     """
-    backbone = selected["groups"][0]["backbone"]
-    groups = {g["method"]: g for g in selected["groups"] if g["backbone"] == backbone}
-
-    def trial(method: str, setting: str) -> Mapping[str, Any]:
-        if method not in groups:
-            raise unknown("method", method, groups, key=f"attack.{setting}")
-        found: Mapping[str, Any] = groups[method]["trials"][0]
-        return found
-
-    plain = trial(settings.single_exit, "single_exit")
-    defences = [Defence("single exit", backbone, settings.single_exit, plain["key"], plain["seed"])]
-    method = settings.multi_exit
-    many = trial(method, "multi_exit")
-    if not groups[method]["multi_exit"]:
-        raise ParamsError(f"attack.multi_exit: {method!r} has one exit only; name a method with early exits")
+    backbone = selected.groups[0].backbone
+    groups = {group.method: group for group in selected.groups if group.backbone == backbone}
+    single, many = (_group(groups, settings, name) for name in ("single_exit", "multi_exit"))
+    if not many.multi_exit:
+        raise ParamsError(f"attack.multi_exit: {many.method!r} has one exit only; name a method with early exits")
     rows = {
-        r["criterion"]: r
-        for r in evaluated["rows"]
-        if (r["backbone"], r["method"], r["split"]) == (backbone, method, split) and r["criterion"]
+        row.criterion: row
+        for row in evaluated.rows
+        if (row.backbone, row.method, row.split) == (backbone, many.method, split)
     }
+    plain, exits = single.trials[0], many.trials[0]
+    defences = [Defence("single exit", backbone, single.method, plain.key, plain.seed)]
     for name in settings.criteria:
         if name not in rows:
             raise ParamsError(
-                f"attack.criteria: {name!r} has no operating point for {method!r}; add it to evaluate.criteria"
+                f"attack.criteria: {name!r} has no operating point for {many.method!r}; add it to evaluate.criteria"
             )
-        member = rows[name]["keys"].index(many["key"])
-        threshold = rows[name]["thresholds"][member]
-        point = np.inf if threshold is None else float(threshold)
-        criterion = make(name, rows[name]["settings"], rows[name]["fitted"][member])
-        defences.append(Defence(name, backbone, method, many["key"], many["seed"], criterion, point))
+        point = rows[name].point(exits.key)
+        defences.append(Defence(name, backbone, many.method, exits.key, exits.seed, point))
     return defences
+
+
+def _group(groups: dict[str, ModelGroup], settings: Attack, setting: str) -> ModelGroup:
+    method: str = getattr(settings, setting)
+    if method not in groups:
+        raise unknown("method", method, groups, key=f"attack.{setting}")
+    return groups[method]

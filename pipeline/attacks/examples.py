@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.errors import ArtifactError, DataError
+from pipeline.layout import HERE
 from pipeline.params import AttackTask
-from pipeline.storage import DATA
 from pipeline.tasks.columns import column, read_labels, texts_of
 from pipeline.tasks.sources import load_hub
 from pipeline.tasks.task import Task
@@ -53,7 +53,7 @@ def describe_source(task: Task, setting: AttackTask, split: str) -> str:
 
 
 def _own_split(task: Task, split: str) -> pa.Table:
-    path = DATA / task.name / "text" / f"{split}.parquet"
+    path = HERE.texts(task.name, split)
     try:
         return pyarrow.parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:

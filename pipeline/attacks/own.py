@@ -16,10 +16,11 @@ import torch
 from pipeline.attacks.candidates import Candidates, Question, Shared, Steps
 from pipeline.attacks.examples import Example
 from pipeline.attacks.library import import_textattack, words_remembered
-from pipeline.attacks.records import Record, record_of
+from pipeline.attacks.records import record_of
 from pipeline.attacks.reference import as_input
 from pipeline.attacks.victim import Memo, Victim
 from pipeline.errors import UnsupportedError
+from pipeline.results import Record
 
 
 @dataclass

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.attacks.defences import Defence
-from pipeline.attacks.records import Record
 from pipeline.errors import ArtifactError
-from pipeline.storage import content_key, read_json, write_json
+from pipeline.layout import HERE
+from pipeline.results import PoolAnswers, Record
+from pipeline.storage import content_key
 
 if TYPE_CHECKING:
     from pipeline.attacks.victim import Victim
@@ -45,7 +46,6 @@ def pools(
     task: str,
     attacked: Sequence[tuple[Defence, Sequence[Record]]],
     models: Sequence[Any],
-    folder: Path,
     device: str,
     threads: int,
 ) -> list[Pool]:
@@ -56,11 +56,11 @@ def pools(
         models: what identifies each defence's model; JSON.
     """
     texts = tuple(map(_texts, zip(*(records for _, records in attacked), strict=True)))
-    found = []
+    every = []
     for (defence, _), model in zip(attacked, models, strict=True):
-        path = folder / task / "pooled" / f"{content_key({'pooled': texts, 'model': model})}.json"
-        found.append(Pool(task, defence, texts, path, device, threads))
-    return found
+        path = HERE.pooled(task, content_key({"pooled": texts, "model": model}))
+        every.append(Pool(task, defence, texts, path, device, threads))
+    return every
 
 
 def _texts(records: Sequence[Record]) -> Pooled:
@@ -80,13 +80,16 @@ def ask(victim: "Victim", pool: Pool) -> None:
     for label, texts in pool.texts:
         right.append(set(answers[at : at + len(texts)]) == {label})
         at += len(texts)
-    write_json(pool.path, {"schema": 1, "defence": pool.defence.labels(), "right_on_all": right})
+    defence = pool.defence
+    PoolAnswers(defence=defence.name, trial=defence.key, point=defence.point, right_on_all=tuple(right)).write(
+        pool.path
+    )
 
 
-def answer(pool: Pool) -> list[bool] | None:
+def answer(pool: Pool) -> tuple[bool, ...] | None:
     """Whether the model is right on all texts of each example; None if it was not asked yet."""
     try:
-        right = read_json(pool.path, 1, "")["right_on_all"]
-    except (ArtifactError, KeyError):
+        right = PoolAnswers.read(pool.path, "").right_on_all
+    except ArtifactError:
         return None
     return right if len(right) == len(pool.texts) else None

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ import pyarrow.parquet
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example, Text
 from pipeline.evaluation.intervals import mean_interval, proportion_interval
+from pipeline.results import DefenceRow, Paired, Record
 
 HEADLINES = (
     "original_accuracy",
@@ -24,47 +24,6 @@ HEADLINES = (
 )
 """What a stage logs of each defence."""
 Outcome = Literal["successful", "failed", "skipped"]
-
-
-@dataclass(frozen=True)
-class Record:
-    """One attacked example.
-
-    Attributes:
-        row_id: its row in the set.
-        label: its class.
-        outcome: skipped: not attacked, the model was wrong before (or, where the goal is to slow it down, ran through
-            all layers already); successful: a changed text reached the goal; failed: none did.
-        answer_before, answer_after: the model's class for the original, and for the text that the attack ended with.
-        original, changed: the texts, (1 or 2,); `changed` is what the attack ended with, also where it failed.
-        queries: texts put to the model, the original included (`setting.QUERY_RULE`).
-        words, words_changed: words of the original, and how many of them differ at the end.
-        layers_before: layers the original went through.
-        layers_under_attack: mean over the distinct changed texts that the attack asked about; None if it asked none.
-        layers_after: layers the text that the attack ended with went through.
-
-    All but row_id, label, outcome, answer_before, original, queries (1), words and layers_before are None if skipped.
-    """
-
-    row_id: int
-    label: int
-    outcome: Outcome
-    answer_before: int
-    answer_after: int | None
-    original: tuple[str, ...]
-    changed: tuple[str, ...] | None
-    queries: int
-    words: int
-    words_changed: int | None
-    layers_before: int
-    layers_under_attack: float | None
-    layers_after: int | None
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> "Record":
-        """From JSON, which has lists for tuples."""
-        texts = {name: fields[name] and tuple(fields[name]) for name in ("original", "changed")}
-        return cls(**{**fields, **texts})
 
 
 def record_of(
@@ -103,12 +62,17 @@ def record_of(
     )
 
 
-def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
+def summarise(
+    defence: Defence, records: Sequence[Record], right_on_pool: Sequence[bool], against_first: Paired | None
+) -> DefenceRow:
     """Shares and means of one defence, as intervals over examples.
 
     Accuracies are over all examples; layers before and after over those that the model had right; the success rate
     and the other means over those that were attacked (the same ones, unless the goal is to slow the model down);
     perturbed words are the words changed by a successful attack.
+
+    Args:
+        right_on_pool: of each example, whether the model is right on all texts of its pool; empty: not asked.
     """
     right = [r for r in records if r.answer_before == r.label]
     kept = [r for r in records if _kept(r)]
@@ -116,16 +80,24 @@ def summarise(records: Sequence[Record]) -> dict[str, dict[str, Any]]:
     won = [r for r in attacked if r.outcome == "successful"]
     after = [r.layers_before if r.layers_after is None else r.layers_after for r in right]
     under = [r.layers_under_attack for r in attacked if r.layers_under_attack is not None]
-    return {
-        "original_accuracy": proportion_interval(len(right), len(records)),
-        "after_attack_accuracy": proportion_interval(len(kept), len(records)),
-        "attack_success_rate": proportion_interval(len(won), len(attacked)),
-        "queries": mean_interval([r.queries for r in attacked]),
-        "perturbed_words": mean_interval([r.words_changed for r in won if r.words_changed is not None]),
-        "layers_before": mean_interval([r.layers_before for r in right]),
-        "layers_under_attack": mean_interval(under),
-        "layers_after": mean_interval(after),
-    }
+    return DefenceRow(
+        defence=defence.name,
+        backbone=defence.backbone,
+        method=defence.method,
+        seed=defence.seed,
+        key=defence.key,
+        point=defence.point,
+        original_accuracy=proportion_interval(len(right), len(records)),
+        after_attack_accuracy=proportion_interval(len(kept), len(records)),
+        pooled_accuracy=proportion_interval(sum(right_on_pool), len(right_on_pool)),
+        attack_success_rate=proportion_interval(len(won), len(attacked)),
+        queries=mean_interval([r.queries for r in attacked]),
+        perturbed_words=mean_interval([r.words_changed for r in won if r.words_changed is not None]),
+        layers_before=mean_interval([r.layers_before for r in right]),
+        layers_under_attack=mean_interval(under),
+        layers_after=mean_interval(after),
+        against_first=against_first,
+    )
 
 
 def _kept(record: Record) -> bool:
@@ -133,20 +105,17 @@ def _kept(record: Record) -> bool:
     return record.answer_before == record.label and record.answer_after in (None, record.label)
 
 
-def paired(records: Sequence[Record], base: Sequence[Record]) -> dict[str, Any]:
+def paired(records: Sequence[Record], base: Sequence[Record]) -> Paired:
     """After-attack accuracy of one defence against another's on the same examples, by McNemar's exact test.
 
     Intervals of two such accuracies may overlap although the two differ: they rest on the same examples.
-
-    Returns:
-        kept: examples that are right after the attack here and not there; lost: the other way round; p_value: of the
-        hypothesis that either is as likely, two-sided.
     """
     from scipy.stats import binomtest
 
     here = [(_kept(mine), _kept(other)) for mine, other in zip(records, base, strict=True)]
     kept, lost = sum(mine and not other for mine, other in here), sum(other and not mine for mine, other in here)
-    return {"kept": kept, "lost": lost, "p_value": float(binomtest(kept, kept + lost).pvalue) if kept + lost else 1.0}
+    p_value = float(binomtest(kept, kept + lost).pvalue) if kept + lost else 1.0
+    return Paired(kept=kept, lost=lost, p_value=p_value)
 
 
 _SCHEMA = pa.schema(
@@ -177,7 +146,7 @@ _SCHEMA = pa.schema(
 
 def save_records(path: Path, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> Path:
     """Write every attacked example of every defence as Parquet, one row each; whole or not at all."""
-    rows = [{**defence.labels(), **asdict(record)} for defence, records in attacked for record in records]
+    rows = [defence.columns() | record.model_dump() for defence, records in attacked for record in records]
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)

@@ -5,8 +5,9 @@ from typing import Any
 
 from pipeline.attacks.examples import Example
 from pipeline.attacks.library import import_textattack
-from pipeline.attacks.records import Outcome, Record, record_of
+from pipeline.attacks.records import Outcome, record_of
 from pipeline.attacks.victim import Victim
+from pipeline.results import Record
 
 
 def attack_one(attack: Any, victim: Victim, example: Example) -> Record:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from pipeline.attacks.defences import Defence
-from pipeline.attacks.records import Record
+from pipeline.results import Record
 from pipeline.tasks.task import Task
 
 _STYLE = (
@@ -19,8 +19,13 @@ _HEADS = ("Row", "Text", "Answer", "Queries", "Layers")
 
 
 def view(task: Task, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> str:
-    """Every successful attack of every defence, the words taken out struck and those put in marked."""
+    """Every successful attack of every defence, the words taken out struck and those put in marked.
+
+    Args:
+        attacked: empty: `attack.tasks` does not name the task, and the page says so.
+    """
     sections = "".join(_section(task, defence, records) for defence, records in attacked)
+    sections = sections or f"<p>Not attacked: attack.tasks of params.yaml does not name {escape(task.name)}.</p>"
     title = f"Changed texts, {escape(task.name)}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'

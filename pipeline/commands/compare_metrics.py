@@ -1,15 +1,16 @@
 """Have the demo's results moved? Metrics of a finished run against stored ones; timings are never among them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 from pipeline.errors import ArtifactError
-from pipeline.storage import read_json, write_json
+from pipeline.layout import Workspace
+from pipeline.results import Attack, Evaluated, Row, Simulation, StoredMetrics
+from pipeline.results.metrics import Kind
 
-SCHEMA = 1
-TOLERANCES = {
+TOLERANCES: dict[Kind, float] = {
     "score": 0.05,
     "layer_speedup": 0.35,
     "flop_speedup": 0.35,
@@ -18,88 +19,90 @@ TOLERANCES = {
 }
 """How far a metric of each kind may move, in its own unit (docs/design/jobs.md gives the measurements)."""
 
-Metrics = dict[str, dict[str, float | None]]
-"""Kind of metric (a key of TOLERANCES) to name to value; None where it is not defined."""
 
-
-def collect(outputs: Path) -> Metrics:
+def collect(run: Workspace) -> StoredMetrics:
     """The metrics of a finished run.
-
-    Args:
-        outputs: its outputs folder.
 
     Raises:
         ArtifactError: a result is missing or unreadable.
     """
-    found: Metrics = {kind: {} for kind in TOLERANCES}
-    for kind, name, value in _all(outputs):
-        found[kind][name] = value
-    return found
+    metrics: dict[Kind, dict[str, float | None]] = {kind: {} for kind in get_args(Kind)}
+    for kind, name, value in _all(run):
+        metrics[kind][name] = value
+    return StoredMetrics(metrics=metrics)
 
 
-def moved(stored: Metrics, fresh: Metrics) -> list[str]:
-    """A line for each stored metric that is gone or moved by more than its kind's tolerance; empty when all is well."""
+def moved(stored: StoredMetrics, fresh: StoredMetrics, *, exact: bool = False) -> list[str]:
+    """A line for each stored metric that is gone or moved too far; empty when all is well.
+
+    Args:
+        exact: any move at all is too far; else only one beyond the kind's tolerance.
+    """
     lines = []
-    for kind, metrics in stored.items():
+    for kind, metrics in stored.metrics.items():
+        tolerance = TOLERANCES[kind]
+        now = fresh.metrics.get(kind, {})
         for name, before in metrics.items():
-            if name not in fresh[kind]:
+            if name not in now:
                 lines.append(f"{name}: stored {before}, not in this run")
                 continue
-            after = fresh[kind][name]
+            after = now[name]
             if before is None or after is None:
                 if before is not after:
                     lines.append(f"{name}: {before} -> {after}")
-            elif not abs(after - before) <= TOLERANCES[kind]:
-                lines.append(f"{name}: {before} -> {after} (moved {after - before:+.6g}, tolerance {TOLERANCES[kind]})")
+            elif not abs(after - before) <= (0.0 if exact else tolerance):
+                lines.append(f"{name}: {before} -> {after} (moved {after - before:+.6g}, tolerance {tolerance})")
     return lines
 
 
-def read_stored(path: Path) -> Metrics:
-    """Read what `write_stored` wrote.
+def read_stored(path: Path) -> StoredMetrics:
+    """Read what `compare-metrics --write` wrote.
 
     Raises:
-        ArtifactError: missing, cut short, or with a kind of metric that has no tolerance.
+        ArtifactError: missing, cut short, without metrics, or with a kind of metric that is not known.
     """
     remedy = "write it from a finished demo with `python -m pipeline compare-metrics --write`"
-    metrics: Metrics = read_json(path, SCHEMA, remedy).get("metrics", {})
-    if not metrics or not set(metrics) <= set(TOLERANCES):
-        raise ArtifactError(f"{path}: kinds of metrics {sorted(metrics)} are not {sorted(TOLERANCES)}; {remedy}")
-    return metrics
+    stored = StoredMetrics.read(path, remedy)
+    if not any(stored.metrics.values()):
+        raise ArtifactError(f"{path}: metrics: there are none; {remedy}")
+    return stored
 
 
-def write_stored(path: Path, metrics: Metrics) -> Path:
-    """Keep a run's metrics for later comparison."""
-    return write_json(path, {"schema": SCHEMA, "metrics": metrics})
-
-
-def _all(outputs: Path) -> Iterator[tuple[str, str, float | None]]:
+def _all(run: Workspace) -> Iterator[tuple[Kind, str, float | None]]:
     """(kind, name, value) of every result that a change of the code should not move."""
-    evaluated = sorted((outputs / "evaluate").glob("*.json"))
+    remedy = "run `dvc repro` first"
+    evaluated = _files(run, run.evaluated("*"))
     if not evaluated:
-        raise ArtifactError(f"{outputs / 'evaluate'}: holds no results; run `dvc repro` first")
-    for path in [*evaluated, outputs / "cifar" / "cifar.json"]:
-        for row in _read(path)["rows"]:
-            names = (row.get("dataset", path.stem), row["backbone"], row["method"], _rule(row), row["split"])
-            for kind in ("score", "layer_speedup", "flop_speedup"):
-                yield kind, "/".join((*names, kind)), row[kind]["median"]
-    for path in sorted((outputs / "attack").glob("*.json")):
-        for row in _read(path)["rows"]:
-            for metric in ("original_accuracy", "after_attack_accuracy", "pooled_accuracy"):
-                yield "accuracy", f"{path.stem}/attack/{row['defence']}/{metric}", row[metric]["value"]
-    simulated = _read(outputs / "simulate" / "simulate.json")
-    for row in simulated["example"]:
-        for metric in ("exact_accuracy", "mean_layers"):
-            yield "exact", f"simulate/example/t={row['t']}/{metric}", row[metric]
-    for row in simulated["theorem"]:
-        for metric in ("claims", "false_claims"):
-            yield "exact", f"simulate/theorem/{row['name']}/{metric}", row[metric]
+        raise ArtifactError(f"{run.evaluated('*')}: no such file; {remedy}")
+    for path in evaluated:
+        for row in Evaluated.read(path, remedy).rows:
+            names = (path.stem, row.backbone, row.method, _criterion(row), row.split)
+            yield "score", "/".join((*names, "score")), row.score.median
+            yield "layer_speedup", "/".join((*names, "layer_speedup")), row.layer_speedup.median
+            yield "flop_speedup", "/".join((*names, "flop_speedup")), row.flop_speedup.median
+    for path in _files(run, run.attack("*")):
+        attacked = Attack.read(path, remedy).attacked
+        for defence in attacked.rows if attacked else ():
+            name = f"{path.stem}/attack/{defence.defence}"
+            yield "accuracy", f"{name}/original_accuracy", defence.original_accuracy.value
+            yield "accuracy", f"{name}/after_attack_accuracy", defence.after_attack_accuracy.value
+            yield "accuracy", f"{name}/pooled_accuracy", defence.pooled_accuracy.value
+    simulated = Simulation.read(run.simulation, remedy)
+    for point in simulated.example:
+        yield "exact", f"simulate/example/t={point.t}/exact_accuracy", point.exact_accuracy
+        yield "exact", f"simulate/example/t={point.t}/mean_layers", point.mean_layers
+    for bound in simulated.theorem:
+        yield "exact", f"simulate/theorem/{bound.name}/claims", bound.claims
+        yield "exact", f"simulate/theorem/{bound.name}/false_claims", bound.false_claims
 
 
-def _rule(row: Mapping[str, Any]) -> str:
-    if row["criterion"] is None:
+def _files(run: Workspace, pattern: Path) -> list[Path]:
+    return sorted(run.root.glob(pattern.relative_to(run.root).as_posix()))
+
+
+def _criterion(row: Row) -> str:
+    """The criterion with its settings, as a part of a metric's name."""
+    if row.criterion is None:
         return "all layers"
-    return f"{row['criterion']} {json.dumps(row['settings'], sort_keys=True)}" if row["settings"] else row["criterion"]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return read_json(path, 1, "run `dvc repro` first")
+    settings = row.points[0].settings
+    return f"{row.criterion} {json.dumps(settings, sort_keys=True)}" if settings else row.criterion

@@ -1,4 +1,4 @@
-"""Commands on one trace file, any model's: replay and diagnose. No Torch, no params.yaml."""
+"""Commands on one trace file, any model's: replay and diagnose. No Torch, no params.yaml; replay no pydantic either."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,24 +81,26 @@ def diagnose(
 ) -> None:
     """Why early exit helps or hurts on a trace FILE, as JSON; with an exit rule, which rows it loses and wins."""
     from pipeline.evaluation.diagnosis import diagnose as diagnosis
+    from pipeline.evaluation.point import point_of
 
     if (criterion is None) != (threshold is None):
         raise ParamsError("diagnose: --criterion and --threshold belong together; give both or none")
     if (settings or fit) and criterion is None:
         raise ParamsError("diagnose: --set and --fit belong to a --criterion; give one")
     trace, names = _load(file, metrics)
-    points = {}
+    points = []
     if criterion is not None and threshold is not None:
-        points[criterion] = _rule(criterion, _parsed(settings), _selection(fit, file, trace)), _number(threshold)
-    _print_json(diagnosis(trace, names, points))
+        given = _parsed(settings)
+        fitted = _rule(criterion, given, _selection(fit, file, trace))
+        points.append(point_of(fitted, given, _number(threshold)))
+    _print_json(diagnosis(trace, names, points).model_dump(mode="json"))
 
 
 def _load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
     """The trace and the metrics to score it by; refuses a trace without labels, and metrics that do not fit it."""
     from pipeline.errors import unknown
-    from pipeline.evaluation.diagnosis import require_labels
     from pipeline.evaluation.metrics import METRICS
-    from pipeline.evaluation.trace import load_trace
+    from pipeline.evaluation.trace import load_trace, require_labels
 
     trace = load_trace(file)
     if trace.rows == 0:

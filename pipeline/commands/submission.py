@@ -3,12 +3,12 @@
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import ArtifactError, ParamsError, unknown
+from pipeline.layout import HERE
 from pipeline.params import load_params
-from pipeline.storage import file_hash, read_json
-from pipeline.tasks.predictions import PREDICTIONS
+from pipeline.results import PredictionFile, Predictions
+from pipeline.storage import file_hash
 from pipeline.tasks.task import TASKS, Task
 
 ALWAYS_MISSING = ("AX.tsv", "WNLI.tsv")
@@ -35,40 +35,40 @@ def make_submission(model: str, out: Path) -> list[str]:
     params = load_params()
     tasks = [task for name in params.tasks if (task := params.task(name)).server and task.unlabelled]
     entries = _entries(tasks, model)
-    write_archive(out, {Path(entry["file"]).name: PREDICTIONS / name / entry["file"] for name, entry in entries})
+    files = {Path(entry.file).name: HERE.predictions(name) / entry.file for name, entry in entries}
+    write_archive(out, files)
     lines = []
     for name, entry in entries:
-        knob = "all layers" if entry["threshold"] is None else f"threshold {entry['threshold']:g}"
-        lines.append(f"{Path(entry['file']).name:<11} {name}: {entry['rows']:,} rows, seed {entry['seed']}, {knob}")
-    there = {Path(entry["file"]).name for _, entry in entries}
+        knob = "all layers" if entry.point.threshold is None else f"threshold {entry.point.threshold:g}"
+        lines.append(f"{Path(entry.file).name:<11} {name}: {entry.rows:,} rows, seed {entry.seed}, {knob}")
     wanted = [name for task in TASKS.values() if task.server for name in task.server.names.values()]
-    missing = [name for name in (*wanted, *ALWAYS_MISSING) if name not in there]
+    missing = [name for name in (*wanted, *ALWAYS_MISSING) if name not in files]
     lines.append(
-        f"{out}: {len(there)} files; the server also wants {', '.join(missing)}: add those of its sample archive"
+        f"{out}: {len(files)} files; the server also wants {', '.join(missing)}: add those of its sample archive"
     )
     return lines
 
 
-def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, dict[str, Any]]]:
+def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, PredictionFile]]:
     """Task and index entry of each of the model's files; the files are as they were written."""
     if not tasks:
         raise ParamsError("tasks: no task of GLUE has test: true; set tasks.<name>.test and run `dvc repro`")
-    found, known = [], set()
+    entries, models = [], set()
     for task in tasks:
-        remedy = f"run `dvc repro evaluate@{task.name}`"
-        for entry in read_json(PREDICTIONS / task.name / "index.json", 1, remedy)["files"]:
-            known.add(entry["model"])
-            if entry["model"] != model:
+        index = Predictions.read(HERE.predictions_index(task.name), f"run `dvc repro evaluate@{task.name}`")
+        for entry in index.files:
+            models.add(entry.model)
+            if entry.model != model:
                 continue
-            path = PREDICTIONS / task.name / entry["file"]
-            if not path.is_file() or file_hash(path) != entry["sha256"]:
+            path = HERE.predictions(task.name) / entry.file
+            if not path.is_file() or file_hash(path) != entry.sha256:
                 raise ArtifactError(
                     f"{path}: gone or changed since it was written; run `dvc repro -f evaluate@{task.name}`"
                 )
-            found.append((task.name, entry))
-    if not found:
-        raise unknown("model (backbone.method.criterion)", model, known, key="submission")
-    return found
+            entries.append((task.name, entry))
+    if not entries:
+        raise unknown("model (backbone.method.criterion)", model, models, key="submission")
+    return entries
 
 
 def write_archive(out: Path, files: Mapping[str, Path]) -> None:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.sweep import NEVER, Sweep, some_rows, sweep
 from pipeline.evaluation.trace import Trace
+
+Name = Literal["window", "speedup", "risk"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Choice:
 class Rule(ABC):
     """A way to choose."""
 
-    name: ClassVar[str]
+    name: ClassVar[Name]
     fresh_rows: ClassVar[bool] = False
     """Whether its promise holds only on rows from which the criterion itself learned nothing."""
 
@@ -45,7 +47,7 @@ class Window(Rule):
     Ties go to the faster one. Where no threshold lies in the window, the one nearest to it is taken and says so.
     """
 
-    name: ClassVar[str] = "window"
+    name: ClassVar[Name] = "window"
     low: float
     high: float
 
@@ -65,7 +67,7 @@ class Speedup(Rule):
     Where none is that fast, the fastest is taken and says so.
     """
 
-    name: ClassVar[str] = "speedup"
+    name: ClassVar[Name] = "speedup"
     target: float
 
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
@@ -98,7 +100,7 @@ class Risk(Rule):
     certified the full model is taken and says so: with fewer than ln(delta) / ln(1 - epsilon) rows always.
     """
 
-    name: ClassVar[str] = "risk"
+    name: ClassVar[Name] = "risk"
     fresh_rows: ClassVar[bool] = True
     epsilon: float
     delta: float

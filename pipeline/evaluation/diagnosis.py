@@ -3,16 +3,17 @@
 Everything counts labelled rows of one trace; what has no meaning for a regression is None.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ArtifactError
-from pipeline.evaluation.criteria import Criterion, make
+from pipeline.evaluation.criteria import make
 from pipeline.evaluation.criteria.base import log_probabilities
-from pipeline.evaluation.sweep import NEVER, sweep
-from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.point import sweep_at
+from pipeline.evaluation.sweep import sweep
+from pipeline.evaluation.trace import Trace, require_labels
+from pipeline.results import Calibration, Findings, OperatingPoint, Oracle, Outcome, Share
 
 BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
@@ -20,19 +21,12 @@ EXAMPLES = 10
 """Row ids that a list of rows names at most."""
 
 
-def diagnose(
-    trace: Trace, metrics: tuple[str, ...], points: Mapping[str, tuple[Criterion, float]] | None = None
-) -> dict[str, Any]:
-    """All of it, as JSON with shares rounded to six places.
+def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingPoint] = ()) -> Findings:
+    """All of it, with shares rounded to six places.
 
     Args:
         metrics: the task's, for the oracle's score.
-        points: criteria at their thresholds, by the name to show.
-
-    Returns:
-        "rows"; "layers" of the exits; "overthinking" {"rows", "share"}; "oracle" {"score", "layer_speedup",
-        "flop_speedup"}; "agreement" (exits x exits); "calibration" {"bins", "error" of each exit}; "criteria": per
-        point {"criterion", "threshold", "exits", "lost", "won", "lost_rows", "won_rows"}.
+        points: criteria at their thresholds.
 
     Raises:
         ArtifactError: a row has no label.
@@ -41,29 +35,19 @@ def diagnose(
     require_labels(trace)
     classes = trace.kind == "classification"
     best = sweep(trace, make("oracle"), np.array([1.0]))
-    return {
-        "rows": trace.rows,
-        "layers": [_plain(layer) for layer in trace.layers],
-        "overthinking": _among(overthought(trace)) if classes else None,
-        "oracle": {
-            "score": _plain(best.metrics(metrics)["score"][0]),
-            "layer_speedup": _plain(best.layer_speedup[0]),
-            "flop_speedup": _plain(best.flop_speedup[0]),
-        },
-        "agreement": [[_plain(share) for share in row] for row in agreement(trace)] if classes else None,
-        "calibration": {"bins": BINS, "error": [_plain(e) for e in calibration_error(trace)]} if classes else None,
-        "criteria": [
-            {"criterion": name} | at_threshold(trace, criterion, threshold)
-            for name, (criterion, threshold) in (points or {}).items()
-        ],
-    }
-
-
-def require_labels(trace: Trace) -> None:
-    """Raise ArtifactError where a row has no label."""
-    unknown = int(np.isnan(trace.labels).sum())
-    if unknown:
-        raise ArtifactError(f"trace: {unknown} of {trace.rows} rows have no label; leave them out of the trace")
+    return Findings(
+        rows=trace.rows,
+        layers=tuple(round(float(layer), 6) for layer in trace.layers),
+        overthinking=_among(overthought(trace)) if classes else None,
+        oracle=Oracle(
+            score=_plain(best.metrics(metrics)["score"][0]),
+            layer_speedup=_plain(best.layer_speedup[0]),
+            flop_speedup=_plain(best.flop_speedup[0]),
+        ),
+        agreement=tuple(tuple(map(_plain, row)) for row in agreement(trace)) if classes else None,
+        calibration=Calibration(bins=BINS, error=tuple(map(_plain, calibration_error(trace)))) if classes else None,
+        criteria=tuple(outcome(trace, point) for point in points),
+    )
 
 
 def overthought(trace: Trace) -> np.ndarray:
@@ -94,36 +78,36 @@ def calibration_error(trace: Trace, bins: int = BINS) -> np.ndarray:
     return np.array(errors)
 
 
-def at_threshold(trace: Trace, criterion: Criterion, threshold: float) -> dict[str, Any]:
-    """Where rows leave under a criterion at a threshold, and which it loses and wins against the full model.
+def outcome(trace: Trace, point: OperatingPoint) -> Outcome:
+    """Where rows leave at an operating point, and which it loses and wins against the full model.
 
-    Returns:
-        "exits": rows that leave at each exit. "lost": rows it gets wrong and the full model right; "won" the reverse;
-        "lost_rows" and "won_rows": ids of the first few. None for a regression.
+    A row is lost where it is wrong and the full model right, and won the other way round.
     """
-    swept = sweep(trace, criterion, np.array([threshold]))
-    about = {
-        "threshold": None if threshold == NEVER else float(threshold),
-        "exits": [int(count) for count in swept.exit_counts[0]],
-    }
+    swept = sweep_at(trace, point)
+    exits = tuple(int(count) for count in swept.exit_counts[0])
+    name = point.criterion or "all layers"
     if trace.kind == "regression":
-        return about | dict.fromkeys(("lost", "won", "lost_rows", "won_rows"))
+        return Outcome(
+            criterion=name, threshold=point.threshold, exits=exits, lost=None, won=None, lost_rows=None, won_rows=None
+        )
     early, full = swept.predictions[0] == trace.labels, trace.answers()[:, -1] == trace.labels
-    lost, won = _among(full & ~early), _among(early & ~full)
-    return about | {
-        "lost": lost,
-        "won": won,
-        "lost_rows": _some(trace, full & ~early),
-        "won_rows": _some(trace, early & ~full),
-    }
+    return Outcome(
+        criterion=name,
+        threshold=point.threshold,
+        exits=exits,
+        lost=_among(full & ~early),
+        won=_among(early & ~full),
+        lost_rows=_some(trace, full & ~early),
+        won_rows=_some(trace, early & ~full),
+    )
 
 
-def _among(flags: np.ndarray) -> dict[str, Any]:
-    return {"rows": int(flags.sum()), "share": _plain(flags.mean())}
+def _among(flags: np.ndarray) -> Share:
+    return Share(rows=int(flags.sum()), share=round(float(flags.mean()), 6))
 
 
-def _some(trace: Trace, flags: np.ndarray) -> list[int]:
-    return [int(row) for row in trace.row_ids[flags][:EXAMPLES]]
+def _some(trace: Trace, flags: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(row) for row in trace.row_ids[flags][:EXAMPLES])
 
 
 def _plain(value: Any) -> float | None:

@@ -5,57 +5,56 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.results import OverExamples, OverSeeds
 
-def median_interval(values: Sequence[float]) -> dict[str, Any]:
+
+def median_interval(values: Sequence[float]) -> OverSeeds:
     """Median over seeds with the range of the seeds as interval.
 
     The range of k independent runs covers the population median with probability 1 - 2 * 0.5^k, whatever the
     distribution (order statistics); for five seeds 93.75%. With one seed there is no interval: low and high are None.
 
-    >>> median_interval([0.8, 0.9, 0.7])["median"], median_interval([0.8, 0.9, 0.7])["coverage"]
+    >>> median_interval([0.8, 0.9, 0.7]).median, median_interval([0.8, 0.9, 0.7]).coverage
     (0.8, 0.75)
     """
     array = np.asarray(values, dtype=np.float64)
     single = len(array) < 2
-    return {
-        "median": _number(np.median(array)),
-        "low": None if single else _number(np.min(array)),
-        "high": None if single else _number(np.max(array)),
-        "coverage": None if single else 1 - 2 * 0.5 ** len(array),
-        "values": [_number(v) for v in array],
-    }
+    return OverSeeds(
+        median=_number(np.median(array)),
+        low=None if single else _number(np.min(array)),
+        high=None if single else _number(np.max(array)),
+        coverage=None if single else 1 - 2 * 0.5 ** len(array),
+        values=tuple(_number(v) for v in array),
+    )
 
 
-def proportion_interval(successes: int, total: int, confidence: float = 0.95) -> dict[str, Any]:
+def proportion_interval(successes: int, total: int, confidence: float = 0.95) -> OverExamples:
     """A share with its Wilson interval."""
     from scipy import stats
 
     if total == 0:
-        return {"value": None, "low": None, "high": None, "n": 0}
+        return OverExamples(value=None, n=0)
     interval = stats.binomtest(successes, total).proportion_ci(confidence, method="wilson")
-    return {
-        "value": _number(successes / total),
-        "low": _number(interval.low),
-        "high": _number(interval.high),
-        "n": total,
-    }
+    return OverExamples(
+        value=_number(successes / total), low=_number(interval.low), high=_number(interval.high), n=total
+    )
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> dict[str, Any]:
+def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int = 0) -> OverExamples:
     """A mean over examples with its bootstrap (BCa) interval; none for fewer than three or all-equal values."""
     array = np.asarray(values, dtype=np.float64)
     if len(array) == 0:
-        return {"value": None, "low": None, "high": None, "n": 0}
+        return OverExamples(value=None, n=0)
     mean = _number(np.mean(array))
     if len(array) < 3 or np.ptp(array) == 0:
-        return {"value": mean, "low": None, "high": None, "n": len(array)}
+        return OverExamples(value=mean, n=len(array))
     from scipy import stats
 
     result = stats.bootstrap(
         (array,), np.mean, confidence_level=confidence, n_resamples=2000, rng=np.random.default_rng(seed)
     )
     low, high = result.confidence_interval
-    return {"value": mean, "low": _number(low), "high": _number(high), "n": len(array)}
+    return OverExamples(value=mean, low=_number(low), high=_number(high), n=len(array))
 
 
 def _number(value: float | np.floating[Any]) -> float | None:

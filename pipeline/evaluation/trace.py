@@ -152,6 +152,13 @@ class Trace:
         return answers
 
 
+def require_labels(trace: Trace) -> None:
+    """Raise ArtifactError where a row has no label."""
+    unknown = int(np.isnan(trace.labels).sum())
+    if unknown:
+        raise ArtifactError(f"trace: {unknown} of {trace.rows} rows have no label; leave them out of the trace")
+
+
 def save_trace(trace: Trace, path: Path) -> str:
     """Write a trace atomically; return the SHA-256 of the file."""
     tensors = {name: np.ascontiguousarray(getattr(trace, name)) for name in _TENSORS}

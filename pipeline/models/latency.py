@@ -3,16 +3,135 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
-from pipeline.evaluation.criteria import Criterion
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.layout import HERE
+from pipeline.models.encoders.encoder import encoder_from_description
+from pipeline.models.flops import encoder_flops
 from pipeline.models.live import LiveEngine
-from pipeline.models.multi_exit import MultiExit
+from pipeline.models.multi_exit import MultiExit, load_checkpoint
+from pipeline.results import ALL_LAYERS, Evaluated, LatencyRow, Measured, ModelGroup, OperatingPoint, Selected
+from pipeline.tasks.text.tokens import TokenStore, by_length
 
-Point = tuple[str | None, Criterion | None, float]
-"""Name, criterion and threshold of an operating point."""
+
+@dataclass(frozen=True)
+class Work:
+    """Rows to time, in batches, and what they cost by the count.
+
+    Attributes:
+        batches: inputs of the model, on its device.
+        layers: of each exit, (exits,).
+        flops: of a row that leaves at each exit, in the batches' row order, (n, exits).
+        full_flops: of this model's full pass with one head, (n,).
+    """
+
+    batches: Sequence[Mapping[str, Any]]
+    layers: np.ndarray
+    flops: np.ndarray
+    full_flops: np.ndarray
+
+
+def measure(
+    selected: Selected,
+    evaluated: Evaluated,
+    split: str,
+    *,
+    rows: int,
+    sizes: Sequence[int],
+    repeats: int,
+    threads: int,
+    device: str,
+) -> Measured:
+    """Time each selected model of several exits, of the first seed, at each of its operating points.
+
+    Args:
+        evaluated: bounds in it, which no model runs, are left out.
+        split: the report split to draw rows from; the points are those of its rows in `evaluated`.
+        rows: how many, all where there are fewer; the same for every model.
+        sizes: batch sizes, each a mode of its own.
+        repeats: passes timed, of which the median counts.
+        threads: compute threads of this process, set here.
+        device: "cpu" or "cuda".
+    """
+    torch.set_num_threads(threads)
+    measured: list[LatencyRow] = []
+    for group in (group for group in selected.groups if group.multi_exit):
+        key = group.trials[0].key
+        model = load_checkpoint(HERE.model(selected.task, key), encoder_from_description).to(device)
+        points = _points(evaluated, group, key, split)
+        for size in sizes:
+            work = _work(model, selected.task, group.backbone, split, rows, size, device)
+            measured += compare(model, points, work, repeats, partial(
+                LatencyRow, backbone=group.backbone, method=group.method, key=key, mode=f"batch {size}"
+            ))  # fmt: skip
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    return Measured(device=name, threads=threads, rows=tuple(measured))
+
+
+def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> list[OperatingPoint]:
+    """Operating points of one model that a model can run, in the order of the rows."""
+    return [
+        row.point(key)
+        for row in evaluated.rows
+        if (row.backbone, row.method, row.split) == (group.backbone, group.method, split)
+        and row.criterion is not None
+        and CRITERIA[row.criterion].causal
+    ]
+
+
+def _work(model: MultiExit, task: str, backbone: str, split: str, rows: int, size: int, device: str) -> Work:
+    """A sample of a split that is the same for every model, in batches of like length."""
+    store = TokenStore.open(HERE.tokens(task, backbone, split))
+    sample = np.sort(np.random.default_rng(0).permutation(len(store))[:rows])
+    order = sample[np.concatenate(list(by_length(store.lengths[sample], size)))]
+    batches = [store.batch(order[i : i + size], device) for i in range(0, len(order), size)]
+    layers = np.asarray(model.exits, dtype=np.float64)
+    shape = replace(model.backbone.shape(model.outputs), full_layers=0)  # as the times are: against its own full pass
+    flops, full_flops = encoder_flops(shape, store.lengths[order], layers)
+    return Work(batches, layers, flops, full_flops)
+
+
+def compare(
+    model: MultiExit, points: Sequence[OperatingPoint], work: Work, repeats: int, row: "partial[LatencyRow]"
+) -> list[LatencyRow]:
+    """Time several operating points of one model in turns and compare each with the full pass, all layers and one head.
+
+    Repeats are interleaved, so that a busy machine slows all points alike; the median of the repeats counts. An
+    untimed pass comes first, and gives the exits.
+
+    Args:
+        points: the full pass is added in front.
+        row: makes a row of what is measured; it has the model and the mode.
+    """
+    every = (ALL_LAYERS, *points)
+    engines = [LiveEngine.at(model, point) for point in every]
+    exits = [answer_all(engine, work.batches) for engine in engines]
+    seconds: list[list[float]] = [[] for _ in engines]
+    for _ in range(repeats):
+        for engine, took in zip(engines, seconds, strict=True):
+            took.append(_seconds(engine, work.batches))
+    rows = len(work.full_flops)
+    full = statistics.median(seconds[0])
+    measured = []
+    for point, took, index in zip(every, seconds, exits, strict=True):
+        spent = work.full_flops if point.criterion is None else work.flops[np.arange(rows), index]
+        measured.append(
+            row(
+                point=point,
+                examples=rows,
+                ms_per_example=round(1000 * statistics.median(took) / rows, 4),
+                measured_speedup=round(full / statistics.median(took), 4),
+                layer_speedup=round(float(work.layers[-1] / work.layers[index].mean()), 4),
+                flop_speedup=round(float(work.full_flops.sum() / spent.sum()), 4),
+            )
+        )
+    return measured
 
 
 def answer_all(engine: LiveEngine, batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -24,48 +143,3 @@ def _seconds(engine: LiveEngine, batches: Sequence[Mapping[str, Any]]) -> float:
     started = time.perf_counter()
     answer_all(engine, batches)
     return time.perf_counter() - started
-
-
-def compare(
-    model: MultiExit,
-    points: Sequence[Point],
-    batches: Sequence[Mapping[str, Any]],
-    layers: np.ndarray,
-    flops: np.ndarray,
-    full_flops: np.ndarray,
-    repeats: int,
-) -> list[dict[str, Any]]:
-    """Time several operating points of one model in turns and compare each with the full pass, all layers and one head.
-
-    Repeats are interleaved, so that a busy machine slows all points alike; the median of the repeats counts. An
-    untimed pass comes first, and gives the exits.
-
-    Args:
-        points: name, criterion and threshold; the full pass (None, None, inf) is added in front.
-        layers, flops: cost of leaving at each exit, (exits,) and (n, exits) in the batches' row order.
-        full_flops: of the plain pass, (n,).
-    """
-    all_points: list[Point] = [(None, None, np.inf), *points]
-    engines = [LiveEngine(model, criterion, threshold) for _, criterion, threshold in all_points]
-    exits = [answer_all(engine, batches) for engine in engines]
-    seconds: list[list[float]] = [[] for _ in engines]
-    for _ in range(repeats):
-        for engine, took in zip(engines, seconds, strict=True):
-            took.append(_seconds(engine, batches))
-    rows = len(full_flops)
-    full = statistics.median(seconds[0])
-    out = []
-    for (name, _, threshold), took, index in zip(all_points, seconds, exits, strict=True):
-        spent = full_flops.sum() if name is None else flops[np.arange(rows), index].sum()
-        out.append(
-            {
-                "criterion": name,
-                "threshold": None if np.isinf(threshold) else threshold,
-                "examples": rows,
-                "ms_per_example": round(1000 * statistics.median(took) / rows, 4),
-                "measured_speedup": round(full / statistics.median(took), 4),
-                "layer_speedup": round(float(layers[-1] / layers[index].mean()), 4),
-                "flop_speedup": round(float(full_flops.sum() / spent), 4),
-            }
-        )
-    return out

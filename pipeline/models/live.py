@@ -10,7 +10,9 @@ from torch import Tensor
 from pipeline.errors import InvalidLogitsError, UnsupportedError
 from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.criteria.base import State, answers_itself
+from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
+from pipeline.results import OperatingPoint
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class LiveEngine:
         self.model = model
         self.criterion = criterion
         self.threshold = threshold
+
+    @classmethod
+    def at(cls, model: MultiExit, point: OperatingPoint) -> "LiveEngine":
+        """The engine of a model at a stored operating point. Raises as the constructor and `criterion_of` do."""
+        return cls(model, criterion_of(point), point.limit)
 
     @torch.inference_mode()
     def __call__(self, batch: Mapping[str, Tensor]) -> Answers:

@@ -3,7 +3,7 @@
 A field is documented where it stands; `python -m tools.write_docs` makes docs/results-schema.md of it.
 """
 
-from pipeline.results.attack import Attack, Attacked, DefenceRow, Paired
+from pipeline.results.attack import Attack, Attacked, DefenceRow, Paired, PoolAnswers, Record, ShardRecords
 from pipeline.results.base import Part, Result
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.evaluated import (
@@ -21,6 +21,7 @@ from pipeline.results.evaluated import (
     read_curves,
 )
 from pipeline.results.latency import Latency, LatencyRow, Measured
+from pipeline.results.metrics import StoredMetrics
 from pipeline.results.numbers import Interval, OverExamples, OverSeeds, Share
 from pipeline.results.point import ALL_LAYERS, OperatingPoint
 from pipeline.results.predictions import PredictionFile, Predictions
@@ -46,8 +47,11 @@ FILES: tuple[type[Result], ...] = (
     Evaluated,
     Predictions,
     Latency,
+    ShardRecords,
+    PoolAnswers,
     Attack,
     Simulation,
+    StoredMetrics,
 )
 """Every stored JSON file, in the order of the stages."""
 
@@ -83,16 +87,20 @@ __all__ = [
     "OverSeeds",
     "Paired",
     "Part",
+    "PoolAnswers",
     "PredictionFile",
     "Predictions",
+    "Record",
     "RequiredAccuracy",
     "Result",
     "Row",
     "Selected",
     "SelectedTrial",
+    "ShardRecords",
     "Share",
     "Simulation",
     "Split",
+    "StoredMetrics",
     "TokenCounts",
     "TraceEntry",
     "TraceIndex",

@@ -1,12 +1,74 @@
-"""What attack leaves: how each defence did, over examples."""
+"""What attack leaves: how each defence did, over examples; beside it, what each part of the work left."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
 from pipeline.results.base import Part, Result
 from pipeline.results.numbers import OverExamples
 from pipeline.results.point import OperatingPoint
+
+
+class Record(Part):
+    """One attacked example."""
+
+    row_id: int
+    """Its row in the set."""
+    label: int
+    """Its class."""
+    outcome: Literal["successful", "failed", "skipped"]
+    """skipped: not attacked, for the model was wrong before (goal `slow_down`: ran all layers already); successful: a
+    changed text reached the goal; failed: none did."""
+    answer_before: int
+    """The model's class for the original."""
+    answer_after: int | None
+    """And for the text that the attack ended with; None if skipped."""
+    original: tuple[str, ...]
+    """The text, or the pair."""
+    changed: tuple[str, ...] | None
+    """What the attack ended with, also where it failed; None if skipped."""
+    queries: int
+    """Texts put to the model, the original included, as the task's `query_rule` counts them."""
+    words: int
+    """Words of the original."""
+    words_changed: int | None
+    """Words that differ at the end; None if skipped."""
+    layers_before: int
+    """Layers the original ran through."""
+    layers_under_attack: float | None
+    """Mean over the distinct changed texts that the attack asked about; None if it asked none."""
+    layers_after: int | None
+    """Layers the text ran through that the attack ended with; None if skipped."""
+
+
+class ShardRecords(Result):
+    """`runs/attack/<task>/<key>.json`: some examples against one defence; its name holds all that it hangs on."""
+
+    made_by: ClassVar[str] = "attack"
+
+    defence: str
+    """"single exit", or the criterion's name."""
+    trial: str
+    """Key of the model's trial."""
+    point: OperatingPoint
+    """How it leaves."""
+    records: tuple[Record, ...]
+    """The examples, in the shard's order."""
+
+
+class PoolAnswers(Result):
+    """`runs/attack/<task>/pooled/<key>.json`: one defence against the texts with which an attack on any succeeded."""
+
+    made_by: ClassVar[str] = "attack"
+
+    defence: str
+    """"single exit", or the criterion's name."""
+    trial: str
+    """Key of the model's trial."""
+    point: OperatingPoint
+    """How it leaves."""
+    right_on_all: tuple[bool, ...]
+    """Of each example, whether the original and every such text are answered with its class."""
 
 
 class Paired(Part):
@@ -85,6 +147,7 @@ class Attacked(Part):
 class Attack(Result):
     """`outputs/attack/<task>.json`."""
 
+    made_by: ClassVar[str] = "attack"
     task: str
     """The task's name."""
     attacked: Attacked | None

@@ -1,6 +1,7 @@
 """What all stored results share: a schema version, one way to write, one way to read."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -21,12 +22,15 @@ class Part(BaseModel):
 class Result(Part):
     """A stored JSON file.
 
-    A subclass raises its `schema_version` when a field changes its meaning, goes or comes without a default; a file of
-    another version is answered with the command that makes it anew.
+    A file holds every field of its class, those with a default too: a threshold that an edit took out is not "never".
+    A subclass raises its `schema_version` when a field comes, goes or changes its meaning; a file of another version is
+    answered with the command that makes it anew.
     """
 
     schema_version: ClassVar[int] = 2
     """1 were plain dictionaries, before the files had classes."""
+    made_by: ClassVar[str]
+    """The stage, or the command, that writes the file."""
 
     def text(self) -> str:
         """Canonical JSON: sorted keys, two spaces, one line break at the end."""
@@ -59,9 +63,28 @@ class Result(Part):
             raise ArtifactError(f"{path}: schema {version!r} is not {cls.schema_version}; {remedy}")
         try:
             # Through JSON, whose arrays strict validation takes for tuples.
-            return cls.model_validate_json(json.dumps(payload))
+            result = cls.model_validate_json(json.dumps(payload))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"]) or "the file"
             reason = first["msg"][0].lower() + first["msg"][1:]
             raise ArtifactError(f"{path}: {field}: {reason}; {remedy}") from None
+        for field in _absent(result):
+            raise ArtifactError(f"{path}: {field}: field required; {remedy}")
+        return result
+
+
+def _absent(value: object, place: tuple[str, ...] = ()) -> Iterator[str]:
+    """Dotted names of fields that a file lacks and a default stands for."""
+    if isinstance(value, Part):
+        fields = type(value).model_fields
+        yield from (".".join((*place, name)) for name in fields if name not in value.model_fields_set)
+        parts: Iterable[tuple[object, object]] = ((name, getattr(value, name)) for name in fields)
+    elif isinstance(value, (tuple, list)):
+        parts = enumerate(value)
+    elif isinstance(value, dict):
+        parts = value.items()
+    else:
+        return
+    for name, part in parts:
+        yield from _absent(part, (*place, str(name)))

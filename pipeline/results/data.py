@@ -1,6 +1,6 @@
 """What prepare leaves: the manifest of a task's data."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -49,6 +49,7 @@ class Inputs(Part):
 class Manifest(Result):
     """`data/<task>/manifest.json`, from prepare."""
 
+    made_by: ClassVar[str] = "prepare"
     task: str
     """The task's name."""
     modality: Literal["text", "image"]

@@ -4,7 +4,7 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pipeline.errors import ArtifactError
 from pipeline.results.base import Part, Result
@@ -49,6 +49,18 @@ class Row(Part):
     def criterion(self) -> str | None:
         """Name of the criterion; None: all layers."""
         return self.points[0].criterion
+
+    def point(self, key: str) -> OperatingPoint:
+        """The operating point of a trial's model.
+
+        Raises:
+            ArtifactError: models were selected anew since.
+        """
+        if key not in self.keys:
+            raise ArtifactError(
+                f"operating points of {self.backbone}/{self.method}: none of trial {key}; run `dvc repro evaluate`"
+            )
+        return self.points[self.keys.index(key)]
 
 
 class ExitScores(Part):
@@ -165,6 +177,7 @@ class Choosing(Part):
 class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
+    made_by: ClassVar[str] = "evaluate"
     task: str
     """The task's name."""
     modality: Literal["text", "image"]

@@ -1,5 +1,7 @@
 """What latency leaves: wall time at the operating points that evaluate chose."""
 
+from typing import ClassVar
+
 from pipeline.results.base import Part, Result
 from pipeline.results.point import OperatingPoint
 
@@ -43,6 +45,7 @@ class Measured(Part):
 class Latency(Result):
     """`outputs/latency/<task>.json`."""
 
+    made_by: ClassVar[str] = "latency"
     task: str
     """The task's name."""
     measured: Measured | None

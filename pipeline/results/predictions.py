@@ -1,5 +1,7 @@
 """What evaluate leaves of splits without labels: files of predictions, and which there are."""
 
+from typing import ClassVar
+
 from pipeline.results.base import Part, Result
 from pipeline.results.point import OperatingPoint
 
@@ -36,6 +38,7 @@ class PredictionFile(Part):
 class Predictions(Result):
     """`outputs/predictions/<task>/index.json`."""
 
+    made_by: ClassVar[str] = "evaluate"
     task: str
     """The task's name."""
     files: tuple[PredictionFile, ...]

@@ -1,5 +1,7 @@
 """What simulate leaves: Appendix C and Theorem 1."""
 
+from typing import ClassVar
+
 from pipeline.results.base import Part, Result
 
 
@@ -66,6 +68,7 @@ class ExamplePoint(Part):
 class Simulation(Result):
     """`outputs/simulate/simulate.json`."""
 
+    made_by: ClassVar[str] = "simulate"
     layers: int
     """Classifiers, n."""
     samples: int

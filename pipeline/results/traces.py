@@ -1,5 +1,7 @@
 """What trace leaves beside the traces: which there are."""
 
+from typing import ClassVar
+
 from pipeline.results.base import Part, Result
 
 
@@ -34,6 +36,7 @@ class TraceIndex(Result):
     Splits without labels have a list of their own, so that whoever computes scores meets none.
     """
 
+    made_by: ClassVar[str] = "trace"
     traces: tuple[TraceEntry, ...]
     """Selection and report splits."""
     unlabelled: tuple[TraceEntry, ...]

@@ -1,6 +1,6 @@
 """What finetune leaves: each trial's result, the table of all trials, and the models selected for a task."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -10,6 +10,7 @@ from pipeline.results.base import Part, Result
 class TrialResult(Result):
     """`runs/trials/<key>/result.json`: the marker of a finished trial, written last."""
 
+    made_by: ClassVar[str] = "finetune"
     best_epoch: int
     """Epoch whose weights were kept, from 1."""
     epochs_run: int
@@ -68,6 +69,7 @@ class TrialRecord(Part):
 class Trials(Result):
     """`outputs/finetune/trials.json`: every trial of today's plan. Its seconds differ from run to run."""
 
+    made_by: ClassVar[str] = "finetune"
     trials: tuple[TrialRecord, ...]
     """The grids first, then further seeds."""
 
@@ -139,6 +141,7 @@ class ModelGroup(Part):
 class Selected(Result):
     """`outputs/models/<task>/selected.json`: the models that stand for a task, each in a folder beside it."""
 
+    made_by: ClassVar[str] = "finetune"
     task: str
     """The task's name."""
     modality: Literal["text", "image"]

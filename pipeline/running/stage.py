@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, PipelineError, TrackingError
 from pipeline.params import Params, load_params
+from pipeline.results import Result
 from pipeline.running.mlflow import TrackedRun, Tracker, git_commit
 from pipeline.storage import content_key, write_json, write_text
 
@@ -37,6 +38,12 @@ class Stage:
         }
         title = f"{name} {instance}".strip()
         self.run: TrackedRun = tracker.open(title, tags=self.tags, params={"stage": name, "instance": instance})
+
+    def write(self, path: Path, result: Result) -> Path:
+        """Write a result whole or not at all, and keep it as an artifact of the run."""
+        written = result.write(path)
+        self.run.log_artifact(written)
+        return written
 
     def write_json(self, path: str | Path, payload: Mapping[str, Any]) -> Path:
         """Write a result atomically with sorted keys, and keep it as an artifact of the run."""

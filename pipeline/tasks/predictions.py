@@ -7,31 +7,26 @@ with class names, or values as they are.
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from pipeline.evaluation.criteria import CRITERIA, Criterion, make
-from pipeline.evaluation.group import SELECTION, Seeded
-from pipeline.evaluation.sweep import NEVER, sweep
-from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.point import sweep_at
+from pipeline.evaluation.traced import SELECTION, Group, Seeded
+from pipeline.results import OperatingPoint, PredictionFile, Row
 from pipeline.storage import file_hash, write_text
 from pipeline.tasks.task import Task
 
-PREDICTIONS = Path("outputs/predictions")
-"""One folder per task."""
-ALL_LAYERS = "full"
-
 
 def model_of(backbone: str, method: str, criterion: str | None) -> str:
-    """How a model under an exit rule is called in files; no rule: all layers.
+    """How a model under a criterion is called in files; no criterion: all layers.
 
     >>> model_of("albert-base", "joint", "patience"), model_of("minilm", "single_exit", None)
     ('albert-base.joint.patience', 'minilm.single_exit.full')
     """
-    return f"{backbone}.{method}.{criterion or ALL_LAYERS}"
+    return f"{backbone}.{method}.{OperatingPoint(criterion=criterion).name}"
 
 
 def file_of(task: Task, split: str) -> str:
@@ -59,58 +54,46 @@ def _shown(task: Task, answers: np.ndarray) -> Iterable[str]:
     return (task.label_names[int(value)] for value in answers)
 
 
-def write_predictions(
-    folder: Path,
-    task: Task,
-    rows: Sequence[Mapping[str, Any]],
-    seeds: Sequence[Seeded],
-    unlabelled: Mapping[str, Mapping[str, Trace]],
-) -> list[dict[str, Any]]:
+def write_predictions(folder: Path, task: Task, group: Group, rows: Sequence[Row]) -> Iterator[PredictionFile]:
     """Write a file per operating point and split without labels, below `folder`.
 
     One seed answers, since a server scores one model: the one whose selection rows score best at its operating point
     (the first of equals). Selection rows chose the operating point too, so nothing new is looked at.
 
     Args:
-        rows: of evaluate, of one group; bounds, which no model runs, are left out.
-        seeds: the group's, with their selection traces.
-        unlabelled: key to its traces by split.
-
-    Returns:
-        What the files are, for the index: docs/results-schema.md.
+        group: with its selection traces, and those of splits without labels.
+        rows: the group's, of evaluate; bounds, which no model runs, are left out.
     """
-    written = []
+    if not any(group.unlabelled.values()):
+        return
     for row in rows:
-        name = row["criterion"]
-        if row["split"] != rows[0]["split"] or (name and not CRITERIA[name].causal):
+        if row.split != rows[0].split or (row.criterion and not CRITERIA[row.criterion].causal):
             continue
-        member, rule, threshold, score = _best(row, seeds, task.metrics)
-        model = model_of(row["backbone"], row["method"], name)
-        for split, trace in unlabelled[member.key].items():
-            swept = sweep(trace, rule, np.array([threshold]))
+        member, point, selection = _best(row, group.seeds, task.metrics)
+        model = model_of(row.backbone, row.method, row.criterion)
+        for split, trace in group.unlabelled[member.key].items():
+            swept = sweep_at(trace, point)
             path = write_text(folder / model / file_of(task, split), table(task, trace.row_ids, swept.predictions[0]))
-            about = {label: row[label] for label in ("backbone", "method", "criterion")}
-            about |= {"model": model, "seed": member.seed, "key": member.key, "split": split, "rows": trace.rows}
-            about |= {"threshold": None if np.isinf(threshold) else threshold, "selection": _defined(score)}
-            about |= {"layer_speedup": round(float(swept.layer_speedup[0]), 6)}
-            about |= {"file": path.relative_to(folder).as_posix(), "sha256": file_hash(path)}
-            written.append(about)
-    return written
+            yield PredictionFile(
+                model=model,
+                backbone=row.backbone,
+                method=row.method,
+                seed=member.seed,
+                key=member.key,
+                point=point,
+                selection=None if np.isnan(selection) else round(selection, 6),
+                split=split,
+                rows=trace.rows,
+                layer_speedup=round(float(swept.layer_speedup[0]), 6),
+                file=path.relative_to(folder).as_posix(),
+                sha256=file_hash(path),
+            )
 
 
-def _best(
-    row: Mapping[str, Any], seeds: Sequence[Seeded], metrics: tuple[str, ...]
-) -> tuple[Seeded, Criterion, float, float]:
+def _best(row: Row, seeds: Sequence[Seeded], metrics: tuple[str, ...]) -> tuple[Seeded, OperatingPoint, float]:
     """The seed with the best selection score at its operating point, the point, and that score."""
-    found = []
-    for i, member in enumerate(seeds):
-        name, value = row["criterion"], row["thresholds"][i]
-        rule = make(name, row["settings"], row["fitted"][i]) if name else make("fixed")
-        threshold = NEVER if value is None else float(value)
-        score = sweep(member.traces[SELECTION], rule, np.array([threshold])).metrics(metrics)["score"]
-        found.append((member, rule, threshold, float(score[0])))
-    return max(found, key=lambda entry: -np.inf if np.isnan(entry[3]) else entry[3])
-
-
-def _defined(value: float) -> float | None:
-    return None if np.isnan(value) else round(value, 6)
+    every = []
+    for member, point in zip(seeds, row.points, strict=True):
+        score = sweep_at(member.traces[SELECTION], point).metrics(metrics)["score"]
+        every.append((member, point, float(score[0])))
+    return max(every, key=lambda entry: -np.inf if np.isnan(entry[2]) else entry[2])

@@ -123,6 +123,11 @@ class Task:
     server: ServerFiles | None = None
 
     @property
+    def modality(self) -> Literal["text", "image"]:
+        """What the rows are."""
+        return "text"
+
+    @property
     def unlabelled(self) -> Mapping[str, str | Path]:
         """Splits to predict, our name to the source's; none unless `test` asks for them."""
         return {} if isinstance(self.source, DemoSource) or not self.test else dict(self.source.test)

@@ -1,0 +1,145 @@
+"""One task's examples against its defences: done in shards, each once, and kept under a key of all that matters."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.attacks.defences import Defence
+from pipeline.attacks.examples import Example
+from pipeline.attacks.needs import Named, identity
+from pipeline.attacks.pooled import answer, pools
+from pipeline.attacks.setting import Setting
+from pipeline.attacks.shards import POOL_RUNNER, RUNNER, Shard, read_records
+from pipeline.errors import ArtifactError
+from pipeline.evaluation.point import criterion_of
+from pipeline.layout import HERE
+from pipeline.results import Record
+from pipeline.storage import content_key, file_hash
+
+SIZE = 20
+"""Examples in a shard: half a minute to some minutes of work each."""
+RECIPE_VERSION = 1
+"""Raised when the attacker's results change, so that stored shards are made anew."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Who does the shards.
+
+    Attributes:
+        fan_out: runs jobs side by side: (jobs, runner=, root=, done=), as `pipeline.running.ray.tune.fan_out` does.
+        device, threads: of each worker.
+        progress: whether to print how far it is.
+    """
+
+    fan_out: Callable[..., None]
+    device: str
+    threads: int
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One task's examples against its defences."""
+
+    task: str
+    examples: Sequence[Example]
+    defences: Sequence[Defence]
+    setting: Setting
+    resources: Named
+
+    @cached_property
+    def models(self) -> list[dict[str, Any]]:
+        """What identifies each defence's model. Hashes its weights, once."""
+        return [_model_identity(self.task, defence) for defence in self.defences]
+
+    @cached_property
+    def keys(self) -> list[tuple[tuple[Example, ...], list[str]]]:
+        """Each shard's examples, and the keys of its records, one per defence.
+
+        Where resources lie, how many workers there are and what the other shards hold is not in a key.
+        """
+        parts = [tuple(self.examples[i : i + SIZE]) for i in range(0, len(self.examples), SIZE)]
+        common = {
+            "version": RECIPE_VERSION,
+            "textattack": version("textattack"),
+            "setting": asdict(self.setting),
+            "resources": identity(self.resources, self.setting.recipe),
+        }
+        shards = [{**common, "examples": [asdict(example) for example in part]} for part in parts]
+        return [
+            (part, [content_key({**shard, "model": model}) for model in self.models])
+            for part, shard in zip(parts, shards, strict=True)
+        ]
+
+    def unfinished(self, device: str, threads: int) -> Iterator[Shard]:
+        """Shards of which a defence is not done."""
+        for part, keys in self.keys:
+            todo = [(k, d) for k, d in zip(keys, self.defences, strict=True) if read_records(self.task, k) is None]
+            if todo:
+                yield Shard(self.task, part, tuple(todo), self.setting, self.resources, device, threads)
+
+    def attack(self, workers: Workers) -> list[tuple[Defence, list[Record]]]:
+        """Attack the shards that are not done; the records of all, by defence."""
+        todo = list(self.unfinished(workers.device, workers.threads))
+        total = len(self.keys)
+        print(f"{len(todo)} shards to attack, {total - len(todo)} done before", flush=True)
+        left = len(todo)
+
+        def done(shard: Shard, defences: int) -> None:
+            nonlocal left
+            left -= 1
+            if workers.progress:
+                print(f"[{total - left}/{total}] {len(shard.examples)} examples x {defences} defences", flush=True)
+
+        workers.fan_out(todo, runner=RUNNER, root=HERE.attacked / self.task, done=done)
+        return self.records()
+
+    def records(self) -> list[tuple[Defence, list[Record]]]:
+        """The records of each defence, in the set's order.
+
+        Raises:
+            ArtifactError: a shard is not done.
+        """
+        by_defence: list[list[Record]] = [[] for _ in self.defences]
+        for _, keys in self.keys:
+            for records, key in zip(by_defence, keys, strict=True):
+                stored = read_records(self.task, key)
+                if stored is None:
+                    raise ArtifactError(f"{HERE.shard(self.task, key)}: gone; run `dvc repro attack@{self.task}`")
+                records += stored
+        ordered = [sorted(records, key=lambda record: record.row_id) for records in by_defence]
+        return list(zip(self.defences, ordered, strict=True))
+
+    def ask_pools(
+        self, attacked: Sequence[tuple[Defence, Sequence[Record]]], workers: Workers
+    ) -> list[tuple[bool, ...]]:
+        """For each defence and example, whether the model is right on every text that was found against any of them.
+
+        Args:
+            attacked: what `records` gave.
+        """
+        asked = pools(self.task, attacked, self.models, workers.device, workers.threads)
+        todo = [pool for pool in asked if answer(pool) is None]
+        workers.fan_out(todo, runner=POOL_RUNNER, root=HERE.attacked / self.task, done=lambda pool, nothing: None)
+        right = []
+        for pool in asked:
+            answers = answer(pool)
+            if answers is None:
+                raise ArtifactError(f"{pool.path}: gone; run `dvc repro attack@{self.task}`")
+            right.append(answers)
+        return right
+
+
+def _model_identity(task: str, defence: Defence) -> dict[str, Any]:
+    """What changes a model's answers: weights, tokenizer, criterion with its defaults, threshold."""
+    folder, criterion = HERE.model(task, defence.key), criterion_of(defence.point)
+    tokenizer = HERE.tokenizer(task, defence.backbone)
+    try:
+        weights = file_hash(folder / "model.json", folder / "model.safetensors", tokenizer)
+    except OSError as error:
+        raise ArtifactError(f"{error.filename}: no such file; run `dvc repro finetune`") from None
+    rule = None if criterion is None else {"name": criterion.name, **asdict(criterion)}
+    return {"weights": weights, "criterion": rule, "threshold": repr(defence.point.limit)}

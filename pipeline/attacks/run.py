@@ -1,0 +1,77 @@
+"""One task's models attacked, from the settings to the result."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.attacks.comparison import Comparison, Workers
+from pipeline.attacks.defences import Defence, find_defences
+from pipeline.attacks.examples import describe_source, load_examples
+from pipeline.attacks.needs import check, describe
+from pipeline.attacks.records import paired, summarise
+from pipeline.attacks.setting import QUERY_RULE, Setting
+from pipeline.errors import UnsupportedError
+from pipeline.params import Attack
+from pipeline.results import Attacked, DefenceRow, Evaluated, Record, Selected
+from pipeline.tasks.task import Task
+
+Attacks = Sequence[tuple[Defence, Sequence[Record]]]
+"""Each defence's records of the same examples, in the same order; the single exit first."""
+
+
+def refuse_task(task: Task) -> None:
+    """Raise UnsupportedError for a task whose rows no recipe can attack."""
+    if task.kind == "regression":
+        raise UnsupportedError(f"attack.tasks: {task.name!r} is a regression, attacks need classes; take it out")
+    if task.modality != "text":
+        raise UnsupportedError(f"attack.tasks: {task.name!r} has images, attacks change words; take it out")
+
+
+def attack_task(
+    task: Task,
+    settings: Attack,
+    selected: Selected,
+    evaluated: Evaluated,
+    split: str,
+    workers: Workers,
+    mirror: Path | None,
+) -> tuple[Attacked, Attacks]:
+    """Attack a task's defences with one recipe.
+
+    Args:
+        split: the task's report split: its rows are attacked, unless the settings name a set.
+        mirror: folder in the hub's layout, where an attack set is read from.
+
+    Raises:
+        PipelineError: a resource, a set, a model or an operating point is not there, or not as named.
+    """
+    chosen = settings.tasks[task.name]
+    defences = find_defences(settings, selected, evaluated, split)
+    check(settings.resources, settings.recipe)
+    examples = load_examples(task, chosen, split, settings.seed, mirror)
+    setting = Setting(settings.recipe, settings.goal, settings.attacker, settings.seed, settings.max_queries)
+    comparison = Comparison(task.name, examples, defences, setting, settings.resources)
+    attacks = comparison.attack(workers)
+    whole = (setting.recipe, setting.goal, setting.max_queries) == ("textfooler", "misclassify", None)
+    attacked = Attacked(
+        recipe=settings.recipe,
+        goal=settings.goal,
+        attacker=settings.attacker,
+        max_queries=setting.max_queries,
+        resources=describe(settings.resources, settings.recipe),
+        comparable_with_paper=settings.resources == "stock" and whole,
+        source=describe_source(task, chosen, split),
+        examples=len(examples),
+        query_rule=QUERY_RULE,
+        rows=_rows(comparison, attacks, workers),
+    )
+    return attacked, attacks
+
+
+def _rows(comparison: Comparison, attacks: Attacks, workers: Workers) -> tuple[DefenceRow, ...]:
+    """A row per defence. Texts that slow a model down were not made to change its answer: no pool, no pairs."""
+    if comparison.setting.goal != "misclassify":
+        return tuple(summarise(defence, records, (), None) for defence, records in attacks)
+    right = comparison.ask_pools(attacks, workers)
+    (_, first), *others = attacks
+    pairs = [None, *(paired(records, first) for _, records in others)]
+    return tuple(summarise(*attack, pool, pair) for attack, pool, pair in zip(attacks, right, pairs, strict=True))

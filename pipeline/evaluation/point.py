@@ -1,0 +1,82 @@
+"""The operating point as the criterion that decides, and back: the one place that does either.
+
+Every engine that decides at a stored point (live inference, attack, predictions, diagnosis) comes here, so that it
+decides by the settings, the fit and the threshold that evaluate chose, and by no other.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import JsonValue
+
+from pipeline.errors import ArtifactError
+from pipeline.evaluation.criteria import Criterion, fitted_values, make
+from pipeline.evaluation.sweep import NEVER, Sweep, sweep
+from pipeline.evaluation.trace import Trace
+from pipeline.results import OperatingPoint
+
+
+def criterion_of(point: OperatingPoint) -> Criterion | None:
+    """The criterion with its settings and its fit; None: all layers, no criterion decides.
+
+    Its threshold is `point.limit`.
+
+    Raises:
+        ArtifactError: the point holds something that its criterion does not learn.
+        ParamsError: no such criterion, or a setting that it does not have or cannot take.
+
+    >>> criterion_of(OperatingPoint(criterion="patience", settings={"tau": 1.0}, threshold=6.0))
+    Patience(tau=1.0)
+    """
+    if point.criterion is None:
+        return None
+    criterion = make(point.criterion, point.settings, key="operating point")
+    _refuse_fit(criterion, point.fitted)
+    return make(point.criterion, point.settings, point.fitted, key="operating point")
+
+
+def point_of(criterion: Criterion | None, settings: Mapping[str, float], threshold: float) -> OperatingPoint:
+    """The operating point of a criterion at a threshold.
+
+    Args:
+        criterion: fitted, where it learns; None: all layers.
+        settings: those that were given; the others keep their defaults.
+        threshold: infinity: never before the last exit.
+    """
+    return OperatingPoint(
+        criterion=None if criterion is None else criterion.name,
+        settings={name: float(value) for name, value in settings.items()},
+        fitted={} if criterion is None else {name: _json(value) for name, value in fitted_values(criterion).items()},
+        threshold=None if threshold == NEVER else float(threshold),
+    )
+
+
+def sweep_at(trace: Trace, point: OperatingPoint) -> Sweep:
+    """Replay at an operating point: a sweep of its one threshold."""
+    return sweep(trace, criterion_of(point) or make("fixed"), np.array([point.limit]))
+
+
+def _json(value: object) -> JsonValue:
+    """Tuples to lists, all the way down."""
+    if isinstance(value, tuple):
+        return [_json(item) for item in value]
+    assert isinstance(value, (int, float, str))
+    return value
+
+
+def _refuse_fit(criterion: Criterion, fitted: Mapping[str, JsonValue]) -> None:
+    """Raise ArtifactError where `fitted` is not what the criterion learns: lists of numbers, by field."""
+    remedy = "run `dvc repro -f evaluate` for the task"
+    for name, value in fitted.items():
+        if name not in fitted_values(criterion):
+            raise ArtifactError(f"operating point: fitted.{name}: {criterion.name!r} does not learn that; {remedy}")
+        if not _numbers(value):
+            raise ArtifactError(f"operating point: fitted.{name}: {value!r} is not lists of numbers; {remedy}")
+
+
+def _numbers(value: JsonValue) -> bool:
+    """Whether it is a list of numbers, or of such lists."""
+    if not isinstance(value, list):
+        return False
+    plain = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
+    return plain or all(_numbers(item) for item in value)

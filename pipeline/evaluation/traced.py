@@ -1,0 +1,63 @@
+"""Groups of models by their traces, as the trace stage left them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from pipeline.evaluation.trace import Trace, load_trace
+from pipeline.results import TraceEntry, TraceIndex
+
+SELECTION = "selection"
+"""The split that chooses."""
+
+
+@dataclass(frozen=True)
+class Seeded:
+    """One seed of a group: its trial's key and its traces by split (selection and the report splits)."""
+
+    seed: int
+    key: str
+    traces: Mapping[str, Trace]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The traces of a backbone and a method.
+
+    Attributes:
+        multi_exit: whether criteria apply.
+        seeds: in the order of training.
+        unlabelled: key to the traces of splits without labels, by split.
+    """
+
+    backbone: str
+    method: str
+    multi_exit: bool
+    seeds: tuple[Seeded, ...]
+    unlabelled: Mapping[str, Mapping[str, Trace]] = field(default_factory=dict)
+
+    @property
+    def report_splits(self) -> list[str]:
+        """Labelled splits but the one that chooses, in the task's order."""
+        return [split for split in self.seeds[0].traces if split != SELECTION]
+
+
+def load_groups(index: TraceIndex, folder: Path) -> Iterator[Group]:
+    """The groups of an index, each with its traces from `folder`, one group in memory at a time.
+
+    Raises:
+        ArtifactError: a trace is missing, cut short, or of another schema.
+    """
+
+    def load(entries: Iterable[TraceEntry]) -> dict[str, Trace]:
+        return {entry.split: load_trace(folder / entry.file) for entry in entries}
+
+    for (backbone, method, multi_exit), members in groupby(
+        index.traces, key=lambda e: (e.backbone, e.method, e.multi_exit)
+    ):
+        seeds = tuple(
+            Seeded(seed, key, load(of_seed)) for (seed, key), of_seed in groupby(members, key=lambda e: (e.seed, e.key))
+        )
+        unlabelled = {member.key: load(e for e in index.unlabelled if e.key == member.key) for member in seeds}
+        yield Group(backbone, method, multi_exit, seeds, unlabelled)
