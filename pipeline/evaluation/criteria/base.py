@@ -34,6 +34,10 @@ class Criterion(ABC):
     """Base of the exit criteria. Subclasses are frozen: their fields are settings, the threshold is not one."""
 
     name: ClassVar[str]
+    title: ClassVar[str]
+    """Its name in tables, with the short name of the paper that it comes from."""
+    symbol: ClassVar[str] = "θ"
+    """How its threshold is written."""
     source: ClassVar[str]
     reads: ClassVar[str] = "logits"
     """The channel that `step` is handed: "logits", or one that the model records into the trace beside them."""

@@ -26,6 +26,7 @@ class Divergence(Criterion):
     """
 
     name: ClassVar[str] = "divergence"
+    title: ClassVar[str] = "divergence (F-PABEE)"
     source: ClassVar[str] = "Gao et al. 2023, F-PABEE"
     tau: float = 0.01
 

@@ -35,6 +35,7 @@ class Ensemble(Criterion):
     """
 
     name: ClassVar[str] = "ensemble"
+    title: ClassVar[str] = "ensemble (Zero Time Waste)"
     source: ClassVar[str] = "Wolczyk et al. 2021, Zero Time Waste"
     weights: tuple[tuple[float, ...], ...] = field(default=(), metadata=FITTED)
     biases: tuple[tuple[float, ...], ...] = field(default=(), metadata=FITTED)

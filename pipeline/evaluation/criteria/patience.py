@@ -25,6 +25,8 @@ class Patience(Criterion):
     """
 
     name: ClassVar[str] = "patience"
+    title: ClassVar[str] = "patience (PABEE)"
+    symbol: ClassVar[str] = "t"
     source: ClassVar[str] = "Zhou et al. 2020, BERT Loses Patience, 3.2"
     regression: ClassVar[bool] = True
     tau: float = 0.5

@@ -28,6 +28,7 @@ class Voting(Criterion):
     """
 
     name: ClassVar[str] = "voting"
+    title: ClassVar[str] = "voting (Sun 2021)"
     source: ClassVar[str] = "Sun et al. 2021, Early Exiting with Ensemble Internal Classifiers"
     power: float = 0.5
 
