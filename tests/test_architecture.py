@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.identity.imports import ROOT, imported_files, imported_names
 from pipeline.params import load_params
-from tests.imports import ROOT, imported_files, imported_names
 from tests.write_deps import code_deps
 
 LAYERS = (

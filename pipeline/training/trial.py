@@ -61,7 +61,7 @@ def _train(
 ) -> TrialResult:
     from pipeline.training.fit import run_fit
 
-    keep_code(directory, code, settings["code"])
+    keep_code(directory, names, code, settings["code"])
     manifest = manifest_of(names["task"])
     rows, selection = (open_store(manifest, names["backbone"], split, device) for split in ("train", "selection"))
     start = start_of(settings, names, manifest, directory.parent, context, device, float(rows.labels.mean()))
