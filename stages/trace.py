@@ -6,7 +6,7 @@ from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
 from pipeline.tasks.splits import SELECTION
 from pipeline.tasks.stores import manifest_of
-from pipeline.training.code import recording_code
+from pipeline.training.code import code_key, recording_code
 
 
 def main(stage: Stage) -> None:
@@ -19,7 +19,7 @@ def main(stage: Stage) -> None:
     torch.set_num_threads(runtime.threads)
     manifest = manifest_of(task)
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
-    recorder = Recorder(manifest, HERE, device_of(runtime.device), recording_code(manifest.modality).hash)
+    recorder = Recorder(manifest, HERE, device_of(runtime.device), code_key(recording_code(manifest.modality)))
     splits = (SELECTION, *manifest.report_splits, *manifest.unlabelled_splits)
     with whole_folder(HERE.traces(task)) as partial:
         entries = [

@@ -3,25 +3,12 @@
 import re
 
 from pipeline.identity.imports import ROOT
-from pipeline.identity.reach import reach
-
-PLUMBING = (
-    "pipeline/errors.py",
-    "pipeline/settings.py",
-    "pipeline/params.py",
-    "pipeline/layout.py",
-    "pipeline/storage.py",
-    "pipeline/identity/*",
-    "pipeline/running/*",
-    "pipeline/tasks/hub.py",
-    "pipeline/training/code.py",
-)
-"""Code that reads settings, stores and tracks: it changes no result, so no stage depends on it but `settings`, whose
-result is what it reads."""
+from pipeline.identity.reach import PLUMBING, reach
 
 
 def code_deps(stage: str) -> list[str]:
     """Files of which a stage's code reaches anything, plumbing left out."""
+    # Defaults and their checks are all that `settings` writes, so that no plumbing is left out there.
     return sorted(reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING))
 
 

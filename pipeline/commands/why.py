@@ -27,4 +27,6 @@ def why(name: str, workspace: Workspace = HERE) -> list[str]:
     near = difflib.get_close_matches(name, [*stages, *keys], n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     names = ", ".join(stage for stage in stages if "@" not in stage)
-    raise ParamsError(f"why: no trial and no stage {name!r}{hint} ({len(keys)} trials in {workspace.trials}; {names})")
+    raise ParamsError(
+        f"why: no trial and no stage {name!r}{hint} (stages: {names}; {len(keys)} trials in {workspace.trials})"
+    )

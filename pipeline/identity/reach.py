@@ -16,11 +16,9 @@ PLUMBING = (
     "pipeline/storage.py",
     "pipeline/identity/*",
     "pipeline/running/*",
-    "pipeline/results/*",
     "pipeline/tasks/hub.py",
     "pipeline/models/device.py",
     "pipeline/training/code.py",
-    "pipeline/training/plan.py",
 )
 """Code that says how and where, never what: it cannot change a result, so nothing depends on it."""
 

@@ -17,9 +17,10 @@ ENTRY = "pipeline.training.trial:train"
 """The function that a worker calls."""
 RECORDING = "pipeline.models.recording:record_trace"
 """The function that records a trace."""
-STATED = ("pipeline.training.methods:load_recipe", "pipeline.models.names:BackboneSpec", "pipeline.results")
-"""What they reach and do not depend on: settings state the recipe, which is a root of its own, and the backbone; how
-results are stored changes none."""
+STATED = ("pipeline.training.methods:load_recipe", "pipeline.models.names:BackboneSpec")
+"""What settings state already: which recipe, which is a root of its own, and which backbone."""
+BOOKKEEPING = ("pipeline.training.plan", "pipeline.results")
+"""Which trials there are and how results are stored; changes no result, and yet stages have to run again for it."""
 OTHERS: dict[Modality, tuple[str, ...]] = {
     "text": ("pipeline.models.residual", "pipeline.tasks.image"),
     "image": ("pipeline.models.encoders", "pipeline.tasks.text"),
@@ -30,12 +31,12 @@ OTHERS: dict[Modality, tuple[str, ...]] = {
 def trial_code(modality: Modality, method: str) -> CodeIdentity:
     """The code that trains a trial: the loop, what reads its data, its model, and the method's recipe alone."""
     recipe = f"pipeline.training.recipes.{METHODS[method].module}:RECIPE"
-    return code_identity([ENTRY, recipe], [*STATED, *OTHERS[modality]])
+    return code_identity([ENTRY, recipe], [*STATED, *BOOKKEEPING, *OTHERS[modality]])
 
 
 def recording_code(modality: Modality) -> CodeIdentity:
     """The code that records a trace of a model, however it was trained."""
-    return code_identity([RECORDING], [*STATED, *OTHERS[modality]])
+    return code_identity([RECORDING], [*STATED, *BOOKKEEPING, *OTHERS[modality]])
 
 
 def code_kinds() -> dict[str, CodeIdentity]:
