@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from pipeline.errors import ParamsError
 from pipeline.evaluation.choosing import Window
 from pipeline.evaluation.criteria import CRITERIA, make
-from pipeline.evaluation.group import Seeded, evaluate_group
+from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.sweep import sweep
+from pipeline.evaluation.traced import Group, Seeded
 from pipeline.identity.imports import ROOT
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
@@ -225,21 +226,17 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert ((trace.channels["lte"] > 0) & (trace.channels["lte"] < 1)).all()
 
     evaluated = evaluate_group(
-        {"backbone": "demo-albert", "method": "berxit"},
-        [Seeded(1, "berxit", traces)],
+        Group("demo-albert", "berxit", True, (Seeded(1, "berxit", traces),)),
         {"learned": {}, "confidence": {}, "temperature": {}, "oracle": {}},
         task.metrics,
         Window(1.0, 3.0),
-        report_splits=["validation"],
-        selected_on="selection",
     )
     regression = ["learned", "oracle"]
     shown = regression if task.kind == "regression" else ["learned", "confidence", "temperature", "oracle"]
-    assert [row["criterion"] for row in evaluated.rows] == [None, *shown]
-    assert {row["criterion"] for row in evaluated.curves} == set(shown)
-    assert [len(row["fitted"]) for row in evaluated.rows] == [0] + [1] * len(shown)
+    assert [row.criterion for row in evaluated.rows] == [None, *shown]
+    assert {point.criterion for point in evaluated.curves} == set(shown)
     if task.kind == "classification":
-        assert len(evaluated.rows[3]["fitted"][0]["temperatures"]) == 3
+        assert len(evaluated.rows[3].point("berxit").fitted["temperatures"]) == 3
 
     model = load_checkpoint(runs / "berxit", encoder_from_description)
     store = TokenStore.open(data / "demo-albert" / "validation.arrow")

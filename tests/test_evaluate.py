@@ -53,7 +53,7 @@ def run_stage(folder: Path, choose: dict[str, Any], monkeypatch: pytest.MonkeyPa
                 last = replace(trace, logits=trace.logits[:, -1:], layers=trace.layers[-1:], flops=trace.flops[:, -1:])
                 kept = trace if multi_exit else last
                 entries.append(entry(f"{method}{seed}", seed, split, kept, multi_exit=multi_exit, method=method))
-    TraceIndex(traces=tuple(entries), unlabelled=()).write(HERE.trace_index("sst2"))
+    TraceIndex(task="sst2", traces=tuple(entries), unlabelled=()).write(HERE.trace_index("sst2"))
     logged: dict[str, float] = {}
     stage: Any = SimpleNamespace(
         params=Params.model_validate(raw),
