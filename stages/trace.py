@@ -15,7 +15,7 @@ def main(stage: Stage) -> None:
     from pipeline.models.device import device_of
     from pipeline.models.recorded import Recorder
 
-    task, runtime = stage.instance, stage.params.runtime
+    task, runtime = stage.params.task(stage.instance).name, stage.params.runtime
     torch.set_num_threads(runtime.threads)
     manifest = manifest_of(task)
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")

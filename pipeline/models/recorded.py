@@ -35,10 +35,7 @@ class Recorder:
         rows = _rows(stored)
         if rows is None:
             checkpoint = self.workspace.model(self.manifest.task, trial.key)
-            if file_hash(checkpoint / "model.safetensors") != trial.weights_sha256:
-                raise ArtifactError(
-                    f"{checkpoint}: other weights than those that were selected; run `dvc repro finetune`"
-                )
+            _check_weights(checkpoint / "model.safetensors", trial.weights_sha256)
             trace = record_trace(checkpoint, self.manifest, group.backbone, split, self.device)
             save_trace(trace, stored)
             rows, self.recorded = trace.rows, self.recorded + 1
@@ -72,6 +69,14 @@ class Recorder:
                 "code": self.code,
             }
         )
+
+
+def _check_weights(path: Path, sha256: str) -> None:
+    """Raise ArtifactError where a selected model's file is gone or is another."""
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; run `dvc repro finetune`")
+    if file_hash(path) != sha256:
+        raise ArtifactError(f"{path}: other weights than those that were selected; run `dvc repro -f finetune`")
 
 
 def _rows(path: Path) -> int | None:
