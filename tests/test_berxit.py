@@ -144,7 +144,6 @@ def test_params_name_any_criterion_that_a_method_serves(tmp_path: Path) -> None:
     def all_of_them(raw: dict[str, Any]) -> None:
         raw["methods"] = ["single_exit", "joint", "berxit"]
         raw["evaluate"]["criteria"] = every
-        raw["cifar"]["criteria"] = {name: {} for name in every if name != "learned"}
 
     assert set(demo_params(tmp_path / "p.yaml", all_of_them).evaluate.criteria) == set(CRITERIA)
 

@@ -30,6 +30,7 @@ from pipeline.tasks.prepare import prepare
 from pipeline.tasks.splits import choose_rows
 from pipeline.tasks.task import FileSource, Rows, TaskSettings
 from pipeline.tasks.words import CIFAR10
+from pipeline.training.code import code_key, trial_code
 from pipeline.training.fit import run_fit
 from pipeline.training.groups import Study, groups_of
 from pipeline.training.methods import METHODS, load_recipe
@@ -519,7 +520,7 @@ def test_torchvisions_own_folder_serves_where_the_mirror_has_no_other(
     import hashlib
     import pickle
 
-    from torchvision.datasets import CIFAR10
+    from torchvision import datasets
 
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
     folder = here / "torchvision" / "cifar-10-batches-py"
@@ -533,9 +534,9 @@ def test_torchvisions_own_folder_serves_where_the_mirror_has_no_other(
         return hashlib.md5((folder / name).read_bytes()).hexdigest()
 
     for attribute in ("train_list", "test_list"):
-        monkeypatch.setattr(CIFAR10, attribute, [["one", checksum("one")]])
+        monkeypatch.setattr(datasets.CIFAR10, attribute, [["one", checksum("one")]])
     about = {"filename": "batches.meta", "key": "label_names", "md5": checksum("batches.meta")}
-    monkeypatch.setattr(CIFAR10, "meta", about)
+    monkeypatch.setattr(datasets.CIFAR10, "meta", about)
     prepared("cifar10", Rows(selection=2), here)
     store = opened("cifar10", "test")
     np.testing.assert_array_equal(store.images.permute(0, 3, 1, 2).numpy(), pixels)
@@ -558,7 +559,7 @@ def settings_of(method: str = "joint", *, epochs: int = 3, depth: int = 14, widt
         "batch_size": 20,
         "learning_rate": 0.1,
         "seed": 1,
-        "code": "",
+        "code": code_key(trial_code("image", method)),
         "training": {"epochs": epochs, "weight_decay": 1e-4, "augment": True},
     }
 
