@@ -119,8 +119,12 @@ class Workspace:
     def model(self, task: str, key: str) -> Path:
         return self.models(task) / key
 
+    @property
+    def all_selected(self) -> Path:
+        return self.outputs / "selected"
+
     def selected(self, task: str) -> Path:
-        return self.outputs / "selected" / f"{task}.json"
+        return self.all_selected / f"{task}.json"
 
     @property
     def trials_table(self) -> Path:

@@ -32,12 +32,12 @@ def main(stage: Stage) -> None:
     plan = plan_of(params)
     observer = TrialObserver(stage)
     progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
-    with whole_folder(HERE.all_models) as models:
+    with whole_folder(HERE.all_models) as models, whole_folder(HERE.all_selected) as selections:
         for name in params.tasks:
             groups = [group for group in plan.groups if group.names["task"] == name]
             selected = selected_models(params.task(name), params.protocol, groups, progress)
             keep_models(selected, HERE, models / name)
-            stage.write(HERE.selected(name), selected)
+            stage.write(selections / HERE.selected(name).name, selected)
             for group in selected.groups:
                 best = max(point.selection or 0.0 for point in group.grid)
                 stage.log_metrics({f"{group.group}.selection".replace("/", "."): best})
