@@ -80,6 +80,8 @@ class _Walk:
             source = self.enter(module)
             if source is not None:
                 self.answer(module, source, name)
+            elif name is not None and module_path(f"{module}.{name}", self.root):  # of a package without a file
+                self.ask(f"{module}.{name}", None)
 
     def enter(self, name: str) -> Module | None:
         """Import a module: its packages, its imports, and what runs at its import; None where it is not entered."""
