@@ -5,6 +5,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from pipeline.evaluation.blocks import set_threads
 from pipeline.evaluation.choosing import make_rule
 from pipeline.evaluation.group import SELECTION, Evaluation, Seeded, curves_csv, evaluate_group, merged
 from pipeline.evaluation.trace import Trace, load_trace
@@ -17,6 +18,7 @@ Entries = Sequence[Mapping[str, Any]]
 
 def main(stage: Stage) -> None:
     params = stage.params
+    set_threads(params.runtime.threads)
     task = params.task(stage.instance)
     folder = Path("outputs/traces") / task.name
     index = read_json(folder / "index.json", 1, f"run `dvc repro trace@{task.name}`")
