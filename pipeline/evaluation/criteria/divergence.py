@@ -34,7 +34,7 @@ class Divergence(Criterion):
         xp = array_namespace(like)
         # NaN is close to nothing, so the first exit starts the count at 0.
         return {
-            "previous": xp.full(like.shape, xp.nan, dtype=xp.float64, device=device(like)),
+            "previous": xp.full_like(like, xp.nan, dtype=xp.float64),
             "count": xp.zeros((n,), dtype=xp.float64, device=device(like)),
         }
 
