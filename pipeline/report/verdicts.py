@@ -154,5 +154,4 @@ def _over_seeds(differences: Sequence[float | None]) -> OverSeeds:
     values = [value for value in differences if value is not None]
     if not values or len(values) < len(differences):
         return OverSeeds(median=None)
-    interval = median_interval(values)
-    return OverSeeds(**{**interval, "values": tuple(interval["values"])})
+    return median_interval(values)
