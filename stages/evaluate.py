@@ -13,7 +13,7 @@ from pipeline.tasks.predictions import write_predictions
 def main(stage: Stage) -> None:
     params, task = stage.params, stage.params.task(stage.instance)
     settings = params.evaluate
-    rule = make_rule(settings.choose.model_dump(), settings.window)
+    rule = make_rule(settings.choose.model_dump(), params.window(task.modality))
     index = TraceIndex.read(HERE.trace_index(task.name), f"run `dvc repro trace@{task.name}`")
     parts: list[Evaluation] = []
     files: list[PredictionFile] = []
@@ -29,7 +29,7 @@ def main(stage: Stage) -> None:
         kind=task.kind,
         metrics=task.metrics,
         protocol=params.protocol,
-        choosing=Choosing(**settings.choose.model_dump(), window=settings.window),
+        choosing=Choosing(**settings.choose.model_dump(), window=params.window(task.modality)),
         rows=every.rows,
         exits=every.exits,
         diagnosis=every.diagnosis,

@@ -28,7 +28,8 @@ from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
 from pipeline.errors import DataError, ParamsError, UnsupportedError
 from pipeline.evaluation.criteria import make
 from pipeline.params import Attack, AttackResources, AttackTask, Params
-from pipeline.tasks.task import TASKS, HubSource
+from pipeline.tasks.names import TASKS
+from pipeline.tasks.task import HubSource
 
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
 LAYERS = 4

@@ -11,12 +11,14 @@ from scipy import stats
 from pipeline.errors import ArtifactError, ParamsError
 from pipeline.evaluation.choosing import Choice, Risk, Rule, Speedup, Window, fit_and_choose, lost, make_rule
 from pipeline.evaluation.criteria import make
-from pipeline.evaluation.group import Seeded, evaluate_group
+from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.sweep import NEVER, Sweep, sweep
 from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.traced import Group, Seeded
+from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
-from tests.stored_results import PROFILE
 
+PROFILE = ROOT / "profiles/demo.yaml"
 ACCURACY = ("accuracy",)
 
 
@@ -232,9 +234,6 @@ def test_all_layers_of_a_distilled_model_are_faster_than_its_teacher_in_flops_to
     """Six layers beside a teacher's twelve: twice the speed by layers, and by FLOPs, with no early head asked."""
     trace = replace(made_up_trace(50), full_layers=12.0)
     trace = replace(trace, full_flops=2 * trace.full_flops)
-    seeds = [Seeded(1, "k", {"selection": trace, "validation": trace})]
-    found = evaluate_group(
-        {}, seeds, {"patience": {}}, ACCURACY, Window(1.3, 1.96), report_splits=["validation"], selected_on="selection"
-    )
-    row = found.rows[0]
-    assert (row["criterion"], row["layer_speedup"]["median"], row["flop_speedup"]["median"]) == (None, 2.0, 2.0)
+    group = Group("b", "joint", True, (Seeded(1, "k", {"selection": trace, "validation": trace}),))
+    row = evaluate_group(group, {"patience": {}}, ACCURACY, Window(1.3, 1.96)).rows[0]
+    assert (row.criterion, row.layer_speedup.median, row.flop_speedup.median) == (None, 2.0, 2.0)

@@ -1,13 +1,12 @@
 """The diagnosis by hand on a trace of five rows, and its calibration error against a plain loop."""
 
-import json
-
 import numpy as np
 import pytest
 
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.diagnosis import BINS, agreement, calibration_error, diagnose, overthought
+from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import NEVER
 from pipeline.evaluation.trace import Trace
 from tests.test_choosing import made_up_trace
@@ -26,8 +25,8 @@ def trace_of(kind: str = "classification", labels: np.ndarray = LABELS) -> Trace
 
 
 def test_by_hand() -> None:
-    points = {"patience": (make("patience"), 1.0), "fixed": (make("fixed"), 1.0), "entropy": (make("entropy"), NEVER)}
-    found = diagnose(trace_of(), ("accuracy",), points)
+    points = [point_of(make(name), {}, at) for name, at in (("patience", 1.0), ("fixed", 1.0), ("entropy", NEVER))]
+    found = diagnose(trace_of(), ("accuracy",), points).model_dump(mode="json")
     assert (found["rows"], found["layers"]) == (5, [2.0, 4.0, 6.0])
     # Rows 13 and 14 are right at the first exit and wrong at the last.
     assert overthought(trace_of()).tolist() == [False, False, False, True, True]
@@ -52,20 +51,19 @@ def test_by_hand() -> None:
     }
     assert (fixed["exits"], fixed["lost_rows"], fixed["won_rows"]) == ([5, 0, 0], [12], [13, 14])
     assert (entropy["threshold"], entropy["exits"], entropy["lost"]["rows"]) == (None, [0, 0, 5], 0)
-    json.dumps(found, allow_nan=False)
 
 
 def test_a_regression_has_no_right_and_wrong() -> None:
-    found = diagnose(trace_of("regression"), ("pearson",), {"patience": (make("patience"), 1.0)})
-    assert found["overthinking"] is found["agreement"] is found["calibration"] is None
+    found = diagnose(trace_of("regression"), ("pearson",), [point_of(make("patience"), {}, 1.0)])
+    assert found.overthinking is found.agreement is found.calibration is None
     # The first exit as near as the last: 1, 1, 2, 1, 1.
-    assert found["oracle"]["layer_speedup"] == round(30 / 12, 6)
-    point = found["criteria"][0]
-    assert (point["exits"], point["lost"], point["won"], point["lost_rows"]) == ([0, 2, 3], None, None, None)
+    assert found.oracle.layer_speedup == round(30 / 12, 6)
+    point = found.criteria[0]
+    assert (point.exits, point.lost, point.won, point.lost_rows) == ((0, 2, 3), None, None, None)
 
 
 def test_a_score_that_is_not_defined_is_none() -> None:
-    assert diagnose(trace_of("regression", np.ones(5)), ("pearson",))["oracle"]["score"] is None
+    assert diagnose(trace_of("regression", np.ones(5)), ("pearson",)).oracle.score is None
 
 
 def test_calibration_against_a_loop() -> None:
@@ -93,10 +91,12 @@ def test_agreement_is_symmetric() -> None:
 
 def test_row_ids_are_cut_and_counts_are_not() -> None:
     trace = made_up_trace(500)
-    point = diagnose(trace, ("accuracy",), {"fixed": (make("fixed"), 1.0)})["criteria"][0]
-    assert point["lost"]["rows"] > len(point["lost_rows"]) == 10
+    point = diagnose(trace, ("accuracy",), [point_of(make("fixed"), {}, 1.0)]).criteria[0]
+    assert point.lost is not None
+    assert point.won is not None
+    assert point.lost.rows > len(point.lost_rows or ()) == 10
     full, early = (trace.answers()[:, j] == trace.labels for j in (-1, 0))
-    assert point["lost"]["rows"] - point["won"]["rows"] == full.sum() - early.sum()
+    assert point.lost.rows - point.won.rows == full.sum() - early.sum()
 
 
 def test_rows_without_labels_are_refused() -> None:

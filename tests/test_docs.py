@@ -13,10 +13,12 @@ import pytest
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.choosing import Window
 from pipeline.evaluation.criteria import CRITERIA, Criterion, make
-from pipeline.evaluation.group import Seeded, evaluate_group
+from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, load_trace, save_trace
-from tests.imports import ROOT
+from pipeline.evaluation.traced import Group, Seeded
+from pipeline.identity.imports import ROOT
+from pipeline.results import FILES
 from tests.test_criteria import (
     Case,
     cases_of,
@@ -30,7 +32,8 @@ from tests.test_criteria import (
     random_trace,
     trace_of,
 )
-from tests.write_docs import PAGE, PICTURE, SCORES, THRESHOLDS, page, picture
+from tools import schema_page
+from tools.write_docs import PAGE, PICTURE, SCHEMA, SCORES, THRESHOLDS, page, picture
 
 
 def blocks(name: str) -> list[str]:
@@ -69,27 +72,34 @@ def test_the_worked_example_gets_a_curve_and_an_operating_point(margin: Criterio
     traces = {
         split: random_trace(Case(margin, False), seed, rows=80) for seed, split in enumerate(("selection", "test"))
     }
-    found = evaluate_group(
-        {"backbone": "b", "method": "joint"},
-        [Seeded(1, "key", traces)],
-        {"margin": {}},
-        ("accuracy",),
-        Window(1.0, 7.0),
-        report_splits=["test"],
-        selected_on="selection",
-    )
-    assert [row["criterion"] for row in found.rows] == [None, "margin"]
+    group = Group("b", "joint", True, (Seeded(1, "key", traces),))
+    found = evaluate_group(group, {"margin": {}}, ("accuracy",), Window(1.0, 7.0))
+    assert [row.criterion for row in found.rows] == [None, "margin"]
     assert len(found.curves) == 2 * (101 + 1)
     assert "| `margin` |" in page(PAGE.read_text(encoding="utf-8"))
 
 
 def test_the_table_of_criteria_is_the_registry() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert text == page(text), "run python -m tests.write_docs"
+    assert text == page(text), "run python -m tools.write_docs"
+
+
+def test_the_schema_page_is_the_classes() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == schema_page.page(), "run python -m tools.write_docs"
+
+
+def test_every_field_and_every_link_of_the_schema_page_has_its_words() -> None:
+    lines = SCHEMA.read_text(encoding="utf-8").splitlines()
+    sections = {line.removeprefix("## ").lower() for line in lines if line.startswith("## ")}
+    assert set(re.findall(r"\(#(\w+)\)", "\n".join(lines))) <= sections
+    assert {cls.__name__.lower() for cls in FILES} <= sections
+    fields = [line.split(" | ") for line in lines if line.startswith("| `") and line.count(" | ") == 2]
+    assert len(fields) > 150
+    assert all(len(words.strip("| ")) > 2 for _, _, words in fields)
 
 
 def test_the_picture_shows_what_the_page_says() -> None:
-    assert PICTURE.read_text(encoding="utf-8") == picture(), "run python -m tests.write_docs"
+    assert PICTURE.read_text(encoding="utf-8") == picture(), "run python -m tools.write_docs"
     scores = np.array(list(SCORES.values()))
     left = [
         [int(np.argmax(s >= level)) + 1 if (s >= level).any() else 6 for s in scores] for level in THRESHOLDS.values()

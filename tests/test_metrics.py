@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 from pipeline.evaluation.intervals import mean_interval, median_interval, proportion_interval
 from pipeline.evaluation.metrics import METRICS, score
 from pipeline.models.flops import EncoderShape, encoder_flops
-from pipeline.tasks.task import TASKS
+from pipeline.tasks.names import TASKS
 
 rng = np.random.default_rng(0)
 LABELS = rng.integers(0, 2, 200).astype(float)
@@ -35,7 +35,7 @@ def test_correlation(name: str, reference) -> None:
 def test_not_defined_is_nan_and_never_zero() -> None:
     assert np.isnan(METRICS["pearson"](np.full((1, 200), 3.0), VALUES)[0])
     assert np.isnan(METRICS["f1"](np.zeros((1, 3)), np.zeros(3))[0])
-    assert median_interval([float("nan")])["median"] is None
+    assert median_interval([float("nan")]).median is None
 
 
 def test_constant_prediction_has_matthews_zero_as_in_scikit_learn() -> None:
@@ -83,14 +83,14 @@ def test_each_task_of_glue_is_scored_as_its_references_say(name: str) -> None:
 
 def test_intervals() -> None:
     five = median_interval([0.5, 0.1, 0.9, 0.3, 0.7])
-    assert (five["median"], five["low"], five["high"], five["coverage"]) == (0.5, 0.1, 0.9, 0.9375)
-    assert median_interval([0.5])["low"] is None
+    assert (five.median, five.low, five.high, five.coverage) == (0.5, 0.1, 0.9, 0.9375)
+    assert median_interval([0.5]).low is None
     share = proportion_interval(8, 10)
-    assert share["low"] < share["value"] == 0.8 < share["high"]
-    assert proportion_interval(0, 0)["value"] is None
+    assert share.low < share.value == 0.8 < share.high
+    assert proportion_interval(0, 0).value is None
     mean = mean_interval([1.0, 2.0, 3.0, 10.0])
-    assert mean["low"] < mean["value"] == 4.0 < mean["high"]
-    assert mean_interval([])["value"] is None
+    assert mean.low < mean.value == 4.0 < mean.high
+    assert mean_interval([]).value is None
 
 
 def test_range_of_five_covers_the_median_as_stated() -> None:

@@ -1,8 +1,8 @@
 """Predictions of rows without labels: each file's format read back, the seed that answers, the archive for GLUE."""
 
 import csv
-import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,18 @@ import pytest
 import yaml
 
 from pipeline.evaluation.criteria import make
-from pipeline.evaluation.group import Seeded
 from pipeline.evaluation.metrics import score
+from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import NEVER, sweep
 from pipeline.evaluation.trace import Trace, save_trace
+from pipeline.evaluation.traced import Group, Seeded
+from pipeline.layout import HERE
 from pipeline.params import load_params
-from pipeline.storage import DATA, write_json
+from pipeline.results import Evaluated, OverSeeds, Predictions, Row, TraceEntry, TraceIndex
+from pipeline.tasks.names import TASKS
 from pipeline.tasks.predictions import file_of, table, write_predictions
-from pipeline.tasks.prepare import prepare
-from pipeline.tasks.task import TASKS, ServerFiles, Task
+from pipeline.tasks.task import ServerFiles, Task
+from tests.selections import save_model, select
 from tests.test_choosing import made_up_trace
 from tests.workspace import Workspace
 
@@ -89,31 +92,39 @@ def test_rows_without_labels_have_no_score() -> None:
         assert np.isnan(score((metric,), swept.predictions, trace.labels)).all()
 
 
-def rows_of(criterion: str | None, thresholds: list[float | None]) -> list[dict[str, Any]]:
-    about = {"backbone": "b", "method": "joint", "criterion": criterion, "settings": {}, "fitted": [{}, {}]}
-    return [about | {"split": split, "thresholds": thresholds} for split in ("validation", "other")]
+def row_of(criterion: str | None, thresholds: list[float], split: str) -> Row:
+    none = OverSeeds(median=None)
+    return Row(
+        backbone="b", method="joint", split=split, seeds=(1, 2), keys=("k1", "k2"),
+        points=tuple(point_of(make(criterion) if criterion else None, {}, at) for at in thresholds),
+        score=none, metrics={}, layer_speedup=none, flop_speedup=none,
+        rule="window", in_window=True, selected_on="selection",
+    )  # fmt: skip
 
 
-@pytest.mark.parametrize(("criterion", "thresholds"), [("patience", [2.0, 3.0]), (None, [None, None])])
+@pytest.mark.parametrize(("criterion", "thresholds"), [("patience", [2.0, 3.0]), (None, [NEVER, NEVER])])
 def test_the_seed_with_the_best_selection_score_answers(
-    criterion: str | None, thresholds: list[float | None], tmp_path: Path
+    criterion: str | None, thresholds: list[float], tmp_path: Path
 ) -> None:
-    seeds = [Seeded(s, f"k{s}", {"selection": made_up_trace(300, classes=2, seed=10 + s)}) for s in (1, 2)]
+    seeds = tuple(Seeded(s, f"k{s}", {"selection": made_up_trace(300, classes=2, seed=10 + s)}) for s in (1, 2))
     hidden = {s.key: {"test": unlabelled(made_up_trace(40, classes=2, seed=s.seed))} for s in seeds}
-    (entry,) = write_predictions(tmp_path, GLUE["cola"], rows_of(criterion, thresholds), seeds, hidden)
+    group = Group("b", "joint", True, seeds, hidden)
+    rows = [row_of(criterion, thresholds, split) for split in ("validation", "other")]
+    (entry,) = write_predictions(tmp_path, GLUE["cola"], group, rows)
     rule = make(criterion or "fixed")
-    at = [NEVER if t is None else t for t in thresholds]
     scores = [
-        float(sweep(s.traces["selection"], rule, np.array([t])).metrics(("matthews",))["score"][0])
-        for s, t in zip(seeds, at, strict=True)
+        float(sweep(s.traces["selection"], rule, np.array([at])).metrics(("matthews",))["score"][0])
+        for s, at in zip(seeds, thresholds, strict=True)
     ]
     best = int(np.argmax(scores))
-    assert (entry["seed"], entry["selection"]) == (best + 1, pytest.approx(scores[best], abs=1e-6))
-    assert entry["threshold"] == thresholds[best]
-    said = read((tmp_path / entry["file"]).read_text())[2]
-    expected = sweep(hidden[f"k{best + 1}"]["test"], rule, np.array([at[best]])).predictions[0]
-    assert [float(number) for number in said] == expected.tolist()
-    assert write_predictions(tmp_path, GLUE["cola"], rows_of("oracle", [1.0, 1.0]), seeds, hidden) == []
+    assert (entry.seed, entry.selection) == (best + 1, pytest.approx(scores[best], abs=1e-6))
+    assert (entry.point.criterion, entry.point.limit) == (criterion, thresholds[best])
+    answers = read((tmp_path / entry.file).read_text())[2]
+    expected = sweep(hidden[f"k{best + 1}"]["test"], rule, np.array([thresholds[best]])).predictions[0]
+    assert [float(number) for number in answers] == expected.tolist()
+    bounds = [row_of("oracle", [1.0, 1.0], "validation")]
+    assert list(write_predictions(tmp_path, GLUE["cola"], group, bounds)) == []
+    assert list(write_predictions(tmp_path, GLUE["cola"], replace(group, unlabelled={}), rows)) == []
 
 
 # The stages and the archive
@@ -121,17 +132,20 @@ def test_the_seed_with_the_best_selection_score_answers(
 
 def traced(task: str, splits: dict[str, list[str]], classes: int = 2) -> None:
     """An index as the trace stage writes it, of one model and two seeds."""
-    folder = Path("outputs/traces") / task
-    index: dict[str, list[dict[str, Any]]] = {"traces": [], "unlabelled": []}
+    index: dict[str, list[TraceEntry]] = {"traces": [], "unlabelled": []}
     for seed in (1, 2):
         for kind, names in splits.items():
             for i, split in enumerate(names):
                 trace = made_up_trace(60, classes=classes, seed=10 * seed + i)
-                file = f"k{seed}.{split}.safetensors"
-                save_trace(unlabelled(trace) if kind == "unlabelled" else trace, folder / file)
-                about = {"backbone": "albert-base", "method": "joint", "multi_exit": True}
-                index[kind].append(about | {"seed": seed, "key": f"k{seed}", "split": split, "file": file})
-    write_json(folder / "index.json", {"schema": 1, **index})
+                path = HERE.trace(task, f"k{seed}", split)
+                sha256 = save_trace(unlabelled(trace) if kind == "unlabelled" else trace, path)
+                entry = TraceEntry(
+                    backbone="albert-base", method="joint", multi_exit=True, seed=seed, key=f"k{seed}",
+                    weights_sha256="w", split=split, file=path.name, sha256=sha256, rows=trace.rows,
+                )  # fmt: skip
+                index[kind].append(entry)
+    entries = {kind: tuple(of_kind) for kind, of_kind in index.items()}
+    TraceIndex(task=task, **entries).write(HERE.trace_index(task))
 
 
 def glue_params(workspace: Workspace) -> None:
@@ -155,14 +169,11 @@ def test_from_traces_to_the_archive(workspace: Workspace) -> None:
     traced("sst2", {"traces": ["selection", "validation"], "unlabelled": []})
     for task in ("rte", "mnli", "sst2"):
         assert workspace.stage("evaluate", task).code == 0
-    stored = json.loads(Path("outputs/evaluate/mnli.json").read_text())
-    assert {row["split"] for part in ("rows", "exits", "diagnosis") for row in stored[part]} == {
-        "matched",
-        "mismatched",
-        "selection",
-    }
+    stored = Evaluated.read(HERE.evaluated("mnli"), "")
+    splits = {part.split for parts in (stored.rows, stored.exits, stored.diagnosis) for part in parts}
+    assert splits == {"matched", "mismatched", "selection"}
     assert "test" not in Path("outputs/evaluate/rte.curves.csv").read_text()
-    assert json.loads(Path("outputs/predictions/sst2/index.json").read_text())["files"] == []
+    assert Predictions.read(HERE.predictions_index("sst2"), "").files == ()
     done = submit(workspace, "--criterion", "patience", "--out", "mine/glue.zip")
     assert done.code == 0, done.err
     assert "RTE.tsv     rte: 60 rows, seed" in done.out
@@ -191,8 +202,7 @@ def test_from_traces_to_the_archive(workspace: Workspace) -> None:
 def test_own_rows_from_params_to_predictions(workspace: Workspace) -> None:
     """The real stages prepare, trace and evaluate; the model is one that nobody trained."""
     from pipeline.models.encoders.encoder import build_encoder
-    from pipeline.models.multi_exit import MultiExit, save_checkpoint
-    from pipeline.storage import RUNS
+    from pipeline.models.multi_exit import MultiExit
 
     for name, rows in (("train", 30), ("held", 9)):
         lines = ["text,label", *(f"good film {i},{('bad', 'good')[i % 2]}" for i in range(rows))]
@@ -207,22 +217,19 @@ def test_own_rows_from_params_to_predictions(workspace: Workspace) -> None:
         "rows": {"selection": 10},
     }
     workspace.write_params({"tasks": {"own": own}, "latency.tasks": [], "attack.tasks": {}})
-    params = load_params()
-    prepare(params.task("own"), [params.backbone("demo-albert")], "holdout", DATA / "own", None)
-    save_checkpoint(MultiExit(build_encoder(params.backbone("demo-albert"), 400), range(1, 13), 2), RUNS / "k")
-    group = {"backbone": "demo-albert", "method": "joint", "multi_exit": True, "trials": [{"seed": 1, "key": "k"}]}
-    write_json(Path("outputs/selected/own.json"), {"schema": 1, "groups": [group]})
+    assert workspace.stage("prepare", "own").code == 0
+    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+    save_model(MultiExit(encoder, range(1, 13), 2), "own", "k")
+    select("own", "demo-albert", {"joint": {1: "k"}})
     for stage in ("trace", "evaluate"):
         done = workspace.stage(stage, "own")
         assert done.code == 0, done.err
-    index = json.loads(Path("outputs/traces/own/index.json").read_text())
-    assert [entry["split"] for entry in index["traces"]] == ["selection", "held"]
-    assert [(entry["split"], entry["rows"]) for entry in index["unlabelled"]] == [("new", 7)]
-    files = json.loads(Path("outputs/predictions/own/index.json").read_text())["files"]
-    assert {entry["criterion"] for entry in files} == {
-        None,
-        *yaml.safe_load(Path("params.yaml").read_text())["evaluate"]["criteria"],
-    }
+    index = TraceIndex.read(HERE.trace_index("own"), "")
+    assert [entry.split for entry in index.traces] == ["selection", "held"]
+    assert [(entry.split, entry.rows) for entry in index.unlabelled] == [("new", 7)]
+    files = Predictions.read(HERE.predictions_index("own"), "").files
+    criteria = yaml.safe_load(Path("params.yaml").read_text())["evaluate"]["criteria"]
+    assert {entry.point.criterion for entry in files} == {None, *criteria}
     text = Path("outputs/predictions/own/demo-albert.joint.patience/own.new.tsv").read_text()
     assert read(text)[1] == list(range(7))
     assert set(read(text)[2]) <= {"bad", "good"}

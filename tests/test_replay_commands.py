@@ -16,6 +16,7 @@ import pytest
 from pipeline.__main__ import main
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.diagnosis import diagnose
+from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import NEVER, sweep
 from pipeline.evaluation.trace import Trace, load_trace, save_trace
 from tests.test_choosing import made_up_trace
@@ -133,12 +134,12 @@ def test_a_figure_of_several(folder: Path, run: Any, tmp_path: Path) -> None:
 
 def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
     file = folder / "classes.safetensors"
-    assert json.loads(run("diagnose", file).out) == diagnose(load_trace(file), ("accuracy",))
+    assert json.loads(run("diagnose", file).out) == diagnose(load_trace(file), ("accuracy",)).model_dump(mode="json")
     ran = run("diagnose", file, "--criterion", "fixed", "--threshold", 2)
     assert json.loads(ran.out)["criteria"][0]["exits"] == [0, 300, 0, 0, 0, 0]
     ran = run("diagnose", file, "--criterion", "entropy", "--threshold", "never")
-    expected = diagnose(load_trace(file), ("accuracy",), {"entropy": (make("entropy"), NEVER)})
-    assert json.loads(ran.out) == expected
+    expected = diagnose(load_trace(file), ("accuracy",), [point_of(make("entropy"), {}, NEVER)])
+    assert json.loads(ran.out) == expected.model_dump(mode="json")
 
 
 @pytest.mark.parametrize(
@@ -210,16 +211,50 @@ def test_the_documented_commands_run(run: Any, tmp_path: Path, monkeypatch: pyte
     assert Path("curves.svg").is_file()
 
 
-def test_starts_without_what_is_heavy(folder: Path) -> None:
-    heavy = ("torch", "scipy.stats", "matplotlib", "pydantic", "ray", "mlflow")
+@pytest.mark.parametrize(
+    ("words", "light"),
+    [
+        ("replay {f} --criterion entropy --threshold -0.1", ("pydantic",)),
+        ("replay {f} --criterion temperature --threshold 0.9 --fit {f}", ("pydantic",)),
+        ("diagnose {f} --criterion entropy --threshold -0.1", ()),
+    ],
+    ids=["replay", "fit", "diagnose"],
+)
+def test_starts_without_what_is_heavy(folder: Path, words: str, light: tuple[str, ...]) -> None:
+    heavy = {"torch", "scipy.stats", "matplotlib", "ray", "mlflow", "pyarrow", *light}
     code = f"""
 import sys
 from pipeline.__main__ import cli
-for words in (["replay", sys.argv[1], "--criterion", "entropy", "--threshold", "-0.1"], ["diagnose", sys.argv[1]]):
-    cli(words, standalone_mode=False)
-print([name for name in {heavy} if name in sys.modules])
+cli(sys.argv[1:], standalone_mode=False)
+print({heavy} & sys.modules.keys())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(folder / "classes.safetensors")], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.splitlines()[-1] == "[]"
+    arguments = words.format(f=folder / "classes.safetensors").split()
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_replay_needs_numpy_and_scipy_alone(folder: Path) -> None:
+    """Whoever has a trace evaluates it without the pipeline's other libraries."""
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        allowed = {"numpy", "scipy", "safetensors", "array_api_compat", "pipeline"} | sys.stdlib_module_names
+        if name.partition(".")[0] not in allowed and not name.startswith("_"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from pathlib import Path
+from pipeline.evaluation import choosing, metrics, sweep, trace
+from pipeline.evaluation.criteria import CRITERIA, make
+rows = trace.load_trace(Path(sys.argv[1]))
+for name in CRITERIA:
+    criterion = make(name)
+    if criterion.applies_to(rows):
+        for rule in (choosing.Window(1.3, 1.96), choosing.Risk(0.1, 0.1)):
+            fitted, choice = choosing.fit_and_choose(criterion, rows, ("accuracy",), rule)
+            print(name, choice.threshold, metrics.score(("accuracy",), rows.answers().T, rows.labels)[-1])
+"""
+    arguments = [sys.executable, "-c", code, str(folder / "classes.safetensors")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") > 20

@@ -59,12 +59,12 @@ def test_simulation_agrees() -> None:
 
 def test_bounds_are_sufficient_below_the_last_patience() -> None:
     found = theory.compare_bounds(12, list(range(1, 12)), step=0.02)
-    assert {row["name"] for row in found} == set(theory.BOUNDS)
+    assert {row.name for row in found} == set(theory.BOUNDS)
     for row in found:
-        assert row["claims"] == row["true_claims"] + row["false_claims"]
-        assert row["claims"] > 0
-        assert row["missed"] > 0
-        assert row["false_claims"] == 0
+        assert row.claims == row.true_claims + row.false_claims
+        assert row.claims > 0
+        assert row.missed > 0
+        assert row.false_claims == 0
 
 
 def test_the_papers_example_of_the_statement() -> None:

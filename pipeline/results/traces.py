@@ -37,6 +37,8 @@ class TraceIndex(Result):
     """
 
     made_by: ClassVar[str] = "trace"
+    task: str
+    """The task's name."""
     traces: tuple[TraceEntry, ...]
     """Selection and report splits."""
     unlabelled: tuple[TraceEntry, ...]

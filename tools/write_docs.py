@@ -1,10 +1,16 @@
-"""Write docs/criteria.svg, and the table of criteria in docs/criteria.md: python -m tests.write_docs."""
+"""Write the parts of docs/ that are made of the code: python -m tools.write_docs.
+
+docs/criteria.svg, the table of criteria in docs/criteria.md, and docs/results-schema.md.
+"""
 
 import dataclasses
+from pathlib import Path
 
 from pipeline.evaluation.criteria import CRITERIA
-from tests.imports import ROOT
+from tools import schema_page
 
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = ROOT / "docs/results-schema.md"
 PAGE = ROOT / "docs/criteria.md"
 PICTURE = ROOT / "docs/criteria.svg"
 START, END = "<!-- table -->\n", "<!-- end of table -->\n"
@@ -82,6 +88,8 @@ def picture() -> str:
 
 
 def main() -> None:
+    """Write all of them."""
+    SCHEMA.write_text(schema_page.page(), encoding="utf-8")
     PICTURE.write_text(picture(), encoding="utf-8")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 

@@ -1,8 +1,9 @@
-"""Stored images as batches: mapped from disk on the CPU, held whole on a GPU, augmented where they lie."""
+"""Stored images: mapped from disk on the CPU, held whole on a GPU, augmented where they lie."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from pipeline.errors import ArtifactError
 
 PADDING = 4
+EVALUATION_BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -18,18 +20,18 @@ class ImageStore:
     """One split's images.
 
     Attributes:
-        images: (n, 32, 32, 3) uint8, on the device; on the CPU a mapped file that trials share.
-        labels: (n,) int64, on the device.
+        images: (n, h, w, 3) uint8, on the device; on the CPU a mapped file that trials share.
+        labels: (n,) float64.
         row_ids: (n,) int64.
     """
 
     images: Tensor
-    labels: Tensor
+    labels: np.ndarray
     row_ids: np.ndarray
 
     @classmethod
     def open(cls, folder: Path, split: str, device: str) -> "ImageStore":
-        """Map a split of a prepared data set.
+        """Map a split of a prepared task.
 
         Raises:
             ArtifactError: missing or cut short.
@@ -39,29 +41,41 @@ class ImageStore:
             parts = [np.load(folder / f"{split}.{p}.npy", mmap_mode="c") for p in ("images", "labels", "rows")]
         except (OSError, ValueError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ArtifactError(f"{folder}: no readable {split} images ({reason}); run `dvc repro -f cifar`") from None
+            raise ArtifactError(
+                f"{folder}: no readable {split} images ({reason}); run `dvc repro -f prepare`"
+            ) from None
         images, labels, rows = parts
-        return cls(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device), np.asarray(rows))
+        return cls(torch.from_numpy(images).to(device), np.asarray(labels, dtype=np.float64), np.asarray(rows))
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batch(self, rows: np.ndarray) -> tuple[dict[str, Tensor], Tensor]:
-        """Inputs and labels of the given rows."""
-        index = torch.from_numpy(rows).to(self.labels.device)
-        return {"image": self.images[index]}, self.labels[index]
+    @property
+    def sizes(self) -> np.ndarray:
+        """Pixels along a side of each row, (n,): what a row's FLOPs hang on; all are alike."""
+        return np.full(len(self), self.images.shape[1])
 
+    def batch(self, rows: np.ndarray, device: Any = None) -> dict[str, Tensor]:
+        """Inputs of the given rows, on the device where the store lies."""
+        return {"image": self.images[torch.from_numpy(np.asarray(rows)).to(self.images.device)]}
 
-def batches(
-    store: ImageStore, batch_size: int, generator: np.random.Generator, augment: bool
-) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """A shuffled epoch. All randomness comes from `generator`, so that a GPU sees what a CPU would."""
-    order = generator.permutation(len(store))
-    for start in range(0, len(order), batch_size):
-        inputs, labels = store.batch(order[start : start + batch_size])
-        if augment:
-            inputs = {"image": crop_and_flip(inputs["image"], generator)}
-        yield inputs, labels
+    def in_order(self) -> Iterator[np.ndarray]:
+        """All rows in batches for evaluation."""
+        return self.timed(np.arange(len(self)), EVALUATION_BATCH)
+
+    def timed(self, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Some rows in batches for timing."""
+        return (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+
+    def epoch(
+        self, batch_size: int, generator: np.random.Generator, device: Any = None, augment: bool = False
+    ) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
+        """A shuffled epoch: inputs and the rows that they are. All randomness comes from `generator`, so that a GPU
+        sees what a CPU would."""
+        order = generator.permutation(len(self))
+        for rows in self.timed(order, batch_size):
+            inputs = self.batch(rows)
+            yield ({"image": crop_and_flip(inputs["image"], generator)} if augment else inputs), rows
 
 
 def crop_and_flip(images: Tensor, generator: np.random.Generator) -> Tensor:

@@ -15,21 +15,29 @@ import torch
 from pipeline.errors import ArtifactError, DataError, ParamsError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.sweep import NEVER, sweep
+from pipeline.layout import HERE
 from pipeline.models.flops import ResNetShape, block_flops, exit_layers, resnet_flops, stem_flops
-from pipeline.models.image_recording import record, record_image_trace
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
-from pipeline.models.residual import ResNet, resnet_from_description
-from pipeline.params import Cifar
+from pipeline.models.recording import record, record_trace
+from pipeline.models.residual import ResNet
+from pipeline.params import Params
+from pipeline.results import Inputs, Manifest
 from pipeline.tasks.demo.images import images
-from pipeline.tasks.image.batches import ImageStore, batches, crop_and_flip
-from pipeline.tasks.image.prepare import IMAGES, prepare_images, split_rows
-from pipeline.tasks.image.sources import IMAGE_SETS
-from pipeline.tasks.task import Rows
+from pipeline.tasks.image.pixels import ImageStore, crop_and_flip
+from pipeline.tasks.names import resolve_task
+from pipeline.tasks.prepare import prepare
+from pipeline.tasks.splits import choose_rows
+from pipeline.tasks.task import FileSource, Rows, TaskSettings
+from pipeline.tasks.words import CIFAR10
+from pipeline.training.code import code_key, trial_code
 from pipeline.training.fit import run_fit
-from pipeline.training.image_trial import build_fit, build_model, plan, steps, train_image
-from pipeline.training.recipes.joint import RECIPE as TEXT_JOINT
-from pipeline.training.recipes.vision import VISION_METHODS, load_vision_recipe
+from pipeline.training.groups import Study, groups_of
+from pipeline.training.methods import METHODS, load_recipe
+from pipeline.training.optimisation import steps
+from pipeline.training.recipes.base import Moment, Start
+from pipeline.training.recipes.shallow_deep import loss_weights
+from pipeline.training.trial import build_fit, train
 
 GREY = (0.5, 0.5, 0.5)
 QUARTER = (0.25, 0.25, 0.25)
@@ -60,7 +68,7 @@ def random_images(rows: int, seed: int = 0) -> torch.Tensor:
 
 
 def random_store(rows: int, classes: int = 10, seed: int = 0) -> ImageStore:
-    labels = torch.from_numpy(np.random.default_rng(seed + 1).integers(0, classes, rows))
+    labels = np.random.default_rng(seed + 1).integers(0, classes, rows).astype(np.float64)
     return ImageStore(random_images(rows, seed), labels, np.arange(rows))
 
 
@@ -75,7 +83,7 @@ def deciding(store: ImageStore) -> MultiExit:
     drawn alike for the two blocks of a stage."""
     model = tiny()
     with torch.inference_mode():
-        state = model.backbone.embed(store.batch(np.arange(len(store)))[0])
+        state = model.backbone.embed(store.batch(np.arange(len(store))))
         for index, head in enumerate(model.heads):
             assert isinstance(head, torch.nn.Linear)
             state = model.backbone.layer(index, state)
@@ -124,7 +132,7 @@ def test_a_depth_that_is_not_6n_plus_2_is_refused() -> None:
 def test_a_checkpoint_is_the_same_model(tmp_path: Path) -> None:
     model = tiny()
     save_checkpoint(model, tmp_path)
-    again = load_checkpoint(tmp_path, resnet_from_description)
+    again = load_checkpoint(tmp_path)
     batch = {"image": random_images(4)}
     with torch.inference_mode():
         assert torch.equal(model(batch), again(batch))
@@ -133,15 +141,23 @@ def test_a_checkpoint_is_the_same_model(tmp_path: Path) -> None:
 # Live equals replay
 
 
+def manifest_of(splits: dict[str, str]) -> Manifest:
+    """Of a task "demo-images" whose splits have the hashes given."""
+    pixels = Inputs(hash="trained", splits=splits, mean=GREY, std=QUARTER)
+    return Manifest(
+        task="demo-images", modality="image", kind="classification", protocol="holdout", columns=("image",),
+        label_names=tuple("0123456789"), metrics=("accuracy",), source={"demo": "images"}, report_splits=("test",),
+        unlabelled_splits=(), splits={}, inputs={"pixels": pixels},
+    )  # fmt: skip
+
+
 def trace_of(model: MultiExit, store: ImageStore, folder: Path) -> Any:
     save_checkpoint(model, folder / "runs" / "key")
-    target = folder / IMAGES / "demo-images"
+    target = folder / HERE.pixels("demo-images")
     target.mkdir(parents=True)
     for part, array in {"images": store.images, "labels": store.labels, "rows": store.row_ids}.items():
         np.save(target / f"test.{part}.npy", np.asarray(array))
-    about = '{"schema": 1, "label_names": [], "splits": {"test": {"sha256": "of the test"}}}'
-    (target / "manifest.json").write_text(about, encoding="utf-8")
-    return record_image_trace(folder / "runs" / "key", "demo-images", "test", "cpu")
+    return record_trace(folder / "runs" / "key", manifest_of({"test": "of the test"}), "resnet14", "test", "cpu")
 
 
 def test_all_exits_of_the_forward_pass_and_live_at_never_agree() -> None:
@@ -158,7 +174,7 @@ def test_all_exits_of_the_forward_pass_and_live_at_never_agree() -> None:
 @pytest.mark.parametrize(("name", "thresholds"), [("patience", [0, 1, 2, 3, 5]), ("confidence", [0.3, 0.5, 0.9, 0.99])])
 def test_live_equals_replay(name: str, thresholds: list[float], here: Path) -> None:
     made = images(64, seed=0)
-    store = ImageStore(torch.from_numpy(made["image"]), torch.from_numpy(made["label"]), np.arange(64))
+    store = ImageStore(torch.from_numpy(made["image"]), made["label"].astype(np.float64), np.arange(64))
     model, criterion = deciding(store), make(name)
     trace = trace_of(model, store, here)
     swept = sweep(trace, criterion, np.array(thresholds, dtype=np.float64))
@@ -166,7 +182,7 @@ def test_live_equals_replay(name: str, thresholds: list[float], here: Path) -> N
     for at, threshold in enumerate(swept.thresholds):
         for rows in (64, 7, 1):
             found = [
-                LiveEngine(model, criterion, threshold)(store.batch(np.arange(i, min(i + rows, 64)))[0])
+                LiveEngine(model, criterion, threshold)(store.batch(np.arange(i, min(i + rows, 64))))
                 for i in range(0, 64, rows)
             ]
             np.testing.assert_array_equal(torch.cat([a.exit_index for a in found]), swept.exit_index[at])
@@ -224,43 +240,56 @@ def test_exits_of_resnet_56() -> None:
 
 # Recipes
 
-
-def test_every_method_of_params_has_a_recipe() -> None:
-    for name, method in VISION_METHODS.items():
-        recipe = load_vision_recipe(name)
-        assert recipe.name == method.name == name
-        assert sum(recipe.selection_weights([0.2, 0.6, 1.0])) == pytest.approx(1.0)
-    for name in VISION_METHODS:
-        Cifar.model_validate({"datasets": [], "methods": [name], "criteria": {}})
+IMAGE_METHODS = [name for name, info in METHODS.items() if "image" in info.modalities]
 
 
-def test_joint_is_equation_6_of_the_text_recipe() -> None:
-    logits, labels = torch.randn(8, 4, 10), torch.randint(0, 10, (8,))
-    costs = [0.1, 0.5, 0.8, 1.0]
-    loss = load_vision_recipe("joint").loss(logits, labels, costs, 0.3)
-    torch.testing.assert_close(loss, TEXT_JOINT.loss(logits, labels))
+def test_methods_of_images() -> None:
+    assert IMAGE_METHODS == ["single_exit", "joint", "shallow_deep"]
+    for name in IMAGE_METHODS:
+        recipe = load_recipe(name)
+        costs = [0.2, 0.6, 1.0][-len(recipe.exits((1, 2, 3))) :]
+        assert sum(recipe.selection_weights(costs)) == pytest.approx(1.0)
 
 
-def test_plain_learns_its_last_exit_only() -> None:
-    logits, labels = torch.randn(8, 1, 10), torch.randint(0, 10, (8,))
-    loss = load_vision_recipe("plain").loss(logits, labels, [1.0], 0.5)
-    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[:, 0], labels))
+class Fixed(torch.nn.Module):
+    """A model that answers what it is given."""
+
+    def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        return self.logits
+
+
+def test_joint_weighs_exits_by_depth_whatever_they_cost() -> None:
+    logits, labels = torch.randn(8, 4, 10), torch.randint(0, 10, (8,)).float()
+    loss = load_recipe("joint").objective(Fixed(logits), {}, labels, Moment(0.3, costs=(0.1, 0.5, 0.8, 1.0)))  # type: ignore[arg-type]
+    each = [torch.nn.functional.cross_entropy(logits[:, i], labels.long()) for i in range(4)]
+    torch.testing.assert_close(loss, sum((i + 1) / 10 * each[i] for i in range(4)))
+
+
+def test_single_exit_learns_its_last_exit_only() -> None:
+    logits, labels = torch.randn(8, 1, 10), torch.randint(0, 10, (8,)).float()
+    loss = load_recipe("single_exit").objective(Fixed(logits), {}, labels, Moment(0.5, costs=(1.0,)))  # type: ignore[arg-type]
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits[:, 0], labels.long()))
 
 
 def test_shallow_deep_ramps_from_a_hundredth_to_the_cost() -> None:
-    recipe, costs = load_vision_recipe("shallow_deep"), [0.15, 0.6, 1.0]
-    assert recipe.weights(costs, 0.0) == pytest.approx([0.01, 0.01, 1.0])
-    assert recipe.weights(costs, 0.5) == pytest.approx([0.08, 0.305, 1.0])
-    assert recipe.weights(costs, 1.0) == pytest.approx([0.15, 0.6, 1.0])
+    recipe, costs = load_recipe("shallow_deep"), (0.15, 0.6, 1.0)
+    assert loss_weights(costs, 0.0) == pytest.approx([0.01, 0.01, 1.0])
+    assert loss_weights(costs, 0.5) == pytest.approx([0.08, 0.305, 1.0])
+    assert loss_weights(costs, 1.0) == pytest.approx([0.15, 0.6, 1.0])
     torch.manual_seed(0)
-    logits, labels = torch.randn(8, 3, 10), torch.randint(0, 10, (8,))
-    each = [float(torch.nn.functional.cross_entropy(logits[:, i], labels)) for i in range(3)]
+    logits, labels = torch.randn(8, 3, 10), torch.randint(0, 10, (8,)).float()
+    each = [float(torch.nn.functional.cross_entropy(logits[:, i], labels.long())) for i in range(3)]
     expected = 0.08 * each[0] + 0.305 * each[1] + each[2]
-    assert float(recipe.loss(logits, labels, costs, 0.5)) == pytest.approx(expected, rel=1e-5)
+    loss = recipe.objective(Fixed(logits), {}, labels, Moment(0.5, costs=costs))  # type: ignore[arg-type]
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_of_a_trial_follows_its_progress(tmp_path: Path) -> None:
-    fit = build_fit(settings_of("shallow_deep", epochs=2), random_store(40), random_store(20), "cpu")
+    fit = fit_of("shallow_deep", 40, epochs=2)
     inputs, labels = next(iter(fit.batches(1)))
     with torch.no_grad():
         assert fit.objective(fit.model, inputs, labels, 1.0) > fit.objective(fit.model, inputs, labels, 0.0)
@@ -308,12 +337,11 @@ def test_crops_are_those_of_torchvision() -> None:
 
 def test_an_epoch_is_a_permutation_and_a_function_of_its_generator() -> None:
     store = random_store(50)
-    numbered = replace(store, labels=torch.arange(50))
 
     def epoch(seed: int) -> list[int]:
-        found = [labels for _, labels in batches(numbered, 16, np.random.default_rng(seed), augment=True)]
-        assert [len(labels) for labels in found] == [16, 16, 16, 2]
-        order: list[int] = torch.cat(found).tolist()
+        parts = [rows for _, rows in store.epoch(16, np.random.default_rng(seed), augment=True)]
+        assert [len(rows) for rows in parts] == [16, 16, 16, 2]
+        order: list[int] = np.concatenate(parts).tolist()
         return order
 
     assert sorted(epoch(1)) == list(range(50))
@@ -323,39 +351,103 @@ def test_an_epoch_is_a_permutation_and_a_function_of_its_generator() -> None:
 
 def test_splits_do_not_overlap_and_the_papers_selects_on_the_report() -> None:
     rows = Rows(train=30, selection=10, report=12, seed=3)
-    held = split_rows("x", 100, 40, rows, "holdout")
+    held = choose_rows("x", {"train": 100, "test": 40}, rows, "holdout")
     assert {name: (source, len(index)) for name, (source, index) in held.items()} == {
         "train": ("train", 30),
         "selection": ("train", 10),
         "test": ("test", 12),
     }
     assert not set(held["train"][1]) & set(held["selection"][1])
-    paper = split_rows("x", 100, 40, rows, "paper")
+    paper = choose_rows("x", {"train": 100, "test": 40}, rows, "paper")
     np.testing.assert_array_equal(paper["selection"][1], paper["test"][1])
     assert paper["selection"][0] == "test"
     with pytest.raises(DataError, match=r"rows\.selection"):
-        split_rows("x", 10, 10, Rows(selection=10), "holdout")
+        choose_rows("x", {"train": 10, "test": 10}, Rows(selection=10), "holdout")
 
 
-def test_demo_images_are_prepared_alike_twice_and_read_back(here: Path) -> None:
+def prepared(name: str, rows: Rows, mirror: Path | None = None, **settings: Any) -> Manifest:
+    """Prepare an image task in the working directory."""
+    task = resolve_task(name, TaskSettings(rows=rows, **settings))
+    return prepare(task, {}, "holdout", HERE.data(name), mirror)
+
+
+def opened(name: str, split: str) -> ImageStore:
+    return ImageStore.open(HERE.pixels(name), split, "cpu")
+
+
+@pytest.mark.usefixtures("here")
+def test_demo_images_are_prepared_alike_twice_and_read_back() -> None:
     rows = Rows(train=60, selection=20, report=30)
-    first = prepare_images("demo-images", rows, "holdout", IMAGES / "demo-images", None)
-    assert prepare_images("demo-images", rows, "holdout", IMAGES / "demo-images", None) == first
-    assert {name: split["rows"] for name, split in first["splits"].items()} == {
-        "train": 60,
-        "selection": 20,
-        "test": 30,
-    }
-    store = ImageStore.open(IMAGES / "demo-images", "train", "cpu")
+    first = prepared("demo-images", rows)
+    assert prepared("demo-images", rows) == first
+    assert Manifest.read(HERE.manifest("demo-images"), "") == first
+    assert {name: split.rows for name, split in first.splits.items()} == {"train": 60, "selection": 20, "test": 30}
+    assert first.modality == "image"
+    store = opened("demo-images", "train")
     assert store.images.shape == (60, 32, 32, 3)
-    inputs, labels = store.batch(np.array([3, 1]))
-    assert torch.equal(inputs["image"], store.images[[3, 1]])
-    assert torch.equal(labels, store.labels[[3, 1]])
+    assert torch.equal(store.batch(np.array([3, 1]))["image"], store.images[[3, 1]])
     # The report rows teach a trial nothing, so their number is no part of its data.
-    fewer = prepare_images("demo-images", Rows(train=60, selection=20, report=9), "holdout", here / "other", None)
-    assert fewer["hash"] == first["hash"]
-    other = prepare_images("demo-images", Rows(train=61, selection=20, report=30), "holdout", here / "other", None)
-    assert other["hash"] != first["hash"]
+    fewer = prepared("demo-images", Rows(train=60, selection=20, report=9))
+    assert fewer.inputs["pixels"].hash == first.inputs["pixels"].hash
+    other = prepared("demo-images", Rows(train=61, selection=20, report=30))
+    assert other.inputs["pixels"].hash != first.inputs["pixels"].hash
+
+
+def own(folder: Path, train: str, test: str, **settings: Any) -> Manifest:
+    source = FileSource(train=folder / train, report={"test": folder / test})
+    given = {"source": source, "image": "photo", "label": "animal", "label_names": ("cat", "dog")} | settings
+    return prepared("own", Rows(selection=2), None, **given)
+
+
+def photos(folder: Path, count: int, size: tuple[int, int] = (48, 40)) -> list[tuple[str, str]]:
+    """Photos of another size than a network's, red cats and blue dogs: label and path."""
+    from PIL import Image
+
+    made = []
+    for i in range(count):
+        label = ("cat", "dog")[i % 2]
+        path = folder / label / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size, ((200, 0, 0), (0, 0, 200))[i % 2]).save(path)
+        made.append((label, f"{label}/{i}.png"))
+    return made
+
+
+def assert_cats_are_red(rows: int) -> None:
+    stores = [opened("own", split) for split in ("train", "selection")]
+    assert sum(len(store) for store in stores) == rows
+    for store in stores:
+        assert store.images.shape[1:] == (32, 32, 3)
+        for image, label in zip(store.images.numpy(), store.labels, strict=True):
+            assert image[0, 0].tolist() == [[200, 0, 0], [0, 0, 200]][int(label)]
+
+
+def test_own_images_in_a_folder_per_class(here: Path) -> None:
+    photos(here / "photos/train", 10)
+    photos(here / "photos/test", 4)
+    manifest = own(here / "photos", "train", "test")
+    assert_cats_are_red(10)
+    assert manifest.splits["test"].label_counts == {"cat": 2, "dog": 2}
+    mean = manifest.inputs["pixels"].mean
+    assert mean is not None
+    assert mean[1] == 0
+    with pytest.raises(DataError, match="mend label_names or the folders"):
+        own(here / "photos", "train", "test", label_names=("cat", "fox"))
+
+
+def test_own_images_in_a_table_of_paths(here: Path) -> None:
+    for split, count in (("train", 10), ("test", 4)):
+        rows = photos(here / split, count)
+        lines = "".join(f"{split}/{path},{label}\n" for label, path in rows)
+        (here / f"{split}.csv").write_text(f"photo,animal\n{lines}", encoding="utf-8")
+    own(here, "train.csv", "test.csv")
+    assert_cats_are_red(10)
+    (here / "train/cat/0.png").unlink()
+    with pytest.raises(DataError, match=r"cat/0\.png: no such image"):
+        own(here, "train.csv", "test.csv")
+    (here / "train/cat/0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cat/0\.png: not readable as an image"):
+        own(here, "train.csv", "test.csv")
 
 
 def test_missing_or_short_arrays_name_the_remedy(here: Path) -> None:
@@ -388,27 +480,38 @@ def test_a_hub_mirror_is_decoded_exactly(here: Path) -> None:
     originals = random_images(12).numpy()
     table = pa.table({"img": [png(image) for image in originals], "label": [*range(10), 0, 1]})
     mirror = mirror_with(here / "mirror", table)
-    about = prepare_images("cifar10", Rows(selection=4), "holdout", IMAGES / "cifar10", mirror)
-    assert about["splits"]["train"]["rows"] == 8
+    about = prepared("cifar10", Rows(selection=4), mirror)
+    assert about.splits["train"].rows == 8
     for split in ("train", "selection", "test"):
-        store = ImageStore.open(IMAGES / "cifar10", split, "cpu")
+        store = opened("cifar10", split)
         np.testing.assert_array_equal(store.images.numpy(), originals[store.row_ids])
-        np.testing.assert_array_equal(store.labels.numpy(), store.row_ids % 10)
+        np.testing.assert_array_equal(store.labels, store.row_ids % 10)
 
 
 @pytest.mark.usefixtures("hub_cache")
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
-        ("label", [0, 10], "label 10 is not in 0..9"),
+        ("label", [0, 10], "label 10 is not one of airplane"),
+        ("label", [0, None], "label None is not one of airplane"),
         ("coarse_label", [0, 1], "no column 'label'"),
     ],
 )
-def test_a_bad_mirror_says_what_to_mend(column: str, values: list[int], message: str, here: Path) -> None:
+def test_a_bad_mirror_says_what_to_mend(column: str, values: list[int | None], message: str, here: Path) -> None:
     table = pa.table({"img": [png(image) for image in random_images(2).numpy()], column: values})
     with pytest.raises(DataError, match=message):
-        prepare_images("cifar10", Rows(selection=1), "holdout", here / "out", mirror_with(here / column, table))
-    assert not (here / "out").exists()
+        prepared("cifar10", Rows(selection=1), mirror_with(here / column, table))
+    assert not HERE.data("cifar10").exists()
+
+
+@pytest.mark.usefixtures("hub_cache")
+def test_classes_may_be_names(here: Path) -> None:
+    table = pa.table(
+        {"img": [png(image) for image in random_images(4).numpy()], "label": ["cat", "dog", "ship", "cat"]}
+    )
+    assert prepared("cifar10", Rows(selection=1), mirror_with(here, table)).splits["test"].label_counts == {
+        **dict.fromkeys(CIFAR10, 0), "cat": 2, "dog": 1, "ship": 1,
+    }  # fmt: skip
 
 
 def test_torchvisions_own_folder_serves_where_the_mirror_has_no_other(
@@ -417,62 +520,79 @@ def test_torchvisions_own_folder_serves_where_the_mirror_has_no_other(
     import hashlib
     import pickle
 
-    from torchvision.datasets import CIFAR10
+    from torchvision import datasets
 
     pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 32, 32), dtype=np.uint8)
     folder = here / "torchvision" / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     batch = {"data": pixels.reshape(6, -1), "labels": [0, 1, 2, 3, 4, 5]}
     (folder / "one").write_bytes(pickle.dumps(batch))
-    meta = {"label_names": list(IMAGE_SETS["cifar10"].label_names)}
+    meta = {"label_names": list(CIFAR10)}
     (folder / "batches.meta").write_bytes(pickle.dumps(meta))
 
     def checksum(name: str) -> str:
         return hashlib.md5((folder / name).read_bytes()).hexdigest()
 
     for attribute in ("train_list", "test_list"):
-        monkeypatch.setattr(CIFAR10, attribute, [["one", checksum("one")]])
+        monkeypatch.setattr(datasets.CIFAR10, attribute, [["one", checksum("one")]])
     about = {"filename": "batches.meta", "key": "label_names", "md5": checksum("batches.meta")}
-    monkeypatch.setattr(CIFAR10, "meta", about)
-    prepare_images("cifar10", Rows(selection=2), "holdout", here / "out", here)
-    store = ImageStore.open(here / "out", "test", "cpu")
+    monkeypatch.setattr(datasets.CIFAR10, "meta", about)
+    prepared("cifar10", Rows(selection=2), here)
+    store = opened("cifar10", "test")
     np.testing.assert_array_equal(store.images.permute(0, 3, 1, 2).numpy(), pixels)
     (folder / "one").write_bytes(b"cut short")
     with pytest.raises(DataError, match="torchvision"):
-        prepare_images("cifar10", Rows(selection=2), "holdout", here / "out", here)
+        prepared("cifar10", Rows(selection=2), here)
 
 
 # Training
 
 
 def settings_of(method: str = "joint", *, epochs: int = 3, depth: int = 14, width: int = 4) -> dict[str, Any]:
-    known = IMAGE_SETS["demo-images"]
     return {
-        "dataset": "demo-images",
+        "modality": "image",
+        "kind": "classification",
         "outputs": 10,
-        "mean": list(known.mean),
-        "std": list(known.std),
-        "depth": depth,
-        "width": width,
-        "exits": "last" if method == "plain" else "every_two_convs",
+        "metrics": ["accuracy"],
+        "backbone": {"depth": depth, "width": width, "dropout": 0.0},
         "method": method,
         "batch_size": 20,
         "learning_rate": 0.1,
         "seed": 1,
+        "code": code_key(trial_code("image", method)),
         "training": {"epochs": epochs, "weight_decay": 1e-4, "augment": True},
     }
 
 
-def test_a_plan_leaves_out_what_a_plain_model_does_not_depend_on() -> None:
-    cifar = Cifar(datasets=["demo-images"], methods=["plain", "joint"], criteria={"patience": {}}, seeds=[1, 2])
-    manifests = {"demo-images": {"hash": "h"}}
-    every, six = (plan(cifar.model_copy(update={"exits": exits}), manifests) for exits in ("every_two_convs", "six"))
-    assert [group.name for group in every.groups] == ["demo-images/resnet56/plain", "demo-images/resnet56/joint"]
-    assert every.total == 4
-    plain, joint = ([a.key == b.key for a, b in zip(every.known({}), six.known({}), strict=True)][i] for i in (0, 1))
-    assert (plain, joint) == (True, False)
-    for settings, exits in ((every.groups[0].settings, (27,)), (six.groups[1].settings, (4, 8, 12, 16, 20, 24, 27))):
-        assert build_model(settings).exits == exits
+def fit_of(method: str, rows: int, *, epochs: int = 3) -> Any:
+    start = Start(lambda: ResNet(14, 4, GREY, QUARTER), 10, 0.0)
+    return build_fit(settings_of(method, epochs=epochs), start, random_store(rows), random_store(20, seed=9), "cpu")
+
+
+def test_a_plan_is_the_product_of_what_agrees_and_placement_leaves_single_exits_alone() -> None:
+    def groups(exits: str) -> Any:
+        params = Params.model_validate(
+            {"tasks": {"demo-images": {}, "demo-sentences": {}}, "methods": ["single_exit", "joint", "shallow_deep"]}
+            | {"backbones": {"demo-albert": {}, "resnet56": {"exits": exits}}}
+        )
+        backbones = [params.backbone(name) for name in params.backbones]
+        text = manifest_of({}).model_copy(
+            update={"modality": "text", "inputs": {"demo-albert": Inputs(hash="t", splits={}, vocabulary=9)}}
+        )
+        tasks = [(params.task("demo-images"), manifest_of({})), (params.task("demo-sentences"), text)]
+        code = {(m, n): "c" for m in ("text", "image") for n in params.methods}
+        weights = dict.fromkeys(params.backbones, "")
+        study = Study(tasks, backbones, params.methods, params.grids(), params.trainings(), weights, code)
+        return groups_of(study)
+
+    every, six = groups("every_two_convs"), groups("six")
+    assert [group.name for group in every] == [
+        *(f"demo-images/resnet56/{name}" for name in ("single_exit", "joint", "shallow_deep")),
+        *(f"demo-sentences/demo-albert/{name}" for name in ("single_exit", "joint")),
+    ]
+    same = [a.settings == b.settings for a, b in zip(every, six, strict=True)]
+    assert same == [True, False, False, True, True]
+    assert (every[0].batch_sizes, every[0].learning_rates) == ((128,), (0.1,))
 
 
 class KilledError(Exception):
@@ -482,7 +602,7 @@ class KilledError(Exception):
 @pytest.mark.parametrize("method", ["joint", "shallow_deep"])
 def test_a_killed_run_goes_on_to_the_same_weights(method: str, tmp_path: Path) -> None:
     def fresh() -> Any:
-        return build_fit(settings_of(method), random_store(60), random_store(20, seed=9), "cpu")
+        return fit_of(method, 60)
 
     whole, resumed = fresh(), fresh()
     result = run_fit(whole, tmp_path / "whole", lambda row: None)
@@ -501,22 +621,24 @@ def test_a_killed_run_goes_on_to_the_same_weights(method: str, tmp_path: Path) -
     assert whole_bytes == killed_bytes
 
 
-def test_a_trial_on_demo_images_learns(here: Path) -> None:
-    prepare_images("demo-images", Rows(train=1200, selection=200, report=200), "holdout", IMAGES / "demo-images", None)
+@pytest.mark.usefixtures("here")
+def test_a_trial_on_demo_images_learns() -> None:
+    manifest = prepared("demo-images", Rows(train=1200, selection=200, report=200))
     settings = settings_of(width=8, depth=8, epochs=4) | {"batch_size": 32}
+    names = {"task": "demo-images", "backbone": "resnet8", "hub": None}
     seen: list[dict[str, float]] = []
-    context = {"threads": 1, "device": "cpu"}
-    result = train_image(settings, here / "runs" / "key", context, seen.append)
+    context = {"threads": 1, "device": "cpu", "mirror": None, "micro_batch": {"image": None}}
+    result = train(settings, names, HERE.trial("key"), context, seen.append)
     assert [row["epoch"] for row in seen] == [1, 2, 3, 4]
-    assert result["exits"] == [1, 2, 3]
-    trace = record_image_trace(here / "runs" / "key", "demo-images", "test", "cpu")
+    assert result.exits == (1, 2, 3)
+    trace = record_trace(HERE.trial("key"), manifest, "resnet8", "test", "cpu")
     accuracy = (trace.answers() == trace.labels[:, None]).mean(axis=0)
     assert accuracy[-1] > 0.3, "chance is 0.1"
     assert accuracy[-1] > accuracy[0]
     # The stored checkpoint is that of the best epoch, and a finished trial is not run again.
-    store = ImageStore.open(IMAGES / "demo-images", "selection", "cpu")
-    found = record(load_checkpoint(here / "runs" / "key", resnet_from_description), store).argmax(-1)
-    scores = (found == store.labels.numpy()[:, None]).mean(axis=0)
-    assert np.dot([1 / 6, 2 / 6, 3 / 6], scores) == pytest.approx(result["selection"])
-    assert train_image(settings, here / "runs" / "key", context, seen.append) == result
+    store = opened("demo-images", "selection")
+    answers = record(load_checkpoint(HERE.trial("key")), store, "cpu")[0].argmax(-1)
+    scores = (answers == store.labels[:, None]).mean(axis=0)
+    assert np.dot([1 / 6, 2 / 6, 3 / 6], scores) == pytest.approx(result.selection)
+    assert train(settings, names, HERE.trial("key"), context, seen.append) == result
     assert len(seen) == 4

@@ -1,0 +1,43 @@
+"""Models that a test made itself, named as those that finetune selected for a task."""
+
+from typing import Any
+
+from pipeline.layout import HERE
+from pipeline.results import ModelGroup, Selected, SelectedTrial
+from pipeline.storage import file_hash
+
+
+def select(task: str, backbone: str, models: dict[str, dict[int, str]]) -> Selected:
+    """Write the selection of a task.
+
+    Args:
+        models: by method, the key of each seed's trial; one whose model lies in `HERE.model` has its weights' hash.
+    """
+    groups = tuple(_group(task, backbone, method, keys) for method, keys in models.items())
+    selected = Selected(task=task, modality="text", protocol="holdout", groups=groups)
+    selected.write(HERE.selected(task))
+    return selected
+
+
+def save_model(model: Any, task: str, key: str) -> None:
+    """Put a model where the selected ones lie."""
+    from pipeline.models.multi_exit import save_checkpoint
+
+    save_checkpoint(model, HERE.model(task, key))
+
+
+def _group(task: str, backbone: str, method: str, keys: dict[int, str]) -> ModelGroup:
+    multi_exit = method != "single_exit"
+    return ModelGroup(
+        group=f"{task}/{backbone}/{method}", backbone=backbone, method=method, multi_exit=multi_exit, batch_size=20,
+        learning_rate=0.001, grid=(), failed=(), layers=12, exits=tuple(range(1, 13)) if multi_exit else (12,),
+        parameters=1000, early_exit_parameters=100 * multi_exit,
+        trials=tuple(
+            SelectedTrial(seed=seed, key=key, weights_sha256=_hash(task, key)) for seed, key in keys.items()
+        ),
+    )  # fmt: skip
+
+
+def _hash(task: str, key: str) -> str:
+    path = HERE.model(task, key) / "model.safetensors"
+    return file_hash(path) if path.is_file() else "0" * 64

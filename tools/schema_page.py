@@ -1,0 +1,128 @@
+"""docs/results-schema.md from the classes of `pipeline.results`: a section a file, and one for each part of them."""
+
+import re
+import types
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import JsonValue
+
+from pipeline.results import FILES, CurvePoint, Part, Result
+
+HEAD = """# Stored results
+
+`python -m tools.write_docs` makes this page from the classes in `pipeline/results/`; change those, not this.
+
+A stage writes its JSON through a class, and every reader reads it through the same class. Keys are sorted, `schema`
+stands beside the fields, and every field is there. What a description calls None is `null` in the file: not defined, or
+not run, never 0. Scores, shares and speed-ups are rounded to six places. A file of another schema, or with a field that
+is missing or wrong, ends in one line that names the field and the command that makes the file anew.
+
+Tables are not JSON:
+
+| file | from | holds |
+|---|---|---|
+"""
+TABLES = (
+    (
+        "outputs/traces/<task>/<key>.<split>.safetensors",
+        "trace",
+        "the trace of one model and split, in [a format of its own](trace-format.md)",
+    ),
+    (
+        "outputs/evaluate/<task>.curves.csv",
+        "evaluate",
+        f"every setting of every criterion, model and split: {', '.join(f'`{name}`' for name in CurvePoint._fields)}; "
+        "threshold `inf` is the full model, score `nan` is not defined",
+    ),
+    (
+        "outputs/predictions/<task>/<model>/*.tsv",
+        "evaluate",
+        "`index` and `prediction` of every row of a split without labels; GLUE's tasks in its server's format",
+    ),
+    (
+        "outputs/attack/<task>.parquet",
+        "attack",
+        "every attacked example: the defence, and the fields of [Record](#record)",
+    ),
+)
+"""Stored files that no class of `pipeline.results` writes: path, stage, what they hold."""
+_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+
+
+def page() -> str:
+    """The page's text."""
+    tables = "".join(f"| `{path}` | {stage} | {holds} |\n" for path, stage, holds in TABLES)
+    files = (_section(cls, f"{_text(cls)}\n\nFrom `{cls.made_by}`, schema {cls.schema_version}.") for cls in FILES)
+    parts = (_section(cls, _text(cls)) for cls in _parts())
+    return "\n".join([HEAD + tables, *files, "# Parts\n", *parts])
+
+
+def place(cls: type[Result]) -> str:
+    """Where a file lies, with names in angle brackets; its docstring's first words."""
+    match = re.match(r"`([^`]+)`", cls.__doc__ or "")
+    assert match, f"{cls.__name__}: begin its docstring with the path of the file, in backticks"
+    return match.group(1)
+
+
+def _section(cls: type[Part], text: str) -> str:
+    fields = [
+        f"| `{name}` | {_shown(field.annotation)} | {_cell(field.description or '')} |"
+        for name, field in cls.model_fields.items()
+    ]
+    return "\n".join([f"## {cls.__name__}", "", text, "", "| field | type | meaning |", "|---|---|---|", *fields, ""])
+
+
+def _parts() -> list[type[Part]]:
+    """Parts in the order in which the files name them, each once."""
+    seen: dict[type[Part], None] = {}
+
+    def visit(annotation: Any) -> None:
+        for part in _parts_in(annotation):
+            if part not in seen:
+                seen[part] = None
+                for field in part.model_fields.values():
+                    visit(field.annotation)
+
+    for cls in FILES:
+        for field in cls.model_fields.values():
+            visit(field.annotation)
+    return list(seen)
+
+
+def _parts_in(annotation: Any) -> Iterator[type[Part]]:
+    if isinstance(annotation, type) and issubclass(annotation, Part):
+        yield annotation
+    elif annotation is not JsonValue:
+        for argument in get_args(annotation):
+            yield from _parts_in(argument)
+
+
+def _shown(annotation: Any) -> str:
+    """A type in words, parts linked to their sections."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation is JsonValue:
+        return "any JSON"
+    if annotation in _PLAIN:
+        return _PLAIN[annotation]
+    if annotation is type(None):
+        return "null"
+    if origin is Literal:
+        return " or ".join(f'"{value}"' for value in arguments)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_shown, arguments))
+    if origin is tuple:
+        return f"list of {_shown(arguments[0])}" if arguments[-1] is ... else f"[{', '.join(map(_shown, arguments))}]"
+    if origin is dict:
+        return f"{_shown(arguments[1])}, by {'name' if arguments[0] is str else _shown(arguments[0])}"
+    return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
+
+
+def _text(cls: type[Part]) -> str:
+    """The docstring as paragraphs of one line each."""
+    paragraphs = re.split(r"\n\s*\n", (cls.__doc__ or "").strip())
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "\\<")
