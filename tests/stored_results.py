@@ -1,19 +1,19 @@
 """A whole set of stored results, made in a second: synthetic answers through the project's own evaluation."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import yaml
 
 from pipeline import results
 from pipeline.evaluation.choosing import make_rule
-from pipeline.evaluation.group import Evaluation, Seeded, evaluate_group, merged
+from pipeline.evaluation.group import evaluate_group, merged
 from pipeline.evaluation.intervals import mean_interval, proportion_interval
 from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.traced import SELECTION, Group, Seeded
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.storage import content_key, write_text
@@ -104,9 +104,7 @@ def write_all(
 
 def write_simulation(workspace: Workspace, patiences: Sequence[int], layers: int = 12) -> results.Simulation:
     """What simulate leaves."""
-    payload = appendix_c(layers, [*patiences], 0.1, 200, 0)
-    fields = {name: payload[name] for name in ("samples", "rows", "theorem", "example")}
-    simulation = _as(results.Simulation, {"layers": layers, **fields})
+    simulation = appendix_c(layers, [*patiences], 0.1, 200, 0)
     simulation.write(workspace.simulation)
     return simulation
 
@@ -148,62 +146,38 @@ def splits_of(made: Made, task: str) -> list[str]:
 
 def _evaluated(made: Made, name: str) -> None:
     """What evaluate leaves, through its own function."""
-    task, choose = made.params.task(name), made.params.evaluate.choose.model_dump()
+    task, protocol, choose = made.params.task(name), made.params.protocol, made.params.evaluate.choose.model_dump()
     window = IMAGE_WINDOW if made.image(name) else made.window
-    splits, layers, backbone = splits_of(made, name), made.layers_of(name), made.backbone(name)
-    parts = []
-    for method in made.methods(name):
-        multi_exit = METHODS.get(method, False)
-        exits = layers if multi_exit else 1
-        seeded = [
-            Seeded(
-                seed,
-                key_of(backbone, method, name, seed),
-                {
-                    split: trace_of(task.kind, task.outputs, exits, layers, 100 * seed + i)
-                    for i, split in enumerate(("selection", *splits))
-                },
-            )
-            for seed in made.seeds
-        ]
-        part = evaluate_group(
-            {"backbone": backbone, "method": method},
-            seeded,
-            CRITERIA if multi_exit else {},
-            task.metrics,
-            make_rule(choose, window),
-            report_splits=splits,
-            selected_on="selection" if made.params.protocol == "holdout" else splits[0],
-        )
-        parts.append(part)
-    evaluation = merged(parts)
-    about = {"task": name, "modality": "image" if made.image(name) else "text", "kind": task.kind}
-    about |= {"metrics": task.metrics, "protocol": made.params.protocol, "choosing": {**choose, "window": window}}
-    _as(results.Evaluated, about | _parts(evaluation)).write(made.workspace.evaluated(name))
-    points = [results.CurvePoint(**point) for point in evaluation.curves]
-    write_text(made.workspace.curves(name), results.curves_text(points))
+    rule = make_rule(choose, window)
+    groups = [_traced(made, name, method) for method in made.methods(name)]
+    every = merged(evaluate_group(group, CRITERIA, task.metrics, rule, protocol) for group in groups)
+    evaluated = results.Evaluated(
+        task=name,
+        modality="image" if made.image(name) else "text",
+        kind=task.kind,
+        metrics=task.metrics,
+        protocol=protocol,
+        choosing=results.Choosing(**choose, window=window),
+        rows=every.rows,
+        exits=every.exits,
+        diagnosis=every.diagnosis,
+    )
+    evaluated.write(made.workspace.evaluated(name))
+    write_text(made.workspace.curves(name), results.curves_text(every.curves))
 
 
-Part = TypeVar("Part", bound=results.Part)
+def _traced(made: Made, name: str, method: str) -> Group:
+    """A method's models on all splits of a task, as trace leaves them."""
+    task, backbone, layers = made.params.task(name), made.backbone(name), made.layers_of(name)
+    multi_exit = METHODS.get(method, False)
+    exits = layers if multi_exit else 1
 
+    def member(seed: int) -> Seeded:
+        names = (SELECTION, *splits_of(made, name))
+        traces = {s: trace_of(task.kind, task.outputs, exits, layers, 100 * seed + i) for i, s in enumerate(names)}
+        return Seeded(seed, key_of(backbone, method, name, seed), traces)
 
-def _as(cls: type[Part], payload: Mapping[str, Any]) -> Part:
-    """Plain JSON as one of the classes."""
-    return cls.model_validate_json(json.dumps(payload))
-
-
-def _parts(evaluation: Evaluation) -> dict[str, Any]:
-    """Until evaluation returns the classes themselves: its dictionaries in their shape."""
-    rows = []
-    for row in evaluation.rows:
-        fields = {name: value for name, value in row.items() if name not in ("criterion", "settings", "fitted")}
-        thresholds = fields.pop("thresholds")
-        points = [
-            {"criterion": row["criterion"], "settings": row["settings"], "fitted": fitted, "threshold": threshold}
-            for fitted, threshold in zip(row["fitted"] or [{}] * len(thresholds), thresholds, strict=True)
-        ]
-        rows.append({**fields, "points": points})
-    return {"rows": rows, "exits": evaluation.exits, "diagnosis": evaluation.diagnosis}
+    return Group(backbone, method, multi_exit, tuple(member(seed) for seed in made.seeds))
 
 
 def _selected(made: Made, name: str) -> list[results.TrialRecord]:
@@ -293,15 +267,15 @@ def _attacked(task: str, backbone: str, comparable: bool) -> results.Attacked:
             seed=1,
             key=key_of(backbone, method, task, 1),
             point=point_of(criterion),
-            original_accuracy=results.OverExamples(**proportion_interval(17, 20)),
-            after_attack_accuracy=results.OverExamples(**proportion_interval(survived, 20)),
-            pooled_accuracy=results.OverExamples(**proportion_interval(1, 20)),
-            attack_success_rate=results.OverExamples(**proportion_interval(17 - survived, 17)),
-            queries=results.OverExamples(**mean_interval([60.0 + 3 * i for i in range(17)])),
+            original_accuracy=proportion_interval(17, 20),
+            after_attack_accuracy=proportion_interval(survived, 20),
+            pooled_accuracy=proportion_interval(1, 20),
+            attack_success_rate=proportion_interval(17 - survived, 17),
+            queries=mean_interval([60.0 + 3 * i for i in range(17)]),
             perturbed_words=none,
-            layers_before=results.OverExamples(**mean_interval([12.0, 8.0, 7.0])),
+            layers_before=mean_interval([12.0, 8.0, 7.0]),
             layers_under_attack=none,
-            layers_after=results.OverExamples(**mean_interval([12.0, 9.0, 8.0])),
+            layers_after=mean_interval([12.0, 9.0, 8.0]),
             against_first=results.Paired(kept=survived, lost=2, p_value=0.4) if criterion else None,
         )
         rows.append(row)

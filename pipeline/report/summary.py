@@ -15,7 +15,7 @@ def what_was_run(stored: Stored, others: Sequence[str]) -> list[str]:
     Args:
         others: what sections have beside training.
     """
-    lines = [_tasks_and_models(stored), _choosing(stored)] if stored.tasks else ["No task: tasks names none."]
+    lines = [_tasks_and_models(stored), _choosing(stored)] if stored.tasks else ["No task."]
     return [*lines, f"Also: {listed(others)}."] if others else lines
 
 
@@ -27,16 +27,20 @@ def _tasks_and_models(stored: Stored) -> str:
     failed = sum(len(group.failed) for group in groups)
     text = (
         f"Tasks: {listed(map(_described, stored.tasks))}. Backbone: {listed(backbones)}. Training: {listed(methods)}. "
-        f"{len(keys)} selected models stand behind the rows, {len(stored.trials)} trials were run, "
-        f"{failed or 'none'} failed."
+        f"{_counted(len(keys), 'selected model stands', 'selected models stand')} behind the rows, "
+        f"{_counted(len(stored.trials), 'trial was', 'trials were')} run, {failed or 'none'} failed."
     )
     other = sum(stored.trials[key].other_code for key in keys if key in stored.trials)
     if other:
         text += (
-            f" {other} of {len(keys)} models {'was' if other == 1 else 'were'} trained by code that was since changed "
-            "and declared to do the same."
+            f" {_counted(other, f'of {len(keys)} models was', f'of {len(keys)} models were')} trained by code that was "
+            "since changed and declared to do the same."
         )
     return text
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count} {one if count == 1 else several}"
 
 
 def _described(task: TaskResults) -> str:
@@ -76,6 +80,6 @@ def cautions(stored: Stored, verdicts: Sequence[Verdict]) -> list[str]:
         lines.append("One seed: there are no intervals, and no verdict is more than an observation.")
     outside = Counter(row.rule for task in stored.tasks for row in task.rows if not row.in_window)
     for rule, count in outside.items():
-        rows = "1 row lies" if count == 1 else f"{count} rows lie"
+        rows = _counted(count, "row lies", "rows lie")
         lines.append(f"{rows} {explained(rule)}. They are marked and are not a fair comparison.")
     return lines

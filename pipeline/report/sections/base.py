@@ -29,7 +29,7 @@ class Section(ABC):
     """Whether a page may show the tables closed."""
 
     def not_run(self, stored: Stored) -> Sequence[str]:
-        """Half a sentence each, as it stands after "Not run: ": what is missing and what params.yaml would need."""
+        """What is missing and what params.yaml would need; sentences without a full stop, to stand after "Not run:"."""
         return ()
 
     def ran(self, stored: Stored) -> Sequence[str]:
@@ -49,10 +49,13 @@ class Section(ABC):
         return ()
 
 
+NO_TASK = "no task under tasks in params.yaml; add one, such as sst2"
+
+
 def no_early_exit(stored: Stored) -> str:
     """Why there is no row under a criterion, where there is none."""
     if not stored.tasks:
-        return "tasks names none; add one, such as sst2"
+        return NO_TASK
     if not any(group.multi_exit for _, group in stored.groups):
-        return "no method in methods trains early exits; add one, such as joint"
-    return "no criterion in evaluate.criteria serves these tasks; add one that does, such as patience"
+        return "no method under methods in params.yaml trains early exits; add one, such as joint"
+    return "no criterion under evaluate.criteria in params.yaml serves these tasks; add one that does, such as patience"

@@ -51,7 +51,7 @@ class Comparison(Section):
 
     def not_run(self, stored: Stored) -> Sequence[str]:
         if not stored.texts:
-            return ["tasks names no text task; add one, such as sst2, and a backbone for it"]
+            return ["no text task under tasks in params.yaml; add one, such as sst2, and a backbone for it"]
         return []
 
     def findings(self, stored: Stored) -> Sequence[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pipeline.report import paper
 from pipeline.report.cells import Cell, Table, TableRow, runs_of
 from pipeline.report.numbers import count, duration, number
-from pipeline.report.sections.base import Section
+from pipeline.report.sections.base import NO_TASK, Section
 from pipeline.report.stored import Stored
 from pipeline.results import ModelGroup, TrialRecord
 
@@ -26,7 +26,7 @@ class TrainingCost(Section):
     title = "Training cost (Table 3)"
 
     def not_run(self, stored: Stored) -> Sequence[str]:
-        return [] if stored.groups else ["tasks names none; add one, such as sst2"]
+        return [] if stored.groups else [NO_TASK]
 
     def tables(self, stored: Stored) -> Sequence[Table]:
         rows = tuple(_row(task.name, group, stored.trials) for task, group in stored.groups)

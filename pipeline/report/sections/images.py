@@ -33,7 +33,10 @@ class Images(Section):
 
     def not_run(self, stored: Stored) -> Sequence[str]:
         if not stored.images:
-            return ["tasks names no image task; add one, such as cifar10, and a backbone for it, such as resnet56"]
+            return [
+                "no image task under tasks in params.yaml; add one, such as cifar10, and a backbone for it, such as "
+                "resnet56"
+            ]
         return []
 
     def tables(self, stored: Stored) -> Sequence[Table]:

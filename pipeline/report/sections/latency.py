@@ -23,9 +23,10 @@ class Latency(Section):
     def not_run(self, stored: Stored) -> Sequence[str]:
         timed = list(_timed(stored))
         if not timed:
-            return ["latency.tasks names no task; add one of tasks to it"]
+            return ["no task under latency.tasks in params.yaml; add one of those under tasks"]
         return [
-            f"{task.name} has no model with early exits to time; add a method that trains them, such as joint"
+            f"{task.name} has no model with early exits to time; add a method that trains them, such as joint, under "
+            "methods in params.yaml"
             for task, measured in timed
             if not measured.rows
         ]

@@ -29,7 +29,9 @@ class Robustness(Section):
     title = "Robustness (Table 5)"
 
     def not_run(self, stored: Stored) -> Sequence[str]:
-        return [] if any(_attacked(stored)) else ["attack.tasks names no task; add a text task with classes to it"]
+        if any(_attacked(stored)):
+            return []
+        return ["no task under attack.tasks in params.yaml; add a text task with classes"]
 
     def ran(self, stored: Stored) -> Sequence[str]:
         return [

@@ -6,7 +6,7 @@ from pipeline.report import paper
 from pipeline.report.cells import Cell, Table, TableRow, flags_of, in_points, ratio, row_id, row_name, runs_of, slug
 from pipeline.report.choices import aim
 from pipeline.report.numbers import count, setting, signed, times
-from pipeline.report.sections.base import Section
+from pipeline.report.sections.base import NO_TASK, Section
 from pipeline.report.stored import Stored, TaskResults
 from pipeline.results import Interval, Row
 
@@ -20,7 +20,7 @@ class EveryRow(Section):
     title = "Every row, task by task"
 
     def not_run(self, stored: Stored) -> Sequence[str]:
-        return [] if stored.tasks else ["tasks names none; add one, such as sst2"]
+        return [] if stored.tasks else [NO_TASK]
 
     def tables(self, stored: Stored) -> Sequence[Table]:
         return [_table(stored, task, split) for task in stored.tasks for split in task.splits]

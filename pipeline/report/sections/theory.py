@@ -25,10 +25,12 @@ class Theory(Section):
     def not_run(self, stored: Stored) -> Sequence[str]:
         simulation = stored.simulation
         if not simulation.example:
-            return ["simulate.patiences names none; add some, such as 1 to 11"]
+            return ["no patience under simulate.patiences in params.yaml; add some, such as 1 to 11"]
         if not _bounds(simulation):
             last = simulation.layers - 2
-            return [f"simulate.patiences has none from 1 to {last}, of which the theorem speaks; add some"]
+            return [
+                f"no patience from 1 to {last}, the theorem's own, under simulate.patiences in params.yaml; add one"
+            ]
         return []
 
     def ran(self, stored: Stored) -> Sequence[str]:

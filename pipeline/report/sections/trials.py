@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from pipeline.report.cells import Cell, Table, TableRow, runs_of
-from pipeline.report.sections.base import Section
+from pipeline.report.sections.base import NO_TASK, Section
 from pipeline.report.stored import Stored, TaskResults
 from pipeline.results import ModelGroup
 
@@ -18,7 +18,7 @@ class TrainedModels(Section):
     folded = True
 
     def not_run(self, stored: Stored) -> Sequence[str]:
-        return [] if stored.groups else ["tasks names none; add one, such as sst2"]
+        return [] if stored.groups else [NO_TASK]
 
     def tables(self, stored: Stored) -> Sequence[Table]:
         rows = tuple(row for task, group in stored.groups for row in _rows(stored, task, group))

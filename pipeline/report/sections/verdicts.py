@@ -32,15 +32,19 @@ class DoesPatienceWin(Section):
     def not_run(self, stored: Stored) -> Sequence[str]:
         every = verdicts(stored.tasks)
         if not every and any(group.multi_exit for _, group in stored.groups):
-            return ["patience is not in evaluate.criteria, and this section compares it with others; add it"]
+            return ["no patience under evaluate.criteria in params.yaml, to compare with the others; add it"]
         if not every:
             return [no_early_exit(stored)]
         sentences = []
         if not any(v.rival.criterion for v in every):
-            sentences.append("patience has no rival among the criteria; add one that serves the task, such as "
-                             "confidence, to evaluate.criteria")  # fmt: skip
+            sentences.append(
+                "no rival of patience that serves these tasks under evaluate.criteria in params.yaml; add one, such as "
+                "confidence"
+            )
         if not any(group.method == SINGLE_EXIT for _, group in stored.groups):
-            sentences.append(f"no plainly trained model stands beside; add {SINGLE_EXIT} to methods")
+            sentences.append(
+                f"no plainly trained model to compare with; add {SINGLE_EXIT} under methods in params.yaml"
+            )
         return sentences
 
     def findings(self, stored: Stored) -> Sequence[Finding]:
