@@ -47,9 +47,10 @@ from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.models.names import BACKBONES, hub_path
 from pipeline.params import AttackResources
+from pipeline.tasks.names import resolve_task
 from pipeline.tasks.prepare import freeze_splits
 from pipeline.tasks.sources import load_hub
-from pipeline.tasks.task import HubSource, Rows, TaskSettings, resolve_task
+from pipeline.tasks.task import HubSource, Rows, TaskSettings
 from pipeline.tasks.text.tokenize import save_tokens
 from pipeline.tasks.text.tokens import TokenStore, load_tokenizer
 

@@ -26,8 +26,9 @@ from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.flops import encoder_flops
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.names import BACKBONES, hub_path
+from pipeline.tasks.names import resolve_task
 from pipeline.tasks.prepare import freeze_splits
-from pipeline.tasks.task import Rows, TaskSettings, resolve_task
+from pipeline.tasks.task import Rows, TaskSettings
 from pipeline.tasks.text.tokenize import save_tokens
 from pipeline.tasks.text.tokens import TokenStore, bucketed
 from pipeline.training.fit import Fit, Steps

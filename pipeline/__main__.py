@@ -31,7 +31,7 @@ def _lines(what: str) -> dict[str, str]:
 
         return {name: f"{(cls.__doc__ or '').splitlines()[0]}" for name, cls in CRITERIA.items()}
     if what == "tasks":
-        from pipeline.tasks.task import TASKS
+        from pipeline.tasks.names import TASKS
 
         return {name: f"{t.kind}, {' + '.join(t.text)}, {' and '.join(t.metrics)}" for name, t in TASKS.items()}
     if what == "backbones":
@@ -92,6 +92,27 @@ def submission(backbone: str, method: str, criterion: str | None, out: Path) -> 
     from pipeline.tasks.predictions import model_of
 
     for line in make_submission(model_of(backbone, method, criterion), out):
+        click.echo(line)
+
+
+@cli.command()
+@click.argument("name", metavar="TRIAL|STAGE")
+def why(name: str) -> None:
+    """Say which input made a trial (its key, or the beginning of it) or a stage run, or that nothing did."""
+    from pipeline.commands.why import why as lines_of
+
+    for line in lines_of(name):
+        click.echo(line)
+
+
+@cli.command()
+@click.option("--reason", required=True, metavar="TEXT", help="Why the change changes no result; the report prints it.")
+@click.option("--since", default="HEAD", show_default=True, metavar="REV", help="The commit to compare with.")
+def harmless(reason: str, since: str) -> None:
+    """Declare that the code trains as it did at REV: trials keep their keys, and nothing is trained again."""
+    from pipeline.commands.harmless import declare_harmless
+
+    for line in declare_harmless(reason, since):
         click.echo(line)
 
 

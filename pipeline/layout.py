@@ -27,10 +27,14 @@ class Workspace:
     def profiles(self) -> Path:
         return self.root / "profiles"
 
+    @property
+    def settings(self) -> Path:
+        """What of params.yaml each stage hangs on."""
+        return self.outputs / "settings"
+
     def stage_settings(self, stage: str, task: str = "") -> Path:
         """What of params.yaml a stage (of a task) hangs on."""
-        name = self.outputs / "settings" / stage
-        return (name / f"{task}.json") if task else name.with_suffix(".json")
+        return self.settings / stage / f"{task}.json" if task else self.settings / f"{stage}.json"
 
     # Prepared data
 
@@ -50,6 +54,10 @@ class Workspace:
 
     def tokenizer(self, task: str, backbone: str) -> Path:
         return self.data(task) / backbone / "tokenizer.json"
+
+    def pixels(self, task: str) -> Path:
+        """Images, decoded."""
+        return self.data(task) / "pixels"
 
     # The cache: addressed by content
 
@@ -84,6 +92,11 @@ class Workspace:
         return self.attacked / task / "pooled" / f"{key}.json"
 
     @property
+    def weights(self) -> Path:
+        """Hashes of pretrained weights that were read before."""
+        return self.runs / "weights.json"
+
+    @property
     def tune(self) -> Path:
         """Ray Tune's own files, while it runs."""
         return self.runs / ".tune"
@@ -94,15 +107,24 @@ class Workspace:
     def outputs(self) -> Path:
         return self.root / "outputs"
 
+    @property
+    def all_models(self) -> Path:
+        """The selected models, a folder per task."""
+        return self.outputs / "models"
+
     def models(self, task: str) -> Path:
         """The selected models of a task, a folder per trial."""
-        return self.outputs / "models" / task
+        return self.all_models / task
 
     def model(self, task: str, key: str) -> Path:
         return self.models(task) / key
 
+    @property
+    def all_selected(self) -> Path:
+        return self.outputs / "selected"
+
     def selected(self, task: str) -> Path:
-        return self.models(task) / "selected.json"
+        return self.all_selected / f"{task}.json"
 
     @property
     def trials_table(self) -> Path:

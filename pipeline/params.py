@@ -1,226 +1,30 @@
-"""params.yaml, validated. Every key is documented here and nowhere else; an unknown or impossible one is refused.
+"""params.yaml, validated: its blocks, each documented where it belongs; an unknown or impossible key is refused.
 
-All blocks but `runtime` change results and are tracked by DVC; `runtime` only says how and where to run.
+All blocks but `runtime` change results and are tracked by DVC; `runtime` only says how and where to run. Only `tasks`
+has to be there; what is left out has the paper's settings, and what is empty is not run.
 """
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from pipeline.errors import ParamsError, unknown
-from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.attacks.settings import Attack
+from pipeline.errors import ParamsError, UnsupportedError, unknown
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.settings import Evaluate
+from pipeline.layout import HERE
 from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbone
-from pipeline.settings import Block, Count, NonNegativeFloat, OpenShare, PositiveFloat, PositiveInt, Share
-from pipeline.tasks.task import HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.models.settings import Latency
+from pipeline.running.settings import Runtime
+from pipeline.settings import Block, Count
+from pipeline.tasks.names import resolve_task
+from pipeline.tasks.task import Modality, Task, TaskSettings
+from pipeline.theory import Simulate
 from pipeline.training.methods import METHODS
-
-
-class Grid(Block):
-    """The grid that every (task, backbone, method) searches with the first seed."""
-
-    batch_size: list[PositiveInt] = Field(min_length=1)
-    learning_rate: list[PositiveFloat] = Field(min_length=1)
-
-
-class Training(Block):
-    """AdamW with linear warm-up and decay; early stopping on the selection score."""
-
-    epochs: PositiveInt = 3
-    stop_after: PositiveInt = 2
-    """Epochs without a better selection score before training stops."""
-    warmup: Share = 0.1
-    weight_decay: NonNegativeFloat = 0.01
-    clip_norm: PositiveFloat = 1.0
-    micro_batch: PositiveInt | None = None
-    """Rows that go through a model at a time, where a batch does not fit into memory; gradients are added up. None:
-    the whole batch, and half as many rows again and again on a GPU that runs out of memory."""
-    compile: bool = False
-    """Whether torch.compile makes the model's forward pass: some minutes per trial at its start, less per step. Recipes
-    that do not train on it (berxit, layer_drop, theseus, patient_distillation) gain nothing."""
-
-
-class Choose(Block):
-    """How an operating point is chosen on selection rows (pipeline/evaluation/choosing.py says each rule in full).
-
-    window: the best score in the speed-up window. speedup: the setting nearest to a layer speed-up of `target`, at or
-    above it. risk: the fastest setting whose loss against the full model is at most `epsilon` with probability
-    1 - `delta`.
-    """
-
-    rule: Literal["window", "speedup", "risk"] = "window"
-    target: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
-    epsilon: OpenShare | None = None
-    """Share of rows that may be lost: 0.02 is two points of accuracy at most."""
-    delta: OpenShare | None = None
-    loss: Literal["gap", "consistency"] | None = None
-    """gap (the default): a row is lost when it is wrong and the full model is right; consistency: when the answer is
-    another than the full model's."""
-    tolerance: PositiveFloat | None = None
-    """Regression only: label units that an answer may be further off without being lost."""
-
-    @model_validator(mode="after")
-    def _complete(self) -> "Choose":
-        needed = {"window": (), "speedup": ("target",), "risk": ("epsilon", "delta")}[self.rule]
-        allowed = {"rule", *needed, *(("loss", "tolerance") if self.rule == "risk" else ())}
-        for name in needed:
-            if getattr(self, name) is None:
-                raise ValueError(f"rule {self.rule!r} needs {name}; add it")
-        for name, value in self:
-            if value is not None and name not in allowed:
-                raise ValueError(f"rule {self.rule!r} has no {name}; take it out")
-        return self
-
-    def lacks_tolerance(self) -> bool:
-        """Whether the rule cannot be applied to a regression."""
-        return self.rule == "risk" and self.tolerance is None
-
-
-class Evaluate(Block):
-    """Criteria and their settings, and how an operating point is chosen."""
-
-    criteria: dict[str, dict[str, float]] = Field(min_length=1)
-    window: tuple[PositiveFloat, PositiveFloat] = (1.30, 1.96)
-    """Layer speed-ups that an operating point may have under the rule `window`."""
-    choose: Choose = Choose()
-
-    @field_validator("criteria")
-    @classmethod
-    def _known(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-        for name, settings in value.items():
-            make(name, settings, key=f"{cls.__name__.lower()}.criteria")  # cifar has them too
-        return value
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Evaluate":
-        if self.window[0] > self.window[1]:
-            raise ValueError(f"window {list(self.window)} is empty; give [low, high]")
-        return self
-
-
-class Latency(Block):
-    """Wall time of the live engine, on `rows` report rows of each task named."""
-
-    tasks: list[str]
-    rows: PositiveInt = 64
-    batch_size: PositiveInt = 32
-    repeats: PositiveInt = 3
-
-
-class AttackResources(Block):
-    """Local resources of a recipe; all None fetches the stock ones (network needed)."""
-
-    nltk_data: Path | None = None
-    word_vectors: Path | None = None
-    sentence_encoder: Path | None = None
-    masked_lm: Path | None = None
-    """Folder of a masked language model; BAE's."""
-    sentence_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
-    """Smallest cosine between original and changed window; None: the recipe's own (TextFooler: 0.8776)."""
-
-
-class AttackTask(Block):
-    """What to attack a task's models with: a data set of its own (a hub name), or the task's report split."""
-
-    examples: PositiveInt
-    source: HubSource | None = None
-    text: list[str] | None = None
-    """The set's text columns, where it names them otherwise than the task."""
-
-    @model_validator(mode="after")
-    def _of_source(self) -> "AttackTask":
-        if self.text is not None and self.source is None:
-            raise ValueError("text names columns of source, which is not there; add source, or take text out")
-        return self
-
-
-class Attack(Block):
-    """A published attack on the live model at the operating points that evaluate chose."""
-
-    tasks: dict[str, AttackTask]
-    recipe: Literal["textfooler", "pwws", "textbugger", "deepwordbug", "bae"] = "textfooler"
-    goal: Literal["misclassify", "slow_down"] = "misclassify"
-    """slow_down: make it run through all layers, its answer unchanged."""
-    attacker: Literal["own", "textattack"] = "own"
-    """textattack: the reference, whose outcomes, queries and texts ours equals, slower."""
-    criteria: list[str] = ["confidence", "entropy", "patience"]
-    single_exit: str = "single_exit"
-    multi_exit: str = "joint"
-    resources: AttackResources | Literal["stock", "demo"] = "stock"
-    seed: Count = 0
-    max_queries: PositiveInt | None = None
-
-    @field_validator("criteria")
-    @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
-        for name in value:
-            if name not in CRITERIA:
-                raise unknown("criterion", name, CRITERIA, key="attack.criteria")
-            if not CRITERIA[name].causal:
-                raise ParamsError(f"attack.criteria: {name!r} is a bound for replay, no model runs it; take it out")
-        return value
-
-
-class Cifar(Block):
-    """Residual networks with exits on 32x32 images."""
-
-    datasets: list[Literal["demo-images", "cifar10", "cifar100"]]
-    methods: list[Literal["plain", "joint", "shallow_deep"]]
-    rows: Rows = Rows()
-    depth: PositiveInt = 56
-    """Layers of the CIFAR ResNet, 6n + 2."""
-    width: PositiveInt = 16
-    exits: Literal["every_two_convs", "six"] = "every_two_convs"
-    grid: Grid = Grid(batch_size=[128], learning_rate=[0.1])
-    seeds: list[Count] = Field(default=[1], min_length=1)
-    epochs: PositiveInt = 100
-    weight_decay: NonNegativeFloat = 1e-4
-    augment: bool = True
-    criteria: dict[str, dict[str, float]]
-    window: tuple[PositiveFloat, PositiveFloat] = (1.20, 1.40)
-    choose: Choose = Choose()
-
-    _known = field_validator("criteria")(Evaluate._known.__func__)  # type: ignore[attr-defined]
-
-    @field_validator("depth")
-    @classmethod
-    def _resnet(cls, value: int) -> int:
-        if value < 8 or (value - 2) % 6:
-            raise ValueError(f"depth {value} is not 6n + 2; take 8, 14, 20, 32, 44, 56 or 110")
-        return value
-
-
-class Simulate(Block):
-    """Appendix C and Theorem 1."""
-
-    layers: PositiveInt = 12
-    patiences: list[Count] = list(range(1, 12))
-    step: Annotated[float, Field(gt=0, le=0.5)] = 0.01
-    samples: PositiveInt = 10_000
-    seed: Count = 0
-
-
-class Runtime(Block):
-    """Where and how to run. Never a DVC dependency: nothing here may change a result on one device."""
-
-    workers: PositiveInt | None = None
-    """Trials side by side when Ray is our own; None: as many as cores / threads, or GPUs / gpus_per_trial."""
-    threads: PositiveInt = 1
-    gpus_per_trial: NonNegativeFloat | None = None
-    """Share of a GPU per trial: 0.25 packs four trials on one. None: as many as fit at `gpu_memory` each."""
-    gpu_memory: PositiveFloat = 12.0
-    """GiB of GPU memory that a trial may need."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    retries: Count = 2
-    ray_address: str | None = None
-    """A running cluster to join; the environment's RAY_ADDRESS comes first."""
-    tracking_uri: str | None = None
-    """MLflow server or database; the environment's MLFLOW_TRACKING_URI comes first."""
-    hub_mirror: Path | None = None
-    """Folder in the hub's layout; the environment's HUB_MIRROR comes first."""
-    progress: bool = True
+from pipeline.training.settings import Grid, Images, ImageTraining, Training
 
 
 class Params(Block):
@@ -230,49 +34,70 @@ class Params(Block):
     """holdout: selection rows come out of the training split, the official validation split only reports.
     paper: select on the official validation split, as the paper did; every row then says so."""
     tasks: dict[str, TaskSettings] = Field(min_length=1)
-    backbones: dict[str, BackboneSettings] = Field(min_length=1)
-    methods: list[str] = Field(min_length=1)
-    grid: Grid
-    seeds: list[Count] = Field(min_length=1)
-    training: Training
-    evaluate: Evaluate
-    latency: Latency
-    attack: Attack
-    cifar: Cifar
-    simulate: Simulate
+    backbones: dict[str, BackboneSettings] = Field(default={"minilm": BackboneSettings()}, min_length=1)
+    """A task is run on every backbone of its modality."""
+    methods: list[str] = Field(default=["single_exit", "joint"], min_length=1)
+    """A backbone is trained by every method that its modality knows."""
+    grid: Grid = Grid()
+    """Of texts; images have one of their own."""
+    seeds: list[Count] = Field(default=[1, 2, 3, 4, 5], min_length=1)
+    training: Training = Training()
+    """Of texts; images have one of their own."""
+    images: Images = Images()
+    evaluate: Evaluate = Evaluate()
+    latency: Latency = Latency()
+    attack: Attack = Attack()
+    simulate: Simulate = Simulate()
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")
     def _names(self) -> "Params":
-        for name in self.tasks:
-            if self.task(name).kind == "regression" and self.evaluate.choose.lacks_tolerance():
-                raise ParamsError(f"evaluate.choose: rule 'risk' needs tolerance for the regression {name!r}; add it")
-        for name in self.backbones:
-            self.backbone(name)
-        for name in self.methods:
-            if name not in METHODS:
-                raise unknown("method", name, METHODS, key="methods")
-            parent = METHODS[name].parent
-            if parent and parent not in self.methods:
-                raise ParamsError(f"methods: {name!r} starts from {parent!r}; add {parent!r} to the list")
+        self._check_tasks()
+        self._check_methods()
         for name in self.evaluate.criteria:
             method = CRITERIA[name].recorded_by
             if method and method not in self.methods:
                 raise ParamsError(
                     f"evaluate.criteria: {name!r} reads what models of {method!r} record; add {method!r} to methods"
                 )
-        for name in self.cifar.criteria:
-            if CRITERIA[name].recorded_by:
-                raise ParamsError(f"cifar.criteria: {name!r} reads what no image method records; take it out")
         for key, names in (("latency.tasks", self.latency.tasks), ("attack.tasks", list(self.attack.tasks))):
             for name in names:
                 if name not in self.tasks:
                     raise unknown("task", name, self.tasks, key=key)
+        for name in self.attack.tasks:
+            if self.task(name).modality == "image":
+                raise UnsupportedError(f"attack.tasks: {name!r} are images, attacks change words; take it out")
         _refuse_repeats(self, "methods", "seeds")
-        _refuse_repeats(self.cifar, "datasets", "methods", "seeds", prefix="cifar.")
-        for grid, prefix in ((self.grid, "grid."), (self.cifar.grid, "cifar.grid.")):
+        _refuse_repeats(self.latency, "tasks", prefix="latency.")
+        for grid, prefix in ((self.grid, "grid."), (self.images.grid, "images.grid.")):
             _refuse_repeats(grid, "batch_size", "learning_rate", prefix=prefix)
         return self
+
+    def _check_tasks(self) -> None:
+        """Every task is complete, and has a backbone of its modality."""
+        serving = {self.backbone(name).modality for name in self.backbones}
+        for name in self.tasks:
+            task = self.task(name)
+            if task.kind == "regression" and self.evaluate.choose.lacks_tolerance():
+                raise ParamsError(f"evaluate.choose: rule 'risk' needs tolerance for the regression {name!r}; add it")
+            if task.modality not in serving:
+                example = "resnet20" if task.modality == "image" else "minilm"
+                raise ParamsError(
+                    f"backbones: none serves {task.modality}s, and task {name!r} has them; add one such as {example}"
+                )
+
+    def _check_methods(self) -> None:
+        """Every method is known, has its parent, and every task's modality has one."""
+        for name in self.methods:
+            if name not in METHODS:
+                raise unknown("method", name, METHODS, key="methods")
+            parent = METHODS[name].parent
+            if parent and parent not in self.methods:
+                raise ParamsError(f"methods: {name!r} starts from {parent!r}; add {parent!r} to the list")
+        for name in self.tasks:
+            modality = self.task(name).modality
+            if not any(modality in METHODS[method].modalities for method in self.methods):
+                raise ParamsError(f"methods: none trains {modality}s, and task {name!r} has them; add joint")
 
     def task(self, name: str) -> Task:
         """The complete task of an entry of `tasks`."""
@@ -286,6 +111,22 @@ class Params(Block):
             raise unknown("backbone", name, self.backbones, key="backbones")
         return resolve_backbone(name, self.backbones[name])
 
+    def backbones_for(self, modality: Modality) -> list[BackboneSpec]:
+        """The backbones that serve a modality."""
+        return [spec for spec in map(self.backbone, self.backbones) if spec.modality == modality]
+
+    def window(self, modality: Modality) -> tuple[float, float]:
+        """Layer speed-ups that an operating point may have under the rule `window`."""
+        return self.images.window if modality == "image" else self.evaluate.window
+
+    def grids(self) -> dict[Modality, Grid]:
+        """The grid of each modality."""
+        return {"text": self.grid, "image": self.images.grid}
+
+    def trainings(self) -> dict[Modality, Training | ImageTraining]:
+        """How each modality is trained."""
+        return {"text": self.training, "image": self.images.training}
+
 
 def _refuse_repeats(block: Block, *names: str, prefix: str = "") -> None:
     for name in names:
@@ -294,7 +135,7 @@ def _refuse_repeats(block: Block, *names: str, prefix: str = "") -> None:
             raise ParamsError(f"{prefix}{name}: {values} has one twice; give distinct ones")
 
 
-def load_params(path: Path = Path("params.yaml")) -> Params:
+def load_params(path: Path = HERE.params) -> Params:
     """Read and validate the settings.
 
     Raises:
@@ -322,7 +163,7 @@ def _first_problem(error: ValidationError) -> str:
     variants = ("HubSource", "FileSource", "DemoSource", "AttackResources")
     key = ".".join(str(part) for part in first["loc"] if part not in variants)
     if first["type"] == "extra_forbidden":
-        return f"{key}: no such setting; see pipeline/params.py for the known ones"
+        return f"{key}: no such setting; pipeline/params.py names the blocks, each of which says its settings"
     if first["type"] == "missing":
         return f"{key}: missing; add it (profiles/demo.yaml has every key)"
     message = first["msg"].removeprefix("Value error, ")

@@ -11,11 +11,6 @@ from typing import Any
 
 from pipeline.errors import ArtifactError
 
-DATA = Path("data/tasks")
-"""One folder per prepared task."""
-RUNS = Path("runs/finetune")
-"""One folder per text trial, named by its key."""
-
 
 def content_key(payload: Mapping[str, Any]) -> str:
     """First 16 hex digits of the SHA-256 of canonical JSON."""
@@ -76,3 +71,14 @@ def file_hash(*paths: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> Path:
+    """The same file under another name: a hard link, or a copy where the disk has none. No file is changed in place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+    return target

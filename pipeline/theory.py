@@ -4,16 +4,28 @@ Binary classification with n independent classifiers. The counter is 0 at the fi
 and the row leaves when it equals t; if that never happens the last classifier answers.
 """
 
-from typing import SupportsFloat
+from typing import Annotated, SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pydantic import Field
 
 from pipeline.results import Bound, Counterexample, ExamplePoint, RequiredAccuracy, Simulation
+from pipeline.settings import Block, Count, PositiveInt
 
 Array = np.ndarray
 EXAMPLE = (0.2, 0.1)
 """The paper's example in 3.4: error rates q of the internal classifiers and p of the last."""
+
+
+class Simulate(Block):
+    """Appendix C and Theorem 1."""
+
+    layers: PositiveInt = 12
+    patiences: list[Count] = list(range(1, 12))
+    step: Annotated[float, Field(gt=0, le=0.5)] = 0.01
+    samples: PositiveInt = 10_000
+    seed: Count = 0
 
 
 def exact(accuracies: ArrayLike, t: int) -> tuple[Array, Array]:

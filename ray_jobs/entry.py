@@ -15,7 +15,7 @@ import click
 from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, PipelineError
-from pipeline.running.mlflow import git_commit
+from pipeline.identity.versions import git_commit
 from pipeline.storage import write_json, write_text
 
 WORK = "work"

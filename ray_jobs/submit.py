@@ -15,8 +15,8 @@ import click
 import yaml
 
 from pipeline.errors import ClusterError, ParamsError, PipelineError, unknown
+from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.params import load_params
-from pipeline.running.mlflow import COMMIT_VARIABLE, git_commit
 from ray_jobs.entry import OUTPUTS, RECORD, WORK
 
 ADDRESS = "http://127.0.0.1:8265"

@@ -8,7 +8,7 @@ from pipeline.attacks.run import Attacks, attack_task, refuse_task
 from pipeline.attacks.view import view
 from pipeline.layout import HERE
 from pipeline.results import Attack, Attacked, Evaluated, Manifest, Selected
-from pipeline.running.ray.tune import fan_out
+from pipeline.running.ray.jobs import fan_out
 from pipeline.running.stage import Stage, run_stage
 
 

@@ -1,5 +1,6 @@
 """Replay every criterion over one task's traces; choose on selection rows, report on report rows; predict the rest."""
 
+from pipeline.evaluation.blocks import set_threads
 from pipeline.evaluation.choosing import make_rule
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.traced import load_groups
@@ -13,7 +14,8 @@ from pipeline.tasks.predictions import write_predictions
 def main(stage: Stage) -> None:
     params, task = stage.params, stage.params.task(stage.instance)
     settings = params.evaluate
-    rule = make_rule(settings.choose.model_dump(), settings.window)
+    set_threads(params.runtime.threads)
+    rule = make_rule(settings.choose.model_dump(), params.window(task.modality))
     index = TraceIndex.read(HERE.trace_index(task.name), f"run `dvc repro trace@{task.name}`")
     parts: list[Evaluation] = []
     files: list[PredictionFile] = []
@@ -29,7 +31,7 @@ def main(stage: Stage) -> None:
         kind=task.kind,
         metrics=task.metrics,
         protocol=params.protocol,
-        choosing=Choosing(**settings.choose.model_dump(), window=settings.window),
+        choosing=Choosing(**settings.choose.model_dump(), window=params.window(task.modality)),
         rows=every.rows,
         exits=every.exits,
         diagnosis=every.diagnosis,

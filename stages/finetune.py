@@ -1,79 +1,74 @@
 """Train every trial of the plan through one Ray Tune run and name the selected ones per task."""
 
-import shutil
 from pathlib import Path
-from typing import Any
 
+from pipeline.layout import HERE
+from pipeline.models.weights import weights_identity
+from pipeline.params import Params
+from pipeline.results import Trials
 from pipeline.running.observer import TrialObserver
 from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
-from pipeline.storage import RUNS, file_hash
+from pipeline.storage import whole_folder
+from pipeline.tasks.stores import manifest_of
+from pipeline.tasks.task import Modality
+from pipeline.training.code import code_key, trial_code
+from pipeline.training.groups import Study, groups_of
 from pipeline.training.methods import METHODS
-from pipeline.training.plan import Group, Plan, Results, Trial
-from pipeline.training.trial import RUNNER, plan
-
-SELECTED = Path("outputs/selected")
+from pipeline.training.plan import Plan
+from pipeline.training.selection import keep_models, selected_models
+from pipeline.training.trial import RUNNER
 
 
 def main(stage: Stage) -> None:
-    params = stage.params
-    runtime = params.runtime
+    params, runtime = stage.params, stage.params.runtime
     context = {
         "folder": str(Path.cwd()),
         "threads": runtime.threads,
         "device": runtime.device,
         "mirror": str(runtime.hub_mirror.resolve()) if runtime.hub_mirror else None,
+        "micro_batch": {name: block.micro_batch for name, block in params.trainings().items()},
     }
-    todo = plan(params)
-    observer = TrialObserver(stage, RUNS)
-    results = run_plan(todo, runner=RUNNER, root=RUNS, runtime=runtime, context=context, observer=observer)
-    shutil.rmtree(SELECTED, ignore_errors=True)
-    for task in params.tasks:
-        groups = [_selected(g, todo, results) for g in todo.groups if g.settings["task"] == task]
-        payload = {"schema": 1, "task": task, "protocol": params.protocol, "groups": groups}
-        stage.write_json(SELECTED / f"{task}.json", payload)
-        for group in groups:
-            best = max(point["selection"] or 0.0 for point in group["grid"])
-            stage.log_metrics({f"{group['group']}.selection".replace("/", "."): best})
-    trials = [observer.record(t, results.get(t.key)) for t in todo.known(results)]
-    stage.write_json("outputs/finetune/trials.json", {"schema": 1, "trials": trials})
+    plan = plan_of(params)
+    observer = TrialObserver(stage)
+    progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
+    with whole_folder(HERE.all_models) as models, whole_folder(HERE.all_selected) as selections:
+        for name in params.tasks:
+            groups = [group for group in plan.groups if group.names["task"] == name]
+            selected = selected_models(params.task(name), params.protocol, groups, progress)
+            keep_models(selected, HERE, models / name)
+            stage.write(selections / HERE.selected(name).name, selected)
+            for group in selected.groups:
+                best = max(point.selection or 0.0 for point in group.grid)
+                stage.log_metrics({f"{group.group}.selection".replace("/", "."): best})
+    today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
+    records = []
+    for trial in progress.trials():
+        result = progress.results[trial.key]
+        other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
+        records.append(observer.record(trial, result, other))
+    stage.write(HERE.trials_table, Trials(trials=tuple(records)))
 
 
-def _selected(group: Group, todo: Plan, results: Results) -> dict[str, Any]:
-    best = todo.best(group, results)
-    assert best is not None  # run_plan refuses a group without one
-    chosen = todo.selected(group, results)
-    first = results[best.key]
-    assert first is not None
-    of_group = [t for t in todo.known(results) if t.group == group.name]
-    return {
-        "group": group.name,
-        "backbone": group.settings["backbone"]["name"],
-        "method": group.settings["method"],
-        "multi_exit": METHODS[group.settings["method"]].multi_exit,
-        "batch_size": best.settings["batch_size"],
-        "learning_rate": best.settings["learning_rate"],
-        "grid": [_point(t, results) for t in of_group if t.settings["seed"] == best.settings["seed"]],
-        "trials": [
-            {"seed": seed, "key": t.key, "weights_sha256": file_hash(RUNS / t.key / "model.safetensors")}
-            for seed, t in chosen.items()
-            if results.get(t.key) is not None
-        ],
-        "failed": [{"seed": t.settings["seed"], "key": t.key} for t in of_group if results.get(t.key) is None],
-        "layers": first["layers"],
-        "parameters": first["parameters"],
-        "early_exit_parameters": first["early_exit_parameters"],
-    }
+def plan_of(params: Params) -> Plan:
+    """Every task x backbone x method whose modality agrees, with its grid and the seeds."""
+    backbones, mirror = [params.backbone(name) for name in params.backbones], params.runtime.hub_mirror
+    study = Study(
+        tasks=[(params.task(name), manifest_of(name)) for name in params.tasks],
+        backbones=backbones,
+        methods=params.methods,
+        grids=params.grids(),
+        training=params.trainings(),
+        weights={spec.name: weights_identity(spec.hub, mirror) if spec.hub else "" for spec in backbones},
+        code={kind: code_key(trial_code(*kind)) for kind in kinds_of(params)},
+    )
+    return Plan(tuple(groups_of(study)), tuple(params.seeds))
 
 
-def _point(trial: Trial, results: Results) -> dict[str, Any]:
-    result = results.get(trial.key)
-    return {
-        "batch_size": trial.settings["batch_size"],
-        "learning_rate": trial.settings["learning_rate"],
-        "selection": None if result is None else round(result["selection"], 6),
-        "key": trial.key,
-    }
+def kinds_of(params: Params) -> list[tuple[Modality, str]]:
+    """Modality and method of every trial."""
+    modalities = dict.fromkeys(params.task(name).modality for name in params.tasks)
+    return [(kind, name) for name in params.methods for kind in METHODS[name].modalities if kind in modalities]
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Measure the live engine on one task, one row at a time and batched, at the operating points evaluate chose."""
 
 from pipeline.layout import HERE
-from pipeline.models.recording import device_of
-from pipeline.results import Evaluated, Latency, Manifest, Selected
+from pipeline.models.device import device_of
+from pipeline.results import Evaluated, Latency, Selected
 from pipeline.running.stage import Stage, run_stage
+from pipeline.tasks.stores import manifest_of
 
 
 def main(stage: Stage) -> None:
@@ -14,13 +15,14 @@ def main(stage: Stage) -> None:
         return
     evaluated = Evaluated.read(HERE.evaluated(task), f"run `dvc repro evaluate@{task}`")
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
-    split = Manifest.read(HERE.manifest(task), f"run `dvc repro prepare@{task}`").report_splits[0]
+    manifest = manifest_of(task)
     from pipeline.models.latency import measure  # imports Torch, which a task that is not timed does without
 
     measured = measure(
+        manifest,
         selected,
         evaluated,
-        split,
+        manifest.report_splits[0],
         rows=settings.rows,
         sizes=(1, settings.batch_size),
         repeats=settings.repeats,

@@ -1,20 +1,23 @@
-"""Freeze one task's splits and tokens under data/tasks/<task>."""
+"""Freeze one task's splits, in the form that trials map, under data/<task>."""
 
+from pipeline.layout import HERE
 from pipeline.running.stage import Stage, run_stage
-from pipeline.storage import DATA
 from pipeline.tasks.prepare import prepare
 
 
 def main(stage: Stage) -> None:
-    params = stage.params
+    params, mirror = stage.params, stage.params.runtime.hub_mirror
     task = params.task(stage.instance)
-    backbones = [params.backbone(name) for name in params.backbones]
-    folder = DATA / task.name
-    manifest = prepare(task, backbones, params.protocol, folder, params.runtime.hub_mirror)
-    stage.run.log_artifact(folder / "manifest.json")
-    for name, split in manifest["splits"].items():
-        stage.run.log_dataset(task.name, split["sha256"], str(folder / "text" / f"{name}.parquet"), name)
-    stage.log_metrics({f"rows.{name}": split["rows"] for name, split in manifest["splits"].items()})
+    tokenizers = {}
+    if task.modality == "text":
+        from pipeline.models.encoders.tokenizer import tokenizer_of
+
+        tokenizers = {spec.name: tokenizer_of(spec, task, mirror) for spec in params.backbones_for("text")}
+    manifest = prepare(task, tokenizers, params.protocol, HERE.data(task.name), mirror)
+    stage.run.log_artifact(HERE.manifest(task.name))
+    for name, split in manifest.splits.items():
+        stage.run.log_dataset(task.name, split.sha256, str(HERE.data(task.name)), name)
+    stage.log_metrics({f"rows.{name}": split.rows for name, split in manifest.splits.items()})
 
 
 if __name__ == "__main__":

@@ -1,23 +1,21 @@
 """One page and one Markdown file from the stored results."""
 
 import shutil
-from pathlib import Path
 
+from pipeline.layout import HERE
 from pipeline.report.collect import collect
 from pipeline.report.render import Provenance, build
 from pipeline.running.stage import Stage, run_stage
 
-OUTPUTS = Path("outputs/report")
-
 
 def main(stage: Stage) -> None:
-    stored = collect(stage.params)
+    stored = collect(stage.params, HERE)
     report = build(stored, Provenance(stage.tags["git_commit"], stage.tags["params_hash"]))
-    shutil.rmtree(OUTPUTS / "figures", ignore_errors=True)  # leave none of a task that is gone
+    shutil.rmtree(HERE.report / "figures", ignore_errors=True)  # leave none of a task that is gone
     for name, svg in report.figures.items():
-        stage.write_text(OUTPUTS / name, svg)
-    stage.write_text(OUTPUTS / "report.md", report.markdown)
-    page = stage.write_text(OUTPUTS / "index.html", report.html)
+        stage.write_text(HERE.report / name, svg)
+    stage.write_text(HERE.report / "report.md", report.markdown)
+    page = stage.write_text(HERE.report / "index.html", report.html)
     stage.log_metrics(report.headlines)
     print(f"report: {page.resolve()}")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.imports import ROOT
+from pipeline.identity.imports import ROOT
 from tests.workspace import Workspace
 
 POINTERS = ("RAY_", "MLFLOW_", "HUB_MIRROR", "EARLY_EXIT_")

@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from fnmatch import fnmatch
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -13,30 +12,30 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.params import load_params
-from tests.imports import ROOT, imported_files, imported_names
-from tests.write_deps import code_deps
+from pipeline.identity.imports import ROOT, imported_files, imported_names
+from pipeline.params import Params, load_params
+from pipeline.running.tracked import stage_settings
+from tests.workspace import changed
+from tools.write_deps import code_deps
 
 LAYERS = (
-    ("errors.py", "settings.py", "files.py", "hub.py"),
-    ("metrics.py", "intervals.py", "theory.py", "cost.py", "vision_cost.py"),
-    ("traces.py", "criteria/*", "crossing.py"),
-    ("replay.py", "choosing.py", "diagnosis.py", "operating.py"),
-    ("tasks.py", "backbones/__init__.py", "methods/__init__.py"),  # names, no recipes and no models
-    ("params.py", "predictions.py"),
-    ("data/*",),
-    ("backbones/*", "multi_exit.py"),
-    ("live.py", "latency.py", "recording.py", "image_recording.py"),
-    ("methods/*", "train.py"),
-    ("trials.py", "text_trials.py", "image_trials.py"),
-    ("attacks/*",),
-    ("tuning.py",),
-    ("tracking.py",),
-    ("stage.py", "observer.py"),
-    ("report/*",),
-    ("__init__.py", "__main__.py", "regression.py", "replay_commands.py", "submission.py"),
+    ("errors", "settings", "layout", "storage"),
+    ("results",),
+    ("identity",),
+    ("evaluation",),
+    ("theory",),
+    ("tasks",),
+    ("models",),
+    ("training",),
+    ("attacks",),
+    ("running/settings",),  # a block, as every subject has one; the stages' life is above params, which it reads
+    ("params",),
+    ("running",),
+    ("report",),
+    ("commands",),
+    ("__init__", "__main__"),
 )
-"""Files of pipeline/, lowest first. A file imports from its own layer and lower ones; an exact name beats a pattern."""
+"""Subjects of pipeline/, lowest first. A subject imports from its own layer and lower ones; docs/design/house.md."""
 
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "ray", "mlflow", "textattack"}
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
@@ -47,11 +46,18 @@ def files_of(package: str) -> list[Path]:
 
 
 def layer_of(path: Path) -> int:
-    name = path.relative_to("pipeline").as_posix()
-    exact = [i for i, patterns in enumerate(LAYERS) if name in patterns]
-    found = exact or [i for i, patterns in enumerate(LAYERS) if any(fnmatch(name, p) for p in patterns)]
-    assert found, f"{path}: give the new module a place in LAYERS"
-    return found[0]
+    inside = path.relative_to("pipeline").with_suffix("")
+    for name in (inside.as_posix(), inside.parts[0]):
+        for i, subjects in enumerate(LAYERS):
+            if name in subjects:
+                return i
+    raise AssertionError(f"{path}: give the new subject a place in LAYERS")
+
+
+def test_there_are_about_fifteen_subjects() -> None:
+    subjects = {path.relative_to("pipeline").parts[0].removesuffix(".py") for path in files_of("pipeline")}
+    assert subjects == {subject for layer in LAYERS for subject in layer if "/" not in subject}
+    assert len(subjects - {"__init__", "__main__"}) <= 17
 
 
 # Who imports whom
@@ -85,16 +91,17 @@ def test_stages_and_jobs_import_the_library_and_not_each_other(package: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("library", "home"), [("ray", "pipeline/running/ray/tune.py"), ("mlflow", "pipeline/running/mlflow.py")]
+    ("library", "home"), [("ray", "pipeline/running/ray"), ("mlflow", "pipeline/running/mlflow.py")]
 )
-def test_one_file_imports(library: str, home: str) -> None:
+def test_one_place_imports(library: str, home: str) -> None:
     importers = {
         path.as_posix()
         for package in ("pipeline", "stages")
         for path in files_of(package)
         if any(name.partition(".")[0] == library for name in imported_names(path))
     }
-    assert importers == {home}
+    assert importers
+    assert all(path == home or path.startswith(f"{home}/") for path in importers)
 
 
 # What stays light
@@ -157,7 +164,7 @@ def test_the_graph_has_the_stages_that_there_are() -> None:
 @pytest.mark.parametrize("name", GRAPH)
 def test_code_dependencies_are_the_import_graph(name: str) -> None:
     code = [dep for dep in GRAPH[name]["deps"] if dep.startswith(("pipeline/", "stages/"))]
-    assert code == code_deps(name), "run `python -m tests.write_deps`"
+    assert code == code_deps(name), "run `python -m tools.write_deps`"
 
 
 @pytest.mark.parametrize("name", GRAPH)
@@ -170,57 +177,74 @@ def test_what_a_stage_reads_another_writes() -> None:
     made = [re.sub(r"\$\{\w+\}", "*", out) for out in outs]
     assert len(made) == len(set(made))
     for name, stage in GRAPH.items():
-        for dep in (d for d in stage["deps"] if not d.startswith(("pipeline/", "stages/"))):
+        for dep in (d for d in stage["deps"] if not d.startswith(("pipeline/", "stages/")) and d != "params.yaml"):
             path = re.sub(r"\$\{\w+\}", "*", dep)
             assert any(out == path or out.startswith(path + "/") or path.startswith(out + "/") for out in made), (
                 f"{name} reads {dep}, which no stage writes"
             )
 
 
-def tracked(stage: dict[str, Any], raw: dict[str, Any]) -> Iterator[str]:
-    """Dotted names of a stage's params, with its instances filled in."""
-    for entry in stage.get("params", []):
-        if "${" in entry:
-            block, _, _ = entry.partition(".${")
-            holder: Any = raw
-            for part in block.split("."):
-                holder = holder[part]
-            yield from (f"{block}.{name}" for name in holder)
-        else:
-            yield entry
+def settings_of(**changes: Any) -> dict[tuple[str, str], Any]:
+    """What each stage hangs on, by stage and task, of the demo's params with dotted settings changed."""
+    raw = yaml.safe_load((ROOT / "profiles/demo.yaml").read_text(encoding="utf-8"))
+    params = Params.model_validate(changed(raw, changes))
+    return {(stage, task): settings for stage, task, settings in stage_settings(params)}
 
 
-@pytest.mark.parametrize("profile", PROFILES, ids=lambda path: path.stem)
-def test_params_that_the_graph_tracks_exist(profile: Path) -> None:
-    raw = yaml.safe_load(profile.read_text(encoding="utf-8"))
+def hangs_on(**changes: Any) -> set[str]:
+    """Stages (stage@task where not all tasks are meant) that a change re-runs."""
+    before, after = settings_of(), settings_of(**changes)
+    return {f"{stage}@{task}" if task else stage for stage, task in before if before[stage, task] != after[stage, task]}
+
+
+TEXTS = ("demo-sentences", "demo-pairs", "demo-similarity")
+ALL = (*TEXTS, "demo-images")
+
+
+@pytest.mark.parametrize(
+    ("change", "stages"),
+    [
+        ({"evaluate.window": [1.5, 2.0]}, {f"evaluate@{task}" for task in TEXTS}),
+        ({"images.window": [1.5, 2.0]}, {"evaluate@demo-images"}),
+        ({"evaluate.criteria": {"patience": {}}}, {f"evaluate@{task}" for task in ALL}),
+        ({"seeds": [1, 2, 3]}, {"finetune"}),
+        ({"grid.batch_size": [32]}, {"finetune"}),
+        ({"training.epochs": 9}, {"finetune"}),
+        ({"images.training": {"epochs": 9}}, {"finetune"}),
+        ({"methods": ["joint"]}, {"finetune", "report"}),
+        ({"latency.rows": 7}, {"latency@demo-sentences"}),
+        ({"latency.tasks": ["demo-sentences", "demo-images"]}, {"latency@demo-images", "report"}),
+        ({"attack.seed": 3}, {"attack@demo-sentences"}),
+        ({"attack.tasks": {}}, {"attack@demo-sentences", "report"}),
+        ({"simulate.samples": 9}, {"simulate"}),
+        ({"runtime.threads": 2, "runtime.device": "cpu"}, set()),
+        (
+            {"evaluate.choose": {"rule": "window"}, "attack.goal": "misclassify", "images.grid.learning_rate": [0.1]},
+            set(),
+        ),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_a_change_re_runs_what_hangs_on_it(change: dict[str, Any], stages: set[str]) -> None:
+    assert hangs_on(**change) == stages
+
+
+def test_protocol_and_backbones_re_run_what_they_touch() -> None:
+    every = {f"{stage}@{task}" for stage in ("prepare", "evaluate") for task in ALL}
+    assert hangs_on(protocol="paper") == {*every, "finetune"}
+    with_more = {"backbones": {"demo-albert": {}, "resnet14": {"width": 8}, "minilm": {}}}
+    assert hangs_on(**with_more) == {*(f"prepare@{task}" for task in TEXTS), "finetune"}
+    wider = {"backbones": {"demo-albert": {}, "resnet14": {"width": 16}}}
+    assert hangs_on(**wider) == {"finetune"}
+
+
+def test_every_stage_has_its_settings_in_the_graph() -> None:
+    written = {stage for stage, _ in settings_of()}
     for name, stage in GRAPH.items():
-        for entry in tracked(stage, raw):
-            holder: Any = raw
-            for part in entry.split("."):
-                assert isinstance(holder, dict) and part in holder, f"{name}: {profile.name} has no {entry}"  # noqa: PT018
-                holder = holder[part]
-
-
-def test_all_that_changes_results_is_tracked_and_runtime_is_not() -> None:
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    blocks = {entry.partition(".")[0] for stage in GRAPH.values() for entry in tracked(stage, raw)}
-    assert blocks == set(raw) - {"runtime"}
-
-
-def test_each_stage_tracks_only_what_it_uses() -> None:
-    # A change of `evaluate` re-runs evaluate, and report through its outputs; a change of `attack`, attack and report.
-    def stages_tracking(block: str) -> set[str]:
-        return {
-            name
-            for name, stage in GRAPH.items()
-            if any(entry.partition(".")[0] == block for entry in stage.get("params", []))
-        }
-
-    assert stages_tracking("evaluate") == {"evaluate"}
-    assert stages_tracking("grid") == stages_tracking("seeds") == stages_tracking("methods") == {"finetune"}
-    assert stages_tracking("training") == {"finetune"}
-    assert stages_tracking("simulate") == {"simulate"}
-    assert stages_tracking("cifar") == {"cifar"}
+        wanted = [dep for dep in stage["deps"] if dep.startswith("outputs/settings/")]
+        suffix = "/${key}.json" if "${key}" in stage["cmd"] else ".json"
+        assert wanted == ([f"outputs/settings/{name}{suffix}"] if name in written else []), name
+    assert set(GRAPH) - written == {"settings", "trace"}
 
 
 # Settings

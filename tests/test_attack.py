@@ -25,11 +25,12 @@ from pipeline.attacks.needs import describe, identity
 from pipeline.attacks.pooled import answer as pooled_answer
 from pipeline.attacks.records import paired, summarise
 from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
+from pipeline.attacks.settings import Attack, AttackResources, AttackTask
 from pipeline.errors import ArtifactError, DataError, ParamsError, UnsupportedError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.point import criterion_of, point_of
 from pipeline.layout import HERE
-from pipeline.params import Attack, AttackResources, AttackTask, Params
+from pipeline.params import Params
 from pipeline.results import Attack as AttackResult
 from pipeline.results import (
     Attacked,
@@ -43,7 +44,8 @@ from pipeline.results import (
     Split,
 )
 from pipeline.storage import write_text
-from pipeline.tasks.task import TASKS, HubSource
+from pipeline.tasks.names import TASKS
+from pipeline.tasks.task import HubSource
 from tests.selections import save_model, select
 
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"

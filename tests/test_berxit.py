@@ -1,6 +1,6 @@
 """BERxiT's learned exit: its loss by hand, what is trained and what is not, and the way from training to live."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.traced import Group, Seeded
+from pipeline.identity.imports import ROOT
+from pipeline.layout import HERE
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.params import load_params
@@ -23,7 +25,7 @@ from pipeline.training.fit import Fit, run_fit
 from pipeline.training.methods import METHODS, load_recipe
 from pipeline.training.recipes.base import Moment, Start
 from tests.chain import chain_from_description, chain_model
-from tests.imports import ROOT
+from tests.prepared import prepared, trained
 
 
 def berxit_on(parent: MultiExit) -> MultiExit:
@@ -142,7 +144,6 @@ def test_params_name_any_criterion_that_a_method_serves(tmp_path: Path) -> None:
     def all_of_them(raw: dict[str, Any]) -> None:
         raw["methods"] = ["single_exit", "joint", "berxit"]
         raw["evaluate"]["criteria"] = every
-        raw["cifar"]["criteria"] = {name: {} for name in every if name != "learned"}
 
     assert set(demo_params(tmp_path / "p.yaml", all_of_them).evaluate.criteria) == set(CRITERIA)
 
@@ -152,7 +153,6 @@ def test_params_name_any_criterion_that_a_method_serves(tmp_path: Path) -> None:
     [
         (lambda raw: raw["evaluate"]["criteria"].update(learned={}), r"'learned' reads .* add 'berxit' to methods"),
         (lambda raw: raw.update(methods=["single_exit", "berxit"]), "'berxit' starts from 'joint'; add 'joint'"),
-        (lambda raw: raw["cifar"]["criteria"].update(learned={}), r"cifar\.criteria: 'learned' reads what no image"),
         (lambda raw: raw["attack"].update(criteria=["oracle"]), r"attack\.criteria: 'oracle' is a bound"),
         (lambda raw: raw["evaluate"]["criteria"].update(voting={"power": 2.0}), r"voting\.power: 2\.0 is not in"),
         (lambda raw: raw["evaluate"]["criteria"].update(temperature={"temperatures": 1.0}), "unknown setting of temp"),
@@ -165,59 +165,32 @@ def test_params_refuse_what_cannot_run(
         demo_params(tmp_path / "p.yaml", change)
 
 
-def settings_of(task: Any, about: Mapping[str, Any], method: str, **more: Any) -> dict[str, Any]:
-    from pipeline.models.names import BackboneSettings, resolve_backbone
-
-    backbone = resolve_backbone("demo-albert", BackboneSettings(layers=3))
-    return {
-        "task": task.name,
-        "kind": task.kind,
-        "outputs": task.outputs,
-        "metrics": list(task.metrics),
-        "vocabulary": about["tokens"]["demo-albert"]["vocabulary"],
-        "backbone": {key: value for key, value in backbone.__dict__.items() if key != "about"},
-        "method": method,
-        "training": {
-            "epochs": 2,
-            "stop_after": 2,
-            "warmup": 0.1,
-            "weight_decay": 0.0,
-            "clip_norm": 1.0,
-            "micro_batch": None,
-        },
-        "batch_size": 32,
-        "learning_rate": 0.01,
-        "seed": 1,
-        **more,
-    }
-
-
 @pytest.mark.parametrize("name", ["demo-sentences", "demo-similarity"])
 def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train joint and berxit on generated text, record, write and read the trace, choose a threshold, run it live."""
     from pipeline.evaluation.trace import load_trace, save_trace
-    from pipeline.models.encoders.encoder import encoder_from_description
     from pipeline.models.names import BackboneSettings, resolve_backbone
     from pipeline.models.recording import record_trace
-    from pipeline.tasks.prepare import prepare
-    from pipeline.tasks.task import Rows, TaskSettings, resolve_task
+    from pipeline.tasks.names import resolve_task
+    from pipeline.tasks.task import Rows, TaskSettings
     from pipeline.tasks.text.tokens import TokenStore
-    from pipeline.training.trial import train_text
 
     monkeypatch.chdir(tmp_path)
     task = resolve_task(name, TaskSettings(rows=Rows(train=160, selection=64, report=64)))
-    data = Path("data/tasks") / name
-    about = prepare(task, [resolve_backbone("demo-albert", BackboneSettings(layers=3))], "holdout", data, None)
-    runs, context = Path("runs/finetune"), {"threads": 1, "device": "cpu", "mirror": None}
-    train_text(settings_of(task, about, "joint"), runs / "joint", context, lambda row: None)
-    result = train_text(settings_of(task, about, "berxit", parent="joint"), runs / "berxit", context, lambda row: None)
-    assert 0 < result["selection"] <= 1
+    spec = resolve_backbone("demo-albert", BackboneSettings(layers=3))
+    manifest = prepared(task, spec)
+    trained(task, manifest, spec, "joint")
+    score = trained(task, manifest, spec, "berxit", parent="joint").selection
+    assert score is not None
+    assert 0 < score <= 1
 
     traces = {}
     for split in ("selection", "validation"):
-        save_trace(record_trace(task, "demo-albert", "berxit", split, "cpu"), tmp_path / f"{split}.safetensors")
+        save_trace(
+            record_trace(HERE.trial("berxit"), manifest, "demo-albert", split, "cpu"), tmp_path / f"{split}.safetensors"
+        )
         traces[split] = load_trace(tmp_path / f"{split}.safetensors")
-        plain = record_trace(task, "demo-albert", "joint", split, "cpu")
+        plain = record_trace(HERE.trial("joint"), manifest, "demo-albert", split, "cpu")
         np.testing.assert_array_equal(traces[split].logits, plain.logits)
         assert plain.channels == {}
     trace = traces["validation"]
@@ -237,8 +210,8 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     if task.kind == "classification":
         assert len(evaluated.rows[3].point("berxit").fitted["temperatures"]) == 3
 
-    model = load_checkpoint(runs / "berxit", encoder_from_description)
-    store = TokenStore.open(data / "demo-albert" / "validation.arrow")
+    model = load_checkpoint(HERE.trial("berxit"))
+    store = TokenStore.open(HERE.tokens(name, "demo-albert", "validation"))
     first = np.sort(trace.channels["lte"][:, 0].astype(np.float64))
     threshold = (first[31] + first[32]) / 2  # half of the rows leave at exit 1
     swept = sweep(trace, make("learned"), np.array([threshold]))

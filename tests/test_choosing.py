@@ -15,8 +15,8 @@ from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.sweep import NEVER, Sweep, sweep
 from pipeline.evaluation.trace import Trace
 from pipeline.evaluation.traced import Group, Seeded
+from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
-from tests.imports import ROOT
 
 PROFILE = ROOT / "profiles/demo.yaml"
 ACCURACY = ("accuracy",)

@@ -16,10 +16,12 @@ import yaml
 from pipeline.errors import DataError, ParamsError
 from pipeline.models.names import BACKBONES, BackboneSettings, resolve_backbone
 from pipeline.tasks.demo import text as demo
-from pipeline.tasks.prepare import freeze_splits, prepare
+from pipeline.tasks.names import TASKS, resolve_task
 from pipeline.tasks.sources import read_file
-from pipeline.tasks.task import TASKS, FileSource, HubSource, Rows, Task, TaskSettings, resolve_task
+from pipeline.tasks.task import FileSource, HubSource, Rows, Task, TaskSettings
+from pipeline.tasks.text.prepare import freeze_splits
 from pipeline.tasks.text.tokens import TokenStore, bucketed, by_length, load_tokenizer
+from tests.prepared import prepared
 
 GENERATORS = {"sentences": (demo.sentences, 2), "pairs": (demo.pairs, 3), "similarity": (demo.similarity, 0)}
 
@@ -214,13 +216,13 @@ def test_a_hub_mirror_on_disk(mirror: Path, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     backbone = resolve_backbone("tiny", BackboneSettings(hub="someone/tiny"))
     task = own_task(HubSource(hub="someone/reviews"), selection=10)
-    manifest = prepare(task, [backbone], "holdout", tmp_path / "own", mirror)
-    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
+    manifest = prepared(task, backbone, mirror=mirror, folder=tmp_path / "own")
+    assert {name: split.rows for name, split in manifest.splits.items()} == {
         "train": 40,
         "selection": 10,
         "validation": 9,
     }
-    assert manifest["splits"]["validation"]["label_counts"] == {"neg": 5, "pos": 4}
+    assert manifest.splits["validation"].label_counts == {"neg": 5, "pos": 4}
     store = TokenStore.open(tmp_path / "own/tiny/validation.arrow")
     tokenizer = load_tokenizer(tmp_path / "own/tiny/tokenizer.json")
     assert [tokenizer.id_to_token(i) for i in store.ids[: store.offsets[1]]] == [
@@ -271,8 +273,8 @@ def test_own_data_by_params_alone(
                 "report": {"held": str(tmp_path / f"validation.{kind}")},
             }
     task = resolve_task("mine", TaskSettings.model_validate({**settings, "source": source, "rows": {"selection": 3}}))
-    manifest = prepare(task, [BACKBONES["demo-albert"]], "holdout", tmp_path / "out", mirror)
-    assert {name: split["rows"] for name, split in manifest["splits"].items()} == {
+    manifest = prepared(task, BACKBONES["demo-albert"], mirror=mirror, folder=tmp_path / "out")
+    assert {name: split.rows for name, split in manifest.splits.items()} == {
         "train": 15,
         "selection": 3,
         "held": 6,
@@ -314,16 +316,16 @@ def test_splits_without_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     mirror = glue_mirror(tmp_path / "hub", "train", "validation", "test")
     settings = {"rows": {"selection": 2, "report": 5}}
     task = resolve_task("mrpc", TaskSettings.model_validate({**settings, "test": True}))
-    manifest = prepare(task, [BACKBONES["demo-albert"]], "holdout", tmp_path / "out", mirror)
-    assert (manifest["report_splits"], manifest["unlabelled_splits"]) == (["validation"], ["test"])
-    assert "label_counts" not in manifest["splits"]["test"]
+    manifest = prepared(task, BACKBONES["demo-albert"], mirror=mirror, folder=tmp_path / "out")
+    assert (manifest.report_splits, manifest.unlabelled_splits) == (("validation",), ("test",))
+    assert manifest.splits["test"].label_counts is None
     store = TokenStore.open(tmp_path / "out/demo-albert/test.arrow")
     assert np.isnan(store.labels).all(), "a label column is not read"
     assert store.row_ids.tolist() == list(range(12)), "all rows, in the source's order"
-    off = prepare(resolve_task("mrpc", TaskSettings.model_validate(settings)), [BACKBONES["demo-albert"]], "holdout",
-                  tmp_path / "off", mirror)  # fmt: skip
-    assert "test" not in off["splits"]
-    hashes = [about["tokens"]["demo-albert"]["hash"] for about in (manifest, off)]
+    without = resolve_task("mrpc", TaskSettings.model_validate(settings))
+    off = prepared(without, BACKBONES["demo-albert"], mirror=mirror, folder=tmp_path / "off")
+    assert "test" not in off.splits
+    hashes = [about.inputs["demo-albert"].hash for about in (manifest, off)]
     assert hashes[0] == hashes[1], "to predict changes no trial"
 
 
@@ -388,10 +390,10 @@ def test_the_papers_protocol_selects_on_what_it_reports(tmp_path: Path) -> None:
 
 def test_tokens_are_stored_once_and_padded_to_the_longest_of_a_batch(tmp_path: Path) -> None:
     task = resolve_task("demo-pairs", TaskSettings(rows=Rows(train=50, selection=10, report=10)))
-    manifest = prepare(task, [BACKBONES["demo-albert"]], "holdout", tmp_path / "pairs", None)
+    manifest = prepared(task, BACKBONES["demo-albert"], mirror=None, folder=tmp_path / "pairs")
     store = TokenStore.open(tmp_path / "pairs/demo-albert/train.arrow")
-    assert len(store) == 50 == manifest["splits"]["train"]["rows"]
-    assert manifest["tokens"]["demo-albert"]["tokens"]["train"]["max"] == store.lengths.max()
+    assert len(store) == 50 == manifest.splits["train"].rows
+    assert manifest.inputs["demo-albert"].tokens["train"].max == store.lengths.max()
     rows = np.array([3, 17, 40])
     batch = store.batch(rows, "cpu")
     longest = store.lengths[rows].max()
@@ -416,7 +418,7 @@ def test_inputs_are_no_longer_than_the_backbone_takes(tmp_path: Path, mirror: Pa
         task = resolve_task("demo-pairs", TaskSettings(rows=Rows(train=9, selection=3, report=3), max_length=length))
         specs = {**BACKBONES, "tiny": resolve_backbone("tiny", BackboneSettings(hub="someone/tiny"))}
         try:
-            prepare(task, [specs[backbone]], "holdout", tmp_path / "out", mirror)
+            prepared(task, specs[backbone], mirror=mirror, folder=tmp_path / "out")
         except ParamsError as error:
             return str(error)
         return None
@@ -448,7 +450,7 @@ def test_a_model_without_tokenizer_files(family: str, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"^backbones\.bare: no tokenizer for 'someone/bare' \(.+\); check .*HUB_M"
     ) as error:
-        prepare(TASKS["demo-sentences"], [backbone], "holdout", tmp_path / "out", tmp_path)
+        prepared(TASKS["demo-sentences"], backbone, mirror=tmp_path, folder=tmp_path / "out")
     assert "\n" not in str(error.value)
 
 
@@ -462,7 +464,7 @@ def test_a_model_whose_tokenizer_is_slow(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"^backbones\.slow: 'someone/slow' has a CanineTokenizer only, .*; take a model"
     ):
-        prepare(TASKS["demo-sentences"], [backbone], "holdout", tmp_path / "out", tmp_path)
+        prepared(TASKS["demo-sentences"], backbone, mirror=tmp_path, folder=tmp_path / "out")
 
 
 def test_each_row_is_once_in_an_epoch(tmp_path: Path) -> None:

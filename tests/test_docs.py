@@ -17,8 +17,8 @@ from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, load_trace, save_trace
 from pipeline.evaluation.traced import Group, Seeded
+from pipeline.identity.imports import ROOT
 from pipeline.results import FILES
-from tests.imports import ROOT
 from tests.test_criteria import (
     Case,
     cases_of,

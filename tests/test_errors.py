@@ -13,12 +13,15 @@ import pytest
 import yaml
 
 from pipeline.evaluation.trace import Trace, save_trace
+from pipeline.layout import HERE
 from pipeline.params import load_params
-from pipeline.storage import DATA, RUNS, write_json
-from pipeline.tasks.prepare import prepare
+from pipeline.results import TraceEntry, TraceIndex
+from tests import prepared as preparing
+from tests.selections import select
 from tests.workspace import NO_NETWORK, Workspace, small_params
 
 OWN = {"text": ["sentence"], "label": "label", "label_names": ["bad", "good"]}
+NO_LATER = {"latency.tasks": [], "attack.tasks": {}}
 ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
 
 
@@ -35,7 +38,6 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"methods": ["jiont"]}, ["methods:", "'jiont'", "did you mean 'joint'?"]),
         ({"evaluate.criteria": {"patiense": {}}}, ["evaluate.criteria", "did you mean 'patience'?"]),
         ({"evaluate.criteria": {"patience": {"tua": 1.0}}}, ["evaluate.criteria.patience", "did you mean 'tau'?"]),
-        ({"cifar.criteria": {"entropie": {}}}, ["criteria", "did you mean 'entropy'?"]),
         ({"attack.criteria": ["confidense"]}, ["attack.criteria", "did you mean 'confidence'?"]),
         ({"attack.tasks": {"sentences": {"examples": 1}}}, ["attack.tasks", "'sentences'", "demo-sentences"]),
         ({"latency.tasks": ["demo-sentense"]}, ["latency.tasks", "did you mean 'demo-sentences'?"]),
@@ -52,12 +54,43 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
             {"tasks": {"sst2": {"source": {"hub": "a/b", "test": {"validation": "test"}}}}},
             ["tasks.sst2.source", "'validation'", "a name of its own"],
         ),
-        ({"cifar.datasets": ["cifar11"]}, ["cifar.datasets", "'cifar11'", "'cifar10'"]),
-        ({"cifar.methods": ["shallow"]}, ["cifar.methods", "'shallow'", "'shallow_deep'"]),
+        ({"tasks": {"cifar11": {}}}, ["tasks", "'cifar11'", "did you mean 'cifar10'?"]),
+        ({"methods": ["shallow_dep"]}, ["methods", "'shallow_dep'", "did you mean 'shallow_deep'?"]),
+        (
+            {"tasks": {"cifar10": {}}, "backbones": {"demo-albert": {}}, **NO_LATER},
+            ["backbones", "none serves images", "'cifar10'", "resnet20"],
+        ),
+        (
+            {
+                "tasks": {"demo-images": {}},
+                "backbones": {"resnet14": {}},
+                "methods": ["first_half"],
+                "latency.tasks": [],
+                "attack.tasks": {},
+            },
+            ["methods", "none trains images", "'demo-images'", "add joint"],
+        ),
+        ({"backbones": {"resnet14": {}}}, ["backbones", "none serves texts", "'demo-sentences'", "minilm"]),
+        ({"backbones": {"demo-albert": {"width": 8}}}, ["backbones.demo-albert.width", "8", "take it out"]),
+        ({"backbones": {"demo-albert": {}, "resnet14": {"hub": "a/b"}}}, ["backbones.resnet14.hub", "take it out"]),
+        (
+            {"tasks": {"own": {"source": {"train": "a", "report": {"t": "b"}}, "text": ["x"], "image": "y"}}},
+            ["tasks.own", "both text and image"],
+        ),
+        ({"tasks": {"sst2": {"image": "y"}}}, ["tasks.sst2", "texts", "a name that is not taken"]),
+        (
+            {
+                "tasks": {"demo-images": {}},
+                "backbones": {"resnet14": {}},
+                "latency.tasks": [],
+                "attack.tasks": {"demo-images": {"examples": 1}},
+            },
+            ["attack.tasks", "'demo-images'", "take it out"],
+        ),
         ({"trainings": {}}, ["trainings", "no such setting"]),
         ({"training.epoch": 3}, ["training.epoch", "no such setting"]),
         ({"tasks.demo-sentences.rows.trian": 3}, ["tasks.demo-sentences.rows.trian", "no such setting"]),
-        ({"grid": None}, ["grid", "missing", "add it"]),
+        ({"tasks": None}, ["tasks", "missing", "add it"]),
         # Wrong types.
         ({"grid.batch_size": 64}, ["grid.batch_size", "64", "list"]),
         ({"grid.batch_size": ["many"]}, ["grid.batch_size.0", "'many'", "integer"]),
@@ -69,7 +102,7 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"evaluate.criteria": {"patience": {"tau": "half"}}}, ["evaluate.criteria.patience.tau", "'half'", "number"]),
         ({"evaluate.criteria": {"patience": {"tau": math.inf}}}, ["evaluate.criteria.patience.tau", "inf", "finite"]),
         ({"evaluate.criteria": {"random": {"seed": -1}}}, ["evaluate.criteria.random.seed", "-1", "whole number"]),
-        ({"cifar.criteria": {"random": {"seed": 0.5}}}, ["cifar.criteria.random.seed", "0.5", "whole number"]),
+        ({"evaluate.criteria": {"random": {"seed": 0.5}}}, ["evaluate.criteria.random.seed", "0.5", "whole number"]),
         ({"evaluate.criteria": {"voting": {"power": 2.0}}}, ["evaluate.criteria.voting.power", "2.0", "[0, 1)"]),
         # Impossible values.
         ({"protocol": "papers"}, ["protocol", "'papers'", "'paper'"]),
@@ -80,14 +113,16 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"seeds": [1, 1]}, ["seeds", "[1, 1]", "distinct"]),
         ({"methods": ["joint", "joint"]}, ["methods", "['joint', 'joint']", "distinct"]),
         ({"grid.learning_rate": [0.001, 0.001]}, ["grid.learning_rate", "[0.001, 0.001]", "distinct"]),
-        ({"cifar.seeds": [2, 2]}, ["cifar.seeds", "[2, 2]", "distinct"]),
+        ({"images.grid.batch_size": [2, 2]}, ["images.grid.batch_size", "[2, 2]", "distinct"]),
+        ({"latency.tasks": ["demo-sentences", "demo-sentences"]}, ["latency.tasks", "distinct"]),
         ({"tasks.demo-sentences.label_names": ["a", "a"]}, ["tasks.demo-sentences.label_names", "a, a", "different"]),
         ({"tasks.demo-sentences.label_names": ["a"]}, ["tasks.demo-sentences.label_names", "a;", "two or more"]),
         ({"methods": ["two_stage"]}, ["methods", "'two_stage'", "add 'single_exit'"]),
         ({"training.epochs": 0}, ["training.epochs", "0", "greater than or equal to 1"]),
         ({"training.warmup": 1.0}, ["training.warmup", "1.0", "less than 1"]),
         ({"evaluate.window": [2.0, 1.3]}, ["evaluate", "[2.0, 1.3]", "[low, high]"]),
-        ({"cifar.depth": 18}, ["cifar.depth", "18", "20"]),
+        ({"images.window": [2.0, 1.3]}, ["images.window", "[2.0, 1.3]", "[low, high]"]),
+        ({"backbones": {"demo-albert": {}, "resnet18": {}}}, ["backbones.resnet18", "18", "20"]),
         ({"tasks.demo-sentences.rows.selection": 0}, ["tasks.demo-sentences.rows.selection", "0"]),
         ({"simulate.step": 2.0}, ["simulate.step", "2.0", "0.5"]),
         ({"runtime.device": "tpu"}, ["runtime.device", "'tpu'", "'cuda'"]),
@@ -139,9 +174,6 @@ def test_as_a_process(workspace: Workspace) -> None:
 
 def own_task(path: str, **settings: Any) -> dict[str, Any]:
     return {"tasks": {"own": {"source": {"train": path, "report": {"test": path}}, **OWN, **settings}}, **NO_LATER}
-
-
-NO_LATER = {"latency.tasks": [], "attack.tasks": {}}
 
 
 def write_csv(path: Path, rows: dict[str, list[Any]]) -> None:
@@ -249,15 +281,9 @@ def test_a_backbone_without_a_tokenizer(workspace: Workspace) -> None:
 # Artifacts
 
 
-def prepared(workspace: Workspace) -> None:
+def prepared() -> None:
     params = load_params()
-    name = "demo-sentences"
-    prepare(params.task(name), [params.backbone("demo-albert")], "holdout", DATA / name, None)
-
-
-def selected(key: str) -> None:
-    group = {"backbone": "demo-albert", "method": "joint", "multi_exit": True, "trials": [{"seed": 1, "key": key}]}
-    write_json(Path("outputs/selected/demo-sentences.json"), {"schema": 1, "groups": [group]})
+    preparing.prepared(params.task("demo-sentences"), params.backbone("demo-albert"))
 
 
 def other_schema(path: Path) -> None:
@@ -268,6 +294,11 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def noise(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[:-64] + bytes(64))
+
+
 def other_exits(path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"outputs": 3}))
 
@@ -276,26 +307,28 @@ def other_exits(path: Path) -> None:
     ("file", "damage", "parts"),
     [
         ("model.json", other_schema, ["model.json", "'early-exit-checkpoint/0'", "'early-exit-checkpoint/1'"]),
-        ("model.json", cut, ["runs/finetune/k", "unreadable or cut short"]),
-        ("model.json", other_exits, ["runs/finetune/k", "weights do not fit"]),
-        ("model.safetensors", cut, ["runs/finetune/k", "unreadable or cut short"]),
-        ("model.safetensors", Path.unlink, ["runs/finetune/k", "unreadable or cut short"]),
+        ("model.json", cut, ["outputs/models/demo-sentences/k", "unreadable or cut short"]),
+        ("model.json", other_exits, ["outputs/models/demo-sentences/k", "weights do not fit"]),
+        ("model.safetensors", cut, ["outputs/models/demo-sentences/k", "other weights than those that were selected"]),
+        ("model.safetensors", noise, ["outputs/models/demo-sentences/k", "other weights"]),
+        ("model.safetensors", Path.unlink, ["outputs/models/demo-sentences/k", "no such file"]),
     ],
-    ids=["schema", "cut json", "shape", "cut weights", "no weights"],
+    ids=["schema", "cut json", "shape", "cut weights", "other weights", "no weights"],
 )
 def test_checkpoints(workspace: Workspace, file: str, damage: Callable[[Path], None], parts: list[str]) -> None:
     from pipeline.models.encoders.encoder import build_encoder
     from pipeline.models.multi_exit import MultiExit, save_checkpoint
 
-    prepared(workspace)
-    selected("k")
+    prepared()
     encoder = build_encoder(load_params().backbone("demo-albert"), 400)
-    save_checkpoint(MultiExit(encoder, range(1, 13), 2), RUNS / "k")
-    damage(RUNS / "k" / file)
+    folder = HERE.model("demo-sentences", "k")
+    save_checkpoint(MultiExit(encoder, range(1, 13), 2), folder)
+    select("demo-sentences", "demo-albert", {"joint": {1: "k"}})
+    damage(folder / file)
     before = workspace.files()
     line = workspace.stage("trace", "demo-sentences").error()
     assert all(part in line for part in parts), line
-    assert "run `dvc repro` again" in line
+    assert "dvc repro" in line
     assert workspace.files() == before
 
 
@@ -325,9 +358,21 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
     entries = []
     for split in ("selection", "validation"):
         save_trace(one_trace(), folder / f"k.{split}.safetensors")
-        about = {"backbone": "demo-albert", "method": "joint", "multi_exit": True, "seed": 1, "key": "k"}
-        entries.append({**about, "split": split, "file": f"k.{split}.safetensors"})
-    write_json(folder / "index.json", {"schema": 1, "traces": entries, "unlabelled": []})
+        entries.append(
+            TraceEntry(
+                backbone="demo-albert",
+                method="joint",
+                multi_exit=True,
+                seed=1,
+                key="k",
+                weights_sha256="",
+                split=split,
+                file=f"k.{split}.safetensors",
+                sha256="",
+                rows=4,
+            )
+        )
+    TraceIndex(task="demo-sentences", traces=tuple(entries), unlabelled=()).write(folder / "index.json")
     assert workspace.stage("evaluate", "demo-sentences").code == 0
     for path in Path("outputs/evaluate").iterdir():
         path.unlink()
@@ -341,8 +386,8 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
 @pytest.mark.parametrize(
     ("stage", "instance", "parts"),
     [
-        ("finetune", "", ["data/tasks/demo-sentences/manifest.json", "dvc repro prepare@demo-sentences"]),
-        ("trace", "demo-sentences", ["outputs/selected/demo-sentences.json", "dvc repro finetune"]),
+        ("finetune", "", ["data/demo-sentences/manifest.json", "dvc repro prepare@demo-sentences"]),
+        ("trace", "demo-sentences", ["data/demo-sentences/manifest.json", "dvc repro prepare@demo-sentences"]),
         ("evaluate", "demo-sentences", ["index.json", "dvc repro trace@demo-sentences"]),
         ("latency", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
         ("attack", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
@@ -368,10 +413,10 @@ def test_a_result_of_another_schema_or_cut_short(workspace: Workspace, content: 
 
 
 def test_nobody_answers_at_the_ray_address(workspace: Workspace) -> None:
-    prepared(workspace)
+    prepared()
     line = workspace.command("-m", "stages.finetune", RAY_ADDRESS="127.0.0.1:1").error()
     assert all(part in line for part in ("no Ray cluster at '127.0.0.1:1'", "ray start --head", "RAY_ADDRESS")), line
-    assert not list(RUNS.glob("*"))
+    assert not list(HERE.trials.glob("*"))
 
 
 def test_nobody_answers_at_the_mlflow_address(workspace: Workspace) -> None:

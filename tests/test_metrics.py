@@ -8,7 +8,7 @@ from sklearn import metrics as sk
 from pipeline.evaluation.intervals import mean_interval, median_interval, proportion_interval
 from pipeline.evaluation.metrics import METRICS, score
 from pipeline.models.flops import EncoderShape, encoder_flops
-from pipeline.tasks.task import TASKS
+from pipeline.tasks.names import TASKS
 
 rng = np.random.default_rng(0)
 LABELS = rng.integers(0, 2, 200).astype(float)

@@ -19,8 +19,9 @@ from pipeline.evaluation.traced import Group, Seeded
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import Evaluated, OverSeeds, Predictions, Row, TraceEntry, TraceIndex
+from pipeline.tasks.names import TASKS
 from pipeline.tasks.predictions import file_of, table, write_predictions
-from pipeline.tasks.task import TASKS, ServerFiles, Task
+from pipeline.tasks.task import ServerFiles, Task
 from tests.selections import save_model, select
 from tests.test_choosing import made_up_trace
 from tests.workspace import Workspace

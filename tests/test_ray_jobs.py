@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from pipeline.errors import ClusterError, ParamsError
-from pipeline.running.mlflow import git_commit
+from pipeline.identity.imports import ROOT
+from pipeline.identity.versions import git_commit
 from pipeline.theory import appendix_c
 from ray_jobs import entry, submit
-from tests.imports import ROOT
 from tests.ray_cluster import Cluster, clean_environment, free_ports, ray_cluster
 
 SIMULATE = {"layers": 6, "patiences": [1, 2], "step": 0.1, "samples": 200, "seed": 0}

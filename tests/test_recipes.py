@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.errors import ParamsError
-from pipeline.models.encoders.encoder import Encoder, build_encoder, encoder_from_description
+from pipeline.layout import HERE
+from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.encoders.families import FAMILIES
 from pipeline.models.encoders.thinning import thinned
 from pipeline.models.flops import encoder_flops
@@ -21,13 +22,18 @@ from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoi
 from pipeline.models.names import BackboneSpec
 from pipeline.tasks.text.tokens import collate
 from pipeline.training.fit import Fit, run_fit
-from pipeline.training.methods import METHODS, head_prune, load_recipe
+from pipeline.training.methods import METHODS as EVERY_METHOD
+from pipeline.training.methods import load_recipe
+from pipeline.training.recipes import head_prune
 from pipeline.training.recipes.base import Moment, Start
 from pipeline.training.recipes.head_prune import _gated, head_importance, most_important
 from pipeline.training.recipes.patient_distillation import layerwise, patience_loss
 from pipeline.training.recipes.theseus import around, mixed
 from tests.chain import Chain, chain_model
+from tests.prepared import prepared, trained
 from tests.test_backbones import LAYERS, LENGTHS, config_of, each_family, from_disk, rows
+
+METHODS = {name: info for name, info in EVERY_METHOD.items() if "text" in info.modalities}
 
 OUTPUTS = 3
 BATCH = collate(*rows(), "cpu")
@@ -111,8 +117,9 @@ def counted(encoder: Encoder) -> list[int]:
 def test_a_recipe_is_the_one_that_is_named(method: str) -> None:
     recipe = load_recipe(method)
     assert recipe.name == method
-    assert len(recipe.exits(6)) > 1 or not METHODS[method].multi_exit
-    assert sum(recipe.selection_weights(len(recipe.exits(6)))) == pytest.approx(1.0)
+    exits = recipe.exits(range(1, 7))
+    assert len(exits) > 1 or not METHODS[method].multi_exit
+    assert sum(recipe.selection_weights([layer / 6 for layer in exits])) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("task_name", ["demo-sentences", "demo-similarity"])
@@ -120,24 +127,18 @@ def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, mon
     """Train each on generated text, parents first; the checkpoint records a trace that says what was left out."""
     from pipeline.models.names import BackboneSettings, resolve_backbone
     from pipeline.models.recording import record_trace
-    from pipeline.tasks.prepare import prepare
-    from pipeline.tasks.task import Rows, TaskSettings, resolve_task
-    from pipeline.training.trial import train_text
-    from tests.test_berxit import settings_of
+    from pipeline.tasks.names import resolve_task
+    from pipeline.tasks.task import Rows, TaskSettings
 
     monkeypatch.chdir(tmp_path)
     task = resolve_task(task_name, TaskSettings(rows=Rows(train=64, selection=32, report=32)))
-    backbones = [resolve_backbone("demo-albert", BackboneSettings(layers=4))]
-    about = prepare(task, backbones, "holdout", Path("data/tasks") / task_name, None)
-    context = {"threads": 1, "device": "cpu", "mirror": None}
+    spec = resolve_backbone("demo-albert", BackboneSettings(layers=4))
+    manifest = prepared(task, spec)
     kept = {"first_half": 2, "first_three_quarters": 3, "layer_drop": 2, "patient_distillation": 2, "theseus": 2}
     for method, info in METHODS.items():
         more = {"parent": info.parent} if info.parent else {}
-        settings = settings_of(task, about, method, **more)
-        settings["backbone"] |= {"layers": 4}
-        result = train_text(settings, Path("runs/finetune") / method, context, lambda row: None)
-        assert result["layers"] == 4
-        trace = record_trace(task, "demo-albert", method, "validation", "cpu")
+        assert trained(task, manifest, spec, method, **more).layers == 4
+        trace = record_trace(HERE.trial(method), manifest, "demo-albert", "validation", "cpu")
         assert trace.all_layers == 4
         assert trace.layers[-1] == kept.get(method, 4)
         assert (trace.exits > 1) == info.multi_exit
@@ -171,7 +172,7 @@ def test_some_layers_are_those_layers(family: str, tmp_path: Path) -> None:
     assert torch.equal(found.hidden, state.hidden)
     kept = MultiExit(cut, (2,), 2)
     save_checkpoint(kept, tmp_path / "c")
-    again = load_checkpoint(tmp_path / "c", encoder_from_description)
+    again = load_checkpoint(tmp_path / "c")
     assert (again.backbone.layers, again.backbone.full_layers) == (2, LAYERS)
     with torch.inference_mode():
         assert torch.equal(again(BATCH), kept.eval()(BATCH))
@@ -212,7 +213,7 @@ def test_a_dropped_layer_is_not_run_and_the_kept_ones_are_every_other(tmp_path: 
     assert np.abs(shares - 0.8).max() < 0.08  # three standard deviations are 0.07
 
     trained = train("layer_drop", None, tmp_path)
-    kept = load_checkpoint(tmp_path, encoder_from_description)
+    kept = load_checkpoint(tmp_path)
     assert kept.exits == (2,)
     for mine, theirs in ((0, 1), (1, 3)):
         ours = kept.backbone.chain.layer[mine].state_dict()
@@ -249,7 +250,7 @@ def test_a_pruned_head_is_gone_and_the_rest_answers_as_if_it_were_silent(family:
     assert same == full
     assert flops[0, 0] - fewer[0, 0] == pytest.approx(gone * often * per_head)
     save_checkpoint(model, tmp_path)
-    again = load_checkpoint(tmp_path, encoder_from_description)
+    again = load_checkpoint(tmp_path)
     with torch.inference_mode():
         assert torch.equal(again(BATCH), model(BATCH))
     model.train()
@@ -278,7 +279,7 @@ def test_half_of_the_heads_go_over_the_whole_model(tmp_path: Path) -> None:
     importance = head_importance(parent, [(BATCH, LABELS)], load_recipe("head_prune"))  # type: ignore[arg-type]
     expected = [len(stay) for stay in most_important(importance, 0.5)]
     train("head_prune", parent, tmp_path, epochs=1)
-    kept = load_checkpoint(tmp_path, encoder_from_description)
+    kept = load_checkpoint(tmp_path)
     assert list(kept.backbone.heads) == expected
     assert sum(expected) == 8
     assert min(expected) >= 1
@@ -328,7 +329,7 @@ def test_the_distilled_student_nears_its_teacher(tmp_path: Path) -> None:
     before = weights(parent)
     fresh = load_recipe("patient_distillation").build(start_from(parent)).eval()
     train("patient_distillation", parent, tmp_path, epochs=20)
-    trained = load_checkpoint(tmp_path, encoder_from_description)
+    trained = load_checkpoint(tmp_path)
     assert trained.exits == (2,)
     assert not moved(before, parent)
     with torch.inference_mode():

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from pipeline.__main__ import cli
 from pipeline.commands.compare_metrics import TOLERANCES, collect, moved, read_stored
 from pipeline.errors import ArtifactError
-from tests.imports import ROOT
+from pipeline.identity.imports import ROOT
 from tests.stored_results import params_for, write_all
 
 TASKS = {"demo-sentences": {"rows": {"train": 100, "selection": 80, "report": 80}}}

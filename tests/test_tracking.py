@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.running.mlflow import COMMIT_VARIABLE, FOLDER_ID, Tracker, git_commit
-from tests.imports import ROOT
+from pipeline.identity.imports import ROOT
+from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
+from pipeline.running.mlflow import FOLDER_ID, Tracker
 from tests.workspace import Workspace
 
 TAGS = {"stage": "finetune", "instance": ""}

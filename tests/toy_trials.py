@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.results import TrialResult
 from pipeline.training.plan import run_trial
 
 RUNNER = "tests.toy_trials:train"
@@ -12,9 +13,13 @@ POISON = 1.0
 
 
 def train(
-    settings: Mapping[str, Any], directory: Path, context: Mapping[str, Any], report: Callable[[dict[str, float]], None]
-) -> dict[str, Any]:
-    def work(folder: Path) -> dict[str, Any]:
+    settings: Mapping[str, Any],
+    names: Mapping[str, Any],
+    directory: Path,
+    context: Mapping[str, Any],
+    report: Callable[[dict[str, float]], None],
+) -> TrialResult:
+    def work(folder: Path) -> TrialResult:
         with (folder / "attempts").open("a", encoding="utf-8") as file:
             file.write("x")
         if settings.get("parent"):
@@ -22,17 +27,24 @@ def train(
         if settings["learning_rate"] >= POISON:
             raise FloatingPointError("training loss is nan in epoch 1; lower the learning rate")
         # The smallest learning rate is the best one.
-        report({"epoch": 1, "selection": 1 - settings["learning_rate"]})
-        (folder / "model.safetensors").write_bytes(b"toy")
-        return {
-            "selection": 1 - settings["learning_rate"],
-            "best_epoch": 1,
-            "epochs_run": 1,
-            "train_seconds": 0.0,
-            "train_seconds_to_best": 0.0,
-            "layers": 1,
-            "parameters": 1,
-            "early_exit_parameters": 0,
-        }
+        selection = 1 - settings["learning_rate"]
+        report({"epoch": 1, "selection": selection})
+        for name in ("model.json", "model.safetensors"):
+            (folder / name).write_bytes(b"toy")
+        return TrialResult(
+            best_epoch=1,
+            epochs_run=1,
+            selection=selection,
+            train_seconds=0.0,
+            train_seconds_to_best=0.0,
+            micro_batch=None,
+            metrics={},
+            parameters=1,
+            early_exit_parameters=0,
+            layers=1,
+            exits=(1,),
+            weights_sha256="toy",
+            code=settings["code"],
+        )
 
     return run_trial(settings, directory, work)

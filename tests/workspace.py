@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.identity.imports import ROOT
 from pipeline.running.stage import run_stage
-from tests.imports import ROOT
 
 NO_NETWORK = {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HUB_DISABLE_TELEMETRY": "1"}
 """A hub where nobody listens."""
@@ -23,6 +23,7 @@ def small_params() -> dict[str, Any]:
     """The demo's params with one task of 60 rows and one short trial."""
     raw: dict[str, Any] = yaml.safe_load((ROOT / "profiles/demo.yaml").read_text(encoding="utf-8"))
     raw["tasks"] = {"demo-sentences": {"rows": {"train": 40, "selection": 12, "report": 12}}}
+    raw["backbones"] = {"demo-albert": {}}
     raw["methods"] = ["joint"]
     raw["grid"] = {"batch_size": [20], "learning_rate": [0.001]}
     raw["seeds"] = [1]

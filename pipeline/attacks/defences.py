@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.attacks.settings import Attack
 from pipeline.errors import ParamsError, unknown
-from pipeline.params import Attack
 from pipeline.results import ALL_LAYERS, Evaluated, ModelGroup, OperatingPoint, Selected
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from pipeline.attacks.settings import AttackTask
 from pipeline.errors import ArtifactError, DataError
 from pipeline.layout import HERE
-from pipeline.params import AttackTask
 from pipeline.tasks.columns import column, read_labels, texts_of
 from pipeline.tasks.sources import load_hub
 from pipeline.tasks.task import Task

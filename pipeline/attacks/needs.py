@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.attacks.settings import AttackResources
 from pipeline.attacks.stock import (
     NLTK,
     check_stock_encoder,
@@ -13,7 +14,6 @@ from pipeline.attacks.stock import (
     nltk_refusal,
 )
 from pipeline.errors import DataError
-from pipeline.params import AttackResources
 from pipeline.storage import file_hash
 
 KEY = "attack.resources"

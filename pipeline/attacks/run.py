@@ -9,8 +9,8 @@ from pipeline.attacks.examples import describe_source, load_examples
 from pipeline.attacks.needs import check, describe
 from pipeline.attacks.records import paired, summarise
 from pipeline.attacks.setting import QUERY_RULE, Setting
+from pipeline.attacks.settings import Attack
 from pipeline.errors import UnsupportedError
-from pipeline.params import Attack
 from pipeline.results import Attacked, DefenceRow, Evaluated, Record, Selected
 from pipeline.tasks.task import Task
 

@@ -12,7 +12,7 @@ from pipeline.attacks.pooled import Pool, ask
 from pipeline.attacks.setting import Setting
 from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
-from pipeline.models.recording import device_of
+from pipeline.models.device import device_of
 from pipeline.results import Record, ShardRecords
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import PredictionFile, Predictions
 from pipeline.storage import file_hash
-from pipeline.tasks.task import TASKS, Task
+from pipeline.tasks.names import TASKS
+from pipeline.tasks.task import Task
 
 ALWAYS_MISSING = ("AX.tsv", "WNLI.tsv")
 """Files that the server wants and that no task here makes: the diagnostic set, and a task the paper left out."""

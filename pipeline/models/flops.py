@@ -1,9 +1,10 @@
 """FLOPs of encoders and residual networks with exits, counted from their shapes. A multiply-add is two FLOPs."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+
+from pipeline.models.names import Placement
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,6 @@ def encoder_flops(shape: EncoderShape, lengths: np.ndarray, exits: np.ndarray) -
     at_exit = embed + run[:, np.asarray(exits, dtype=int) - 1] + head * order[None, :]
     return at_exit, embed[:, 0] + whole * (shape.full_layers or shape.layers) + head
 
-
-Placement = Literal["every_two_convs", "six"]
 
 SIX_SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 """Where Shallow-Deep puts its six internal classifiers, as shares of the FLOPs (Kaya et al. 2019)."""

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,12 +12,10 @@ import torch
 
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.layout import HERE
-from pipeline.models.encoders.encoder import encoder_from_description
-from pipeline.models.flops import encoder_flops
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
-from pipeline.results import ALL_LAYERS, Evaluated, LatencyRow, Measured, ModelGroup, OperatingPoint, Selected
-from pipeline.tasks.text.tokens import TokenStore, by_length
+from pipeline.results import ALL_LAYERS, Evaluated, LatencyRow, Manifest, Measured, ModelGroup, OperatingPoint, Selected
+from pipeline.tasks.stores import open_store
 
 
 @dataclass(frozen=True)
@@ -38,6 +36,7 @@ class Work:
 
 
 def measure(
+    manifest: Manifest,
     selected: Selected,
     evaluated: Evaluated,
     split: str,
@@ -63,10 +62,10 @@ def measure(
     measured: list[LatencyRow] = []
     for group in (group for group in selected.groups if group.multi_exit):
         key = group.trials[0].key
-        model = load_checkpoint(HERE.model(selected.task, key), encoder_from_description).to(device)
+        model = load_checkpoint(HERE.model(selected.task, key)).to(device)
         points = _points(evaluated, group, key, split)
         for size in sizes:
-            work = _work(model, selected.task, group.backbone, split, rows, size, device)
+            work = _work(model, manifest, group.backbone, split, rows, size, device)
             measured += compare(model, points, work, repeats, partial(
                 LatencyRow, backbone=group.backbone, method=group.method, key=key, mode=f"batch {size}"
             ))  # fmt: skip
@@ -85,16 +84,17 @@ def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> li
     ]
 
 
-def _work(model: MultiExit, task: str, backbone: str, split: str, rows: int, size: int, device: str) -> Work:
-    """A sample of a split that is the same for every model, in batches of like length."""
-    store = TokenStore.open(HERE.tokens(task, backbone, split))
+def _work(model: MultiExit, manifest: Manifest, backbone: str, split: str, rows: int, size: int, device: str) -> Work:
+    """A sample of a split that is the same for every model, in batches of rows of like size."""
+    store = open_store(manifest, backbone, split, device)
     sample = np.sort(np.random.default_rng(0).permutation(len(store))[:rows])
-    order = sample[np.concatenate(list(by_length(store.lengths[sample], size)))]
-    batches = [store.batch(order[i : i + size], device) for i in range(0, len(order), size)]
+    parts = list(store.timed(sample, size))
+    # As the times are: against the model's own full pass.
+    flops, full = model.backbone.flops(
+        store.sizes[np.concatenate(parts)], model.outputs, model.exits, against_itself=True
+    )
     layers = np.asarray(model.exits, dtype=np.float64)
-    shape = replace(model.backbone.shape(model.outputs), full_layers=0)  # as the times are: against its own full pass
-    flops, full_flops = encoder_flops(shape, store.lengths[order], layers)
-    return Work(batches, layers, flops, full_flops)
+    return Work([store.batch(part, device) for part in parts], layers, flops, full)
 
 
 def compare(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -28,11 +29,16 @@ class Backbone(Protocol):
     """A network as a chain of layers; text encoders and residual networks alike. Also an nn.Module."""
 
     layers: int
+    full_layers: int
 
     def embed(self, batch: Mapping[str, Tensor]) -> Any: ...
     def layer(self, index: int, state: Any) -> Any: ...
     def pool(self, index: int, state: Any) -> Tensor: ...
     def widths(self) -> list[int]: ...
+    def exit_places(self) -> tuple[int, ...]: ...
+    def flops(
+        self, sizes: np.ndarray, outputs: int, exits: Sequence[int], *, against_itself: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]: ...
     def description(self) -> dict[str, Any]: ...
 
 
@@ -150,11 +156,22 @@ def save_checkpoint(model: MultiExit, directory: Path) -> None:
     os.replace(partial, directory / "model.json")
 
 
-def load_checkpoint(directory: Path, build: Callable[[Mapping[str, Any]], Any]) -> MultiExit:
+def backbone_of(description: Mapping[str, Any]) -> Any:
+    """The backbone that a checkpoint describes, with random weights."""
+    if description.get("family") == "resnet":
+        from pipeline.models.residual import resnet_from_description
+
+        return resnet_from_description(description)
+    from pipeline.models.encoders.encoder import encoder_from_description
+
+    return encoder_from_description(description)
+
+
+def load_checkpoint(directory: Path, build: Callable[[Mapping[str, Any]], Any] = backbone_of) -> MultiExit:
     """Build the model that a checkpoint describes and load its weights.
 
     Args:
-        build: makes the backbone from its description, such as `encoder_from_description`.
+        build: makes the backbone from its description.
 
     Raises:
         ArtifactError: missing, cut short, or of another schema version.

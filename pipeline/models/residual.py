@@ -7,12 +7,13 @@ A layer is one basic block, two convolutions: "after every two convolutional lay
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import ParamsError
-from pipeline.models.flops import ResNetShape
+from pipeline.models.flops import ResNetShape, exit_layers, resnet_flops
+from pipeline.models.names import Placement, check_depth
 
 
 class State(NamedTuple):
@@ -59,9 +60,11 @@ class ResNet(nn.Module):
         depth: 6n + 2.
         width: channels of the first stage; 16 in the paper.
         mean, std: of each colour, on the scale 0..1.
+        placement: where exits may stand.
 
     Attributes:
         layers: number of blocks, 3n.
+        full_layers: of the model that speed-ups are measured against: this one.
 
     Raises:
         ParamsError: the depth is not 6n + 2.
@@ -70,14 +73,20 @@ class ResNet(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, depth: int, width: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        placement: Placement = "every_two_convs",
+    ) -> None:
         super().__init__()
-        if depth < 8 or (depth - 2) % 6:
-            raise ParamsError(f"depth: {depth} is not 6n + 2; take 8, 14, 20, 32, 44, 56 or 110")
-        self.depth, self.width = depth, width
+        check_depth(depth, "backbones")
+        self.depth, self.width, self.placement = depth, width, placement
         self.about = {"mean": list(mean), "std": list(std)}
         channels = self.widths()
-        self.layers = len(channels)
+        self.layers = self.full_layers = len(channels)
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         before = [width, *channels[:-1]]
@@ -108,6 +117,16 @@ class ResNet(nn.Module):
         """Width of the pooled vector after each block."""
         return self.shape(classes=0).channels()
 
+    def exit_places(self) -> tuple[int, ...]:
+        """Blocks that an exit may stand after, from 1."""
+        return exit_layers(self.shape(classes=0), self.placement)
+
+    def flops(
+        self, sizes: np.ndarray, outputs: int, exits: Sequence[int], *, against_itself: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """FLOPs of each image at each exit, (n, exits), and of the plain network, (n,); all images are alike."""
+        return resnet_flops(self.shape(outputs), len(sizes), np.asarray(exits))
+
     def shape(self, classes: int) -> ResNetShape:
         """What the FLOP count needs."""
         return ResNetShape(self.depth, self.width, classes)
@@ -118,5 +137,5 @@ class ResNet(nn.Module):
 
 
 def resnet_from_description(description: Mapping[str, Any]) -> ResNet:
-    """The module that `ResNet.description` describes, with random weights."""
+    """The module that `ResNet.description` describes, with random weights. Exits are the checkpoint's, not its."""
     return ResNet(description["depth"], description["width"], description["mean"], description["std"])

@@ -3,16 +3,18 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from pipeline.evaluation.criteria import CRITERIA
 from pipeline.report.choices import missed
 from pipeline.report.numbers import bounds, number, points, times
-from pipeline.report.stored import Interval, Result, Trained
+from pipeline.report.stored import TaskResults
+from pipeline.results import Interval, Row, TrialRecord
 
 NOT_RUN = "not run"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One trained model that a row rests on; run_id None: found in MLflow by its tag."""
+    """One trained model that a row rests on; run_id None: MLflow finds it by its tag."""
 
     key: str
     run_id: str | None
@@ -39,8 +41,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row; the first cell names it.
+class TableRow:
+    """A row of a table; the first cell names it.
 
     Attributes:
         runs: where it can be traced back to; `origin` says it for a row without trained models.
@@ -61,7 +63,7 @@ class Table:
     slug: str
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
     names: int = 1
 
@@ -85,41 +87,28 @@ def ratio(interval: Interval) -> Cell:
     return Cell(times(interval.centre), "" if interval.low == interval.high else bounds(interval, 2))
 
 
-def flags_of(row: Result) -> tuple[str, ...]:
+def flags_of(row: Row) -> tuple[str, ...]:
     """What must be seen with a row's numbers."""
-    found = [] if row.in_window else [missed(row)]
+    flags = [] if row.in_window else [missed(row)]
     if row.selected_on != "selection":
         same = ", the rows reported" if row.selected_on == row.split else ""
-        found.append(f"chosen on {row.selected_on}{same}")
-    return tuple(found)
+        flags.append(f"chosen on {row.selected_on}{same}")
+    return tuple(flags)
 
 
-def runs_of(keys: Iterable[str], trained: Mapping[str, Trained], seeds: Iterable[int] = ()) -> tuple[Run, ...]:
-    """Keys with their MLflow runs."""
-    numbers = [*seeds]
+def runs_of(keys: Iterable[str], trials: Mapping[str, TrialRecord], seeds: Iterable[int] = ()) -> tuple[Run, ...]:
+    """Keys with their MLflow runs; seeds: of each key, or none."""
     keys = [*keys]
-    padded: list[int | None] = [*numbers, *[None] * (len(keys) - len(numbers))]
+    of_key: list[int | None] = [*seeds] or [None] * len(keys)
     return tuple(
-        Run(key, trained[key].run_id if key in trained else None, seed) for key, seed in zip(keys, padded, strict=True)
+        Run(key, trials[key].mlflow_run_id if key in trials else None, seed)
+        for key, seed in zip(keys, of_key, strict=True)
     )
 
 
-RULES = {
-    "patience": "patience (PABEE)",
-    "confidence": "confidence (Shallow-Deep)",
-    "temperature": "calibrated confidence (RightTool)",
-    "entropy": "entropy (BranchyNet)",
-    "normalised_entropy": "normalised entropy (FastBERT)",
-    "patient_confidence": "patient confidence (PCEE-BERT)",
-    "divergence": "divergence (F-PABEE)",
-    "voting": "voting (Sun 2021)",
-    "learned": "learned (BERxiT)",
-    "ensemble": "ensemble (Zero Time Waste)",
-    "fixed": "fixed layer",
-    "oracle": "oracle (bound)",
-    "random": "random (bound)",
-}
-"""Exit rules with the papers that they come from."""
+def row_id(task: TaskResults, row: Row) -> str:
+    """The anchor of a row of the full tables."""
+    return slug("row", task.name, row.split, row.backbone, row.method, row.criterion or "all")
 
 
 def model_name(backbone: str, method: str) -> str:
@@ -131,14 +120,29 @@ def model_name(backbone: str, method: str) -> str:
     return f"{backbone}, {method.replace('_', ' ')}"
 
 
-def rule_name(method: str, criterion: str | None, multi_exit: bool) -> str:
-    """How a row is called: the training method and the exit rule.
+def row_name(method: str, criterion: str | None, *, multi_exit: bool) -> str:
+    """How a row is called: the training method and the criterion.
 
-    >>> rule_name("single_exit", None, False), rule_name("two_stage", "entropy", True)
+    >>> row_name("single_exit", None, multi_exit=False), row_name("two_stage", "entropy", multi_exit=True)
     ('single exit', 'two stage, entropy (DeeBERT)')
     """
     trained = method.replace("_", " ")
     if criterion is None:
         return f"{trained}, all layers" if multi_exit else trained
-    known = "entropy (DeeBERT)" if (method, criterion) == ("two_stage", "entropy") else RULES.get(criterion, criterion)
-    return f"{trained}, {known}"
+    # DeeBERT is entropy on a model of its own training, the one title that a criterion does not have by itself.
+    deebert = (method, criterion) == ("two_stage", "entropy")
+    return f"{trained}, {'entropy (DeeBERT)' if deebert else CRITERIA[criterion].title}"
+
+
+def seeds_note(rows: Iterable[Row]) -> str:
+    """How many seeds stand behind the medians, and what their range is worth."""
+    rows = [*rows]
+    fewest, most = min(len(row.seeds) for row in rows), max(len(row.seeds) for row in rows)
+    worth = min((row.score.coverage for row in rows if row.score.coverage is not None), default=None)
+    if worth is None:
+        return "One seed: no interval."
+    seeds = str(most) if fewest == most else f"{fewest} to {most}"
+    return (
+        f"The median over {seeds} seeds, with their range in brackets; the range holds the median of all seeds with a "
+        f"probability of {worth:.0%}."
+    )

@@ -1,11 +1,12 @@
 """How operating points were chosen, in words and in figures: each rule of pipeline/evaluation/choosing.py."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from pipeline.report.numbers import number, points, times
-from pipeline.report.stored import Evaluated, Result
+from pipeline.report.numbers import listed, number, points, times
+from pipeline.report.stored import TaskResults
 from pipeline.report.svg import BAND, MUTED
+from pipeline.results import Choosing, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,22 +17,32 @@ _LOSSES = {
 }
 
 
-def aim(result: Evaluated) -> str:
-    """What each exit rule's setting was chosen for."""
-    choose = result.choose
-    if choose["rule"] == "speedup":
-        return f"the nearest speed-up at or above {times(choose['target'])} in layers"
-    if choose["rule"] == "risk":
-        beyond = f", by more than {choose['tolerance']:g}" if result.kind == "regression" else ""
+def aim(task: TaskResults) -> str:
+    """What a task's thresholds were chosen for."""
+    choosing = task.evaluated.choosing
+    if choosing.rule == "speedup":
+        return f"the nearest speed-up at or above {times(choosing.target)} in layers"
+    if choosing.rule == "risk" and choosing.epsilon is not None and choosing.delta is not None:
+        beyond = f", by more than {choosing.tolerance:g}" if task.regression and choosing.tolerance else ""
         return (
-            f"the most speed at which, with a probability of {number(points(1 - choose['delta']))}%, at most "
-            f"{number(points(choose['epsilon']))}% of rows are lost ({_LOSSES[choose['loss'] or 'gap']}{beyond})"
+            f"the most speed at which, with a probability of {number(points(1 - choosing.delta))}%, at most "
+            f"{number(points(choosing.epsilon))}% of rows are lost ({_LOSSES[choosing.loss or 'gap']}{beyond})"
         )
-    low, high = result.window
+    low, high = choosing.window
     return f"the best score with a speed-up between {times(low)} and {times(high)} in layers"
 
 
-def missed(row: Result) -> str:
+def aims(tasks: Iterable[TaskResults]) -> str:
+    """What the thresholds of several tasks were chosen for; names tasks only where they differ."""
+    by_aim: dict[str, list[str]] = {}
+    for task in tasks:
+        by_aim.setdefault(aim(task), []).append(task.name)
+    if len(by_aim) == 1:
+        return next(iter(by_aim))
+    return "; ".join(f"{wish} on {listed(names)}" for wish, names in by_aim.items())
+
+
+def missed(row: Row) -> str:
     """The flag of a row whose rule's condition could not be met on some seed's selection rows; else nothing."""
     flags = {"window": "outside window", "speedup": "target not reached", "risk": "no early exit certified"}
     return "" if row.in_window else flags[row.rule]
@@ -46,24 +57,23 @@ def explained(rule: str) -> str:
     }[rule]
 
 
-def marked(results: Sequence[Evaluated]) -> str:
+def marked(tasks: Iterable[TaskResults]) -> str:
     """How `mark` shows the rule, for a figure's caption."""
-    rules = dict.fromkeys(result.choose["rule"] for result in results) or {"window": None}
-    said = {
+    words = {
         "window": "chosen inside the shaded window",
         "speedup": "chosen at or above the speed-up of the grey line",
         "risk": "chosen so that the risk of losing rows is bounded",
     }
-    return ", or ".join(said[rule] for rule in rules)
+    rules = dict.fromkeys(task.evaluated.choosing.rule for task in tasks)
+    return ", or ".join(words[rule] for rule in rules)
 
 
-def mark(axes: "Axes", result: Evaluated, axis: Literal["x", "y"], *, label: bool = False) -> None:
+def mark(axes: "Axes", choosing: Choosing, axis: Literal["x", "y"], *, label: bool = False) -> None:
     """Shade the window, or draw a line at the target speed-up, on the axis of layer speed-ups."""
-    if result.choose["rule"] == "window":
-        low, high = result.window
-        said = f"window {times(low)} to {times(high)}" if label else ""
-        (axes.axvspan if axis == "x" else axes.axhspan)(low, high, color=BAND, lw=0, label=said)
-    elif result.choose["rule"] == "speedup":
-        target = result.choose["target"]
-        said = f"target {times(target)}" if label else ""
-        (axes.axvline if axis == "x" else axes.axhline)(target, color=MUTED, lw=0.8, label=said)
+    if choosing.rule == "window":
+        low, high = choosing.window
+        text = f"window {times(low)} to {times(high)}" if label else ""
+        (axes.axvspan if axis == "x" else axes.axhspan)(low, high, color=BAND, lw=0, label=text)
+    elif choosing.target is not None:
+        text = f"target {times(choosing.target)}" if label else ""
+        (axes.axvline if axis == "x" else axes.axhline)(choosing.target, color=MUTED, lw=0.8, label=text)

@@ -1,4 +1,4 @@
-"""One figure of several exit rules over one trace, as the command `replay --compare` draws it."""
+"""One figure of several criteria over one trace, as the command `replay --compare` draws it."""
 
 import os
 from collections.abc import Mapping
@@ -7,21 +7,22 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.evaluation.sweep import Sweep
-from pipeline.report.figures import criterion_lines, speed_axis
-from pipeline.report.stored import Curve, Point
+from pipeline.report.lines import criterion_lines, speed_axis
+from pipeline.report.stored import Curve
 from pipeline.report.svg import MUTED, canvas
+from pipeline.results import CurvePoint
 
 KINDS = (".svg", ".png")
 DOTS_PER_INCH = 200
 
 
-def draw(found: Mapping[str, Sweep], metrics: tuple[str, ...], title: str, out: Path) -> Path:
+def draw(sweeps: Mapping[str, Sweep], metrics: tuple[str, ...], title: str, out: Path) -> Path:
     """Draw score against layer speed-up of each criterion, and the full model's score, into a .svg or .png file."""
-    curves = [Curve("", "", "", name, 0, "", _points(swept, metrics)) for name, swept in found.items()]
-    names = tuple(found)
-    with canvas("compare", f"Score against layer speed-up on {title}, for {', '.join(names)}.") as drawn:
-        axes = drawn.axes[0]
-        full = next(iter(found.values())).metrics(metrics)["score"][-1]
+    curves = [_curve(name, swept, metrics) for name, swept in sweeps.items()]
+    names = tuple(sweeps)
+    with canvas("compare", f"Score against layer speed-up on {title}, for {', '.join(names)}.") as drawing:
+        axes = drawing.axes[0]
+        full = next(iter(sweeps.values())).metrics(metrics)["score"][-1]
         if np.isfinite(full):
             axes.axhline(100 * float(full), color=MUTED, ls="--", lw=1.1, label="all layers")
         for curve in curves:
@@ -30,19 +31,20 @@ def draw(found: Mapping[str, Sweep], metrics: tuple[str, ...], title: str, out: 
         speed_axis(axes, max((point.layer_speedup for curve in curves for point in curve.points), default=1.0))
         measure = " and ".join(metrics)
         axes.set(xlabel="speed-up (layers in all / layers run)", ylabel=f"{measure} (points)")
-        panel = drawn.finish(title)
+        panel = drawing.finish(title)
         out.parent.mkdir(parents=True, exist_ok=True)
         partial = out.with_name(out.name + ".partial")
         if out.suffix == ".svg":
             partial.write_text(panel.file(), encoding="utf-8")
         else:
-            drawn.figure.savefig(partial, format="png", dpi=DOTS_PER_INCH, facecolor="white")
+            drawing.figure.savefig(partial, format="png", dpi=DOTS_PER_INCH, facecolor="white")
         os.replace(partial, out)
     return out
 
 
-def _points(swept: Sweep, metrics: tuple[str, ...]) -> tuple[Point, ...]:
-    """Settings with a defined score."""
+def _curve(criterion: str, swept: Sweep, metrics: tuple[str, ...]) -> Curve:
+    """Settings with a defined score, of no model in particular."""
+    identity = ("", "", criterion, 0, "")
     table = (swept.thresholds, swept.metrics(metrics)["score"], swept.layer_speedup, swept.flop_speedup)
-    points = (Point(*(float(value) for value in row)) for row in zip(*table, strict=True))
-    return tuple(point for point in points if not np.isnan(point.score))
+    points = (CurvePoint(*identity, *(float(value) for value in row)) for row in zip(*table, strict=True))
+    return Curve(*identity, tuple(point for point in points if not np.isnan(point.score)))

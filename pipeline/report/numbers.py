@@ -1,9 +1,10 @@
 """How numbers look in tables and sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import floor, log10
 
-from pipeline.report.stored import Interval
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.results import Interval, OperatingPoint
 
 UNDEFINED = "n/a"
 """Not defined here (a correlation of constants, confidence on a regression); never shown as 0."""
@@ -83,21 +84,28 @@ def duration(seconds: float | None) -> str:
     return f"{seconds:,.1f} s" if seconds < 120 else f"{seconds / 60:,.1f} min"
 
 
-def setting(criterion: str | None, thresholds: Sequence[float | None], extra: Mapping[str, float]) -> str:
-    r"""The knob of an exit rule at its operating point, one value per seed; "never" leaves at the last exit only.
+def setting(points: Sequence[OperatingPoint], *, regression: bool) -> str:
+    r"""An operating point, one threshold per seed, with the criterion's settings; "never" leaves at the last exit only.
 
-    >>> setting("confidence", [0.9996, 0.99999, 0.8214], {})
+    >>> near_one = [OperatingPoint(criterion="confidence", threshold=t) for t in (0.9996, 0.99999, 0.8214)]
+    >>> setting(near_one, regression=False)
     'θ\xa0=\xa00.9996, 0.99999, 0.821'
-    >>> setting("patience", [8.0, 5.0], {"tau": 0.5}), setting(None, [None], {})
-    ('t\xa0=\xa08, 5 (tau\xa0=\xa00.5)', 'none')
+    >>> patience = [OperatingPoint(criterion="patience", settings={"tau": 0.5}, threshold=t) for t in (8.0, 5.0)]
+    >>> setting(patience, regression=True), setting(patience, regression=False)
+    ('t\xa0=\xa08, 5 (tau\xa0=\xa00.5)', 't\xa0=\xa08, 5')
+    >>> setting([OperatingPoint()], regression=False)
+    'none'
     """
-    if criterion is None:
+    first = points[0]
+    if first.criterion is None:
         return "none"
-    knob = "t" if criterion == "patience" else "θ"
-    shown = [_threshold(t) for t in thresholds]
+    shown = [_threshold(point.threshold) for point in points]
     values = shown[:1] if len(set(shown)) == 1 else shown
-    more = ", ".join(f"{name}{EQUALS}{value:g}" for name, value in extra.items())
-    return f"{knob}{EQUALS}{', '.join(values)}" + (f" ({more})" if more else "")
+    # Patience reads its tau where answers are numbers, and only there.
+    settings = {} if first.criterion == "patience" and not regression else first.settings
+    more = ", ".join(f"{name}{EQUALS}{value:g}" for name, value in settings.items())
+    symbol = CRITERIA[first.criterion].symbol
+    return f"{symbol}{EQUALS}{', '.join(values)}" + (f" ({more})" if more else "")
 
 
 def _threshold(value: float | None) -> str:
@@ -109,3 +117,13 @@ def _threshold(value: float | None) -> str:
     left = 1 - abs(value)
     digits = max(3, 1 - floor(log10(left))) if 0 < left < 0.1 else 3
     return f"{value:.{digits}g}".replace("-", MINUS)
+
+
+def listed(items: Iterable[str]) -> str:
+    """Words as a list in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed(["a"]), listed([])
+    ('a, b and c', 'a', 'none')
+    """
+    words = [*items]
+    return ", ".join(words[:-1]) + (" and " if len(words) > 1 else "") + words[-1] if words else "none"

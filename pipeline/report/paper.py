@@ -11,7 +11,7 @@ from dataclasses import dataclass
 NONE = "—"
 """Nothing in the paper to stand beside."""
 NOT_COMPARABLE = "not comparable"
-"""The paper has this data set, but not on this model."""
+"""The paper has this task, but not on this model."""
 
 Key = tuple[str, str | None]
 """Method and criterion of ours."""
@@ -59,7 +59,6 @@ class PaperRow:
 
 LAYERS = {"albert-base": 12, "albert-large": 24, "bert-base": 12, "distilbert": 12, "resnet56": 27}
 """Layers of the paper's models (for ResNet-56, blocks of two convolutions); of DistilBERT, those of its teacher."""
-MODEL_NAMES = {"albert-base": "ALBERT-base", "albert-large": "ALBERT-large", "bert-base": "BERT-base"}
 
 _GLUE = ("cola", "mnli", "mrpc", "qnli", "qqp", "rte", "sst2", "stsb")
 _THREE = ("mnli", "sst2", "stsb")
@@ -105,11 +104,12 @@ ROWS: tuple[PaperRow, ...] = (
 
 @dataclass(frozen=True)
 class Beside:
-    """The paper's figure for a row of ours; where there is none, `text` says so and the rest is None."""
+    """The paper's score in points for a row of ours; where there is none, `text` says so and the rest is empty."""
 
     text: str
     value: float | None = None
-    row: PaperRow | None = None
+    label: str = ""
+    speedup: float | None = None
 
 
 def dev_rows(backbone: str) -> list[PaperRow]:
@@ -131,14 +131,16 @@ def _beside(backbone: str) -> list[PaperRow]:
 
 def has_task(task: str) -> bool:
     """Whether the paper reports this task."""
-    return task in _GLUE
+    return task in _GLUE or any(task == name for name, _ in IMAGES)
 
 
 def beside(task: str, backbone: str, layers: int, key: Key) -> Beside:
-    """The paper's score beside ours.
+    """The paper's score beside ours, of Tables 1, 2, 4 and 6.
 
     >>> beside("sst2", "albert-base", 12, ("joint", "patience")).text
     '93.0'
+    >>> beside("cifar10", "resnet56", 27, ("joint", "patience")).text
+    '92.0'
     >>> beside("sst2", "minilm", 6, ("joint", "patience")).text
     'not comparable'
     >>> beside("demo-pairs", "demo-albert", 12, ("joint", "patience")).text
@@ -146,13 +148,26 @@ def beside(task: str, backbone: str, layers: int, key: Key) -> Beside:
     """
     if not has_task(task):
         return Beside(NONE)
-    if LAYERS.get(backbone) != layers or not any(task in row.scores for row in _beside(backbone)):
+    if LAYERS.get(backbone) != layers:
+        return Beside(NOT_COMPARABLE)
+    if task not in _GLUE:
+        return _beside_image(task, backbone, key)
+    if not any(task in row.scores for row in _beside(backbone)):
         return Beside(NOT_COMPARABLE)
     row = counterpart(backbone, layers, key)
     if row is None:
         return Beside(NONE)
     value = row.scores.get(task)
-    return Beside("“-”" if value is None else f"{value:.1f}", value, row)
+    return Beside("“-”" if value is None else f"{value:.1f}", value, row.label, row.speedup)
+
+
+def _beside_image(task: str, backbone: str, key: Key) -> Beside:
+    criterion = key[1]
+    if backbone != "resnet56":
+        return Beside(NOT_COMPARABLE)
+    # A criterion has one cell, whichever way its exits were trained; "no criterion" means the plain network.
+    figure = IMAGES.get((task, criterion)) if criterion or key == FULL else None
+    return Beside(f"{figure.accuracy:.1f}", figure.accuracy, figure.label, figure.speedup) if figure else Beside(NONE)
 
 
 @dataclass(frozen=True)
@@ -199,7 +214,7 @@ ROBUSTNESS: dict[tuple[str, str | None], Attacked] = {
     ("mnli mismatched", "patience"): Attacked(84.8, 25.6, 93),
     ("yelp", "patience"): Attacked(97.4, 18.1, 897),
 }
-"""Table 5 by data set and criterion (None: plain ALBERT)."""
+"""Table 5 by task and criterion (None: plain ALBERT)."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +226,7 @@ class ImageFigure:
     accuracy: float
 
 
-CIFAR: dict[tuple[str, str | None], ImageFigure] = {
+IMAGES: dict[tuple[str, str | None], ImageFigure] = {
     ("cifar10", None): ImageFigure("ResNet-56", 1.00, 91.8),
     ("cifar10", "entropy"): ImageFigure("BranchyNet", 1.33, 91.4),
     ("cifar10", "confidence"): ImageFigure("Shallow-Deep", 1.35, 91.6),
@@ -221,19 +236,4 @@ CIFAR: dict[tuple[str, str | None], ImageFigure] = {
     ("cifar100", "confidence"): ImageFigure("Shallow-Deep", 1.32, 68.8),
     ("cifar100", "patience"): ImageFigure("PABEE", 1.22, 69.1),
 }
-"""Table 6 by data set and criterion (None: the plain network)."""
-
-
-def beside_image(dataset: str, backbone: str, method: str, criterion: str | None) -> ImageFigure | str:
-    """Table 6's cell beside ours, or the word that says why there is none.
-
-    >>> beside_image("cifar10", "resnet20", "joint", "patience")
-    'not comparable'
-    """
-    if not any(dataset == name for name, _ in CIFAR):
-        return NONE
-    if backbone != "resnet56":
-        return NOT_COMPARABLE
-    if criterion is None and method != "plain":
-        return NONE
-    return CIFAR.get((dataset, criterion), NONE)
+"""Table 6 by task and criterion (None: the plain network)."""

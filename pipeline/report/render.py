@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.report import cost_tables, figures, other_figures, other_tables, tables
-from pipeline.report.cells import Cell, Run, Table, slug
-from pipeline.report.diagnosis_table import diagnosis_table
+from pipeline.layout import HERE
+from pipeline.report.cells import Cell, Run, Table
+from pipeline.report.sections import SECTIONS, Section
 from pipeline.report.stored import Stored
-from pipeline.report.summary import cautions, findings, what_was_run
+from pipeline.report.summary import cautions, what_was_run
 from pipeline.report.svg import Plot
-from pipeline.report.verdicts import Verdict, verdicts
+from pipeline.report.verdicts import headlines, verdicts
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,21 @@ class Provenance:
 
 
 @dataclass(frozen=True)
-class Section:
-    """A heading with its figures and tables, in that order.
-
-    Attributes:
-        folded: tables that a page may show closed.
-    """
+class Content:
+    """A section with all that it shows, in that order: sentences on what was not run, figures, tables."""
 
     slug: str
     title: str
-    plots: Sequence[Plot] = ()
-    tables: Sequence[Table] = ()
-    folded: bool = False
+    not_run: Sequence[str]
+    plots: Sequence[Plot]
+    tables: Sequence[Table]
+    folded: bool
+
+    @classmethod
+    def of(cls, section: Section, stored: Stored) -> "Content":
+        plots = [plot for plot in section.plots(stored) if plot.panels]
+        tables = [table for table in section.tables(stored) if table.rows]
+        return cls(section.slug, section.title, section.not_run(stored), plots, tables, section.folded)
 
 
 @dataclass(frozen=True)
@@ -55,99 +58,23 @@ class Report:
 
 def build(stored: Stored, provenance: Provenance) -> Report:
     """Render everything."""
-    found = [v for result in (*stored.tasks, stored.cifar) for v in verdicts(result)]
-    names = _names(stored)
-    sections = _sections(stored, found, names)
+    every = verdicts(stored.tasks)
+    sections = [Content.of(section, stored) for section in SECTIONS]
     context: dict[str, Any] = {
-        "run": what_was_run(stored),
-        "cautions": cautions(stored, found),
-        "findings": findings(stored, found, names),
+        "run": what_was_run(stored, [part for section in SECTIONS for part in section.ran(stored)]),
+        "cautions": cautions(stored, every),
+        "findings": [finding for section in SECTIONS for finding in section.findings(stored)],
         "sections": sections,
         "provenance": provenance,
+        "trial_folder": HERE.trial("KEY").as_posix(),
     }
     panels = [panel for section in sections for plot in section.plots for panel in plot.panels]
     return Report(
         _render("page.html.j2", context),
         _render("report.md.j2", context),
         {f"figures/{panel.name}.svg": panel.file() for panel in panels},
-        _headlines(found),
+        headlines(every),
     )
-
-
-def _names(stored: Stored) -> dict[tuple[str, str], str]:
-    """Task and split to the name shown."""
-    return {
-        (row.task, row.split): tables.heading(task, row.split) if task.name != "cifar" else row.task
-        for task in (*stored.tasks, stored.cifar)
-        for row in task.rows
-    }
-
-
-def _sections(stored: Stored, found: Sequence[Verdict], names: Mapping[tuple[str, str], str]) -> list[Section]:
-    tasks, images = stored.tasks, [stored.cifar]
-    sections = [
-        Section(
-            "verdicts",
-            "Does patience win?",
-            [other_figures.verdict_figure(found, names)],
-            [other_tables.verdict_table(found, names, {**stored.trained, **stored.cifar_trained})],
-        ),
-        Section("comparison", "Comparison (Tables 1, 2 and 4)", (), tables.overview_tables(stored)),
-        Section(
-            "curves",
-            "Speed and score",
-            [
-                figures.figure_3(tasks, "figure-3", "Figure 3: speed-accuracy curves"),
-                figures.figure_4(tasks),
-                figures.depth_figure(tasks),
-            ],
-        ),
-        Section("diagnosis", "Diagnosis", (), [diagnosis_table(stored, names)]),
-        Section("rows", "Every row, task by task", (), tables.task_tables(stored)),
-        Section("cost", "Training cost (Table 3)", (), [cost_tables.cost_table(stored)]),
-        Section(
-            "latency",
-            "Latency",
-            [other_figures.latency_figure(stored.latency)],
-            [cost_tables.latency_table(stored.latency, stored.trained)],
-        ),
-        Section(
-            "robustness", "Robustness (Table 5)", (), [other_tables.robustness_table(stored.attacks, stored.trained)]
-        ),
-        Section(
-            "cifar",
-            "Image classification (Table 6)",
-            [
-                figures.figure_3(images, "cifar-curves", "Speed-accuracy curves of residual networks"),
-                figures.depth_figure(images, "cifar-depth"),
-            ],
-            [other_tables.cifar_table(stored)],
-        ),
-        Section(
-            "theory",
-            "Theorem 1 and Appendix C",
-            [other_figures.figure_5(stored.simulation)],
-            [other_tables.theorem_table(stored), other_tables.example_table(stored)],
-        ),
-        Section("trials", "Trained models behind the rows", (), [cost_tables.trials_table(stored)], folded=True),
-    ]
-    return [Section(s.slug, s.title, [plot for plot in s.plots if plot.panels], s.tables, s.folded) for s in sections]
-
-
-def _headlines(found: Sequence[Verdict]) -> dict[str, float]:
-    """Patience minus each rival, in points, and how often it was told apart."""
-    out: dict[str, float] = {"comparisons": float(len(found))}
-    decided = [v.own_points for v in found if v.own_points.low is not None and v.own_points.high is not None]
-    out["patience_ahead"] = float(sum((gap.low or 0) > 0 for gap in decided))
-    out["patience_behind"] = float(sum((gap.high or 0) < 0 for gap in decided))
-    for v in found:
-        if v.own_points.centre is not None:
-            me = v.champion
-            rival = slug(v.rival).replace("-", "_")
-            out[f"{slug(me.task)}.{slug(me.split)}.{slug(me.backbone)}.{slug(me.method)}.minus_{rival}"] = (
-                100 * v.own_points.centre
-            )
-    return out
 
 
 def _render(template: str, context: Mapping[str, Any]) -> str:

@@ -76,7 +76,7 @@ class Panel:
 
     name: str
     svg: str
-    about: str
+    alt: str
 
     def inline(self) -> str:
         """For the page: no prolog, colours as CSS variables."""
@@ -139,10 +139,10 @@ class Canvas:
         axes: of its rows, top to bottom; they share the x axis.
     """
 
-    def __init__(self, name: str, about: str, height: float, ratios: Sequence[float]) -> None:
+    def __init__(self, name: str, alt: str, height: float, ratios: Sequence[float]) -> None:
         from matplotlib.figure import Figure
 
-        self.name, self.about = name, about
+        self.name, self.alt = name, alt
         self.figure: Figure = Figure(figsize=(4.2, height), layout="constrained")
         rows = len(ratios)
         grid = self.figure.subplots(rows, 1, sharex=rows > 1, squeeze=False, gridspec_kw={"height_ratios": ratios})
@@ -166,17 +166,17 @@ class Canvas:
             )
         text = io.StringIO()
         self.figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        return Panel(self.name, _clean(text.getvalue()), self.about)
+        return Panel(self.name, _clean(text.getvalue()), self.alt)
 
 
 @contextmanager
-def canvas(name: str, about: str, height: float = 3.1, ratios: Sequence[float] = (1,)) -> Iterator[Canvas]:
+def canvas(name: str, alt: str, height: float = 3.1, ratios: Sequence[float] = (1,)) -> Iterator[Canvas]:
     """Draw one panel under the house style; matplotlib's own settings are as before afterwards."""
     import matplotlib
 
     # The salt makes matplotlib's ids a function of the content; the name keeps the panels of one page apart.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        yield Canvas(name, about, height, ratios)
+        yield Canvas(name, alt, height, ratios)
 
 
 def _font(match: re.Match[str]) -> str:

@@ -1,18 +1,18 @@
-"""Does patience win? Paired by seed: the same trained model under two exit rules, on the same rows."""
+"""Does patience win? Paired by seed: the same trained model under two criteria, on the same rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.intervals import median_interval
-from pipeline.report.stored import Curve, Evaluated, Interval, Result
+from pipeline.report.cells import slug
+from pipeline.report.stored import SINGLE_EXIT, Curve, TaskResults
+from pipeline.results import Interval, OverSeeds, Row
 
 CHAMPION = "patience"
 ALL_LAYERS, SINGLE = "all layers", "single exit"
-PLAIN = ("single_exit", "plain")
-"""Methods that train the model plainly, with its last exit only: of texts, of images."""
 
 
 @dataclass(frozen=True)
@@ -20,24 +20,26 @@ class Verdict:
     """Patience against one rival, both at their operating points; differences are patience minus rival.
 
     Attributes:
-        rival: a criterion, "all layers" of the same model, or another model of the same seed: "single exit", or the
-            method of a model that was made smaller.
-        theirs: the rival's row.
-        own_points: difference at each rule's own operating point.
+        champion, rival: their rows.
+        name: of the rival: a criterion, "all layers" of the same model, or another model of the same seed: "single
+            exit", or the method of a model that was made smaller.
+        own_points: difference at each one's own operating point.
         same_speed: difference to the rival's curve at patience's layer speed-up; None for a rival without a curve.
     """
 
-    champion: Result
-    rival: str
-    theirs: Result
-    own_points: Interval
-    same_speed: Interval | None
+    task: TaskResults
+    champion: Row
+    rival: Row
+    name: str
+    own_points: OverSeeds
+    same_speed: OverSeeds | None
 
 
 def word(difference: Interval) -> str:
     """The verdict in a word or two: ahead or behind on every seed; a range that holds 0 decides nothing.
 
-    >>> word(Interval(0.4, 0.1, 0.9, 5)), word(Interval(0.4, -0.1, 0.9, 5)), word(Interval(0.4, None, None, 1))
+    >>> ahead, open_range = OverSeeds(median=0.4, low=0.1, high=0.9), OverSeeds(median=0.4, low=-0.1, high=0.9)
+    >>> word(ahead), word(open_range), word(OverSeeds(median=0.4))
     ('ahead', 'not told apart', 'ahead (one seed)')
     """
     if difference.centre is None:
@@ -52,48 +54,58 @@ def word(difference: Interval) -> str:
     return "behind" if difference.high < 0 else "not told apart"
 
 
-def verdicts(result: Evaluated) -> list[Verdict]:
-    """Patience against every other rule of the same task, split, backbone and method, and against models without
-    early exits. Bounds (oracle, random) are no rivals: nobody can run them."""
-    found = []
-    for champion in (row for row in result.rows if row.criterion == CHAMPION):
-        mine = []
-        for row in result.rows:
-            if (row.task, row.split, row.backbone) != (champion.task, champion.split, champion.backbone):
-                continue
-            if row is champion or (row.method != champion.method and result.group(row).multi_exit):
-                continue
-            if row.criterion and not CRITERIA[row.criterion].causal:
-                continue
-            mine.append(_against(champion, row, result.curves))
-        found += sorted(mine, key=place)
-    return found
+def verdicts(tasks: Iterable[TaskResults]) -> list[Verdict]:
+    """Patience against every other criterion of the same split, backbone and method, and against models without early
+    exits, task by task. Bounds (oracle, random) are no rivals: nobody can run them."""
+    return [
+        verdict
+        for task in tasks
+        for champion in task.rows
+        if champion.criterion == CHAMPION
+        for verdict in sorted((_against(task, champion, rival) for rival in _rivals(task, champion)), key=place)
+    ]
+
+
+def _rivals(task: TaskResults, champion: Row) -> list[Row]:
+    return [
+        row
+        for row in task.rows
+        if (row.split, row.backbone) == (champion.split, champion.backbone)
+        and row is not champion
+        and (row.method == champion.method or not task.group(row).multi_exit)
+        and (row.criterion is None or CRITERIA[row.criterion].causal)
+    ]
 
 
 def place(verdict: Verdict) -> int:
-    """Sorts rivals: exit rules keep their order and come first, then all layers, the single exit, smaller models."""
-    if verdict.theirs.criterion:
+    """Sorts rivals: criteria keep their order and come first, then all layers, the single exit, smaller models."""
+    if verdict.rival.criterion:
         return 0
-    return (ALL_LAYERS, SINGLE).index(verdict.rival) + 1 if verdict.rival in (ALL_LAYERS, SINGLE) else 3
+    return (ALL_LAYERS, SINGLE).index(verdict.name) + 1 if verdict.name in (ALL_LAYERS, SINGLE) else 3
 
 
-def _against(champion: Result, theirs: Result, curves: Sequence[Curve]) -> Verdict:
-    same_model = theirs.method == champion.method
-    other = SINGLE if theirs.method in PLAIN else theirs.method.replace("_", " ")
-    rival = theirs.criterion or (ALL_LAYERS if same_model else other)
-    scores = dict(zip(theirs.seeds, theirs.score.values, strict=True))
-    mine = zip(champion.seeds, champion.score.values, strict=True)
-    own = _interval([_minus(score, scores[seed]) for seed, score in mine if seed in scores])
+def _against(task: TaskResults, champion: Row, rival: Row) -> Verdict:
+    same_model = rival.method == champion.method
+    other = SINGLE if rival.method == SINGLE_EXIT else rival.method.replace("_", " ")
+    name = rival.criterion or (ALL_LAYERS if same_model else other)
+    scores = dict(zip(rival.seeds, rival.score.values, strict=True))
+    of_seed = zip(champion.seeds, champion.score.values, strict=True)
+    own = _over_seeds([_minus(score, scores[seed]) for seed, score in of_seed if seed in scores])
     same = None
-    if same_model and theirs.criterion:
-        same = _interval([_at_its_speed(champion, i, theirs.criterion, curves) for i in range(len(champion.seeds))])
-    return Verdict(champion, rival, theirs, own, same)
+    if same_model and rival.criterion:
+        curves = _curves(task, champion, rival.criterion)
+        same = _over_seeds([_at_its_speed(champion, i, curves.get(seed)) for i, seed in enumerate(champion.seeds)])
+    return Verdict(task, champion, rival, name, own, same)
 
 
-def _at_its_speed(champion: Result, i: int, rival: str, curves: Sequence[Curve]) -> float | None:
+def _curves(task: TaskResults, champion: Row, criterion: str) -> dict[int, Curve]:
+    """A rival's curve of each seed, on the champion's model and split."""
+    wanted = (champion.backbone, champion.method, criterion, champion.split)
+    return {c.seed: c for c in task.curves if (c.backbone, c.method, c.criterion, c.split) == wanted}
+
+
+def _at_its_speed(champion: Row, i: int, curve: Curve | None) -> float | None:
     """One seed: patience's score minus the rival's curve at patience's speed; None outside what the curve reaches."""
-    wanted = (champion.task, champion.backbone, champion.method, rival, champion.seeds[i], champion.split)
-    curve = next((c for c in curves if (c.task, c.backbone, c.method, c.criterion, c.seed, c.split) == wanted), None)
     speed = champion.layer_speedup.values[i]
     if curve is None or speed is None:
         return None
@@ -118,13 +130,28 @@ def by_speed(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     return grid, sums / np.maximum(np.bincount(index, minlength=len(grid)), 1)
 
 
+def headlines(every: Sequence[Verdict]) -> dict[str, float]:
+    """Numbers for the tracking server: patience minus each rival, in points, and how often it was told apart."""
+    decided = [v.own_points for v in every if v.own_points.low is not None and v.own_points.high is not None]
+    out = {
+        "comparisons": float(len(every)),
+        "patience_ahead": float(sum((gap.low or 0) > 0 for gap in decided)),
+        "patience_behind": float(sum((gap.high or 0) < 0 for gap in decided)),
+    }
+    for v in every:
+        if v.own_points.centre is not None:
+            names = (v.task.name, v.champion.split, v.champion.backbone, v.champion.method)
+            out[f"{'.'.join(map(slug, names))}.minus_{slug(v.name).replace('-', '_')}"] = 100 * v.own_points.centre
+    return out
+
+
 def _minus(a: float | None, b: float | None) -> float | None:
     return None if a is None or b is None else a - b
 
 
-def _interval(differences: Sequence[float | None]) -> Interval:
+def _over_seeds(differences: Sequence[float | None]) -> OverSeeds:
     """Median and range of paired differences; not defined as soon as one seed's is not."""
     values = [value for value in differences if value is not None]
     if not values or len(values) < len(differences):
-        return Interval(None, n=len(values))
-    return Interval.over_seeds(median_interval(values))
+        return OverSeeds(median=None)
+    return median_interval(values)

@@ -5,6 +5,7 @@ A field is documented where it stands; `python -m tools.write_docs` makes docs/r
 
 from pipeline.results.attack import Attack, Attacked, DefenceRow, Paired, PoolAnswers, Record, ShardRecords
 from pipeline.results.base import Part, Result
+from pipeline.results.code import CodeEquivalence, CodePair, Declaration, TrialCode
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.evaluated import (
     Calibration,
@@ -40,6 +41,7 @@ from pipeline.results.trials import (
 
 FILES: tuple[type[Result], ...] = (
     Manifest,
+    TrialCode,
     TrialResult,
     Trials,
     Selected,
@@ -52,6 +54,7 @@ FILES: tuple[type[Result], ...] = (
     Attack,
     Simulation,
     StoredMetrics,
+    CodeEquivalence,
 )
 """Every stored JSON file, in the order of the stages."""
 
@@ -63,8 +66,11 @@ __all__ = [
     "Bound",
     "Calibration",
     "Choosing",
+    "CodeEquivalence",
+    "CodePair",
     "Counterexample",
     "CurvePoint",
+    "Declaration",
     "DefenceRow",
     "Diagnosis",
     "Evaluated",
@@ -104,6 +110,7 @@ __all__ = [
     "TokenCounts",
     "TraceEntry",
     "TraceIndex",
+    "TrialCode",
     "TrialRecord",
     "TrialResult",
     "Trials",

@@ -40,10 +40,16 @@ class Inputs(Part):
 
     hash: str
     """Content of train and selection rows with their labels: all that a trial learns from."""
+    splits: dict[str, str]
+    """Content of each split's rows with their labels, in this form."""
     vocabulary: int | None = None
     """Words of the tokenizer; None for images."""
     tokens: dict[str, TokenCounts] = {}
     """Lengths by split; empty for images."""
+    mean: tuple[float, ...] | None = None
+    """Mean of each colour over the training pixels, 0..1; None for texts."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation of each colour; None for texts."""
 
 
 class Manifest(Result):

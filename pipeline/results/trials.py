@@ -139,7 +139,7 @@ class ModelGroup(Part):
 
 
 class Selected(Result):
-    """`outputs/models/<task>/selected.json`: the models that stand for a task, each in a folder beside it."""
+    """`outputs/selected/<task>.json`: the models that stand for a task; they lie in `outputs/models/<task>`."""
 
     made_by: ClassVar[str] = "finetune"
     task: str

@@ -5,7 +5,6 @@ Only the driver of a stage writes: eight processes that open one fresh SQLite st
 
 import logging
 import os
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -25,8 +24,6 @@ KEY_TAG = "trial"
 FOLDER_TAG = "folder"
 FOLDER_ID = Path(".locks/folder-id")
 """Tells this folder's runs from another's on the same server, where keys and stages are the same."""
-COMMIT_VARIABLE = "EARLY_EXIT_COMMIT"
-"""Names the commit of code that was copied somewhere without its git history, such as a Ray job's folder."""
 
 
 class Tracker:
@@ -149,25 +146,6 @@ def _folder_id() -> str:
     if not FOLDER_ID.is_file():
         write_text(FOLDER_ID, uuid.uuid4().hex[:16])
     return FOLDER_ID.read_text(encoding="utf-8")
-
-
-def git_commit() -> str:
-    """The commit that runs, with "-dirty" when tracked files differ from it; "unknown" outside git.
-
-    EARLY_EXIT_COMMIT comes first: a copy of the code may lie inside some other checkout, whose commit is not its own.
-    """
-    if named := os.environ.get(COMMIT_VARIABLE):
-        return named
-    try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return found.stdout.strip()
 
 
 class _Client:

@@ -10,9 +10,10 @@ import click
 from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, PipelineError, TrackingError
+from pipeline.identity.versions import git_commit
 from pipeline.params import Params, load_params
 from pipeline.results import Result
-from pipeline.running.mlflow import TrackedRun, Tracker, git_commit
+from pipeline.running.mlflow import TrackedRun, Tracker
 from pipeline.storage import content_key, write_json, write_text
 
 LOCKS = Path(".locks")
@@ -73,6 +74,20 @@ def run_stage(name: str, main: Callable[[Stage], None]) -> None:
     def command(instance: str) -> None:
         try:
             _locked(name, instance, main)
+        except PipelineError as error:
+            click.echo(f"{name}: {error}", err=True)
+            raise SystemExit(1) from None
+
+    command()
+
+
+def run_untracked(name: str, main: Callable[[], None]) -> None:
+    """Run a stage of an instant that trains, records and evaluates nothing, without a run of its own in MLflow."""
+
+    @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
+    def command() -> None:
+        try:
+            main()
         except PipelineError as error:
             click.echo(f"{name}: {error}", err=True)
             raise SystemExit(1) from None

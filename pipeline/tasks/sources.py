@@ -137,7 +137,8 @@ def _read_json(path: Path, as_written: Collection[str]) -> pa.Table:
 def _generate(source: DemoSource, task: Task) -> dict[str, pa.Table]:
     from pipeline.tasks.demo import text as demo
 
-    make = {"sentences": demo.sentences, "pairs": demo.pairs, "similarity": demo.similarity}[source.demo]
+    makers = {"sentences": demo.sentences, "pairs": demo.pairs, "similarity": demo.similarity}
+    make = makers[source.demo]
     # Generated train rows cover the selection rows that are carved out of them.
     train = (task.rows.train or _DEMO_ROWS["train"]) + (task.rows.selection or 0)
     report = task.rows.report or _DEMO_ROWS["report"]

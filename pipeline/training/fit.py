@@ -56,17 +56,6 @@ class Fit:
     compiler: str | None = None
 
 
-def warmup_linear(warmup: float) -> Callable[[float], float]:
-    """Rise from 0 to 1 over the share `warmup` of training, then fall linearly to 0."""
-
-    def factor(done: float) -> float:
-        if done < warmup:
-            return done / warmup
-        return max(0.0, (1.0 - done) / (1.0 - warmup))
-
-    return factor
-
-
 def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     """Train; leave the best epoch's checkpoint, metrics.jsonl and resume.pt in `directory`.
 
@@ -101,7 +90,7 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     return {
         "best_epoch": int(best["epoch"]),
         "epochs_run": len(history),
-        "selection": best["selection"],
+        "selection": None if math.isnan(best["selection"]) else best["selection"],
         "train_seconds": sum(row["train_seconds"] for row in history),
         "train_seconds_to_best": sum(row["train_seconds"] for row in history[: int(best["epoch"])]),
         "micro_batch": steps.rows,

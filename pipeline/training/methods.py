@@ -4,6 +4,8 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline.tasks.task import Modality
+
 if TYPE_CHECKING:
     from pipeline.training.recipes.base import Recipe
 
@@ -14,27 +16,42 @@ class MethodInfo:
 
     Attributes:
         parent: method whose selected trial of the same seed this one starts from.
-        version: raised when the recipe changes what it trains; part of a trial's key.
         multi_exit: whether exit criteria apply to its models.
         channels: what its models record beside the logits, for criteria that read it.
+        modalities: of the tasks that it serves.
     """
 
     name: str
     module: str
     source: str
     parent: str | None = None
-    version: int = 1
     multi_exit: bool = True
     channels: tuple[str, ...] = ()
+    modalities: tuple[Modality, ...] = ("text",)
 
 
 METHODS: dict[str, MethodInfo] = {
     info.name: info
     for info in (
         MethodInfo(
-            "single_exit", "single_exit", "plain fine-tuning, one classifier on the last layer", multi_exit=False
+            "single_exit",
+            "single_exit",
+            "plain training, one classifier on the last layer",
+            multi_exit=False,
+            modalities=("text", "image"),
         ),
-        MethodInfo("joint", "joint", "all exits trained together, equation 6 of BERT Loses Patience"),
+        MethodInfo(
+            "joint",
+            "joint",
+            "all exits trained together, equation 6 of BERT Loses Patience",
+            modalities=("text", "image"),
+        ),
+        MethodInfo(
+            "shallow_deep",
+            "shallow_deep",
+            "all exits trained together, early ones ramped up (Kaya et al. 2019)",
+            modalities=("image",),
+        ),
         MethodInfo(
             "two_stage",
             "two_stage",

@@ -1,40 +1,51 @@
-"""Trials, addressed by content, and the plan that says which may run now.
+"""Trials, addressed by content, and the plan that says which there are.
 
 A group is what one grid searches: (task, backbone, method). Its trials are the grid with the first seed, then the
 chosen point with the further seeds. A method with a parent starts from the parent group's selected trial of the same
-seed, so its trials become known when that selection is. Everything that changes what a trial learns is in its
+seed, so its trials can be made only when that selection is there. Everything that changes what a trial learns is in its
 settings; their hash is its key and its folder's name, so that a finished trial is never run again.
+
+A plan does not change; what became of its trials so far is in `pipeline/training/progress.py`.
 """
 
-import json
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import TrialsFailedError
+from pipeline.errors import ArtifactError
+from pipeline.results import TrialResult
 from pipeline.storage import content_key, write_json
 
 RESULT = "result.json"
+WEIGHTS = "model.safetensors"
+RESUME = "resume.pt"
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run: `settings` hold all that changes its result, as JSON."""
+    """One training run.
+
+    Attributes:
+        settings: all that changes its result, as JSON.
+        names: where a worker finds what the settings identify by content: task, backbone, hub name. No part of the key.
+    """
 
     group: str
     settings: Mapping[str, Any]
+    names: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def key(self) -> str:
+        """Hash of the settings' canonical JSON (sorted names, no spaces): of their content, not of their order."""
         return content_key(self.settings)
 
     @property
     def parent(self) -> str | None:
         """Key of the trial that this one starts from."""
-        found: str | None = self.settings.get("parent")
-        return found
+        parent: str | None = self.settings.get("parent")
+        return parent
 
     @property
     def label(self) -> str:
@@ -45,159 +56,80 @@ class Trial:
 
 @dataclass(frozen=True)
 class Group:
-    """One grid: `settings` are common to its trials; `parent` names the group that it starts from."""
+    """One grid.
+
+    Attributes:
+        settings, names: common to its trials.
+        parent: name of the group that it starts from.
+        batch_sizes, learning_rates: the grid.
+    """
 
     name: str
     settings: Mapping[str, Any]
     parent: str | None = None
+    names: Mapping[str, Any] = field(default_factory=dict)
+    batch_sizes: tuple[int, ...] = (32,)
+    learning_rates: tuple[float, ...] = (1e-4,)
 
 
-Results = Mapping[str, Mapping[str, Any] | None]
+Results = Mapping[str, TrialResult | None]
 """Key to a trial's result; None for a trial that failed for good; absent while it has not run."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which trials there are, given what has finished."""
+    """Which trials there are. Names of groups are distinct, and so are seeds; a parent is among the groups."""
 
     groups: tuple[Group, ...]
-    batch_sizes: tuple[int, ...]
-    learning_rates: tuple[float, ...]
     seeds: tuple[int, ...]
-    _by_name: dict[str, Group] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_by_name", {group.name: group for group in self.groups})
 
     @property
     def total(self) -> int:
         """How many trials there will be if none fails."""
-        return len(self.groups) * (len(self.batch_sizes) * len(self.learning_rates) + len(self.seeds) - 1)
+        grids = sum(len(group.batch_sizes) * len(group.learning_rates) for group in self.groups)
+        return grids + len(self.groups) * (len(self.seeds) - 1)
 
-    def known(self, results: Results) -> list[Trial]:
-        """All trials whose settings are known by now, finished or not; the grids first."""
-        grids = [trial for group in self.groups for trial in self._grid(group, results)]
-        return grids + [trial for group in self.groups for trial in self._further_seeds(group, results)]
+    def grid(self, group: Group, parent: str | None = None) -> list[Trial]:
+        """The group's grid with the first seed, a batch size at a time.
 
-    def best(self, group: Group, results: Results) -> Trial | None:
-        """The grid's best trial by selection score (ties: the first); None until all of the grid has run."""
-        grid = self._grid(group, results)
-        if not grid or any(trial.key not in results for trial in grid):
-            return None
-        scored = [(result["selection"], trial) for trial in grid if (result := results[trial.key]) is not None]
-        scored = [(value, trial) for value, trial in scored if not math.isnan(value)]
-        return max(scored, key=lambda pair: pair[0])[1] if scored else None
-
-    def selected(self, group: Group, results: Results) -> dict[int, Trial]:
-        """Seed to the trial at the chosen grid point, for seeds whose trial is known."""
-        best = self.best(group, results)
-        if best is None:
-            return {}
-        further = {trial.settings["seed"]: trial for trial in self._further_seeds(group, results)}
-        return {best.settings["seed"]: best, **further}
-
-    def failures(self, results: Results) -> list[Trial]:
-        """Trials that failed for good."""
-        return [t for t in self.known(results) if t.key in results and results[t.key] is None]
-
-    def check(self, results: Results) -> None:
-        """Raise TrialsFailedError when a group has nothing to select from."""
-        for group in self.groups:
-            if self.best(group, results) is None:
-                failed = [t for t in self._grid(group, results) if t.key in results and results[t.key] is None]
-                where = f"; see error.txt in the trial folders {', '.join(t.key for t in failed[:3])}" if failed else ""
-                raise TrialsFailedError(
-                    f"{group.name}: no trial of its grid finished{where}; mend the settings and run `dvc repro` again"
-                )
-
-    def _grid(self, group: Group, results: Results) -> list[Trial]:
-        parent = self._parent_key(group, self.seeds[0], results)
-        if group.parent and parent is None:
-            return []
+        Args:
+            parent: key of the trial that all of them start from, where the group has a parent.
+        """
         return [
             self._trial(group, batch_size, rate, self.seeds[0], parent)
-            for batch_size in self.batch_sizes
-            for rate in self.learning_rates
+            for batch_size in group.batch_sizes
+            for rate in group.learning_rates
         ]
 
-    def _further_seeds(self, group: Group, results: Results) -> Iterator[Trial]:
-        best = self.best(group, results)
-        if best is None:
-            return
-        for seed in self.seeds[1:]:
-            parent = self._parent_key(group, seed, results)
-            if group.parent is None or parent is not None:
-                yield self._trial(group, best.settings["batch_size"], best.settings["learning_rate"], seed, parent)
-
-    def _parent_key(self, group: Group, seed: int, results: Results) -> str | None:
-        if group.parent is None:
-            return None
-        trial = self.selected(self._by_name[group.parent], results).get(seed)
-        return trial.key if trial is not None and results.get(trial.key) is not None else None
+    def reseeded(self, group: Group, point: Trial, seed: int, parent: str | None = None) -> Trial:
+        """The trial at the grid point of another one, with a seed and a parent of its own."""
+        return self._trial(group, point.settings["batch_size"], point.settings["learning_rate"], seed, parent)
 
     def _trial(self, group: Group, batch_size: int, rate: float, seed: int, parent: str | None) -> Trial:
         point: dict[str, Any] = {"batch_size": batch_size, "learning_rate": rate, "seed": seed}
         if parent is not None:
             point["parent"] = parent
-        return Trial(group.name, {**group.settings, **point})
+        return Trial(group.name, {**group.settings, **point}, group.names)
 
 
-def finished(
-    root: Path, plan: Plan, results: Results | None = None, running: Collection[str] = ()
-) -> dict[str, Mapping[str, Any] | None]:
-    """Results on disk of the plan's trials. A selected trial whose weights are gone counts as not run.
-
-    Selection needs results, and more trials become known through it, hence the loop.
-
-    Args:
-        results: what is known already, failures among it.
-        running: keys not to look at.
-    """
-    found = dict(results or {})
-    while True:
-        before = len(found)
-        for trial in plan.known(found):
-            if trial.key not in found and trial.key not in running:
-                result = read_result(root / trial.key)
-                if result is not None:
-                    found[trial.key] = result
-        if len(found) == before:
-            break
-    for group in plan.groups:
-        for trial in plan.selected(group, found).values():
-            if found.get(trial.key) is not None and not (root / trial.key / "model.safetensors").is_file():
-                del found[trial.key]
-    return found
-
-
-def prune(root: Path, plan: Plan, results: Results) -> None:
-    """Drop the weights of finished trials that were not selected: a grid keeps one checkpoint per seed."""
-    keep = {t.key for group in plan.groups for t in plan.selected(group, results).values()}
-    for trial in plan.known(results):
-        if trial.key not in keep:
-            for name in ("model.safetensors", "resume.pt"):
-                (root / trial.key / name).unlink(missing_ok=True)
-
-
-def read_result(directory: Path) -> dict[str, Any] | None:
+def read_result(directory: Path) -> TrialResult | None:
     """The trial's result, or None where it has not finished; an unreadable marker counts as not finished."""
     try:
-        result: dict[str, Any] = json.loads((directory / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return TrialResult.read(directory / RESULT, "")
+    except ArtifactError:
         return None
-    return result
 
 
-def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Path], TrialResult]) -> TrialResult:
     """Run `train` in the trial's folder and write the marker last; a finished trial returns its stored result."""
     stored = read_result(directory)
-    if stored is not None and (directory / "model.safetensors").is_file():
+    if stored is not None and (directory / WEIGHTS).is_file():
         return stored
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RESULT).unlink(missing_ok=True)  # of weights that are gone: a kill must not leave it beside new ones
     write_json(directory / "settings.json", settings)
     result = train(directory)
-    write_json(directory / RESULT, result)
-    (directory / "resume.pt").unlink(missing_ok=True)  # only now: until the marker is there it may be needed
+    result.write(directory / RESULT)
+    (directory / RESUME).unlink(missing_ok=True)  # only now: until the marker is there it may be needed
     (directory / "error.txt").unlink(missing_ok=True)
     return result

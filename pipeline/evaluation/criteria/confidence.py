@@ -18,6 +18,7 @@ class Confidence(Criterion):
     """
 
     name: ClassVar[str] = "confidence"
+    title: ClassVar[str] = "confidence (Shallow-Deep)"
     source: ClassVar[str] = "Kaya et al. 2019, Shallow-Deep Networks; Schwartz et al. 2020, RightTool"
 
     def start(self, n: int, like: Array) -> State:

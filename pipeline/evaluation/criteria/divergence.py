@@ -26,6 +26,7 @@ class Divergence(Criterion):
     """
 
     name: ClassVar[str] = "divergence"
+    title: ClassVar[str] = "divergence (F-PABEE)"
     source: ClassVar[str] = "Gao et al. 2023, F-PABEE"
     tau: float = 0.01
 
@@ -33,7 +34,7 @@ class Divergence(Criterion):
         xp = array_namespace(like)
         # NaN is close to nothing, so the first exit starts the count at 0.
         return {
-            "previous": xp.full(like.shape, xp.nan, dtype=xp.float64, device=device(like)),
+            "previous": xp.full_like(like, xp.nan, dtype=xp.float64),
             "count": xp.zeros((n,), dtype=xp.float64, device=device(like)),
         }
 

@@ -17,6 +17,7 @@ class Entropy(Criterion):
     """
 
     name: ClassVar[str] = "entropy"
+    title: ClassVar[str] = "entropy (BranchyNet)"
     source: ClassVar[str] = "Teerapittayanon et al. 2016, BranchyNet; Xin et al. 2020, DeeBERT"
 
     def start(self, n: int, like: Array) -> State:

@@ -14,6 +14,7 @@ class FixedExit(Criterion):
     """Number of exits taken so far, j; the threshold is the exit to leave at, counted from 1."""
 
     name: ClassVar[str] = "fixed"
+    title: ClassVar[str] = "fixed layer"
     source: ClassVar[str] = "bound: one exit for all rows"
     regression: ClassVar[bool] = True
 

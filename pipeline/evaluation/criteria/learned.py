@@ -20,6 +20,7 @@ class Learned(Criterion):
     """
 
     name: ClassVar[str] = "learned"
+    title: ClassVar[str] = "learned (BERxiT)"
     source: ClassVar[str] = "Xin et al. 2021, BERxiT, learning to exit"
     reads: ClassVar[str] = "lte"
     recorded_by: ClassVar[str | None] = "berxit"

@@ -18,6 +18,7 @@ class NormalisedEntropy(Criterion):
     """
 
     name: ClassVar[str] = "normalised_entropy"
+    title: ClassVar[str] = "normalised entropy (FastBERT)"
     source: ClassVar[str] = "Liu et al. 2020, FastBERT"
 
     def start(self, n: int, like: Array) -> State:

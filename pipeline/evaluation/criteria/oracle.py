@@ -21,6 +21,7 @@ class Oracle(Criterion):
     """
 
     name: ClassVar[str] = "oracle"
+    title: ClassVar[str] = "oracle (bound)"
     source: ClassVar[str] = "bound: looks at the labels"
     reads: ClassVar[str] = "correct"
     regression: ClassVar[bool] = True

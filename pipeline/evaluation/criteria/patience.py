@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import device
 
-from pipeline.evaluation.criteria.base import Array, Criterion, State, namespace_of, run_length
+from pipeline.evaluation.arrays import largest_class, namespace_of
+from pipeline.evaluation.criteria.base import Array, Criterion, State, run_length
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Patience(Criterion):
     """
 
     name: ClassVar[str] = "patience"
+    title: ClassVar[str] = "patience (PABEE)"
+    symbol: ClassVar[str] = "t"
     source: ClassVar[str] = "Zhou et al. 2020, BERT Loses Patience, 3.2"
     regression: ClassVar[bool] = True
     tau: float = 0.5
@@ -43,7 +46,7 @@ class Patience(Criterion):
             answer = xp.astype(values[:, 0], xp.float64)
             same = xp.abs(answer - state["previous"]) < self.tau
         else:
-            answer = xp.astype(xp.argmax(values, axis=-1), xp.float64)
+            answer = xp.astype(largest_class(values), xp.float64)
             same = answer == state["previous"]
         count = run_length(state["count"], same)
         return {"previous": answer, "count": count}, count

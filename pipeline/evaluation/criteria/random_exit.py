@@ -24,6 +24,7 @@ class RandomExit(Criterion):
     """
 
     name: ClassVar[str] = "random"
+    title: ClassVar[str] = "random (bound)"
     source: ClassVar[str] = "bound: looks at nothing"
     reads: ClassVar[str] = "coins"
     regression: ClassVar[bool] = True

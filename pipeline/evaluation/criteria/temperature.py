@@ -30,6 +30,7 @@ class Temperature(Criterion):
     """
 
     name: ClassVar[str] = "temperature"
+    title: ClassVar[str] = "calibrated confidence (RightTool)"
     source: ClassVar[str] = "Schwartz et al. 2020, The Right Tool for the Job"
     temperatures: tuple[float, ...] = field(default=(), metadata=FITTED)
 

@@ -5,9 +5,11 @@ calls inside a layer (pipeline/models/encoders/fast.py). Works on Transformers 4
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -15,7 +17,7 @@ from torch.nn.functional import linear
 from pipeline.errors import DataError, ParamsError
 from pipeline.models.encoders.families import FAMILIES, config_class, fuse_gelu, model_class
 from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, table_of
-from pipeline.models.flops import EncoderShape
+from pipeline.models.flops import EncoderShape, encoder_flops
 from pipeline.models.names import DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
 
 
@@ -188,6 +190,21 @@ class Encoder(nn.Module):
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
         return [self.width] * self.layers
+
+    def exit_places(self) -> tuple[int, ...]:
+        """Layers that an exit may stand after, from 1: all."""
+        return tuple(range(1, self.layers + 1))
+
+    def flops(
+        self, sizes: np.ndarray, outputs: int, exits: Sequence[int], *, against_itself: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """FLOPs of each row at each exit, (n, exits), and of the plain model, (n,), for rows of `sizes` tokens.
+
+        Args:
+            against_itself: the plain model has this one's layers, also where it was cut from a larger one.
+        """
+        shape = self.shape(outputs)
+        return encoder_flops(replace(shape, full_layers=0) if against_itself else shape, sizes, np.asarray(exits))
 
     def shape(self, classes: int) -> EncoderShape:
         """What the FLOP count needs."""

@@ -11,6 +11,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.tasks.words import IMAGE_LABELS
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -34,7 +36,6 @@ _SHAPES: Final[dict[str, Callable[[Ints, Ints, Ints, Ints], Bools]]] = {
     "columns": lambda x, y, r, w: _box(x, y, r) & (x // w % 2 == 0),
     "checks": lambda x, y, r, w: _box(x, y, r) & ((x // w + y // w) % 2 == 0),
 }
-IMAGE_LABELS: Final = tuple(_SHAPES)
 
 # What a class is painted in when it is easy: a cue that the first layers can read.
 _USUAL_COLOUR: Final = np.array(
@@ -80,11 +81,11 @@ def _masks(rng: np.random.Generator, label: Ints) -> Bools:
     centre = SIZE // 2 + rng.integers(-3, 4, size=(2, label.size))
     stroke = rng.integers(4, 6, size=label.size)
     mask = np.zeros((label.size, SIZE, SIZE), dtype=np.bool_)
-    for index, shape in enumerate(_SHAPES.values()):
+    for index, name in enumerate(IMAGE_LABELS):
         at = np.flatnonzero(label == index)
         y, x = np.arange(SIZE) - centre[:, at, None]
         r, w = half[at, None, None], stroke[at, None, None]
-        mask[at] = shape(x[:, None, :], y[:, :, None], r, w)
+        mask[at] = _SHAPES[name](x[:, None, :], y[:, :, None], r, w)
     return mask
 
 

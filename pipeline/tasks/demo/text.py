@@ -20,13 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError
-from pipeline.tasks.demo.images import IMAGE_LABELS, images
 
 __all__ = [
-    "IMAGE_LABELS",
     "PAIR_LABELS",
     "SENTENCE_LABELS",
-    "images",
     "pairs",
     "sentences",
     "similarity",

@@ -1,104 +1,87 @@
-"""Freeze an image data set: splits, pixels as .npy that every trial maps, and a manifest that says what is there."""
+"""Freeze a task of images: pixels as .npy that every trial maps, labels as numbers."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.errors import DataError
-from pipeline.storage import file_hash, whole_folder, write_json
-from pipeline.tasks.image.sources import IMAGE_SETS, REPORT, ImageSet, Split, label_names, read_source
-from pipeline.tasks.task import Rows
+from pipeline.results import Inputs, Split
+from pipeline.tasks.columns import read_labels
+from pipeline.tasks.content import array_content_hash, data_identity
+from pipeline.tasks.image.sources import Images, read_images
+from pipeline.tasks.splits import TRAIN, Protocol, choose_rows
+from pipeline.tasks.stores import PIXELS
+from pipeline.tasks.task import Colours, Task
 
-IMAGES = Path("data/images")
-"""One folder per prepared data set."""
-SCHEMA = 1
-SELECTION = "selection"
+PARTS = ("images", "labels", "rows")
 
 
 def prepare_images(
-    name: str, rows: Rows, protocol: Literal["holdout", "paper"], folder: Path, mirror: Path | None
-) -> dict[str, Any]:
-    """Write `folder` anew: <split>.images.npy, .labels.npy and .rows.npy (position in the source), manifest.json.
+    task: Task, protocol: Protocol, folder: Path, mirror: Path | None
+) -> tuple[dict[str, Split], dict[str, Inputs]]:
+    """Write pixels/<split>.images.npy, .labels.npy and .rows.npy (position in the source) below `folder`.
 
     All of CIFAR-10 takes 9 s, so nothing is reused from an earlier call and nothing can be stale; only the rows that
-    are asked for are decoded. Written beside the target and moved there at the end.
+    are asked for are decoded.
 
     Returns:
-        The manifest. Its `hash` covers the train and selection rows, which are all that a trial learns from.
+        What the manifest says of the splits and of the pixels.
 
     Raises:
-        DataError: unreadable source, missing column, label outside the label set, image of another size, empty split.
+        DataError: as `pipeline.tasks.prepare.prepare`.
     """
-    known = IMAGE_SETS[name]
-    source = read_source(known, rows, mirror)
-    chosen = split_rows(name, len(source["train"].labels), len(source[REPORT].labels), rows, protocol)
-    with whole_folder(folder) as partial:
-        splits = {
-            split: _write(known, partial, split, source[origin], index) for split, (origin, index) in chosen.items()
-        }
-        manifest = _manifest(known, splits, protocol, partial)
-        write_json(partial / "manifest.json", manifest)
-    return manifest
-
-
-def _manifest(known: ImageSet, splits: Mapping[str, Any], protocol: str, folder: Path) -> dict[str, Any]:
-    trained = [folder / f"{split}.{part}.npy" for split in ("train", SELECTION) for part in ("images", "labels")]
-    return {
-        "schema": SCHEMA,
-        "dataset": known.name,
-        "kind": "classification",
-        "classes": known.classes,
-        "label_names": list(label_names(known)),
-        "protocol": protocol,
-        "report_splits": [REPORT],
-        "splits": splits,
-        "hash": file_hash(*trained),
+    source = read_images(task, mirror)
+    labels = _labels(task, source)
+    kept = {split: np.flatnonzero(~np.isnan(values)) for split, values in labels.items()}
+    chosen = choose_rows(task.name, {split: len(rows) for split, rows in kept.items()}, task.rows, protocol)
+    target = folder / PIXELS
+    target.mkdir(parents=True)
+    splits = {
+        split: _write(task, target, split, source[origin], labels[origin], kept[origin][index])
+        for split, (origin, index) in chosen.items()
     }
+    arrays = {split: stored_arrays(target, split) for split in splits}
+    colours = task.colours or _colours(arrays[TRAIN]["images"])
+    inputs = Inputs(
+        hash=data_identity(arrays),
+        splits={name: split.sha256 for name, split in splits.items()},
+        mean=colours.mean,
+        std=colours.std,
+    )
+    return splits, {PIXELS: inputs}
 
 
-def split_rows(
-    name: str, train: int, report: int, rows: Rows, protocol: Literal["holdout", "paper"]
-) -> dict[str, tuple[str, np.ndarray]]:
-    """Which source rows go where: our split to (source split, ascending positions). As for text: holdout carves the
-    selection rows from the training split; paper selects on the report rows themselves.
-
-    Raises:
-        DataError: no training rows are left.
-    """
-    generator = np.random.default_rng(rows.seed)
-    order = generator.permutation(train)
-    reported = np.arange(report)
-    if rows.report is not None and rows.report < report:
-        reported = np.sort(generator.choice(report, rows.report, replace=False))
-    if protocol == "paper":
-        selection, rest = (REPORT, reported), order
-    else:
-        wanted = rows.selection or min(train // 10, 2000)
-        if wanted >= train:
-            raise DataError(
-                f"{name}: {train} training rows leave none beside {wanted} selection rows; lower cifar.rows.selection"
-            )
-        selection, rest = ("train", np.sort(order[:wanted])), order[wanted:]
-    return {"train": ("train", np.sort(rest[: rows.train])), SELECTION: selection, REPORT: (REPORT, reported)}
+def stored_arrays(folder: Path, split: str) -> dict[str, np.ndarray]:
+    """Images, labels and rows of a stored split, mapped from disk."""
+    return {part: np.load(folder / f"{split}.{part}.npy", mmap_mode="r") for part in PARTS}
 
 
-def _write(known: ImageSet, folder: Path, split: str, source: Split, index: np.ndarray) -> dict[str, Any]:
-    labels = source.labels[index].astype(np.int64)
-    if len(labels) == 0:
-        raise DataError(f"{known.name}: split {split!r} is empty; check the source and cifar.rows")
-    if labels.min() < 0 or labels.max() >= known.classes:
-        row = int(index[np.argmax((labels < 0) | (labels >= known.classes))])
-        raise DataError(
-            f"{known.name}: split {split!r}, row {row}: label {int(source.labels[row])} is not in "
-            f"0..{known.classes - 1}; mend the source"
-        )
-    arrays = {"images": source.pixels(index), "labels": labels, "rows": index.astype(np.int64)}
-    for part, array in arrays.items():
-        np.save(folder / f"{split}.{part}.npy", array, allow_pickle=False)
-    return {
-        "rows": len(labels),
-        "label_counts": np.bincount(labels, minlength=known.classes).tolist(),
-        "sha256": file_hash(*(folder / f"{split}.{part}.npy" for part in arrays)),
+def _labels(task: Task, source: Mapping[str, Images]) -> dict[str, np.ndarray]:
+    """Class indices of each split, (n,) float64; NaN for rows to leave out. All splits are read alike."""
+    where = {split: f"{task.name}: split {split!r}" for split in source}
+    given = {where[split]: images.labels for split, images in source.items()}
+    labels = read_labels(task, given, f"mend the source or tasks.{task.name}.label_names")
+    return {split: labels[where[split]] for split in source}
+
+
+def _write(task: Task, folder: Path, split: str, source: Images, labels: np.ndarray, index: np.ndarray) -> Split:
+    arrays = {
+        "images": source.pixels(index),
+        "labels": labels[index].astype(np.int64),
+        "rows": index.astype(np.int64),
     }
+    for part in PARTS:
+        np.save(folder / f"{split}.{part}.npy", arrays[part], allow_pickle=False)
+    counts = np.bincount(arrays["labels"], minlength=len(task.label_names))
+    return Split(
+        rows=len(index),
+        label_counts=dict(zip(task.label_names, counts.tolist(), strict=True)),
+        sha256=array_content_hash(arrays),
+    )
+
+
+def _colours(images: np.ndarray) -> Colours:
+    """Mean and standard deviation of each colour, rounded as published figures are."""
+    pixels = images.reshape(-1, images.shape[-1]) / 255.0
+    mean, std = (np.round(values, 4) for values in (pixels.mean(axis=0), pixels.std(axis=0)))
+    return Colours(tuple(mean.tolist()), tuple(np.maximum(std, 1e-4).tolist()))

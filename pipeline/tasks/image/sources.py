@@ -1,169 +1,167 @@
-"""Where images come from: generated, the hub, its mirror, or torchvision's own folders. All give labels and pixels."""
+"""Where images come from: generated, the hub, its mirror, torchvision's own folders, own tables, a folder per class.
+
+All give labels of all rows, and pixels of the rows that are asked for.
+"""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.errors import DataError
-from pipeline.tasks.task import HubSource, Rows
+from pipeline.tasks.columns import column
+from pipeline.tasks.sources import load_hub, read_file
+from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
 
-REPORT = "test"
 SIZE = 32
+"""Height and width of a stored image: the residual networks are CIFAR's."""
+FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+_DEMO_ROWS = {"train": 3000, "report": 600}
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """A data set of 32x32 colour images.
-
-    Attributes:
-        hub, label: name on the hub and its column of labels; None for the generated one.
-        torchvision: class of torchvision.datasets, and the folder that it unpacks to.
-        mean, std: of the training pixels by colour, scale 0..1.
-    """
-
-    name: str
-    classes: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    hub: str | None = None
-    label: str = "label"
-    torchvision: tuple[str, str] = ("", "")
-    label_names: tuple[str, ...] = ()
-
-
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-IMAGE_SETS: dict[str, ImageSet] = {
-    known.name: known
-    for known in (
-        ImageSet("demo-images", 10, (0.31, 0.31, 0.31), (0.27, 0.27, 0.27)),
-        ImageSet(
-            "cifar10",
-            10,
-            (0.4914, 0.4822, 0.4465),
-            (0.2470, 0.2435, 0.2616),
-            hub="uoft-cs/cifar10",
-            torchvision=("CIFAR10", "cifar-10-batches-py"),
-            label_names=_CIFAR10,
-        ),
-        ImageSet(
-            "cifar100",
-            100,
-            (0.5071, 0.4865, 0.4409),
-            (0.2673, 0.2564, 0.2762),
-            hub="uoft-cs/cifar100",
-            label="fine_label",
-            torchvision=("CIFAR100", "cifar-100-python"),
-        ),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Split:
+class Images:
     """A split of the source: all labels (n,), and pixels of chosen rows, (k,) to (k, 32, 32, 3) uint8."""
 
-    labels: np.ndarray
+    labels: Sequence[Any]
     pixels: Callable[[np.ndarray], np.ndarray]
 
 
-def read_source(known: ImageSet, rows: Rows, mirror: Path | None) -> dict[str, Split]:
-    """The train and test splits of a data set, whole.
+def read_images(task: Task, mirror: Path | None) -> dict[str, Images]:
+    """ "train" and the report splits of a task, whole.
 
-    demo-images are generated, as many as `rows` needs. The others come from the mirror's `datasets/uoft-cs/...`; where
-    it has none, from the mirror's `torchvision/` with the folders that torchvision.datasets unpacks; without a mirror
-    from the hub.
+    A set of the hub comes from the mirror's `datasets/...`; where it has none, CIFAR comes from the mirror's
+    `torchvision/` with the folders that torchvision.datasets unpacks; without a mirror from the hub. Own images of
+    another size are cut to their middle square and scaled to 32x32.
 
     Raises:
-        DataError: no such data set, no column of that name, or neither network nor mirror.
+        DataError: no such data set, column, file or folder, or neither network nor mirror.
     """
-    return _generate(rows) if known.hub is None else _from_hub(known, mirror)
+    source = task.source
+    if isinstance(source, DemoSource):
+        return _generate(task)
+    if isinstance(source, FileSource):
+        return {split: _own(task, path) for split, path in {"train": source.train, **source.report}.items()}
+    return _from_hub(task, source, mirror)
 
 
-def label_names(known: ImageSet) -> tuple[str, ...]:
-    """Names of the classes; none where they are not known here (CIFAR-100)."""
-    if known.hub is not None:
-        return known.label_names
-    from pipeline.tasks.demo.images import IMAGE_LABELS
-
-    return IMAGE_LABELS
-
-
-def _generate(rows: Rows) -> dict[str, Split]:
+def _generate(task: Task) -> dict[str, Images]:
     from pipeline.tasks.demo.images import images
 
+    rows = task.rows
     # Generated train rows cover the selection rows that are carved out of them.
-    sizes = {"train": (rows.train or 3000) + (rows.selection or 0), REPORT: rows.report or 600}
+    sizes = {
+        "train": (rows.train or _DEMO_ROWS["train"]) + (rows.selection or 0),
+        "test": rows.report or _DEMO_ROWS["report"],
+    }
     out = {}
     for offset, (split, size) in enumerate(sizes.items()):
         made = images(size, seed=2 * rows.seed + offset)
-        out[split] = Split(made["label"], made["image"].__getitem__)
+        out[split] = Images(made["label"].tolist(), made["image"].__getitem__)
     return out
 
 
-def _from_hub(known: ImageSet, mirror: Path | None) -> dict[str, Split]:
-    assert known.hub is not None
-    if mirror is not None and not (mirror / "datasets" / known.hub).is_dir():
-        unpacked = mirror / "torchvision" / known.torchvision[1]
+def _from_hub(task: Task, source: HubSource, mirror: Path | None) -> dict[str, Images]:
+    if task.torchvision and mirror is not None and not (mirror / "datasets" / source.hub).is_dir():
+        unpacked = mirror / "torchvision" / task.torchvision[1]
         if unpacked.is_dir():
-            return _read_torchvision(known, unpacked)
-    from pipeline.tasks.sources import load_hub
+            return _read_torchvision(task, task.torchvision[0], unpacked)
+    names = {"train": source.train, **source.report}
+    tables = load_hub(source, mirror, list(names.values()))
+    return {ours: _from_table(task, f"{task.name}: split {ours!r}", tables[name]) for ours, name in names.items()}
 
-    tables = load_hub(HubSource(hub=known.hub, report={REPORT: REPORT}), mirror, ["train", REPORT])
-    return {split: _from_table(known, split, table) for split, table in tables.items()}
 
-
-def _read_torchvision(known: ImageSet, unpacked: Path) -> dict[str, Split]:
+def _read_torchvision(task: Task, kind: str, unpacked: Path) -> dict[str, Images]:
     """Torchvision's own data set, checked by its checksums; never downloaded here."""
     import torchvision
 
     out = {}
-    for split in ("train", REPORT):
+    for split in ("train", "test"):
         try:
-            data = getattr(torchvision.datasets, known.torchvision[0])(str(unpacked.parent), train=split == "train")
+            data = getattr(torchvision.datasets, kind)(str(unpacked.parent), train=split == "train")
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise DataError(
-                f"{known.name}: {unpacked} is not readable as torchvision's "
-                f"{known.torchvision[0]} ({reason}); download it again"
+                f"{task.name}: {unpacked} is not readable as torchvision's {kind} ({reason}); download it again"
             ) from None
-        out[split] = Split(np.asarray(data.targets), data.data.__getitem__)
+        out[split] = Images([int(label) for label in data.targets], data.data.__getitem__)
     return out
 
 
-def _from_table(known: ImageSet, split: str, table: Any) -> Split:
-    for column in ("img", known.label):
-        if column not in table.column_names:
-            raise DataError(
-                f"{known.name}: split {split!r} of {known.hub} has no column {column!r} "
-                f"(it has {', '.join(table.column_names)}); mend the mirror"
-            )
+def _own(task: Task, path: Path) -> Images:
+    """Own images: a folder per class, or a table with a column of paths (beside the table) or of bytes."""
+    if path.is_dir():
+        return _from_folders(task, path)
+    table = read_file(path, as_written=(task.image or "", task.label))
+    return _from_table(task, f"tasks.{task.name}: {path}", table, beside=path.parent)
+
+
+def _from_folders(task: Task, folder: Path) -> Images:
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    if set(classes) != set(task.label_names):
+        raise DataError(
+            f"tasks.{task.name}: {folder} holds the folders {', '.join(classes) or 'none'}, not one for each of "
+            f"{', '.join(task.label_names)}; mend label_names or the folders"
+        )
+    files = [
+        (name, path) for name in classes for path in sorted((folder / name).iterdir()) if path.suffix.lower() in FORMATS
+    ]
+    return Images([name for name, _ in files], lambda index: _stacked([files[i][1] for i in index], _scaled_file))
+
+
+def _from_table(task: Task, where: str, table: pa.Table, beside: Path | None = None) -> Images:
+    remedy = f"mend tasks.{task.name}.image or .label, or the source"
+    images = column(table, task.image or "", where, remedy)
+    labels = column(table, task.label, where, remedy).to_pylist()
 
     def pixels(index: np.ndarray) -> np.ndarray:
-        out = np.empty((len(index), SIZE, SIZE, 3), dtype=np.uint8)
-        for at, (row, image) in enumerate(zip(index, table["img"].take(index).to_pylist(), strict=True)):
-            out[at] = _decode(f"{known.name}: split {split!r}, row {row}", image)
-        return out
+        values = images.take(pa.array(index)).to_pylist()
+        rows = [(f"{where}, row {row}", value) for row, value in zip(index, values, strict=True)]
+        return _stacked(rows, lambda row: _cell(row[0], row[1], beside))
 
-    return Split(table[known.label].to_numpy(), pixels)
+    return Images(labels, pixels)
 
 
-def _decode(where: str, image: dict[str, Any] | None) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
+def _stacked(rows: Sequence[Any], read: Callable[[Any], np.ndarray]) -> np.ndarray:
+    out = np.empty((len(rows), SIZE, SIZE, 3), dtype=np.uint8)
+    for at, row in enumerate(rows):
+        out[at] = read(row)
+    return out
 
-    if not image or not image.get("bytes"):
-        raise DataError(f"{where}: no image bytes; store the images inside the parquet files")
-    try:
-        with Image.open(io.BytesIO(image["bytes"])) as opened:
-            pixels = np.asarray(opened.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{where}: not readable as an image ({error}); mend the row") from None
+
+def _cell(where: str, value: Any, beside: Path | None) -> np.ndarray:
+    """A cell of a table: the hub's {"bytes"}, bytes, or the path of a file beside an own table."""
+    content = value.get("bytes") if isinstance(value, Mapping) else value
+    if isinstance(content, str) and beside is not None:
+        return _scaled_file(beside / content)
+    if not content or not isinstance(content, bytes):
+        raise DataError(f"{where}: no image bytes; store the images inside the parquet files, or give paths of files")
+    pixels = _decode(where, io.BytesIO(content), scaled=beside is not None)
     if pixels.shape != (SIZE, SIZE, 3):
         raise DataError(
             f"{where}: image of {pixels.shape[1]}x{pixels.shape[0]} pixels, not {SIZE}x{SIZE}; mend the row"
         )
     return pixels
+
+
+def _scaled_file(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(f"{path}: no such image; paths count from the table's folder")
+    return _decode(str(path), path, scaled=True)
+
+
+def _decode(where: str, source: Any, scaled: bool) -> np.ndarray:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    try:
+        with Image.open(source) as opened:
+            image = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{where}: not readable as an image ({error}); mend the row") from None
+    if scaled and image.size != (SIZE, SIZE):
+        image = ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.asarray(image)

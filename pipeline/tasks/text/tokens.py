@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
+EVALUATION_BATCH = 64
+
 
 def load_tokenizer(path: Path) -> "Tokenizer":
     """Read a stored tokenizer.json; it truncates as the task's tokens were and does not pad."""
@@ -74,6 +76,26 @@ class TokenStore:
         """Inputs of the given rows, padded to the longest of them."""
         spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in rows]
         return collate([self.ids[s] for s in spans], [self.types[s] for s in spans], device)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Tokens per row, (n,): what a row's FLOPs hang on."""
+        return self.lengths
+
+    def in_order(self) -> Iterator[np.ndarray]:
+        """All rows in batches for evaluation, rows of like length together."""
+        return by_length(self.lengths, EVALUATION_BATCH)
+
+    def timed(self, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Some rows in batches for timing, rows of like length together."""
+        return (rows[part] for part in by_length(self.lengths[rows], batch_size))
+
+    def epoch(
+        self, batch_size: int, generator: np.random.Generator, device: Any, augment: bool = False
+    ) -> Iterator[tuple[dict[str, "Tensor"], np.ndarray]]:
+        """A shuffled epoch: inputs on the device and the rows that they are. Texts know no augmentation."""
+        for rows in bucketed(self.lengths, batch_size, generator):
+            yield self.batch(rows, device), rows
 
 
 def collate(ids: Sequence[Any], types: Sequence[Any], device: Any) -> dict[str, "Tensor"]:

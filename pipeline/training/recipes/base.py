@@ -44,10 +44,17 @@ class Start:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training is: `done` is the share behind it, 0..1; `parent` is the model that the trial started from."""
+    """Where training is.
+
+    Attributes:
+        done: share of training behind it, 0..1.
+        parent: the model that the trial started from.
+        costs: FLOPs of leaving at each exit, as shares of those of the last: ascending, the last is 1.
+    """
 
     done: float
     parent: MultiExit | None = None
+    costs: tuple[float, ...] = ()
 
 
 class Recipe(ABC):
@@ -56,13 +63,13 @@ class Recipe(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def exits(self, layers: int) -> tuple[int, ...]:
-        """Layers with a classifier, counted from 1, of a backbone of `layers`."""
+    def exits(self, places: Sequence[int]) -> tuple[int, ...]:
+        """Layers with a classifier, counted from 1, of those that a backbone offers, ascending."""
 
     def build(self, start: Start) -> MultiExit:
         """The model before training."""
         backbone = start.pretrained()
-        return start.model(backbone, self.exits(backbone.layers))
+        return start.model(backbone, self.exits(backbone.exit_places()))
 
     def prepare(self, model: MultiExit, batches: Batches) -> None:  # noqa: B027 - most recipes need none
         """Change the model by what it does on the training rows, once, before it is trained."""
@@ -88,8 +95,12 @@ class Recipe(ABC):
         return model
 
     @abstractmethod
-    def selection_weights(self, exits: int) -> Sequence[float]:
-        """Weight of each exit's score in the score that picks epochs and grid points; they sum to 1."""
+    def selection_weights(self, costs: Sequence[float]) -> Sequence[float]:
+        """Weight of each exit's score in the score that picks epochs and grid points; they sum to 1.
+
+        Args:
+            costs: as in `Moment`.
+        """
 
     def selection(self, logits: Tensor, channels: Mapping[str, Tensor], labels: Tensor) -> float | None:
         """A score of the recipe's own to pick epochs and grid points by, higher is better; None: the weighted scores.

@@ -1,6 +1,6 @@
 """Learning to exit (BERxiT, Xin et al. 2021): a small head that says whether an exit is right."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,8 @@ class Berxit(Recipe):
 
     name = "berxit"
 
-    def exits(self, layers: int) -> tuple[int, ...]:
-        return tuple(range(1, layers + 1))
+    def exits(self, places: Sequence[int]) -> tuple[int, ...]:
+        return tuple(places)
 
     def build(self, start: Start) -> MultiExit:
         parent = start.teacher()
@@ -53,8 +53,8 @@ class Berxit(Recipe):
             target = (answers.argmax(dim=2) == labels.long()[:, None]).to(certainty.dtype)
         return (certainty - target).square().mean()
 
-    def selection_weights(self, exits: int) -> list[float]:
-        return [1 / exits] * exits
+    def selection_weights(self, costs: Sequence[float]) -> list[float]:
+        return [1 / len(costs)] * len(costs)
 
     def selection(self, logits: Tensor, channels: Mapping[str, Tensor], labels: Tensor) -> float | None:
         return 1 - float(self.loss(_said(logits, channels), labels))

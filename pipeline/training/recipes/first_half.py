@@ -15,7 +15,7 @@ class FirstHalf(SingleExit):
     def build(self, start: Start) -> MultiExit:
         whole = start.pretrained()
         backbone = thinned(whole, range(first_layers(whole.layers, self.share)))
-        return start.model(backbone, self.exits(backbone.layers))
+        return start.model(backbone, self.exits(backbone.exit_places()))
 
 
 def first_layers(layers: int, share: float) -> int:

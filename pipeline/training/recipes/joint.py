@@ -1,5 +1,7 @@
 """Joint training of all exits. PABEE, BranchyNet and Shallow-Deep share this model, as in the paper (4.2)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from pipeline.training.recipes.base import Recipe, depth_weights, exit_losses
@@ -14,14 +16,15 @@ class Joint(Recipe):
 
     name = "joint"
 
-    def exits(self, layers: int) -> tuple[int, ...]:
-        return tuple(range(1, layers + 1))
+    def exits(self, places: Sequence[int]) -> tuple[int, ...]:
+        return tuple(places)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         losses = exit_losses(logits, labels)
         return (depth_weights(len(losses), losses) * losses).sum()
 
-    def selection_weights(self, exits: int) -> list[float]:
+    def selection_weights(self, costs: Sequence[float]) -> list[float]:
+        exits = len(costs)
         total = exits * (exits + 1) / 2
         return [j / total for j in range(1, exits + 1)]
 

@@ -1,5 +1,7 @@
 """Plain fine-tuning: one classifier on the last layer. The paper's "ALBERT-base" and "BERT-base" rows."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from pipeline.training.recipes.base import Recipe, exit_losses
@@ -10,13 +12,13 @@ class SingleExit(Recipe):
 
     name = "single_exit"
 
-    def exits(self, layers: int) -> tuple[int, ...]:
-        return (layers,)
+    def exits(self, places: Sequence[int]) -> tuple[int, ...]:
+        return (places[-1],)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return exit_losses(logits, labels).sum()
 
-    def selection_weights(self, exits: int) -> list[float]:
+    def selection_weights(self, costs: Sequence[float]) -> list[float]:
         return [1.0]
 
 

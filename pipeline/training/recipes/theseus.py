@@ -31,7 +31,7 @@ class Theseus(FirstHalf):
         parent = start.teacher()
         layers = parent.backbone.layers
         backbone = copied(thinned(parent.backbone, range(first_layers(layers, self.share))))
-        model = start.model(backbone, self.exits(backbone.layers))
+        model = start.model(backbone, self.exits(backbone.exit_places()))
         model.heads.load_state_dict(parent.heads.state_dict())
         return model
 

@@ -1,5 +1,7 @@
 """Exits on a frozen, fine-tuned backbone (DeeBERT, Xin et al. 2020, section 3)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from pipeline.models.multi_exit import MultiExit
@@ -15,12 +17,12 @@ class TwoStage(Recipe):
 
     name = "two_stage"
 
-    def exits(self, layers: int) -> tuple[int, ...]:
-        return tuple(range(1, layers + 1))
+    def exits(self, places: Sequence[int]) -> tuple[int, ...]:
+        return tuple(places)
 
     def build(self, start: Start) -> MultiExit:
         parent = start.teacher()
-        model = start.model(parent.backbone, self.exits(parent.backbone.layers))
+        model = start.model(parent.backbone, self.exits(parent.backbone.exit_places()))
         model.heads[-1].load_state_dict(parent.heads[-1].state_dict())
         return model
 
@@ -34,8 +36,8 @@ class TwoStage(Recipe):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return exit_losses(logits, labels)[:-1].sum()
 
-    def selection_weights(self, exits: int) -> list[float]:
-        return [1 / exits] * exits
+    def selection_weights(self, costs: Sequence[float]) -> list[float]:
+        return [1 / len(costs)] * len(costs)
 
 
 RECIPE = TwoStage()

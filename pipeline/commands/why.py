@@ -1,0 +1,32 @@
+"""Why a trial or a stage ran: which of its inputs is not what ran before, or that nothing is."""
+
+import difflib
+
+from pipeline.commands.why_stage import stage_names, why_stage
+from pipeline.commands.why_trial import trial_keys, why_trial
+from pipeline.errors import ParamsError
+from pipeline.layout import HERE, Workspace
+
+
+def why(name: str, workspace: Workspace = HERE) -> list[str]:
+    """Lines that answer for a trial, by its key or the beginning of it, or for a stage, by its name in dvc.yaml.
+
+    Raises:
+        ParamsError: no trial and no stage of that name, or several trials whose keys begin like that.
+    """
+    stages = stage_names(workspace)
+    if name in stages or name.partition("@")[0] in stages:
+        return why_stage(name, workspace)
+    keys = trial_keys(workspace)
+    matches = [key for key in keys if name and key.startswith(name)]
+    if len(matches) > 1:
+        shown = ", ".join(matches[:3])
+        raise ParamsError(f"why: {len(matches)} trials begin with {name!r} ({shown}, ...); give more of the key")
+    if matches:
+        return why_trial(matches[0], workspace)
+    near = difflib.get_close_matches(name, [*stages, *keys], n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    names = ", ".join(stage for stage in stages if "@" not in stage)
+    raise ParamsError(
+        f"why: no trial and no stage {name!r}{hint} (stages: {names}; {len(keys)} trials in {workspace.trials})"
+    )

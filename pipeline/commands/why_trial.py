@@ -1,0 +1,148 @@
+"""Why a trial ran: which of its inputs no trial before it had, and what of its code is another today."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pipeline.errors import ArtifactError
+from pipeline.identity.code import CodeIdentity
+from pipeline.identity.equivalence import canonical, read_equivalence, trained_by_other_code
+from pipeline.layout import Workspace
+from pipeline.results import TrialCode, Trials
+from pipeline.training.code import FILE, trial_code
+from pipeline.training.methods import METHODS
+
+POINT = ("method", "batch_size", "learning_rate", "seed")
+"""With task and backbone: which trial of a plan it is. The other inputs say what it learns from and how."""
+MEANING = {"data": "other rows, labels or tokens", "weights": "other pretrained weights"}
+
+
+@dataclass(frozen=True)
+class StoredTrial:
+    """A trial's folder."""
+
+    workspace: Workspace
+    key: str
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Its settings by dotted name; empty where they are cut short."""
+        try:
+            return flat(json.loads((self.workspace.trial(self.key) / "settings.json").read_text(encoding="utf-8")))
+        except ValueError:
+            return {}
+
+    @cached_property
+    def code(self) -> TrialCode | None:
+        """The code that trained it; None where the folder does not say."""
+        try:
+            return TrialCode.read(self.workspace.trial(self.key) / FILE, "train the trial again")
+        except ArtifactError:
+            return None
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        return self.code.names if self.code else {}
+
+    @cached_property
+    def started(self) -> float:
+        """When it last began, in seconds of the clock."""
+        return (self.workspace.trial(self.key) / "settings.json").stat().st_mtime
+
+    @property
+    def title(self) -> str:
+        group = [self.names.get("task"), self.names.get("backbone"), self.inputs.get("method")]
+        point = [f"{name}={self.inputs.get(name)}" for name in POINT[1:]]
+        folder = self.workspace.trial(self.key)
+        failed = "failed" if (folder / "error.txt").is_file() else "not finished"
+        state = "finished" if (folder / "result.json").is_file() else failed
+        return f"{self.key}: {'/'.join(str(part) for part in group if part)} {' '.join(point)}, {state}"
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by dotted name.
+
+    >>> flat({"seed": 1, "training": {"epochs": 3}})
+    {'seed': 1, 'training.epochs': 3}
+    """
+    inputs: dict[str, Any] = {}
+    for name, value in settings.items():
+        inputs |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return inputs
+
+
+def trial_keys(workspace: Workspace) -> list[str]:
+    """Keys of all trials on this disk."""
+    return sorted(path.parent.name for path in workspace.trials.glob("*/settings.json"))
+
+
+def why_trial(key: str, workspace: Workspace) -> list[str]:
+    """Lines: what the trial is, which inputs no trial before it had, and whether its code is today's."""
+    trial = StoredTrial(workspace, key)
+    return [trial.title, *_why_it_ran(trial), *_today(trial), *_in_plan(trial)]
+
+
+def _why_it_ran(trial: StoredTrial) -> list[str]:
+    others = [StoredTrial(trial.workspace, key) for key in trial_keys(trial.workspace) if key != trial.key]
+    before = [other for other in others if other.started <= trial.started]
+    if not before:
+        return ["It ran because no trial had run before it."]
+    nearest = min(before, key=lambda other: _distance(trial, other))
+    lines = _differences(nearest, trial)
+    if not lines:
+        return [f"Nothing differs from {nearest.key} but the names of settings."]
+    return [f"It ran because no trial before it had its inputs. The nearest is {nearest.key}, which differs in", *lines]
+
+
+def _distance(trial: StoredTrial, other: StoredTrial) -> tuple[int, int, float]:
+    """How far another trial is: the same point of an earlier plan is nearer than another point; then the latest."""
+    differing = {n for n in {*trial.inputs, *other.inputs} if trial.inputs.get(n) != other.inputs.get(n)}
+    points = sum(trial.names.get(name) != other.names.get(name) for name in ("task", "backbone"))
+    return points + len(differing.intersection(POINT)), len(differing), -other.started
+
+
+def _differences(before: StoredTrial, after: StoredTrial) -> list[str]:
+    lines = []
+    for name in sorted({*before.inputs, *after.inputs}):
+        old, new = (_shown(trial.inputs, name) for trial in (before, after))
+        if old == new:
+            continue
+        if name == "code" and before.code and after.code:
+            one, other = (CodeIdentity(code.definitions) for code in (before.code, after.code))
+            lines += [f"  code: {line}" for line in one.differences(other)]
+        elif name == "parent":
+            lines.append(f"  parent: {old} -> {new} (`python -m pipeline why {new}` says why)")
+        else:
+            lines.append(f"  {name}: {old} -> {new}" + (f" ({MEANING[name]})" if name in MEANING else ""))
+    return lines
+
+
+def _shown(inputs: Mapping[str, Any], name: str) -> str:
+    value = inputs.get(name, "not set")
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _today(trial: StoredTrial) -> list[str]:
+    """Whether a trial with these settings would be trained by the same code today."""
+    modality, method = trial.inputs.get("modality"), trial.inputs.get("method")
+    if trial.code is None or method not in METHODS or modality not in METHODS[method].modalities:
+        return []
+    today, equivalence = trial_code(modality, method), read_equivalence()
+    if canonical(today.hash, equivalence) != trial.inputs.get("code"):
+        lines = CodeIdentity(trial.code.definitions).differences(today)
+        return ["Today's code is another, so that it would be trained anew:", *(f"  code: {line}" for line in lines)]
+    if reasons := trained_by_other_code(trial.code.code, today, equivalence):
+        return [f"Today's code is another and was declared to train alike: {'; '.join(reasons)}"]
+    return ["Today's code is the code that trained it."]
+
+
+def _in_plan(trial: StoredTrial) -> list[str]:
+    try:
+        trials = Trials.read(trial.workspace.trials_table, "run `dvc repro finetune`").trials
+    except ArtifactError:
+        return []
+    if any(record.key == trial.key for record in trials):
+        return ["The last plan has it: while nothing that it depends on differs, it is not run again."]
+    return ["The last plan does not have it."]

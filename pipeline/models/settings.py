@@ -1,0 +1,12 @@
+"""How live inference is timed: a block of params.yaml."""
+
+from pipeline.settings import Block, PositiveInt
+
+
+class Latency(Block):
+    """Wall time of the live engine, on `rows` report rows of each task named; none, none is timed."""
+
+    tasks: list[str] = []
+    rows: PositiveInt = 64
+    batch_size: PositiveInt = 32
+    repeats: PositiveInt = 3

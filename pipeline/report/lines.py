@@ -1,0 +1,59 @@
+"""How a criterion's curve is drawn on axes of score against speed-up: by the report and by `replay --compare`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.report.numbers import TIMES
+from pipeline.report.stored import Curve
+from pipeline.report.svg import look
+from pipeline.report.verdicts import by_speed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+GRID_POINTS = 80
+FEW = 40
+"""A criterion with at most so many settings is drawn setting by setting, each a marker; one with more as a line."""
+TICKS = (1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24)
+
+
+def speed_axis(axes: "Axes", furthest: float) -> None:
+    """A log scale of speed-ups from 1 to the furthest, ticked in whole and half ones."""
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    ticks = [tick for tick in TICKS if tick <= max(furthest, 1.5) * 1.01]
+    axes.set_xticks(ticks, [f"{tick:g}{TIMES}" for tick in ticks])
+    axes.set_xlim(0.97, max(furthest, 1.5) * 1.04)
+
+
+def criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names: tuple[str, ...]) -> None:
+    """One criterion's curve of each seed, thin, and their median, thick; `names` are all that are drawn."""
+    style = look(criterion, names)
+    lines = [by_speed(curve) for curve in curves if curve.points]
+    if len(lines) > 1:
+        for speeds, scores in lines:
+            axes.plot(speeds, 100 * scores, color=style.colour, lw=0.7, alpha=0.4)
+    few = bool(lines) and max(len(curve.points) for curve in curves) <= FEW
+    speeds, scores = _median_by_setting(curves) if few else _median_by_speed(lines)
+    marker = style.marker if few else ""
+    axes.plot(speeds, 100 * scores, style.dash, color=style.colour, marker=marker, markersize=3.5, label=criterion)
+
+
+def _median_by_setting(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Median speed and score of each setting that every seed has (patience t means the same for all)."""
+    shared = set.intersection(*({p.threshold for p in curve.points} for curve in curves))
+    at = [[p for curve in curves for p in curve.points if p.threshold == t] for t in sorted(shared)]
+    speeds = np.array([np.median([p.layer_speedup for p in points]) for points in at])
+    scores = np.array([np.median([p.score for p in points]) for points in at])
+    return speeds, scores
+
+
+def _median_by_speed(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Median over seeds on a common grid of speeds, as far as every seed reaches: thresholds differ by seed."""
+    if not lines:
+        return np.empty(0), np.empty(0)
+    low, high = max(speeds[0] for speeds, _ in lines), min(speeds[-1] for speeds, _ in lines)
+    grid = np.geomspace(low, max(low, high), GRID_POINTS)
+    return grid, np.median([np.interp(grid, speeds, scores) for speeds, scores in lines], axis=0)

@@ -1,0 +1,30 @@
+"""The sections of the report, a file each, in their order on the page: a new one is a file and a line here."""
+
+from pipeline.report.sections.base import Finding, Section
+from pipeline.report.sections.comparison import Comparison
+from pipeline.report.sections.cost import TrainingCost
+from pipeline.report.sections.curves import SpeedAndScore
+from pipeline.report.sections.diagnosis import Diagnosis
+from pipeline.report.sections.images import Images
+from pipeline.report.sections.latency import Latency
+from pipeline.report.sections.robustness import Robustness
+from pipeline.report.sections.rows import EveryRow
+from pipeline.report.sections.theory import Theory
+from pipeline.report.sections.trials import TrainedModels
+from pipeline.report.sections.verdicts import DoesPatienceWin
+
+__all__ = ["SECTIONS", "Finding", "Section"]
+
+SECTIONS: tuple[Section, ...] = (
+    DoesPatienceWin(),
+    Comparison(),
+    SpeedAndScore(),
+    Diagnosis(),
+    EveryRow(),
+    TrainingCost(),
+    Latency(),
+    Robustness(),
+    Images(),
+    Theory(),
+    TrainedModels(),
+)

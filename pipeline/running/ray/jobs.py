@@ -1,0 +1,66 @@
+"""Jobs that do not depend on each other, through a pool of Ray workers."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError, TrialsFailedError
+from pipeline.running.ray.cluster import check_storage, connect, gpu_share, parallel
+from pipeline.running.ray.worker import load
+from pipeline.running.settings import Runtime
+
+
+def fan_out(
+    jobs: Sequence[Any], *, runner: str, root: Path, runtime: Runtime, done: Callable[[Any, Any], None]
+) -> None:
+    """Run jobs, one core each, in whatever order they end.
+
+    One job, or one worker and no cluster, runs in this process: starting Ray would take longer.
+
+    Args:
+        jobs: what the runner is called with; pickled to workers, which run in this folder.
+        runner: "module:function"; it stores what it finds under `root`, which every node must see.
+        done: called here with each job and what the runner returned.
+
+    Raises:
+        PipelineError: as the runner raised it; the other jobs are stopped.
+        ClusterError: the address does not answer, or nodes do not share `root`.
+        TrialsFailedError: a worker died with its job again and again.
+    """
+    folder = str(Path.cwd())
+    slots = min(len(jobs), parallel(runtime, 0.0)) if not runtime.ray_address else len(jobs)
+    if slots < 2:
+        for job in jobs:
+            done(job, load(runner, folder)(job))
+        return
+    root.mkdir(parents=True, exist_ok=True)
+    connect(runtime)
+    import ray
+
+    try:
+        check_storage(root.resolve())
+        resources = {"num_cpus": runtime.threads, "num_gpus": gpu_share(runtime), "max_retries": runtime.retries}
+        task = ray.remote(**resources)(_job)
+        running = {task.remote(runner, job, folder): job for job in jobs}
+        while running:
+            (ready, *_), _ = ray.wait(list(running))
+            try:
+                error, result = ray.get(ready)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as crash:
+                reason = " ".join(str(crash).split())[:160]
+                raise TrialsFailedError(
+                    f"{runner}: a worker died ({reason}); give it more memory, then go on"
+                ) from None
+            if error is not None:
+                raise error
+            done(running.pop(ready), result)
+    finally:
+        ray.shutdown()
+
+
+def _job(runner: str, job: Any, folder: str) -> tuple[PipelineError | None, Any]:
+    """One job, in a worker process that later jobs reuse."""
+    try:
+        return None, load(runner, folder)(job)
+    except PipelineError as error:  # its one line, without Ray's traceback around it
+        return error, None

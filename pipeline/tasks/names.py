@@ -1,0 +1,189 @@
+"""The tasks that are known by name, and how an entry of params.yaml becomes a complete task."""
+
+import re
+from dataclasses import replace
+from typing import Any, Literal
+
+from pipeline.errors import ParamsError, unknown
+from pipeline.evaluation.metrics import BINARY, CORRELATIONS, METRICS
+from pipeline.tasks.task import Colours, DemoSource, HubSource, Kind, ServerFiles, Source, Task, TaskSettings
+from pipeline.tasks.words import CIFAR10, CIFAR100, IMAGE_LABELS
+
+
+def _glue(
+    config: str, file: str, text: tuple[str, ...], labels: tuple[str, ...], metrics: tuple[str, ...] = ("accuracy",)
+) -> Task:
+    kind: Kind = "classification" if labels else "regression"
+    report, test, files = {"validation": "validation"}, {"test": "test"}, {"test": f"{file}.tsv"}
+    if config == "mnli":
+        halves = {"matched": "m", "mismatched": "mm"}
+        report = {half: f"validation_{half}" for half in halves}
+        test = {f"test_{half}": f"test_{half}" for half in halves}
+        files = {f"test_{half}": f"{file}-{short}.tsv" for half, short in halves.items()}
+    source = HubSource(hub="nyu-mll/glue", config=config, report=report, test=test)
+    server = ServerFiles(files, words="entailment" in labels, span=None if labels else (0.0, 5.0))
+    return Task(config, source, kind, text, "label", labels, metrics, server=server)
+
+
+def _hub(
+    name: str, hub: str, text: tuple[str, ...], labels: tuple[str, ...], report: str, label: str = "label"
+) -> Task:
+    kind: Kind = "classification" if labels else "regression"
+    metrics = ("accuracy",) if labels else ("pearson", "spearman")
+    return Task(name, HubSource(hub=hub, report={report: report}), kind, text, label, labels, metrics)
+
+
+def _demo(
+    name: str, demo: Literal["sentences", "pairs", "similarity"], text: tuple[str, ...], labels: tuple[str, ...]
+) -> Task:
+    kind: Kind = "classification" if labels else "regression"
+    metrics = ("accuracy",) if labels else ("pearson", "spearman")
+    return Task(name, DemoSource(demo=demo), kind, text, "label" if labels else "score", labels, metrics)
+
+
+def _cifar(name: str, classes: tuple[str, ...], label: str, colours: Colours, torchvision: tuple[str, str]) -> Task:
+    source = HubSource(hub=f"uoft-cs/{name}", report={"test": "test"})
+    return Task(
+        name, source, "classification", (), label, classes, ("accuracy",), image="img", colours=colours,
+        torchvision=torchvision,
+    )  # fmt: skip
+
+
+_PAIR = ("sentence1", "sentence2")
+_PREMISE = ("premise", "hypothesis")
+_NLI = ("entailment", "neutral", "contradiction")
+_ENTAILED = ("entailment", "not_entailment")
+_SICK = ("sentence_A", "sentence_B")
+_SAME = ("not_equivalent", "equivalent")
+
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        _demo("demo-sentences", "sentences", ("sentence",), ("negative", "positive")),
+        _demo("demo-pairs", "pairs", _PREMISE, _NLI),
+        _demo("demo-similarity", "similarity", _PAIR, ()),
+        Task(
+            "demo-images",
+            DemoSource(demo="images"),
+            "classification",
+            (),
+            "label",
+            IMAGE_LABELS,
+            ("accuracy",),
+            image="image",
+            colours=Colours((0.31, 0.31, 0.31), (0.27, 0.27, 0.27)),
+        ),
+        _glue("cola", "CoLA", ("sentence",), ("unacceptable", "acceptable"), ("matthews",)),
+        _glue("sst2", "SST-2", ("sentence",), ("negative", "positive")),
+        _glue("mrpc", "MRPC", _PAIR, _SAME, ("accuracy", "f1")),
+        _glue("qqp", "QQP", ("question1", "question2"), ("not_duplicate", "duplicate"), ("accuracy", "f1")),
+        _glue("stsb", "STS-B", _PAIR, (), ("pearson", "spearman")),
+        _glue("mnli", "MNLI", _PREMISE, _NLI),
+        _glue("qnli", "QNLI", ("question", "sentence"), _ENTAILED),
+        _glue("rte", "RTE", _PAIR, _ENTAILED),
+        replace(_hub("snli", "stanfordnlp/snli", _PREMISE, _NLI, "validation"), drop_label=-1),
+        # SICK's validation split has 500 rows, Yelp and AG News have none: their labelled test splits report.
+        _hub("sick", "RobZamp/sick", _SICK, _NLI, "test"),
+        _hub("sick-relatedness", "RobZamp/sick", _SICK, (), "test", "relatedness_score"),
+        _hub("yelp", "fancyzhx/yelp_polarity", ("text",), ("negative", "positive"), "test"),
+        _hub("ag_news", "fancyzhx/ag_news", ("text",), ("World", "Sports", "Business", "Sci/Tech"), "test"),
+        _hub("rotten_tomatoes", "cornell-movie-review-data/rotten_tomatoes", ("text",), ("neg", "pos"), "validation"),
+        _cifar(
+            "cifar10",
+            CIFAR10,
+            "label",
+            Colours((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+            ("CIFAR10", "cifar-10-batches-py"),
+        ),
+        _cifar(
+            "cifar100",
+            CIFAR100,
+            "fine_label",
+            Colours((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+            ("CIFAR100", "cifar-100-python"),
+        ),
+    )
+}
+
+
+def resolve_task(name: str, settings: TaskSettings) -> Task:
+    """Complete an entry of `tasks`.
+
+    Raises:
+        ParamsError: unknown name without a source, a missing or unknown setting, settings that do not go together.
+    """
+    known = TASKS.get(name)
+    given = settings.model_dump(
+        exclude_none=True, include={"kind", "text", "image", "label", "label_names", "metrics", "drop_label"}
+    )
+    source = settings.source or (known.source if known else None)
+    if source is None:
+        raise ParamsError(f"{unknown('task', name, TASKS, key='tasks')}; for own data give tasks.{name}.source")
+    if "text" in given and "image" in given:
+        raise ParamsError(f"tasks.{name}: has both text and image; a task's rows are one of them, take one out")
+    if known is None:
+        _complete(name, given)
+    elif ("image" if known.image is None else "text") in given:
+        raise ParamsError(f"tasks.{name}: its rows are {known.modality}s; give own data a name that is not taken")
+    base = known.__dict__ if known else {}
+    merged = {**base, **given, "name": name, "source": source, "rows": settings.rows, "max_length": settings.max_length}
+    if settings.source is not None:  # other rows than those of the name
+        merged |= {"server": None, "colours": None, "torchvision": None}
+    merged["test"] = _wants_test(name, settings, source)
+    task = Task(**merged)
+    if task.kind == "classification" and len(set(task.label_names)) < max(2, len(task.label_names)):
+        given_names = ", ".join(task.label_names) or "none"
+        raise ParamsError(f"tasks.{name}.label_names: {given_names}; a classification needs two or more, all different")
+    _check_metrics(task)
+    _check_splits(task)
+    return task
+
+
+def _complete(name: str, given: dict[str, Any]) -> None:
+    """Own data: what may be left out, and that nothing else was."""
+    kind = given.setdefault("kind", "classification")
+    if "image" in given:
+        given["text"] = ()
+        if kind == "regression":
+            raise ParamsError(f"tasks.{name}.kind: images are classified only; take regression out")
+    given.setdefault("metrics", ("accuracy",) if kind == "classification" else ("pearson", "spearman"))
+    needed = ("text", "label", "label_names") if kind == "classification" else ("text", "label")
+    for key in needed:
+        if key not in given:
+            also = ", or image in place of text" if key == "text" else ""
+            raise ParamsError(f"tasks.{name}.{key}: missing; own data needs {', '.join(needed)}{also}")
+    given.setdefault("label_names", ())
+
+
+def _wants_test(name: str, settings: TaskSettings, source: Source) -> bool:
+    named = not isinstance(source, DemoSource) and bool(source.test)
+    if settings.test and not named:
+        raise ParamsError(f"tasks.{name}.test: true and the source has no split without labels; name it in source.test")
+    return named and (settings.source is not None if settings.test is None else settings.test)
+
+
+def _check_metrics(task: Task) -> None:
+    for metric in task.metrics:
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS, key=f"tasks.{task.name}.metrics")
+        if (metric in CORRELATIONS) != (task.kind == "regression"):
+            fit = sorted(m for m in METRICS if (m in CORRELATIONS) == (task.kind == "regression"))
+            raise ParamsError(f"tasks.{task.name}.metrics: {metric!r} is not for a {task.kind}; take {', '.join(fit)}")
+        if metric in BINARY and len(task.label_names) != 2:
+            classes = len(task.label_names)
+            raise ParamsError(
+                f"tasks.{task.name}.metrics: {metric!r} is for two classes and there are {classes}; take accuracy"
+            )
+
+
+def _check_splits(task: Task) -> None:
+    """Split names become file names beside train and selection."""
+    if isinstance(task.source, DemoSource):
+        return
+    names = [*task.source.report, *task.source.test]
+    for split in names:
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", split) or split in ("train", "selection") or names.count(split) > 1:
+            raise ParamsError(
+                f"tasks.{task.name}.source: split name {split!r} is taken or no plain word; give each split a name of "
+                "its own in letters and digits"
+            )

@@ -1,0 +1,59 @@
+"""Which rows of a source go into which split. Texts and images alike."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from pipeline.errors import DataError
+from pipeline.tasks.task import Rows
+
+TRAIN, SELECTION = "train", "selection"
+Protocol = Literal["holdout", "paper"]
+Chosen = dict[str, tuple[str, np.ndarray]]
+"""Our split to the source's split that its rows come from, and their positions there, ascending."""
+
+
+def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Protocol) -> Chosen:
+    """Choose the rows of train, selection and the reported splits, with the generator of `rows.seed`.
+
+    holdout carves the selection rows out of the training split; paper selects on the first reported split itself.
+
+    Args:
+        counts: rows of the source: "train" first, then each reported split.
+
+    Raises:
+        DataError: no training rows are left, or a split is empty.
+    """
+    generator = np.random.default_rng(rows.seed)
+    available = counts[TRAIN]
+    order = generator.permutation(available)
+    report: Chosen = {
+        name: (name, _sample(count, rows.report, generator)) for name, count in counts.items() if name != TRAIN
+    }
+    if protocol == "paper":
+        selection, rest = next(iter(report.values())), order
+    else:
+        wanted = rows.selection or min(available // 10, 2000)
+        if wanted >= available:
+            raise DataError(
+                f"{task}: {available} training rows leave none beside {wanted} selection rows; "
+                f"lower tasks.{task}.rows.selection"
+            )
+        selection, rest = (TRAIN, np.sort(order[:wanted])), order[wanted:]
+    chosen: Chosen = {TRAIN: (TRAIN, np.sort(rest[: rows.train])), SELECTION: selection, **report}
+    refuse_empty(task, {name: len(index) for name, (_, index) in chosen.items()})
+    return chosen
+
+
+def refuse_empty(task: str, counts: Mapping[str, int]) -> None:
+    """Raise DataError where a split has no rows."""
+    for name, count in counts.items():
+        if count == 0:
+            raise DataError(f"{task}: split {name!r} is empty; check the source and tasks.{task}.rows")
+
+
+def _sample(count: int, rows: int | None, generator: np.random.Generator) -> np.ndarray:
+    if rows is None or rows >= count:
+        return np.arange(count)
+    return np.sort(generator.choice(count, rows, replace=False))

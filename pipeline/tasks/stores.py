@@ -1,0 +1,75 @@
+"""A prepared split, whatever its rows are: what training, recording and timing ask of it."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from pipeline.layout import HERE
+from pipeline.results import Manifest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Store(Protocol):
+    """One split's rows with their labels, mapped from disk."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class index or real value, (n,) float64; NaN where it is not known."""
+
+    @property
+    def row_ids(self) -> np.ndarray:
+        """Positions in the source, (n,) int64."""
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Tokens of each row, or pixels along its side, (n,): what its FLOPs hang on."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, rows: np.ndarray, device: Any) -> "dict[str, Tensor]":
+        """Inputs of the given rows, on the device."""
+
+    def in_order(self) -> Iterator[np.ndarray]:
+        """All rows in batches for evaluation, in a fixed order."""
+
+    def timed(self, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+        """Some rows in batches for timing, in a fixed order."""
+
+    def epoch(
+        self, batch_size: int, generator: np.random.Generator, device: Any, augment: bool = False
+    ) -> "Iterator[tuple[dict[str, Tensor], np.ndarray]]":
+        """A shuffled epoch: inputs on the device and the rows that they are, a pure function of the generator."""
+
+
+def manifest_of(task: str) -> Manifest:
+    """The task's manifest, as prepare wrote it."""
+    return Manifest.read(HERE.manifest(task), f"run `dvc repro prepare@{task}`")
+
+
+def open_store(manifest: Manifest, backbone: str, split: str, device: str) -> Store:
+    """Map a prepared split.
+
+    Args:
+        backbone: whose tokens to read; images are the same for all.
+
+    Raises:
+        ArtifactError: missing or cut short.
+    """
+    if manifest.modality == "text":
+        from pipeline.tasks.text.tokens import TokenStore
+
+        return TokenStore.open(HERE.tokens(manifest.task, backbone, split))
+    from pipeline.tasks.image.pixels import ImageStore
+
+    return ImageStore.open(HERE.pixels(manifest.task), split, device)
+
+
+def inputs_name(manifest: Manifest, backbone: str) -> str:
+    """Under which name the manifest holds what a backbone reads."""
+    return backbone if manifest.modality == "text" else PIXELS
+
+
+PIXELS = "pixels"

@@ -1,0 +1,92 @@
+"""Freeze a task of texts: splits as Parquet, labels as numbers, tokens as Arrow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from pipeline.results import Inputs, Split
+from pipeline.tasks.columns import column, read_labels, texts_of
+from pipeline.tasks.content import table_content_hash
+from pipeline.tasks.sources import load_splits
+from pipeline.tasks.splits import Protocol, choose_rows, refuse_empty
+from pipeline.tasks.task import Task
+from pipeline.tasks.text.tokenize import save_tokens
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+def prepare_texts(
+    task: Task, tokenizers: Mapping[str, "Tokenizer"], protocol: Protocol, folder: Path, mirror: Path | None
+) -> tuple[dict[str, Split], dict[str, Inputs]]:
+    """Write text/<split>.parquet, <backbone>/<split>.arrow and <backbone>/tokenizer.json below `folder`.
+
+    Returns:
+        What the manifest says of the splits, and of the tokens of each backbone.
+
+    Raises:
+        DataError: as `pipeline.tasks.prepare.prepare`.
+    """
+    tables = freeze_splits(task, protocol, mirror)
+    (folder / "text").mkdir()
+    splits = {}
+    for name, table in tables.items():
+        pyarrow.parquet.write_table(table, folder / "text" / f"{name}.parquet")
+        splits[name] = _describe(task, table)
+    return splits, {name: save_tokens(task, tok, tables, folder / name) for name, tok in tokenizers.items()}
+
+
+def freeze_splits(task: Task, protocol: Protocol, mirror: Path | None) -> dict[str, pa.Table]:
+    """Train, selection, report and unlabelled splits with columns text..., label (float64) and row_id (position in the
+    source). Labels of an unlabelled split are NaN, and all its rows are taken.
+    """
+    columns = _columns(task, load_splits(task, mirror))
+    unlabelled = {name: columns.pop(name) for name in task.unlabelled}
+    chosen = choose_rows(task.name, {name: len(table) for name, table in columns.items()}, task.rows, protocol)
+    refuse_empty(task.name, {name: len(table) for name, table in unlabelled.items()})
+    return {name: columns[source].take(index) for name, (source, index) in chosen.items()} | unlabelled
+
+
+def _columns(task: Task, raw: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
+    """Each split's texts, labels and row ids, without the rows to leave out."""
+    where = {split: f"{task.name}: split {split!r}" for split in raw}
+    remedy = f"mend tasks.{task.name}.text or .label"
+    texts = {split: texts_of(table, task.text, where[split], remedy) for split, table in raw.items()}
+    given = {
+        where[split]: column(table, task.label, where[split], remedy).to_pylist()
+        for split, table in raw.items()
+        if split not in task.unlabelled
+    }
+    # Of all splits at once: what a number means is one question.
+    labels = read_labels(task, given, f"mend the row or tasks.{task.name}.label_names")
+    out = {}
+    for split, table in raw.items():
+        labelled = where[split] in labels
+        values = labels[where[split]] if labelled else np.full(len(table), np.nan)
+        kept = pa.array(np.flatnonzero(~np.isnan(values) if labelled else np.isnan(values)), pa.int64())
+        rows = pa.table([*texts[split], pa.array(values, pa.float64())], names=[*task.text, "label"])
+        out[split] = rows.take(kept).append_column("row_id", kept)
+    return out
+
+
+def _describe(task: Task, table: pa.Table) -> Split:
+    labels = table["label"].to_numpy()
+    about: dict[str, Any] = {}
+    if np.isnan(labels).all():
+        pass  # nothing is known of them
+    elif task.kind == "classification":
+        about = {"label_counts": {name: int(np.sum(labels == i)) for i, name in enumerate(task.label_names)}}
+    else:
+        about = {"label_mean": round(float(labels.mean()), 6), "label_std": round(float(labels.std()), 6)}
+    words = np.array([sum(len(row[c].split()) for c in task.text) for row in table.select(task.text).to_pylist()])
+    return Split(
+        rows=len(table),
+        sha256=table_content_hash(table),
+        words_mean=round(float(words.mean()), 3),
+        words_max=int(words.max()),
+        **about,
+    )

@@ -1,0 +1,94 @@
+"""The groups of a plan: the product of tasks, backbones and methods whose modality agrees."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ArtifactError
+from pipeline.models.names import BackboneSpec
+from pipeline.results import Manifest
+from pipeline.tasks.stores import inputs_name
+from pipeline.tasks.task import Modality, Task
+from pipeline.training.methods import METHODS
+from pipeline.training.plan import Group
+from pipeline.training.settings import Grid, ImageTraining, Training
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is trained: everything of params.yaml and of the prepared data that a plan hangs on.
+
+    Attributes:
+        tasks: with their manifests.
+        grids, training: by modality.
+        weights: backbone's name to the content of its pretrained weights; "" for random ones.
+        code: (modality, method) to the identity of the code that trains it.
+    """
+
+    tasks: Sequence[tuple[Task, Manifest]]
+    backbones: Sequence[BackboneSpec]
+    methods: Sequence[str]
+    grids: Mapping[Modality, Grid]
+    training: Mapping[Modality, Training | ImageTraining]
+    weights: Mapping[str, str]
+    code: Mapping[tuple[Modality, str], str]
+
+
+def groups_of(study: Study) -> list[Group]:
+    """The groups, in the order of tasks, then backbones, then methods.
+
+    Raises:
+        ArtifactError: a task's data lack the tokens of a backbone.
+    """
+    return [
+        _group(study, task, manifest, spec, method)
+        for task, manifest in study.tasks
+        for spec in study.backbones
+        if spec.modality == task.modality
+        for method in study.methods
+        if task.modality in METHODS[method].modalities
+    ]
+
+
+def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, method: str) -> Group:
+    info, inputs = METHODS[method], manifest.inputs.get(inputs_name(manifest, spec.name))
+    if inputs is None:
+        raise ArtifactError(
+            f"data/{task.name}: no tokens of backbone {spec.name!r}; run `dvc repro prepare@{task.name}`"
+        )
+    prefix = f"{task.name}/{spec.name}/"
+    settings: dict[str, Any] = {
+        "modality": task.modality,
+        "kind": task.kind,
+        "outputs": task.outputs,
+        "metrics": list(task.metrics),
+        "data": inputs.hash,
+        "backbone": spec.identity(info.multi_exit),
+        "weights": study.weights[spec.name],
+        "method": method,
+        "code": study.code[task.modality, method],
+        "training": identity_of(study.training[task.modality]),
+    }
+    if task.kind == "regression":
+        settings["head_bias"] = "label mean"
+    if spec.hub is None and task.modality == "text":
+        settings["vocabulary"] = inputs.vocabulary
+    if task.modality == "image":
+        settings["colours"] = [list(values) for values in (inputs.mean or (), inputs.std or ())]
+    grid = study.grids[task.modality]
+    return Group(
+        prefix + method,
+        settings,
+        prefix + info.parent if info.parent else None,
+        names={"task": task.name, "backbone": spec.name, "hub": spec.hub},
+        batch_sizes=tuple(grid.batch_size),
+        learning_rates=tuple(grid.learning_rate),
+    )
+
+
+def identity_of(training: Training | ImageTraining) -> dict[str, Any]:
+    """What of a block `training` a trial's result hangs on: not how many rows go through the model at a time."""
+    fields = training.model_dump(mode="json", exclude={"micro_batch"})
+    if not fields.get("compile"):
+        fields.pop("compile", None)
+    return fields

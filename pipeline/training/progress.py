@@ -1,0 +1,235 @@
+"""What became of a plan's trials so far, kept up to date one ended trial at a time.
+
+The definitions, which tests/test_plan.py works out anew after every event and compares:
+
+- A group's grid is made at once, or, for a group with a parent, when the parent's choice is there.
+- The choice of a group is its grid's best selection score once all of the grid has ended; of equal ones the first. A
+  trial that failed and one whose score is not defined are never chosen; a group with nothing else has no choice.
+- The further seeds are made at the chosen point; those of a group with a parent one by one, as the parent's trials of
+  the same seed end well.
+- Of the trials that may run now the first one runs next: grids in the order of groups, then further seeds likewise.
+- A result on disk counts as if the trial had just ended. But a trial that a group selects is needed with its weights:
+  one whose weights were dropped when it was not selected runs again, and the choice of a grid waits for that.
+
+Each trial is made, hashed and looked up on disk once, and an ended trial concerns its own group and those that start
+from it, so that a plan of ten times as many trials costs ten times as much (benchmarks/bench_plan.py).
+"""
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.errors import TrialsFailedError
+from pipeline.results import TrialResult
+from pipeline.training.plan import RESUME, WEIGHTS, Group, Plan, Results, Trial, read_result
+
+GRID, FURTHER_SEEDS = range(2)
+
+
+@dataclass
+class _Search:
+    """One group's grid, its choice, and the further seeds at the chosen point."""
+
+    index: int
+    group: Group
+    children: list["_Search"] = field(default_factory=list)
+    grid: list[Trial] = field(default_factory=list)
+    open: set[str] = field(default_factory=set)
+    """Keys of grid trials without a result; the choice waits for them."""
+    best: Trial | None = None
+    further: dict[int, Trial] = field(default_factory=dict)
+
+    def choice(self, results: Results) -> Trial | None:
+        """The best trial of a grid that has ended."""
+        ended = [(trial, result) for trial in self.grid if (result := results[trial.key]) is not None]
+        scored = [(trial, result.selection) for trial, result in ended if result.selection is not None]
+        return max(scored, key=lambda pair: pair[1])[0] if scored else None
+
+
+class _Place(NamedTuple):
+    """Where in the plan a trial stands: what sorts first runs first."""
+
+    phase: int
+    group: int
+    position: int
+    """In the grid, or among the seeds."""
+
+
+class Progress:
+    """The state of a plan, from what is on disk: `next` hands out a trial, `end` takes what became of it.
+
+    Args:
+        root: parent folder of the trial folders.
+    """
+
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self.plan, self.root = plan, root
+        self.results: dict[str, TrialResult | None] = {}
+        """Key to result of every trial that ended; None for one that failed."""
+        self.running: dict[str, Trial] = {}
+        """Key to trial of those that were handed out and did not end."""
+        self._trials: dict[str, Trial] = {}
+        self._places: dict[str, list[_Place]] = {}  # equal settings, in two groups or twice in a grid, are one trial
+        self._queue: list[tuple[_Place, str]] = []
+        self._unchecked: set[str] = set()  # keys of results from disk whose weights were not looked for yet
+        self._searches = [_Search(index, group) for index, group in enumerate(plan.groups)]
+        self._by_name = {search.group.name: search for search in self._searches}
+        for search in self._searches:
+            if search.group.parent is not None:
+                self._by_name[search.group.parent].children.append(search)
+        for search in self._searches:
+            if search.group.parent is None:
+                self._make_grid(search, None)
+
+    # Running
+
+    def next(self) -> Trial | None:
+        """Hand out the first trial that may run now; None while there is none."""
+        while self._queue:
+            _, key = heapq.heappop(self._queue)
+            if self._waits(key):
+                self.running[key] = self._trials[key]
+                return self._trials[key]
+        return None
+
+    def end(self, key: str, result: TrialResult | None) -> Trial:
+        """Take the result of a trial that was handed out, None for a failure. Its weights are taken to be there."""
+        trial = self.running.pop(key)
+        self.results[key] = result
+        for place in self._places[key]:
+            search = self._searches[place.group]
+            if place.phase == FURTHER_SEEDS:
+                self._make_child_seeds(search, place.position)
+            elif key in search.open:
+                search.open.remove(key)
+                self._choose(search)
+        return trial
+
+    def unfinished(self) -> int:
+        """How many trials run or may run now; goes through all that wait."""
+        return len(self.running) + len({key for _, key in self._queue if self._waits(key)})
+
+    def prune(self) -> None:
+        """Drop the weights of trials that are not selected: a grid keeps one checkpoint per seed."""
+        keep = {trial.key for group in self.plan.groups for trial in self.selected(group).values()}
+        for key in self._trials:
+            if key not in keep:
+                for name in (WEIGHTS, RESUME):
+                    (self.root / key / name).unlink(missing_ok=True)
+
+    # What there is
+
+    def trials(self) -> list[Trial]:
+        """All trials that could be made so far, ended or not: grids in the order of groups, then further seeds."""
+        grids = [trial for search in self._searches for trial in search.grid]
+        return grids + [trial for search in self._searches for trial in self._further(search)]
+
+    def trials_of(self, group: Group) -> list[Trial]:
+        """As `trials`, of one group."""
+        search = self._by_name[group.name]
+        return [*search.grid, *self._further(search)]
+
+    def best(self, group: Group) -> Trial | None:
+        """The grid's chosen trial; None until all of the grid has ended, and where none of it can be chosen."""
+        return self._by_name[group.name].best
+
+    def selected(self, group: Group) -> dict[int, Trial]:
+        """Seed to the trial at the chosen grid point, ended or not, for seeds whose trial could be made."""
+        search = self._by_name[group.name]
+        if search.best is None:
+            return {}
+        return {self.plan.seeds[0]: search.best} | {t.settings["seed"]: t for t in self._further(search)}
+
+    def failures(self) -> list[Trial]:
+        """Trials that failed for good."""
+        return [trial for trial in self.trials() if self._failed(trial)]
+
+    def check(self) -> None:
+        """Raise TrialsFailedError when a group has nothing to select from."""
+        for search in self._searches:
+            if search.best is None:
+                failed = [trial.key for trial in search.grid if self._failed(trial)]
+                where = f"; see error.txt in the trial folders {', '.join(failed[:3])}" if failed else ""
+                raise TrialsFailedError(
+                    f"{search.group.name}: no trial of its grid finished{where}; mend the settings and run "
+                    "`dvc repro` again"
+                )
+
+    def _further(self, search: _Search) -> Iterator[Trial]:
+        return (search.further[seed] for seed in self.plan.seeds[1:] if seed in search.further)
+
+    def _failed(self, trial: Trial) -> bool:
+        return trial.key in self.results and self.results[trial.key] is None
+
+    def _waits(self, key: str) -> bool:
+        return key not in self.results and key not in self.running
+
+    # What follows from a result
+
+    def _make_grid(self, search: _Search, parent: str | None) -> None:
+        search.grid = self.plan.grid(search.group, parent)
+        for position, trial in enumerate(search.grid):
+            self._add(trial, _Place(GRID, search.index, position))
+        search.open = {trial.key for trial in search.grid if trial.key not in self.results}
+        self._choose(search)
+
+    def _choose(self, search: _Search) -> None:
+        if search.open:
+            return
+        best = search.choice(self.results)
+        if best is None or not self._has_weights(best.key):
+            return
+        search.best = best
+        for child in search.children:
+            self._make_grid(child, best.key)
+        for position in range(len(self.plan.seeds) - 1):
+            self._make_seed(search, position)
+
+    def _make_seed(self, search: _Search, position: int) -> None:
+        """Make the trial of a further seed, once the group has a choice and what the trial starts from is there."""
+        if search.best is None:
+            return
+        seed, parent = self.plan.seeds[1 + position], None
+        if search.group.parent is not None:
+            start = self._by_name[search.group.parent].further.get(seed)
+            if start is None or self.results.get(start.key) is None:
+                return
+            parent = start.key
+        trial = search.further[seed] = self.plan.reseeded(search.group, search.best, seed, parent)
+        self._add(trial, _Place(FURTHER_SEEDS, search.index, position))
+        if trial.key in self.results and self._has_weights(trial.key):
+            self._make_child_seeds(search, position)
+
+    def _make_child_seeds(self, search: _Search, position: int) -> None:
+        for child in search.children:
+            self._make_seed(child, position)
+
+    def _add(self, trial: Trial, place: _Place) -> None:
+        """Take a trial into the plan, with its result if it has one on disk, else to wait for its turn."""
+        key = trial.key
+        if key not in self._trials:
+            self._trials[key] = trial
+            self._places[key] = []
+            result = read_result(self.root / key)
+            if result is not None:
+                self.results[key] = result
+                self._unchecked.add(key)
+        self._places[key].append(place)
+        if self._waits(key):
+            heapq.heappush(self._queue, (place, key))
+
+    def _has_weights(self, key: str) -> bool:
+        """Whether a result stands with its weights; one from disk without them is taken back, to run again."""
+        if key not in self._unchecked:
+            return True
+        self._unchecked.remove(key)
+        if (self.root / key / WEIGHTS).is_file():
+            return True
+        del self.results[key]
+        for place in self._places[key]:
+            heapq.heappush(self._queue, (place, key))
+            if place.phase == GRID:
+                self._searches[place.group].open.add(key)
+        return False

@@ -1,0 +1,78 @@
+"""What the grids gave: the models that stand for a task, taken out of the trials' cache."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pipeline.layout import Workspace
+from pipeline.results import FailedTrial, GridPoint, ModelGroup, Selected, SelectedTrial
+from pipeline.storage import link_or_copy
+from pipeline.tasks.task import Task
+from pipeline.training.methods import METHODS
+from pipeline.training.plan import Group, Results, Trial
+from pipeline.training.progress import Progress
+
+MODEL_FILES = ("model.json", "model.safetensors")
+
+
+def selected_models(
+    task: Task, protocol: Literal["holdout", "paper"], groups: Sequence[Group], progress: Progress
+) -> Selected:
+    """What stands for a task.
+
+    Args:
+        groups: of this task.
+    """
+    return Selected(
+        task=task.name,
+        modality=task.modality,
+        protocol=protocol,
+        groups=tuple(_model_group(group, progress) for group in groups),
+    )
+
+
+def keep_models(selected: Selected, workspace: Workspace, folder: Path) -> None:
+    """Put the files of the selected models into `folder`, a folder per key."""
+    for group in selected.groups:
+        for trial in group.trials:
+            for name in MODEL_FILES:
+                link_or_copy(workspace.trial(trial.key) / name, folder / trial.key / name)
+
+
+def _model_group(group: Group, progress: Progress) -> ModelGroup:
+    best, results = progress.best(group), progress.results
+    assert best is not None  # run_plan refuses a group without one
+    first = results[best.key]
+    assert first is not None
+    trials = progress.trials_of(group)
+    ended = {seed: results[t.key] for seed, t in progress.selected(group).items()}
+    return ModelGroup(
+        group=group.name,
+        backbone=group.names["backbone"],
+        method=group.settings["method"],
+        multi_exit=METHODS[group.settings["method"]].multi_exit,
+        batch_size=best.settings["batch_size"],
+        learning_rate=best.settings["learning_rate"],
+        grid=tuple(_point(t, results) for t in trials if t.settings["seed"] == best.settings["seed"]),
+        trials=tuple(
+            SelectedTrial(seed=seed, key=trial.key, weights_sha256=result.weights_sha256)
+            for seed, trial in progress.selected(group).items()
+            if (result := ended[seed]) is not None
+        ),
+        failed=tuple(FailedTrial(seed=t.settings["seed"], key=t.key) for t in trials if results[t.key] is None),
+        layers=first.layers,
+        exits=first.exits,
+        parameters=first.parameters,
+        early_exit_parameters=first.early_exit_parameters,
+    )
+
+
+def _point(trial: Trial, results: Results) -> GridPoint:
+    result = results[trial.key]
+    score = None if result is None or result.selection is None else round(result.selection, 6)
+    return GridPoint(
+        batch_size=trial.settings["batch_size"],
+        learning_rate=trial.settings["learning_rate"],
+        selection=score,
+        key=trial.key,
+    )

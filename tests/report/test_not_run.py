@@ -1,0 +1,177 @@
+"""What was not run is a sentence that says what params.yaml would need, and the page is built all the same."""
+
+import html
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.layout import Workspace
+from pipeline.params import Params
+from pipeline.report.collect import collect
+from pipeline.report.render import Report, build
+from pipeline.report.sections import SECTIONS
+from pipeline.report.stored import Stored
+from tests.report.pages import PROVENANCE, TABLE_1, Page, report_of, small
+from tests.stored_results import params_for, write_all, write_simulation
+
+SENTENCES = {
+    "texts": "no text task under tasks in params.yaml; add one, such as sst2, and a backbone for it",
+    "images": (
+        "no image task under tasks in params.yaml; add one, such as cifar10, and a backbone for it, such as resnet56"
+    ),
+    "latency": "no task under latency.tasks in params.yaml; add one of those under tasks",
+    "attack": "no task under attack.tasks in params.yaml; add a text task with classes",
+    "simulation": "no patience under simulate.patiences in params.yaml; add some, such as 1 to 11",
+}
+"""What is said where a part is empty."""
+NOTHING = frozenset(SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """A text and an image task, timed, the text attacked."""
+    workspace, params = Workspace(tmp_path_factory.mktemp("full")), small("albert-base", ("sst2", "cifar10"))
+    write_all(workspace, params)
+    return collect(params, workspace)
+
+
+@pytest.fixture(scope="module")
+def no_patience(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    """The same without a simulation."""
+    return Stored((), {}, write_simulation(Workspace(tmp_path_factory.mktemp("none")), []))
+
+
+def without(full: Stored, nothing: Stored, empty: frozenset[str]) -> Stored:
+    """The results without the parts named."""
+    gone = {"latency": {"latency": None}, "attack": {"attack": None}}
+    tasks = [
+        replace(task, **{field: None for part in empty & gone.keys() for field in gone[part]})
+        for task in full.tasks
+        if ("images" if task.image else "texts") not in empty
+    ]
+    return replace(full, tasks=tuple(tasks), simulation=(nothing if "simulation" in empty else full).simulation)
+
+
+def said_in(report: Report, sentence: str) -> tuple[int, int]:
+    """How often the page and the Markdown file say it."""
+    plain = report.markdown.replace("\\", "")
+    return html.unescape(report.html).count(f"{sentence}."), plain.count(f"{sentence}.")
+
+
+def test_every_combination_of_empty_parts_has_its_sentences(full: Stored, no_patience: Stored) -> None:
+    for flags in product((False, True), repeat=len(SENTENCES)):
+        empty = frozenset(part for part, flag in zip(SENTENCES, flags, strict=True) if flag)
+        stored = without(full, no_patience, empty)
+        empty |= {"latency", "attack"} if "texts" in empty else set()  # both were asked of the text
+        sentences = [sentence for section in SECTIONS for sentence in section.not_run(stored)]
+        assert {part for part, sentence in SENTENCES.items() if sentence in sentences} == empty
+        for section in SECTIONS:
+            shown = any(table.rows for table in section.tables(stored)) or section.slug == "curves"
+            assert shown or section.not_run(stored), f"{section.slug} is silent without {sorted(empty)}"
+            assert all(finding.text for finding in section.findings(stored))
+
+
+# A figure hangs on one part alone, and drawing is slow: whole pages with one part empty, and with all.
+@pytest.mark.parametrize("empty", [*([part] for part in SENTENCES), [*NOTHING]], ids="-".join)
+def test_a_page_with_empty_parts_is_whole(full: Stored, no_patience: Stored, empty: list[str]) -> None:
+    report = build(without(full, no_patience, frozenset(empty)), PROVENANCE)
+    page = Page(report.html)
+    assert page.balanced
+    assert all(len(rows) > 1 for rows in page.tables.values())
+    for part in empty:
+        assert said_in(report, SENTENCES[part]) == (2, 2), "in its section and in the summary"
+    links = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert links <= set(page.ids)
+
+
+def test_all_that_was_run_leaves_no_heading_for_what_was_not(full: Stored) -> None:
+    report = build(full, PROVENANCE)
+    assert "What was not run" not in report.html
+    assert "Not run:" not in report.html
+    assert "What was not run" not in report.markdown
+
+
+def own_data(**changes: Any) -> Params:
+    """One task of own data, one method, one seed, and nothing else."""
+    source = {"train": "train.csv", "report": {"validation": "validation.csv"}}
+    task = {"source": source, "text": ["text"], "label": "label", "label_names": ["no", "yes"]}
+    raw = params_for({"mine": task}, "minilm", seeds=[1], **changes).model_dump(mode="json")
+    raw["latency"]["tasks"], raw["attack"]["tasks"], raw["simulate"]["patiences"] = [], {}, []
+    return Params.model_validate(raw)
+
+
+def test_one_task_of_own_data_and_nothing_else(tmp_path: Path) -> None:
+    workspace, params = Workspace(tmp_path), own_data(methods=["joint"])
+    write_all(workspace, params, layers=6, seeds=(1,))
+    write_simulation(workspace, [])
+    report = build(collect(params, workspace), PROVENANCE)
+    page = Page(report.html)
+    assert page.balanced
+    assert page.row("mine", "joint, patience (PABEE)")["Seeds"] == "1"
+    for part in ("images", "latency", "attack", "simulation"):
+        assert said_in(report, SENTENCES[part]) == (2, 2)
+    assert said_in(
+        report, "no plainly trained model to compare with; add single_exit under methods in params.yaml"
+    ) == (2, 2)
+
+
+def test_one_method_without_early_exits(tmp_path: Path) -> None:
+    raw = small("albert-base", ("sst2",), methods=["single_exit"]).model_dump(mode="json")
+    raw["latency"]["tasks"], raw["attack"]["tasks"] = [], {}
+    report = report_of(tmp_path, Params.model_validate(raw))
+    assert Page(report.html).balanced
+    assert report.headlines["comparisons"] == 0
+    # Verdicts, curves and diagnosis, each in its section and in the summary.
+    assert said_in(report, "no method under methods in params.yaml trains early exits; add one, such as joint") == (
+        6,
+        6,
+    )
+    row = Page(report.html).row(TABLE_1, "PABEE")
+    assert row["Model and exit rule"] == "PABEE not run: joint is not in methods"
+
+
+def test_a_task_without_early_exits_cannot_be_timed(tmp_path: Path) -> None:
+    params, workspace = small("albert-base", ("sst2",), methods=["single_exit"]), Workspace(tmp_path)
+    write_all(workspace, params)
+    stored = collect(params, workspace)
+    (task,) = stored.tasks
+    assert task.latency
+    empty = replace(task, latency=task.latency.model_copy(update={"rows": ()}))
+    report = build(replace(stored, tasks=(empty,)), PROVENANCE)
+    assert "sst2 has no model with early exits to time" in report.html
+    assert "wall time on sst2" not in report.html
+
+
+@pytest.mark.parametrize(
+    ("kept", "sentence"),
+    [
+        ("patience", "no rival of patience that serves these tasks under evaluate.criteria in params.yaml; add one, "
+                     "such as confidence"),
+        ("entropy", "no patience under evaluate.criteria in params.yaml, to compare with the others; add it"),
+    ],
+)  # fmt: skip
+def test_one_criterion_has_no_rival(full: Stored, kept: str, sentence: str) -> None:
+    def only(rows: Any) -> Any:
+        return tuple(row for row in rows if row.criterion in (None, kept))
+
+    tasks = [
+        replace(task, evaluated=task.evaluated.model_copy(update={"rows": only(task.rows)}), curves=only(task.curves))
+        for task in full.tasks
+    ]
+    report = build(replace(full, tasks=tuple(tasks)), PROVENANCE)
+    assert Page(report.html).balanced
+    assert said_in(report, sentence) == (2, 2)
+
+
+def test_models_that_other_code_trained_are_counted(full: Stored) -> None:
+    assert "declared to do the same" not in build(full, PROVENANCE).html
+    selected = [trial.key for _, group in full.groups for trial in group.trials]
+    changed = {key: full.trials[key].model_copy(update={"other_code": True}) for key in selected[:2]}
+    report = build(replace(full, trials={**full.trials, **changed}), PROVENANCE)
+    sentence = "2 of 12 models were trained by code that was since changed and declared to do the same"
+    assert said_in(report, sentence) == (1, 1)
+    rows = Page(report.html).tables["Trained models behind the rows"][1:]
+    assert [key in selected[:2] for key in selected] == ["trained by other code" in row[6] for row in rows]
