@@ -7,7 +7,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One compute thread per process: stages and trials set their own count from params.yaml.
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test install check format bench ui lock real clean
+.PHONY: demo test test-fast install check format bench ui lock real clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -29,6 +29,10 @@ endif
 
 test: install
 	python -m pytest
+
+# Without what is marked slow: two minutes.
+test-fast: install
+	python -m pytest -m "not slow"
 
 check: install
 	ruff format --check .

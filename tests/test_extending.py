@@ -21,7 +21,7 @@ WRITTEN = {"docs/results-schema.md", "docs/criteria.md", "dvc.yaml"}
 
 
 def changed_by(diff: str, text: str) -> str:
-    """A file's text after a block of the page: lines of context, taken out (-) and put in (+), which stand there once."""
+    """A file after a block of the page: its lines of context and those taken out (-) stand there once."""
     lines = diff.splitlines()
     before = "\n".join(line[1:] for line in lines if line[0] in "- ")
     after = "\n".join(line[1:] for line in lines if line[0] in "+ ")
