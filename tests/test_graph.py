@@ -1,4 +1,4 @@
-"""The real graph to its end: `dvc repro` on tiny data, with everything empty that may be, and with each profile shrunk."""
+"""The real graph to its end: `dvc repro` on tiny data, with all empty that may be, and with each profile shrunk."""
 
 import os
 import re
