@@ -62,7 +62,7 @@ def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list
             continue
         for path, what in change.get("changed deps", {}).items():
             if isinstance(what, Mapping):
-                lines += [_param(path, name, before, workspace) for name in what]
+                lines += [_param(path, name, before, workspace) for name in sorted(what)]
             else:
                 lines.append(f"  {path}: {'is gone' if what == 'deleted' else 'changed'}")
         lines += [
