@@ -6,6 +6,8 @@ PROFILE ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One compute thread per process: stages and trials set their own count from params.yaml.
 export OMP_NUM_THREADS := 1
+# The libraries come without bytecode, and every process that may not keep it compiles them anew: half of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-fast install check format bench ui lock real clean
 .DEFAULT_GOAL := demo
