@@ -934,8 +934,8 @@ def test_jobs_on_ray(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from pipeline.params import Runtime
-from pipeline.running.ray.tune import fan_out
+from pipeline.running.settings import Runtime
+from pipeline.running.ray.jobs import fan_out
 done = []
 try:
     fan_out(sys.argv[1].split(","), runner="tests.toy_jobs:run", root=Path("out"), runtime=Runtime(workers=2),
