@@ -1,5 +1,6 @@
 """Replay every criterion over one task's traces; choose on selection rows, report on report rows; predict the rest."""
 
+from pipeline.evaluation.blocks import set_threads
 from pipeline.evaluation.choosing import make_rule
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.traced import load_groups
@@ -13,6 +14,7 @@ from pipeline.tasks.predictions import write_predictions
 def main(stage: Stage) -> None:
     params, task = stage.params, stage.params.task(stage.instance)
     settings = params.evaluate
+    set_threads(params.runtime.threads)
     rule = make_rule(settings.choose.model_dump(), params.window(task.modality))
     index = TraceIndex.read(HERE.trace_index(task.name), f"run `dvc repro trace@{task.name}`")
     parts: list[Evaluation] = []

@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -19,17 +20,34 @@ import pytest
 import yaml
 
 from pipeline.attacks import stock
-from pipeline.attacks.defences import find_defences
+from pipeline.attacks.defences import Defence, find_defences
 from pipeline.attacks.examples import Example, load_examples
 from pipeline.attacks.needs import describe, identity
 from pipeline.attacks.pooled import answer as pooled_answer
-from pipeline.attacks.records import Record, paired, summarise
+from pipeline.attacks.records import paired, summarise
 from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
-from pipeline.errors import DataError, ParamsError, UnsupportedError
+from pipeline.attacks.settings import Attack, AttackResources, AttackTask
+from pipeline.errors import ArtifactError, DataError, ParamsError, UnsupportedError
 from pipeline.evaluation.criteria import make
-from pipeline.params import Attack, AttackResources, AttackTask, Params
+from pipeline.evaluation.point import criterion_of, point_of
+from pipeline.layout import HERE
+from pipeline.params import Params
+from pipeline.results import Attack as AttackResult
+from pipeline.results import (
+    Attacked,
+    Choosing,
+    Evaluated,
+    Manifest,
+    OverSeeds,
+    Record,
+    Row,
+    Selected,
+    Split,
+)
+from pipeline.storage import write_text
 from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import HubSource
+from tests.selections import save_model, select
 
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
 LAYERS = 4
@@ -58,7 +76,7 @@ def _textattack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from pipeline.tasks.text.tokenize import _word_tokenizer
+    from pipeline.models.encoders.tokenizer import _word_tokenizer
 
     tokenizer = _word_tokenizer()
     tokenizer.enable_truncation(64)
@@ -250,27 +268,31 @@ def test_of_a_pair_only_the_second_text_changes(model: Any, tokenizer: Any, demo
     assert any(r.changed is not None and r.changed[1] != r.original[1] for r in records)
 
 
+LOST = Record(
+    row_id=0, label=1, outcome="successful", answer_before=1, answer_after=0, original=("a b",), changed=("a c",),
+    queries=10, words=2, words_changed=1, layers_before=3, layers_under_attack=4.0, layers_after=5,
+)  # fmt: skip
+"""An example that the attack broke."""
+
+
+def but(**change: Any) -> Record:
+    return LOST.model_copy(update=change)
+
+
 def test_summary() -> None:
-    one = Record(0, 1, "successful", 1, 0, ("a b",), ("a c",), 10, 2, 1, 3, 4.0, 5)
+    nothing = {"answer_after": None, "changed": None, "words_changed": None, "layers_under_attack": None}
     records = [
-        one,
-        replace(one, outcome="failed", answer_after=1, words_changed=2, queries=20, layers_under_attack=2.0),
-        replace(
-            one,
-            outcome="skipped",
-            answer_before=0,
-            answer_after=None,
-            queries=1,
-            layers_under_attack=None,
-            layers_after=None,
-            layers_before=9,
-        ),
-        replace(one, outcome="failed", answer_after=1, queries=30, layers_under_attack=None),
+        LOST,
+        but(outcome="failed", answer_after=1, words_changed=2, queries=20, layers_under_attack=2.0),
+        but(outcome="skipped", answer_before=0, queries=1, layers_after=None, layers_before=9, **nothing),
+        but(outcome="failed", answer_after=1, queries=30, layers_under_attack=None),
     ]
-    found = {name: (interval["value"], interval["n"]) for name, interval in summarise(records).items()}
-    assert found == {
+    defence = Defence("patience", "b", "joint", "key", 1, point_of(make("patience"), {}, 2.0))
+    row = summarise(defence, records, (True, False), None)
+    expected = {
         "original_accuracy": (0.75, 4),
         "after_attack_accuracy": (0.5, 4),
+        "pooled_accuracy": (0.5, 2),
         "attack_success_rate": (0.333333, 3),
         "queries": (20.0, 3),
         "perturbed_words": (1.0, 1),
@@ -278,21 +300,23 @@ def test_summary() -> None:
         "layers_under_attack": (3.0, 2),
         "layers_after": (5.0, 3),
     }
-    assert summarise([])["attack_success_rate"]["value"] is None
+    assert {name: (getattr(row, name).value, getattr(row, name).n) for name in expected} == expected
+    assert (row.defence, row.key, row.point) == ("patience", "key", defence.point)
+    empty = summarise(defence, [], (), None)
+    assert empty.attack_success_rate.value is empty.pooled_accuracy.value is None
 
 
 def test_defences_are_compared_on_the_same_examples() -> None:
     """Intervals of 50 and 70 of 500 overlap; the 20 examples that only one kept do not leave that to chance."""
-    lost = Record(0, 1, "successful", 1, 0, ("a",), ("b",), 10, 1, 1, 3, 4.0, 5)
-    kept = replace(lost, outcome="failed", answer_after=1)
-    wrong = replace(lost, outcome="skipped", answer_before=0, answer_after=None)
-    base = [kept] * 50 + [lost] * 440 + [wrong] * 10
-    better = [kept] * 70 + [lost] * 430
+    kept = but(outcome="failed", answer_after=1)
+    wrong = but(outcome="skipped", answer_before=0, answer_after=None)
+    base = [kept] * 50 + [LOST] * 440 + [wrong] * 10
+    better = [kept] * 70 + [LOST] * 430
     found = paired(better, base)
-    assert (found["kept"], found["lost"]) == (20, 0)
-    assert found["p_value"] == pytest.approx(2 * 0.5**20)
-    assert paired(base, better)["lost"] == 20
-    assert paired(base, base)["p_value"] == 1
+    assert (found.kept, found.lost) == (20, 0)
+    assert found.p_value == pytest.approx(2 * 0.5**20)
+    assert paired(base, better).lost == 20
+    assert paired(base, base).p_value == 1
 
 
 # ---------------------------------------------------------------- resources
@@ -534,64 +558,74 @@ def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
         AttackTask(examples=2, text=["premise"])
 
 
-def results(criteria: tuple[str, ...] = ("patience", "confidence", "entropy")) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What finetune and evaluate leave for one backbone and two methods."""
-    groups = [
-        {"backbone": "demo-albert", "method": method, "multi_exit": method == "joint", "trials": trials}
-        for method, trials in (
-            ("single_exit", [{"seed": 1, "key": "plain1"}, {"seed": 2, "key": "plain2"}]),
-            ("joint", [{"seed": 1, "key": "many1"}, {"seed": 2, "key": "many2"}]),
+def results(criteria: tuple[str, ...] = ("patience", "confidence", "entropy")) -> tuple[Selected, Evaluated]:
+    """What finetune and evaluate leave for one backbone and two methods; finetune's is written."""
+    models = {"single_exit": {1: "plain1", 2: "plain2"}, "joint": {1: "many1", 2: "many2"}}
+    selected = select("demo-sentences", "demo-albert", models)
+    thresholds = {"patience": (2.0, 3.0), "confidence": (np.inf, 0.9), "entropy": (-0.5, -0.5)}
+    none = OverSeeds(median=None)
+    rows = tuple(
+        Row(
+            backbone="demo-albert", method="joint", split="validation", seeds=(1, 2), keys=("many1", "many2"),
+            points=tuple(point_of(make(name) if name else None, {}, at) for at in thresholds.get(name or "", (9, 9))),
+            score=none, metrics={}, layer_speedup=none, flop_speedup=none,
+            rule="window", in_window=True, selected_on="selection",
         )
-    ]
-    shared = {"backbone": "demo-albert", "method": "joint", "split": "validation", "keys": ["many1", "many2"]}
-    points = {"patience": [2.0, 3.0], "confidence": [None, 0.9], "entropy": [-0.5, -0.5], None: [None, None]}
-    rows = [
-        {**shared, "criterion": name, "settings": {}, "fitted": [{}, {}], "thresholds": points[name]}
         for name in (*criteria, None)
-    ]
-    return {"schema": 1, "groups": groups}, {"schema": 1, "rows": rows}
+    )  # fmt: skip
+    evaluated = Evaluated(
+        task="demo-sentences", modality="text", kind="classification", metrics=("accuracy",), protocol="holdout",
+        choosing=Choosing(rule="window", window=(1.3, 1.96)), rows=rows, exits=(), diagnosis=(),
+    )  # fmt: skip
+    return selected, evaluated
 
 
-def test_defences() -> None:
+def test_defences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     settings = Attack(tasks={})
     selected, evaluated = results()
     plain, confidence, entropy, patience = find_defences(settings, selected, evaluated, "validation")
-    assert (plain.name, plain.key, plain.criterion) == ("single exit", "plain1", None)
-    assert (confidence.key, confidence.threshold, confidence.labels()["threshold"]) == ("many1", np.inf, None)
-    assert (patience.criterion, patience.threshold) == (make("patience"), 2.0)
-    assert (entropy.criterion, entropy.threshold) == (make("entropy"), -0.5)
+    assert (plain.name, plain.key, criterion_of(plain.point)) == ("single exit", "plain1", None)
+    assert (confidence.key, confidence.point.limit, confidence.columns()["threshold"]) == ("many1", np.inf, None)
+    assert patience.point == point_of(make("patience"), {}, 2.0)
+    assert entropy.point == point_of(make("entropy"), {}, -0.5)
     with pytest.raises(ParamsError, match=r"attack\.criteria: 'confidence'"):
         find_defences(settings, selected, results(("patience",))[1], "validation")
     with pytest.raises(ParamsError, match=r"attack\.multi_exit: unknown method 'joined'; did you mean 'joint'"):
         find_defences(settings.model_copy(update={"multi_exit": "joined"}), selected, evaluated, "validation")
     with pytest.raises(ParamsError, match="one exit only"):
         find_defences(settings.model_copy(update={"multi_exit": "single_exit"}), selected, evaluated, "validation")
+    anew = select("demo-sentences", "demo-albert", {"single_exit": {1: "plain1"}, "joint": {1: "other"}})
+    with pytest.raises(ArtifactError, match=r"demo-albert/joint: none of trial other; run `dvc repro evaluate`"):
+        find_defences(settings, anew, evaluated, "validation")
 
 
-def run(instance: str, **change: Any) -> tuple[dict[str, Any], dict[str, float]]:
+def run(instance: str, **change: Any) -> tuple[Attacked | None, dict[str, float]]:
     """Run the stage without MLflow; its result and its metrics."""
-    from stages.attack import main
+    from stages.attack import main, unasked
 
     raw = yaml.safe_load(PROFILE.read_text())
     raw["attack"]["tasks"] = {"demo-sentences": {"examples": 6}, "demo-similarity": {"examples": 6}}
     raw["attack"] |= change
     raw["runtime"]["workers"] = 1
     metrics: dict[str, float] = {}
-    written: dict[str, Any] = {}
     stage: Any = SimpleNamespace(
         params=Params.model_validate(raw),
         instance=instance,
         run=SimpleNamespace(log_artifact=lambda path: None),
-        write_json=lambda path, payload: written.update(json.loads(json.dumps(payload, allow_nan=False))),
-        write_text=write_text_here,
+        write=lambda path, result: result.write(path),
+        write_text=write_text,
         log_metrics=metrics.update,
     )
-    main(stage)
-    return written, metrics
+    if not unasked(stage.params, instance):
+        main(stage)
+    return AttackResult.read(HERE.attack(instance), "run attack").attacked, metrics
 
 
-def write_text_here(path: str, text: str) -> None:
-    Path(path).write_text(text, encoding="utf-8")
+def attack_demo(**change: Any) -> tuple[Attacked, dict[str, float]]:
+    attacked, metrics = run("demo-sentences", **change)
+    assert attacked is not None
+    return attacked, metrics
 
 
 @pytest.fixture
@@ -600,21 +634,24 @@ def trained(model: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_pat
     import pyarrow as pa
     import pyarrow.parquet
 
-    from pipeline.models.multi_exit import MultiExit, save_checkpoint
+    from pipeline.models.multi_exit import MultiExit
 
     monkeypatch.chdir(tmp_path)
-    data = Path("data/tasks/demo-sentences")
-    for folder in (data / "text", data / "demo-albert", Path("outputs/selected"), Path("outputs/evaluate")):
-        folder.mkdir(parents=True)
-    (data / "manifest.json").write_text(json.dumps({"schema": 1, "report_splits": ["validation"]}))
-    tokenizer.save(str(data / "demo-albert/tokenizer.json"))
+    task = "demo-sentences"
+    for path in (HERE.texts(task, "validation"), HERE.tokenizer(task, "demo-albert")):
+        path.parent.mkdir(parents=True)
+    Manifest(
+        task=task, modality="text", kind="classification", protocol="holdout", columns=("sentence",),
+        label_names=("negative", "positive"), metrics=("accuracy",), source={}, report_splits=("validation",),
+        unlabelled_splits=(), splits={"validation": Split(rows=20, sha256="s")}, inputs={},
+    ).write(HERE.manifest(task))  # fmt: skip
+    tokenizer.save(str(HERE.tokenizer(task, "demo-albert")))
     texts = sentences(20)
     table = {"sentence": texts, "label": [0.0, 1.0] * 10, "row_id": list(range(20))}
-    pyarrow.parquet.write_table(pa.table(table), data / "text/validation.parquet")
-    save_checkpoint(model, Path("runs/finetune/many1"))
-    save_checkpoint(MultiExit(model.backbone, [LAYERS], 2).eval(), Path("runs/finetune/plain1"))
-    for name, payload in zip(("selected", "evaluate"), results(), strict=True):
-        Path(f"outputs/{name}/demo-sentences.json").write_text(json.dumps(payload))
+    pyarrow.parquet.write_table(pa.table(table), HERE.texts(task, "validation"))
+    save_model(model, task, "many1")
+    save_model(MultiExit(model.backbone, [LAYERS], 2).eval(), task, "plain1")
+    results()[1].write(HERE.evaluated(task))
     return tmp_path
 
 
@@ -624,45 +661,57 @@ DEFENCES = ["single exit", "confidence", "entropy", "patience"]
 def test_stage(trained: Path) -> None:
     import pyarrow.parquet
 
-    written, metrics = run("demo-sentences")
-    parquet = Path("outputs/attack/demo-sentences.parquet")
+    attacked, metrics = attack_demo()
+    parquet = HERE.attack_records("demo-sentences")
     first = parquet.read_bytes()
-    assert run("demo-sentences") == (written, metrics)
+    assert run("demo-sentences") == (attacked, metrics)
     assert parquet.read_bytes() == first
-    assert [row["defence"] for row in written["rows"]] == DEFENCES
-    assert (written["task"], written["examples"], written["comparable_with_paper"]) == ("demo-sentences", 6, False)
+    assert [row.defence for row in attacked.rows] == DEFENCES
+    assert [row.point.criterion for row in attacked.rows] == [None, *DEFENCES[1:]]
+    assert (attacked.examples, attacked.comparable_with_paper) == (6, False)
     rows = pyarrow.parquet.read_table(parquet).to_pylist()
     assert len(rows) == 24
     assert len({row["row_id"] for row in rows}) == 6
-    patience = written["rows"][3]
+    patience = attacked.rows[3]
     kept = [row["outcome"] == "failed" for row in rows if row["defence"] == "patience"]
     assert (
         metrics["patience.after_attack_accuracy"]
-        == patience["after_attack_accuracy"]["value"]
+        == patience.after_attack_accuracy.value
         == round(float(np.mean(kept)), 6)
     )
     assert "single_exit.original_accuracy" in metrics
-    gains = [
-        row["against_first"] and row["against_first"]["kept"] - row["against_first"]["lost"] for row in written["rows"]
-    ]
-    after = [round(6 * row["after_attack_accuracy"]["value"]) for row in written["rows"]]
+    gains = [row.against_first and row.against_first.kept - row.against_first.lost for row in attacked.rows]
+    after = [round(6 * (row.after_attack_accuracy.value or 0)) for row in attacked.rows]
     assert gains == [None, *(count - after[0] for count in after[1:])]
-    for row in written["rows"]:
+    for row in attacked.rows:
         # Worse than against its own attack alone, whose texts are among those of the pool.
-        assert 0 <= row["pooled_accuracy"]["value"] <= row["after_attack_accuracy"]["value"]
-        assert row["pooled_accuracy"]["n"] == 6
-    page = Path("outputs/attack/demo-sentences.html").read_text()
+        assert row.pooled_accuracy.value is not None
+        assert row.after_attack_accuracy.value is not None
+        assert 0 <= row.pooled_accuracy.value <= row.after_attack_accuracy.value
+        assert row.pooled_accuracy.n == 6
+    page = HERE.attack_page("demo-sentences").read_text()
     assert page.count("<ins>") == sum(row["words_changed"] for row in rows if row["outcome"] == "successful")
 
     with pytest.raises(UnsupportedError, match="regression"):
         run("demo-similarity")
-    with pytest.raises(ParamsError, match=r"attack\.tasks: unknown task 'demo-pairs'"):
-        run("demo-pairs")
+
+
+def test_a_task_that_is_not_attacked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow.parquet
+
+    monkeypatch.chdir(tmp_path)
+    assert run("demo-pairs") == (None, {})
+    records = pyarrow.parquet.read_table(HERE.attack_records("demo-pairs"))
+    assert (records.num_rows, "defence" in records.column_names) == (0, True)
+    assert "attack.tasks of params.yaml does not name demo-pairs" in HERE.attack_page("demo-pairs").read_text()
+    with pytest.raises(ParamsError, match="unknown task 'demo-pair'; did you mean 'demo-pairs'"):
+        run("demo-pair")
 
 
 def test_texts_that_slow_down_are_no_pool(trained: Path) -> None:
-    written, metrics = run("demo-sentences", goal="slow_down")
-    assert [row["pooled_accuracy"]["value"] for row in written["rows"]] == [None] * 4
+    attacked, metrics = attack_demo(goal="slow_down")
+    assert [row.pooled_accuracy.value for row in attacked.rows] == [None] * 4
+    assert [row.against_first for row in attacked.rows] == [None] * 4
     assert metrics["patience.pooled_accuracy"] is None
 
 
@@ -686,27 +735,54 @@ def test_a_pool_is_the_texts_found_against_all(trained: Path) -> None:
             return torch.tensor([[0.0, 2.0 * ("1" in "".join(text)) - 1] for text in texts])
 
     plain = find_defences(Attack(tasks={}), *results(), "validation")
-    fine = Record(0, 1, "successful", 1, 0, ("a 1",), ("b 1",), 10, 2, 1, 3, 4.0, 5)
-    worse = replace(fine, changed=("b 0",))
-    failed = replace(fine, outcome="failed", changed=("c 0",))
+    fine = but(original=("a 1",), changed=("b 1",))
+    worse = but(original=("a 1",), changed=("b 0",))
+    failed = but(original=("a 1",), outcome="failed", changed=("c 0",))
     attacked = [(plain[0], [fine, fine, fine]), (plain[1], [fine, worse, failed])]
-    one, other = pools("demo-sentences", attacked, ["one", "other"], Path("runs/attack"), "cpu", 1)
+    one, other = pools("demo-sentences", attacked, ["one", "other"], "cpu", 1)
     assert one.texts == other.texts
     assert one.texts == ((1, (("a 1",), ("b 1",))), (1, (("a 1",), ("b 1",), ("b 0",))), (1, (("a 1",), ("b 1",))))
     assert one.path != other.path
     assert pooled_answer(one) is None
     ask(Reads(), one)
-    assert pooled_answer(one) == [True, False, True]
+    assert pooled_answer(one) == (True, False, True)
     one.path.write_text("{")
     assert pooled_answer(one) is None
 
 
+def test_a_few_texts_are_asked_about_without_workers(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To start workers takes longer than to answer; the answers are the same either way."""
+    from pipeline.attacks import comparison
+    from pipeline.attacks.comparison import Comparison, Workers
+    from pipeline.attacks.setting import Setting
+    from pipeline.attacks.shards import POOL_RUNNER, run_pool
+
+    fanned: list[str] = []
+
+    def fan_out(jobs: Any, *, runner: str, root: Path, done: Any) -> None:
+        fanned.extend([runner] * len(jobs))
+        for job in jobs:
+            done(job, run_pool(job))
+
+    defences = find_defences(Attack(tasks={}), *results(), "validation")
+    failed = but(original=("a plain text",), outcome="failed", changed=None)
+    attacks = [(defence, [failed]) for defence in defences]
+    workers = Workers(fan_out, "cpu", 1)
+    whole = Comparison("demo-sentences", (), defences, Setting(), "demo")
+    answers = whole.ask_pools(attacks, workers)
+    assert fanned == []
+    shutil.rmtree(HERE.attacked)
+    monkeypatch.setattr(comparison, "CHUNK", len(defences) - 1)
+    assert whole.ask_pools(attacks, workers) == answers
+    assert fanned == [POOL_RUNNER] * len(defences)
+
+
 def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.attacks import attacker, shards
+    from pipeline.attacks import attacker, comparison
 
     whole = run("demo-sentences")
-    monkeypatch.setattr(shards, "FOLDER", Path("runs/smaller"))
-    monkeypatch.setattr(shards, "SIZE", 2)
+    HERE.attacked.rename("larger")
+    monkeypatch.setattr(comparison, "SIZE", 2)
     attacked: list[str] = []
     stock_attack = attacker.attack_examples
 
@@ -728,7 +804,7 @@ def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest
     assert run("demo-sentences") == whole
     assert len(attacked) == 12
     # One that is cut short counts as not done.
-    stored = sorted(Path("runs/smaller/demo-sentences").glob("*.json"))
+    stored = sorted((HERE.attacked / "demo-sentences").glob("*.json"))
     assert len(stored) == 12
     stored[0].write_text(stored[0].read_text()[:100])
     assert run("demo-sentences") == whole
@@ -738,21 +814,33 @@ def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest
     assert len(attacked) == 13
     run("demo-sentences", criteria=["patience"], max_queries=9)
     assert len(attacked) == 19
-    weights = Path("runs/finetune/plain1/model.safetensors")
-    weights.write_bytes(Path("runs/finetune/many1/model.safetensors").read_bytes())
-    assert len(list(comparison_of(shards).unfinished("cpu", 1))) == 3
+    weights = HERE.model("demo-sentences", "plain1") / "model.safetensors"
+    weights.write_bytes((HERE.model("demo-sentences", "many1") / "model.safetensors").read_bytes())
+    assert len(list(comparison_of().unfinished("cpu", 1))) == 3
+
+
+def test_the_key_holds_what_decides(trained: Path) -> None:
+    """Another threshold or setting is another key; a default that is written out is the same one."""
+
+    def keys(criterion: str, settings: dict[str, float], threshold: float) -> Any:
+        plain = comparison_of()
+        point = point_of(make(criterion, settings), settings, threshold)
+        return replace(plain, defences=[replace(plain.defences[0], point=point)]).keys
+
+    same = keys("patience", {}, 2.0)
+    assert keys("patience", {"tau": 0.5}, 2.0) == same
+    others = [keys("patience", {"tau": 0.6}, 2.0), keys("patience", {}, 3.0), keys("patience", {}, np.inf)]
+    assert len({str(key) for key in (same, *others, comparison_of().keys)}) == 5
 
 
 def test_a_shard_leaves_no_model_behind(
     trained: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
-    from pipeline.attacks import shards
     from pipeline.models.live import LiveEngine
 
     def engines() -> int:
         return sum(type(thing) is LiveEngine for thing in gc.get_objects())
 
-    monkeypatch.setattr(shards, "FOLDER", Path("runs/again"))
     gc.collect()
     gc.disable()  # of its own accord it comes rarely, and a thousand examples load hundreds of models
     request.addfinalizer(gc.enable)
@@ -761,26 +849,22 @@ def test_a_shard_leaves_no_model_behind(
     assert engines() == before
 
 
-def comparison_of(shards: Any) -> Any:
+def comparison_of(count: int = 6) -> Any:
+    from pipeline.attacks.comparison import Comparison
+    from pipeline.attacks.setting import Setting
+
     settings = Params.model_validate(yaml.safe_load(PROFILE.read_text())).attack
     plain = find_defences(settings, *results(), "validation")[:1]
     task = TASKS["demo-sentences"]
-    examples = load_examples(task, AttackTask(examples=6), "validation", 0, None)
-    from pipeline.attacks.setting import Setting
-
-    return shards.Comparison(task.name, examples, plain, Setting(), "demo")
+    examples = load_examples(task, AttackTask(examples=count), "validation", 0, None)
+    return Comparison(task.name, examples, plain, Setting(), "demo")
 
 
 def test_more_examples_leave_finished_shards_as_they_are(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.attacks import shards
+    from pipeline.attacks import comparison
 
-    monkeypatch.setattr(shards, "SIZE", 4)
-
-    def keys(count: int) -> Any:
-        examples = load_examples(TASKS["demo-sentences"], AttackTask(examples=count), "validation", 0, None)
-        return replace(comparison_of(shards), examples=examples).keys
-
-    few, more = keys(8), keys(14)
+    monkeypatch.setattr(comparison, "SIZE", 4)
+    few, more = comparison_of(8).keys, comparison_of(14).keys
     assert [len(part) for part, _ in more] == [4, 4, 4, 2]
     assert more[:2] == few
 
@@ -788,9 +872,8 @@ def test_more_examples_leave_finished_shards_as_they_are(trained: Path, monkeypa
 def test_html_is_escaped() -> None:
     from pipeline.attacks.view import marked, view
 
-    record = Record(7, 1, "successful", 1, 0, ("<i>a</i> b",), ("<i>a</i> <script>",), 10, 2, 1, 3, 4.0, 5)
-    plain = find_defences(Attack(tasks={}), *results(), "validation")[0]
-    page = view(TASKS["demo-sentences"], [(plain, [record])])
+    record = but(row_id=7, original=("<i>a</i> b",), changed=("<i>a</i> <script>",))
+    page = view(TASKS["demo-sentences"], [(Defence("single exit", "b", "joint", "key", 1), [record])])
     assert "<script>" not in page
     assert "<del>b</del><ins>&lt;script&gt;</ins>" in page
     assert marked("the  same", "the  same") == "the  same"

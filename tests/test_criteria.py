@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline import theory
 from pipeline.errors import ArtifactError, InvalidLogitsError, ParamsError, UnsupportedError
 from pipeline.evaluation.criteria import CRITERIA, Criterion, fitted_values, make
-from pipeline.evaluation.sweep import NEVER, criterion_scores, exit_indices, scan, sweep
+from pipeline.evaluation.sweep import NEVER, exits_at, first_past, scan, sweep
 from pipeline.evaluation.trace import Trace
 
 EXITS = 7
@@ -58,6 +58,15 @@ def trace_of(logits: np.ndarray, labels: np.ndarray | None = None, **channels: n
         full_flops=np.full(n, float(exits)),
         channels=channels,
     )
+
+
+def criterion_scores(trace: Trace, criterion: Criterion) -> np.ndarray:
+    return scan(trace, criterion)[0]
+
+
+def exit_indices(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """First exit whose score reaches each threshold, else the last: (n, exits), ascending (k,) to (k, n), 0-based."""
+    return exits_at(first_past(scores, thresholds), np.arange(len(thresholds)))
 
 
 def take(trace: Trace, rows: np.ndarray) -> Trace:
@@ -443,7 +452,7 @@ def test_the_oracle_scores_no_less_than_any_rule() -> None:
 
 
 def test_random_exits_are_even_and_repeatable() -> None:
-    from pipeline.evaluation.criteria.random_exit import _mix
+    from pipeline.evaluation.criteria.random import _mix
 
     assert _mix(np.array([0], dtype=np.uint64))[0] == 0xE220A8397B1DCDAF  # SplitMix64's published first output
     trace = trace_of(np.zeros((20_000, 4, 2)))

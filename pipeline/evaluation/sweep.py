@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.errors import UnsupportedError
+from pipeline.evaluation.arrays import by_column, largest_class
+from pipeline.evaluation.blocks import over_blocks
 from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.criteria.base import answers_itself
 from pipeline.evaluation.metrics import COUNTED, METRICS
@@ -20,8 +22,6 @@ from pipeline.evaluation.trace import Trace
 
 NEVER = np.inf
 """The threshold of the full model: no score reaches it."""
-ROWS = 8192
-"""Rows that a sweep takes at a time: its working arrays then fit in a processor's cache."""
 BLOCK = 4_000_000
 """Predictions that a metric is given at a time."""
 
@@ -54,20 +54,10 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
         columns.append(value)
         if changes and j < trace.exits - 1:  # the last exit answers for itself
             given = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine hands it out
-            answers[:, j] = given[:, 0] if trace.kind == "regression" else np.argmax(given, axis=-1)
-    scores = np.stack(columns, axis=1)
+            answers[:, j] = given[:, 0] if trace.kind == "regression" else largest_class(given)
+    scores = np.stack(columns).T
     trace.refuse_nan(f"scores of criterion {criterion.name!r}", scores)  # NaN would cross every threshold
     return scores, answers
-
-
-def criterion_scores(trace: Trace, criterion: Criterion) -> np.ndarray:
-    """Score of each row after each exit, (n, exits) float64. Raises as `scan` does."""
-    return scan(trace, criterion)[0]
-
-
-def exit_indices(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """First exit whose score reaches each threshold, else the last: (n, exits), ascending (k,) to (k, n), 0-based."""
-    return exits_at(first_past(scores, thresholds), np.arange(len(thresholds)))
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,9 @@ class Sweep:
 
     def total(self, values: np.ndarray) -> np.ndarray:
         """Sum over rows of what `values` (n, exits) says of the exit that each row leaves at, (k,)."""
-        return totals(self.past, values, len(self.thresholds))
+        k = len(self.thresholds)
+        parts = over_blocks(lambda rows: totals(self.past[rows], values[rows], k), len(self.past))
+        return sum(parts, start=np.zeros(k))
 
     def metrics(self, names: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Each named metric, (k,), and their mean under "score"."""
@@ -131,22 +123,24 @@ class Sweep:
 def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = None) -> Sweep:
     """Replay a criterion at many thresholds; without `thresholds`, at the criterion's own sweep and at never.
 
-    Rows are taken a block at a time, so beside the result (a few bytes per row and exit) memory does not grow with n.
+    Rows are taken a block at a time, so beside the result (two bytes per row and exit) memory does not grow with n.
     """
     if thresholds is None:
         thresholds = np.append(criterion.thresholds(trace.exits, trace.classes), NEVER)
     thresholds = np.sort(np.asarray(thresholds, dtype=np.float64))
     k = len(thresholds)
     small = np.float64 if trace.kind == "regression" else np.min_scalar_type(trace.classes)
-    past = np.empty((trace.rows, trace.exits - 1), dtype=np.min_scalar_type(k))
-    answers = np.empty((trace.rows, trace.exits), dtype=small)
-    flops = np.zeros(k)
-    for start in range(0, trace.rows, ROWS):
-        rows = slice(start, start + ROWS)
-        scores, answers[rows] = scan(some_rows(trace, rows), criterion)
+    past = np.empty((trace.rows, trace.exits - 1), dtype=np.min_scalar_type(k), order="F")
+    answers = np.empty((trace.rows, trace.exits), dtype=small, order="F")
+
+    def replay(rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        scores, answers[rows] = scan(_by_column(some_rows(trace, rows)), criterion)
         past[rows] = first_past(scores, thresholds)
-        flops += totals(past[rows], trace.flops[rows], k)
-    counts = exit_counts(past, k)
+        return totals(past[rows], trace.flops[rows], k), exit_counts(past[rows], k)
+
+    parts = over_blocks(replay, trace.rows)
+    flops = sum((part[0] for part in parts), start=np.zeros(k))
+    counts = sum((part[1] for part in parts), start=np.zeros((k, trace.exits), dtype=np.int64))
     return Sweep(
         kind=trace.kind,
         thresholds=thresholds,
@@ -166,6 +160,12 @@ def some_rows(trace: Trace, rows: slice) -> Trace:
     return replace(trace, **{name: getattr(trace, name)[rows] for name in per_row}, channels=channels)
 
 
+def _by_column(block: Trace) -> Trace:
+    """The same rows, with what criteria read in the memory order in which NumPy is fast."""
+    channels = {name: by_column(values) for name, values in block.channels.items()}
+    return replace(block, logits=by_column(block.logits), channels=channels)
+
+
 def first_past(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Index of the first threshold at which each row goes past each exit but the last; k where none does.
 
@@ -176,8 +176,12 @@ def first_past(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     Returns:
         (n, exits - 1), in the smallest unsigned type that holds k.
     """
-    reached = np.maximum.accumulate(scores[:, :-1], axis=1)
-    return np.searchsorted(thresholds, reached, side="right").astype(np.min_scalar_type(len(thresholds)))
+    past = np.empty((len(scores), scores.shape[1] - 1), dtype=np.min_scalar_type(len(thresholds)), order="F")
+    reached = scores[:, 0]
+    for j in range(past.shape[1]):
+        reached = np.maximum(reached, scores[:, j])
+        past[:, j] = np.searchsorted(thresholds, reached, side="right")
+    return past
 
 
 def exits_at(past: np.ndarray, at: np.ndarray) -> np.ndarray:
@@ -211,9 +215,9 @@ def totals(past: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
         (k,) float64.
     """
     if values.dtype == np.bool_:
-        change = np.diff(values.view(np.int8), axis=1)
-        moved = np.flatnonzero(change)  # few: neighbouring exits mostly agree
-        index, weights = past.ravel()[moved], change.ravel()[moved]
+        flags = values.T
+        moved = np.flatnonzero(flags[1:] != flags[:-1])  # few: neighbouring exits mostly agree
+        index, weights = past.T.ravel()[moved], np.where(flags[1:].ravel()[moved], 1, -1)
     else:
         index, weights = past.ravel(), np.diff(values, axis=1).ravel()
     steps = np.bincount(index, weights=weights, minlength=k + 1)[:k]

@@ -31,6 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.errors import ArtifactError, InvalidLogitsError
+from pipeline.evaluation.arrays import largest_class
 
 SCHEMA = "early-exit-trace/1"
 _TENSORS = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
@@ -148,7 +149,7 @@ class Trace:
         self.refuse_nan("logits", self.logits)
         if self.kind == "regression":
             return self.logits[:, :, 0].astype(np.float64)
-        answers: np.ndarray = np.argmax(self.logits, axis=-1).astype(np.float64)
+        answers: np.ndarray = largest_class(self.logits).astype(np.float64)
         return answers
 
 

@@ -50,8 +50,10 @@ class Module:
     imports: Sequence[Import]
 
     def imports_as(self, local: str) -> list[Import]:
-        """What a local name may be imported from; a star may be anything."""
-        return self._by_local.get(local, []) or self._by_local.get("*", [])
+        """What a local name may be imported from; a star may be any name that is not bound here."""
+        if local in self._by_local or local in self.by_name:
+            return self._by_local.get(local, [])
+        return self._by_local.get("*", [])
 
     @cached_property
     def _by_local(self) -> dict[str, list[Import]]:

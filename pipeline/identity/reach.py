@@ -23,9 +23,10 @@ PLUMBING = (
 """Code that says how and where, never what: it cannot change a result, so nothing depends on it."""
 
 LOADED_BY_NAME: Mapping[str, str] = {
+    "pipeline.evaluation.criteria:CRITERIA": "pipeline/evaluation/criteria/*.py",
     "pipeline.training.methods:load_recipe": "pipeline/training/recipes/*.py",
 }
-"""Functions that import a module whose name they are given, and the modules that there are."""
+"""Registries that import modules by their names, and the modules that there are."""
 
 
 def reach(
@@ -80,6 +81,8 @@ class _Walk:
             source = self.enter(module)
             if source is not None:
                 self.answer(module, source, name)
+            elif name is not None and module_path(f"{module}.{name}", self.root):  # of a package without a file
+                self.ask(f"{module}.{name}", None)
 
     def enter(self, name: str) -> Module | None:
         """Import a module: its packages, its imports, and what runs at its import; None where it is not entered."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from pipeline.errors import ArtifactError
 from pipeline.identity.code import CodeIdentity, code_identity
 from pipeline.identity.equivalence import canonical, read_equivalence
+from pipeline.identity.imports import ROOT
 from pipeline.results import TrialCode
 from pipeline.tasks.task import Modality
 from pipeline.training.methods import METHODS
@@ -28,10 +29,10 @@ OTHERS: dict[Modality, tuple[str, ...]] = {
 """What only the other modality runs."""
 
 
-def trial_code(modality: Modality, method: str) -> CodeIdentity:
+def trial_code(modality: Modality, method: str, root: Path = ROOT) -> CodeIdentity:
     """The code that trains a trial: the loop, what reads its data, its model, and the method's recipe alone."""
-    recipe = f"pipeline.training.recipes.{METHODS[method].module}:RECIPE"
-    return code_identity([ENTRY, recipe], [*STATED, *BOOKKEEPING, *OTHERS[modality]])
+    recipe = f"pipeline.training.recipes.{method}:RECIPE"
+    return code_identity([ENTRY, recipe], [*STATED, *BOOKKEEPING, *OTHERS[modality]], root)
 
 
 def recording_code(modality: Modality) -> CodeIdentity:

@@ -14,11 +14,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import array_api_compat.numpy as numpy_namespace
 import numpy as np
-from array_api_compat import array_namespace
 
 from pipeline.errors import ArtifactError
+from pipeline.evaluation.arrays import namespace_of
 
 if TYPE_CHECKING:
     from typing import Self
@@ -112,11 +111,6 @@ class Criterion(ABC):
 def answers_itself(criterion: Criterion) -> bool:
     """Whether the criterion answers with something else than the exit's own logits."""
     return type(criterion).answer is not Criterion.answer
-
-
-def namespace_of(array: Array) -> Any:
-    """`array_namespace` with NumPy found at once: the live engine steps on a row or two, after every layer."""
-    return numpy_namespace if type(array) is np.ndarray else array_namespace(array)
 
 
 def log_probabilities(logits: Array) -> Array:

@@ -34,7 +34,7 @@ class Divergence(Criterion):
         xp = array_namespace(like)
         # NaN is close to nothing, so the first exit starts the count at 0.
         return {
-            "previous": xp.full(like.shape, xp.nan, dtype=xp.float64, device=device(like)),
+            "previous": xp.full_like(like, xp.nan, dtype=xp.float64),
             "count": xp.zeros((n,), dtype=xp.float64, device=device(like)),
         }
 
@@ -60,3 +60,6 @@ def jensen_shannon(log_p: Array, log_q: Array) -> Array:
     zero = xp.zeros_like(p)
     parts = p * xp.where(p == 0, zero, log_p - log_mean) + q * xp.where(q == 0, zero, log_q - log_mean)
     return xp.sum(parts, axis=-1) / 2
+
+
+CRITERION = Divergence

@@ -47,23 +47,22 @@ class Ensemble(Criterion):
         return replace(self, weights=tuple(w for w, _ in found), biases=tuple(b for _, b in found))
 
     def start(self, n: int, like: Array) -> State:
-        xp = array_namespace(like)
-        return {"past": xp.zeros((n, 0, like.shape[-1]), dtype=xp.float64, device=device(like))}
+        return {}
 
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         xp = array_namespace(values)
         log_p = _finite(log_probabilities(values))
-        past = xp.concat([state["past"], log_p[:, None, :]], axis=1)
-        exits = past.shape[1]
+        past = [*(value for name, value in state.items() if name != "answer"), log_p]
+        exits = len(past)
         weights = self.weights[exits - 1] if self.weights else (1 / exits,) * exits
         # One exit after the other, so that the sum's rounding does not depend on how many rows there are.
-        mixed = past[:, 0] * weights[0]
+        mixed = past[0] * weights[0]
         for i in range(1, exits):
-            mixed = mixed + past[:, i] * weights[i]
+            mixed = mixed + past[i] * weights[i]
         if self.biases:
             mixed = mixed + xp.asarray(self.biases[exits - 1], dtype=xp.float64, device=device(values))
         log_q = log_probabilities(mixed)
-        return {"past": past, "answer": log_q}, xp.exp(xp.max(log_q, axis=-1))
+        return {str(i): value for i, value in enumerate(past)} | {"answer": log_q}, xp.exp(xp.max(log_q, axis=-1))
 
     def answer(self, state: State, logits: Array) -> Array:
         return state["answer"]
@@ -95,3 +94,6 @@ def _fit_one(log_p: np.ndarray, labels: np.ndarray) -> tuple[tuple[float, ...], 
     bounds = [(0.0, LARGEST)] * exits + [(-LARGEST, LARGEST)] * classes
     x = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return tuple(x[:exits].tolist()), tuple(x[exits:].tolist())
+
+
+CRITERION = Ensemble

@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import device
 
-from pipeline.evaluation.criteria.base import Array, Criterion, State, namespace_of, run_length
+from pipeline.evaluation.arrays import largest_class, namespace_of
+from pipeline.evaluation.criteria.base import Array, Criterion, State, run_length
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,13 @@ class Patience(Criterion):
             answer = xp.astype(values[:, 0], xp.float64)
             same = xp.abs(answer - state["previous"]) < self.tau
         else:
-            answer = xp.astype(xp.argmax(values, axis=-1), xp.float64)
+            answer = xp.astype(largest_class(values), xp.float64)
             same = answer == state["previous"]
         count = run_length(state["count"], same)
         return {"previous": answer, "count": count}, count
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits, dtype=np.float64)
+
+
+CRITERION = Patience

@@ -7,6 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 
 from pipeline.errors import ParamsError
+from pipeline.evaluation.arrays import largest_class
 from pipeline.evaluation.criteria.base import Array, Criterion, State
 
 _UNNAMED = 1e-9  # a class without a vote gets this much of one, so that its logarithm is finite
@@ -38,13 +39,13 @@ class Voting(Criterion):
 
     def start(self, n: int, like: Array) -> State:
         xp = array_namespace(like)
-        zeros = xp.zeros(like.shape, dtype=xp.float64, device=device(like))
+        zeros = xp.zeros_like(like, dtype=xp.float64)
         return {"votes": zeros, "current": zeros}
 
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         xp = array_namespace(values)
         classes = xp.arange(values.shape[-1], device=device(values))
-        current = xp.astype(classes[None, :] == xp.argmax(values, axis=-1)[:, None], xp.float64)
+        current = xp.astype(classes[:, None] == largest_class(values)[None, :], xp.float64).T
         votes = state["votes"] + current
         score = xp.max(votes, axis=-1) / xp.sum(votes, axis=-1) ** self.power
         return {"votes": votes, "current": current}, score
@@ -57,3 +58,6 @@ class Voting(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         given = np.arange(1, exits + 1)
         return np.unique((given[:, None] / given[None, :] ** self.power)[given[:, None] <= given[None, :]])
+
+
+CRITERION = Voting
