@@ -274,7 +274,8 @@ def test_what_ray_start_left_on_this_machine_is_not_joined(tmp_path: Path) -> No
         (folder / "ray").mkdir()
         (folder / "ray/ray_current_cluster").write_text("127.0.0.1:6379")
         code = (
-            "import ray; from pipeline.running.settings import Runtime; from pipeline.running.ray.cluster import connect\n"
+            "import ray\nfrom pipeline.running.settings import Runtime\n"
+            "from pipeline.running.ray.cluster import connect\n"
             "connect(Runtime(workers=1)); print(ray.cluster_resources()['CPU']); ray.shutdown()"
         )
         environment = clean_environment(folder) | {"RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}

@@ -1,7 +1,6 @@
 """Write each stage's code dependencies into dvc.yaml: python -m tools.write_deps."""
 
 import re
-from pathlib import Path
 
 from pipeline.identity.equivalence import FILE
 from pipeline.identity.imports import ROOT
@@ -9,7 +8,6 @@ from pipeline.identity.reach import PLUMBING, reach
 
 KEYED = ("finetune", "trace")
 """Stages whose cache has keys with the code in them: a declaration that is taken back runs them again."""
-
 PAGES = (".j2", ".css")
 """Endings of the files that a module fills in and that no import names."""
 
@@ -18,7 +16,11 @@ def code_deps(stage: str) -> list[str]:
     """Files of which a stage's code reaches anything, and the pages beside them; plumbing is left out."""
     # Defaults and their checks are all that `settings` writes, so that no plumbing is left out there.
     files = reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING)
-    return sorted([*files, FILE] if stage in KEYED else files)
+    folders = {(ROOT / file).parent for file in files}
+    pages = [
+        path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir() if path.suffix in PAGES
+    ]
+    return sorted([*files, *pages, *([FILE] if stage in KEYED else [])])
 
 
 def with_deps(text: str) -> str:
