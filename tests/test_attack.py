@@ -49,6 +49,8 @@ from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import HubSource
 from tests.selections import save_model, select
 
+pytestmark = pytest.mark.slow
+
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
 LAYERS = 4
 

@@ -35,6 +35,8 @@ from tests.workspace import Done, Workspace, kill_group
 
 CLUSTER = """
 import ray
+
+pytestmark = pytest.mark.slow
 ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, object_store_memory=100 * 2**20)
 print(ray.get_runtime_context().gcs_address, flush=True)
 input()

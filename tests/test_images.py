@@ -621,6 +621,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(method: str, tmp_path: Path) -
     assert whole_bytes == killed_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_trial_on_demo_images_learns() -> None:
     manifest = prepared("demo-images", Rows(train=1200, selection=200, report=200))

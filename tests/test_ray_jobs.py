@@ -35,6 +35,8 @@ from pipeline.results import TrialResult
 from pipeline.training.plan import Group, Plan, run_trial
 from pipeline.running.ray.tune import run_plan
 
+pytestmark = pytest.mark.slow
+
 
 class Silent:
     def started(self, trial): ...

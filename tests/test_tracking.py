@@ -77,6 +77,7 @@ def test_a_stage_that_fails_leaves_a_failed_run(workspace: Workspace) -> None:
     assert [run.info.status for run in tracker.client.search_runs([tracker.experiment_id])] == ["FAILED"]
 
 
+@pytest.mark.slow
 def test_a_fresh_database_opened_by_several_drivers_at_once(tmp_path: Path) -> None:
     (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
     code = "from pipeline.running.mlflow import Tracker; Tracker().open('x', tags={}, params={}).end()"
