@@ -1,5 +1,6 @@
 """`python -m pipeline why`: which input made a trial or a stage run, or that nothing did."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -165,12 +166,15 @@ def test_the_command_says_it_in_one_line() -> None:
 
 GRAPH = """
 stages:
+  settings:
+    cmd: mkdir -p outputs/settings && cp params.yaml outputs/settings/make.json
+    deps: [params.yaml]
+    outs: [outputs/settings]
   make:
     foreach: [one, two]
     do:
       cmd: mkdir -p out && cp code.py out/${item}.txt
-      deps: [code.py, in.txt]
-      params: [size, deep.er]
+      deps: [code.py, in.txt, outputs/settings/make.json]
       outs:
         - out/${item}.txt
   use:
@@ -202,6 +206,7 @@ def test_a_stage_s_inputs_are_named(tmp_path: Path) -> None:
 
     # Before it runs: what changed.
     put("params.yaml", json.dumps({"size": 2, "deep": {}}))
+    dvc(tmp_path, "repro", "-q", "settings")
     put("code.py", "2")
     (tmp_path / "in.txt").unlink()
     (tmp_path / "used.txt").unlink()
@@ -209,13 +214,11 @@ def test_a_stage_s_inputs_are_named(tmp_path: Path) -> None:
         "make@one will run:",
         "  code.py: changed",
         "  in.txt: is gone",
-        "  deep.er (params.yaml): [1, 2] -> not set",
-        "  size (params.yaml): 1 -> 2",
+        "  deep.er: [1, 2] -> not set",
+        "  size: 1 -> 2",
     ]
-    assert [line for line in why("make", workspace) if "will run" in line] == [
-        "make@one will run:",
-        "make@two will run:",
-    ]
+    both = [line for line in why("make", workspace) if "will run" in line]
+    assert both == ["make@one will run:", "make@two will run:"]
     assert why("use", workspace) == [
         "use will run:",
         "  its output used.txt is gone",
@@ -223,14 +226,18 @@ def test_a_stage_s_inputs_are_named(tmp_path: Path) -> None:
     ]
 
     # After it ran: what made it run.
-    put("params.yaml", json.dumps({"size": 2, "deep": {"er": [1, 2]}}))
     put("in.txt", "1")
     dvc(tmp_path, "repro", "-q")
     assert why("make@two", workspace) == [
         "nothing: it is up to date",
         "make@two last ran, after the last commit of dvc.lock, because of",
         "  code.py: changed",
-        "  size (params.yaml): 1 -> 2",
+        "  deep.er: [1, 2] -> not set",
+        "  size: 1 -> 2",
     ]
-    with pytest.raises(ParamsError, match=r"no stage 'mak'; did you mean 'make'\? \(stages: make, use; 0 trials"):
+    # Without DVC's copy of the settings of before.
+    md5 = hashlib.md5(json.dumps({"size": 1, "deep": {"er": [1, 2]}}).encode()).hexdigest()
+    (tmp_path / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).unlink()
+    assert "  outputs/settings/make.json: changed" in why("make@two", workspace)
+    with pytest.raises(ParamsError, match=r"did you mean 'make'\? \(stages: settings, make, use; 0 trials"):
         why("mak", workspace)
