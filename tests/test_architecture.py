@@ -20,7 +20,7 @@ from tests.workspace import changed
 from tools.write_deps import code_deps
 
 LAYERS = (
-    ("errors", "settings", "layout", "storage"),
+    ("errors", "settings", "layout", "storage", "lean"),
     ("results",),
     ("identity",),
     ("evaluation",),
@@ -163,7 +163,7 @@ import {stages}
 LOADS: dict[str, tuple[str, set[str]]] = {
     "a run in MLflow": (
         "from pipeline.running.mlflow import Tracker; Tracker()",
-        {"mlflow", "pandas", "scipy", "sqlalchemy"},
+        {"mlflow", "scipy", "sqlalchemy"},
     ),
     "preparing texts": ("import pipeline.tasks.prepare, pipeline.models.encoders.tokenizer", set()),
     "a text model": (

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.errors import TrackingError
+from pipeline.lean import absent
 from pipeline.storage import write_text
 
 EXPERIMENT = "early-exit"
@@ -159,7 +160,8 @@ class _Client:
         return partial(self._ask, getattr(self._client, name))
 
     def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        from mlflow.exceptions import MlflowException
+        with absent("pandas"):  # for tables as data sets, which we do not log; a quarter of the import
+            from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:

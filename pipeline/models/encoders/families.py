@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.lean import absent
+
 _HIDDEN, _ATTENTION = "hidden_dropout_prob", "attention_probs_dropout_prob"
 
 
@@ -99,23 +101,15 @@ FAMILIES: dict[str, Family] = {
 
 
 def transformers_module(name: str) -> Any:
-    """Import a module of Transformers; as if scikit-learn and SciPy were not installed, if it is the first.
+    """Import a module of Transformers.
 
-    Transformers imports both where they are, for speculative decoding and for the losses of object detection. No
-    encoder needs them, and they are a third of what importing one takes. What it sees first it holds to.
+    Where they are installed it imports scikit-learn for speculative decoding and SciPy for the losses of object
+    detection, which no encoder needs: a third of what importing one takes. What it sees first it holds to.
     """
-    unused = ("sklearn", "scipy")
-    before = {package: sys.modules.get(package) for package in unused}
-    if "transformers" not in sys.modules:
-        sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # None: Python's word for "not there"
-    try:
+    if "transformers" in sys.modules:
         return import_module(name)
-    finally:
-        for package, module in before.items():
-            if module is not None:
-                sys.modules[package] = module
-            elif sys.modules.get(package) is None:
-                sys.modules.pop(package, None)
+    with absent("sklearn", "scipy"):
+        return import_module(name)
 
 
 def model_class(family: Family) -> Any:
