@@ -6,8 +6,10 @@ PROFILE ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One compute thread per process: stages and trials set their own count from params.yaml.
 export OMP_NUM_THREADS := 1
+# The libraries come without bytecode, and every process that may not keep it compiles them anew: half of its start.
+unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test install check format bench ui lock real clean
+.PHONY: demo test test-fast install check format bench ui lock real clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -29,6 +31,10 @@ endif
 
 test: install
 	python -m pytest
+
+# Without what is marked slow: two minutes.
+test-fast: install
+	python -m pytest -m "not slow"
 
 check: install
 	ruff format --check .

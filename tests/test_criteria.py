@@ -452,7 +452,7 @@ def test_the_oracle_scores_no_less_than_any_rule() -> None:
 
 
 def test_random_exits_are_even_and_repeatable() -> None:
-    from pipeline.evaluation.criteria.random_exit import _mix
+    from pipeline.evaluation.criteria.random import _mix
 
     assert _mix(np.array([0], dtype=np.uint64))[0] == 0xE220A8397B1DCDAF  # SplitMix64's published first output
     trace = trace_of(np.zeros((20_000, 4, 2)))

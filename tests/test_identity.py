@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import textwrap
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -35,11 +36,6 @@ def edit(tree: Path, path: str, old: str, new: str) -> None:
     text = (tree / path).read_text(encoding="utf-8")
     assert old in text, f"{path} has no {old!r} any more: take another line for this test"
     (tree / path).write_text(text.replace(old, new, 1), encoding="utf-8")
-
-
-def append(tree: Path, path: str, text: str) -> None:
-    with (tree / path).open("a", encoding="utf-8") as file:
-        file.write(text)
 
 
 def joint(tree: Path, modality: Modality = "text") -> CodeIdentity:
@@ -180,7 +176,14 @@ class C(Base, metaclass=M):
     other: list[int]
     def method(self): return super().method() <= 1 is not None
 '''
-CODE = "from pathlib import Path; from pipeline.identity.code import code_identity; print(code_identity(['pipeline.sample'], (), Path('.')).hash)"
+CODE = f"""
+import sys
+import textwrap
+from pathlib import Path
+sys.path[0] = {str(ROOT)!r}
+from pipeline.identity.code import code_identity
+print(code_identity(["pipeline.sample"], (), Path(".")).hash)
+"""
 
 
 def interpreters() -> list[tuple[str, dict[str, str]]]:
@@ -200,8 +203,7 @@ def test_the_hash_is_the_same_on_every_python(tmp_path: Path) -> None:
     expected = "1abdd3a6d8dde3ba"
     assert code_identity(["pipeline.sample"], (), tmp_path).hash == expected
     for python, environment in interpreters():
-        environment["PYTHONPATH"] = str(ROOT)
-        run = [python, "-c", f"import sys; sys.path.pop(0); {CODE}"]
+        run = [python, "-c", CODE]
         done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected, python
 
@@ -213,7 +215,7 @@ def write(root: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         path = root / "pipeline" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(textwrap.dedent(text), encoding="utf-8")
 
 
 def reached(root: Path, *roots: str, without: tuple[str, ...] = ()) -> dict[str, list[str]]:
@@ -221,40 +223,70 @@ def reached(root: Path, *roots: str, without: tuple[str, ...] = ()) -> dict[str,
 
 
 def test_what_is_used_counts_and_what_is_beside_it_does_not(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {
-            "a": "from pipeline.b import f as g, h\nimport pipeline.whole\nK = 2\ndef run():\n    from pipeline.c import late\n"
-            "    return g(K) + late + pipeline.whole.x\ndef beside():\n    return h\n",
-            "b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pipeline.types import T\n"
-            "def f(x: 'T'):\n    return helper(x)\ndef helper(x):\n    return x\ndef h():\n    pass\n",
-            "c": "late = 1\nother = 2\n",
-            "types": "class T: ...\n",
-            "whole": "x = 1\ny = 2\n",
-        },
-    )
+    files = {
+        "a": """
+            from pipeline.b import f as g, h
+            import pipeline.whole
+            K = 2
+            def run():
+                from pipeline.c import late
+                return g(K) + late + pipeline.whole.x
+            def beside():
+                return h
+        """,
+        "b": """
+            from typing import TYPE_CHECKING
+            if TYPE_CHECKING:
+                from pipeline.types import T
+            def f(x: "T"):
+                return helper(x)
+            def helper(x):
+                return x
+            def h():
+                pass
+        """,
+        "c": "late = 1; other = 2",
+        "types": "class T: ...",
+        "whole": "x = 1; y = 2",
+    }
+    write(tmp_path, files)
     assert reached(tmp_path, "pipeline.a:run") == {
         "a.py": ["K", "run"],
         "b.py": ["f", "helper"],
         "c.py": ["late"],
         "whole.py": ["x", "y"],
     }
-    assert reached(tmp_path, "pipeline.a:run", without=("pipeline.b:helper", "pipeline.c", "pipeline.whole")) == {
-        "a.py": ["K", "run"],
-        "b.py": ["f"],
-    }
+    without = ("pipeline.b:helper", "pipeline.c", "pipeline.whole")
+    assert reached(tmp_path, "pipeline.a:run", without=without) == {"a.py": ["K", "run"], "b.py": ["f"]}
 
 
 def test_what_a_module_does_at_its_import_counts_wherever_it_is_imported(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {
-            "a": "import pipeline.p.quiet\nfrom pipeline.p.loud import nothing\ndef run():\n    return 1\n",
-            "p/__init__": "TABLE = {}\ndef register(cls):\n    TABLE[cls.__name__] = cls\n    return cls\nunused = 1\n",
-            "p/quiet": "x = 1\n",
-            "p/loud": "from pipeline.p import register\nnothing = 0\n@register\nclass Entry:\n    size = 3\nfor _ in range(2):\n    pass\n",
-        },
-    )
+    files = {
+        "a": """
+            import pipeline.p.quiet
+            from pipeline.p.loud import nothing
+            def run():
+                return 1
+        """,
+        "p/__init__": """
+            TABLE = {}
+            def register(cls):
+                TABLE[cls.__name__] = cls
+                return cls
+            unused = 1
+        """,
+        "p/quiet": "x = 1",
+        "p/loud": """
+            from pipeline.p import register
+            nothing = 0
+            @register
+            class Entry:
+                size = 3
+            for _ in range(2):
+                pass
+        """,
+    }
+    write(tmp_path, files)
     assert reached(tmp_path, "pipeline.a:run") == {
         "a.py": ["run"],
         "p/__init__.py": ["TABLE", "register"],
@@ -263,18 +295,22 @@ def test_what_a_module_does_at_its_import_counts_wherever_it_is_imported(tmp_pat
 
 
 def test_names_that_go_through_others_are_followed(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {
-            "a": "from pipeline.pack import f\nfrom pipeline import b\nfrom pipeline.stars import *\nRUNNER = 'pipeline.c:go'\n"
-            "def run():\n    return f(), b.x, starred\n",
-            "pack/__init__": "from .inner import f\n",
-            "pack/inner": "def f():\n    return 1\n",
-            "b": "x = 1\n",
-            "c": "def go():\n    return 1\nrest = 2\n",
-            "stars": "starred = 1\n",
-        },
-    )
+    files = {
+        "a": """
+            from pipeline.pack import f
+            from pipeline import b
+            from pipeline.stars import *
+            RUNNER = "pipeline.c:go"
+            def run():
+                return f(), b.x, starred
+        """,
+        "pack/__init__": "from .inner import f",
+        "pack/inner": "def f(): return 1",
+        "b": "x = 1",
+        "c": "def go(): return 1\nrest = 2",
+        "stars": "starred = 1",
+    }
+    write(tmp_path, files)
     assert reached(tmp_path, "pipeline.a:run") == {
         "a.py": ["run"],
         "b.py": ["x"],
@@ -305,13 +341,16 @@ def test_a_stage_reaches_every_recipe_and_its_worker() -> None:
 
 
 def test_relative_and_type_only_imports_are_named(tmp_path: Path) -> None:
-    write(
-        tmp_path,
-        {
-            "p/a": "from . import b\nfrom ..c import d\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch\n"
-            "else:\n    import math\n",
-        },
-    )
+    text = """
+        from . import b
+        from ..c import d
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            import torch
+        else:
+            import math
+    """
+    write(tmp_path, {"p/a": text})
     names = imported_names(Path("pipeline/p/a.py"), for_types=False, root=tmp_path)
     assert {"pipeline.p.b", "pipeline.c.d", "math"} <= names
     assert "torch" not in names

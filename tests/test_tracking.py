@@ -56,6 +56,21 @@ def test_a_stage_leaves_what_a_number_is_walked_back_by(workspace: Workspace) ->
     assert [file.path for file in tracker.client.list_artifacts(run.info.run_id)] == ["manifest.json"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "outputs"),
+    [
+        ("latency", ["latency/demo-sentences.json"]),
+        ("attack", [f"attack/demo-sentences.{end}" for end in ("json", "html", "parquet")]),
+    ],
+)
+def test_an_instance_that_is_not_asked_for_has_no_run(workspace: Workspace, stage: str, outputs: list[str]) -> None:
+    workspace.write_params({"latency.tasks": [], "attack.tasks": {}})
+    assert workspace.stage(stage, "demo-sentences").code == 0
+    assert all((workspace.folder / "outputs" / name).is_file() for name in outputs)
+    tracker = Tracker()
+    assert tracker.client.search_runs([tracker.experiment_id]) == []
+
+
 def test_a_stage_that_fails_leaves_a_failed_run(workspace: Workspace) -> None:
     assert workspace.stage("trace", "demo-sentences").code == 1
     tracker = Tracker()

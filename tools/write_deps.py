@@ -2,14 +2,19 @@
 
 import re
 
+from pipeline.identity.equivalence import FILE
 from pipeline.identity.imports import ROOT
 from pipeline.identity.reach import PLUMBING, reach
+
+KEYED = ("finetune", "trace")
+"""Stages whose cache has keys with the code in them: a declaration that is taken back runs them again."""
 
 
 def code_deps(stage: str) -> list[str]:
     """Files of which a stage's code reaches anything, plumbing left out."""
     # Defaults and their checks are all that `settings` writes, so that no plumbing is left out there.
-    return sorted(reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING))
+    files = reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING)
+    return sorted([*files, FILE] if stage in KEYED else files)
 
 
 def with_deps(text: str) -> str:

@@ -41,6 +41,11 @@ class Pool:
     device: str
     threads: int
 
+    @property
+    def rows(self) -> int:
+        """How many texts the defence is asked about."""
+        return sum(len(texts) for _, texts in self.texts)
+
 
 def pools(
     task: str,

@@ -46,8 +46,7 @@ def _status(name: str, workspace: Workspace) -> Json:
     if done.returncode:
         reason = " ".join((done.stderr or done.stdout).split())[:300]
         raise ArtifactError(f"why: DVC says nothing of {name!r} ({reason}); mend dvc.yaml or params.yaml")
-    status: Json = json.loads(done.stdout)
-    return status
+    return dict(sorted(json.loads(done.stdout).items()))
 
 
 def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list[str]:
@@ -60,9 +59,9 @@ def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list
         if isinstance(change, str):
             lines.append({"changed command": "  its command changed"}.get(change, f"  {change}"))
             continue
-        for path, what in change.get("changed deps", {}).items():
+        for path, what in sorted(change.get("changed deps", {}).items()):
             if isinstance(what, Mapping):
-                lines += [_param(path, name, before, workspace) for name in what]
+                lines += [_param(path, name, before, workspace) for name in sorted(what)]
             else:
                 lines.append(f"  {path}: {'is gone' if what == 'deleted' else 'changed'}")
         lines += [

@@ -23,9 +23,10 @@ PLUMBING = (
 """Code that says how and where, never what: it cannot change a result, so nothing depends on it."""
 
 LOADED_BY_NAME: Mapping[str, str] = {
+    "pipeline.evaluation.criteria:CRITERIA": "pipeline/evaluation/criteria/*.py",
     "pipeline.training.methods:load_recipe": "pipeline/training/recipes/*.py",
 }
-"""Functions that import a module whose name they are given, and the modules that there are."""
+"""Registries that import modules by their names, and the modules that there are."""
 
 
 def reach(

@@ -31,7 +31,7 @@ OTHERS: dict[Modality, tuple[str, ...]] = {
 
 def trial_code(modality: Modality, method: str, root: Path = ROOT) -> CodeIdentity:
     """The code that trains a trial: the loop, what reads its data, its model, and the method's recipe alone."""
-    recipe = f"pipeline.training.recipes.{METHODS[method].module}:RECIPE"
+    recipe = f"pipeline.training.recipes.{method}:RECIPE"
     return code_identity([ENTRY, recipe], [*STATED, *BOOKKEEPING, *OTHERS[modality]], root)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What the plan needs to know of a recipe without importing it.
+    """What the plan needs to know of a recipe without importing it; the recipe is the module of its name.
 
     Attributes:
         parent: method whose selected trial of the same seed this one starts from.
@@ -22,7 +22,6 @@ class MethodInfo:
     """
 
     name: str
-    module: str
     source: str
     parent: str | None = None
     multi_exit: bool = True
@@ -35,57 +34,48 @@ METHODS: dict[str, MethodInfo] = {
     for info in (
         MethodInfo(
             "single_exit",
-            "single_exit",
             "plain training, one classifier on the last layer",
             multi_exit=False,
             modalities=("text", "image"),
         ),
         MethodInfo(
             "joint",
-            "joint",
             "all exits trained together, equation 6 of BERT Loses Patience",
             modalities=("text", "image"),
         ),
         MethodInfo(
-            "shallow_deep",
             "shallow_deep",
             "all exits trained together, early ones ramped up (Kaya et al. 2019)",
             modalities=("image",),
         ),
         MethodInfo(
             "two_stage",
-            "two_stage",
             "exits trained on a frozen fine-tuned backbone (DeeBERT, Xin et al. 2020)",
             parent="single_exit",
         ),
         MethodInfo(
-            "self_distilled",
             "self_distilled",
             "exits that learn from the last one, on a frozen fine-tuned backbone (FastBERT, Liu et al. 2020)",
             parent="single_exit",
         ),
         MethodInfo(
             "berxit",
-            "berxit",
             "a head that learns when an exit is right, on a frozen joint model (BERxiT, Xin et al. 2021)",
             parent="joint",
             channels=("lte",),
         ),
-        MethodInfo("first_half", "first_half", "the first half of the layers, fine-tuned (6L)", multi_exit=False),
+        MethodInfo("first_half", "the first half of the layers, fine-tuned (6L)", multi_exit=False),
         MethodInfo(
-            "first_three_quarters",
             "first_three_quarters",
             "the first three quarters of the layers, fine-tuned (9L)",
             multi_exit=False,
         ),
         MethodInfo(
             "layer_drop",
-            "layer_drop",
             "layers dropped in training, every other one kept (LayerDrop, Fan et al. 2020)",
             multi_exit=False,
         ),
         MethodInfo(
-            "head_prune",
             "head_prune",
             "half of the attention heads removed, those of least importance (Michel et al. 2019)",
             parent="single_exit",
@@ -93,13 +83,11 @@ METHODS: dict[str, MethodInfo] = {
         ),
         MethodInfo(
             "patient_distillation",
-            "patient_distillation",
             "the first half of the layers, taught by every other layer of the whole (BERT-PKD, Sun et al. 2019)",
             parent="single_exit",
             multi_exit=False,
         ),
         MethodInfo(
-            "theseus",
             "theseus",
             "pairs of layers replaced by single ones, more and more often (BERT-of-Theseus, Xu et al. 2020)",
             parent="single_exit",
@@ -111,6 +99,6 @@ METHODS: dict[str, MethodInfo] = {
 
 def load_recipe(name: str) -> "Recipe":
     """Import a recipe by its name."""
-    module = importlib.import_module(f"pipeline.training.recipes.{METHODS[name].module}")
+    module = importlib.import_module(f"pipeline.training.recipes.{name}")
     recipe: Recipe = module.RECIPE
     return recipe

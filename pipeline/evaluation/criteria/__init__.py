@@ -3,44 +3,31 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.criteria.base import Criterion, State
-from pipeline.evaluation.criteria.confidence import Confidence
-from pipeline.evaluation.criteria.divergence import Divergence
-from pipeline.evaluation.criteria.ensemble import Ensemble
-from pipeline.evaluation.criteria.entropy import Entropy
-from pipeline.evaluation.criteria.fixed import FixedExit
-from pipeline.evaluation.criteria.learned import Learned
-from pipeline.evaluation.criteria.normalised_entropy import NormalisedEntropy
-from pipeline.evaluation.criteria.oracle import Oracle
-from pipeline.evaluation.criteria.patience import Patience
-from pipeline.evaluation.criteria.patient_confidence import PatientConfidence
-from pipeline.evaluation.criteria.random_exit import RandomExit
-from pipeline.evaluation.criteria.temperature import Temperature
-from pipeline.evaluation.criteria.voting import Voting
 
 __all__ = ["CRITERIA", "Criterion", "State", "fitted_values", "make"]
 
-CRITERIA: dict[str, type[Criterion]] = {
-    cls.name: cls
-    for cls in (
-        Patience,
-        Confidence,
-        Temperature,
-        Entropy,
-        NormalisedEntropy,
-        PatientConfidence,
-        Divergence,
-        Voting,
-        Learned,
-        Ensemble,
-        FixedExit,
-        Oracle,
-        RandomExit,
-    )
-}
+NAMES = (
+    "patience",
+    "confidence",
+    "temperature",
+    "entropy",
+    "normalised_entropy",
+    "patient_confidence",
+    "divergence",
+    "voting",
+    "learned",
+    "ensemble",
+    "fixed",
+    "oracle",
+    "random",
+)
+"""Each has a module of its name here, and a class CRITERION in it."""
+CRITERIA: dict[str, type[Criterion]] = {name: import_module(f"{__name__}.{name}").CRITERION for name in NAMES}
 
 
 def make(

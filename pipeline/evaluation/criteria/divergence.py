@@ -60,3 +60,6 @@ def jensen_shannon(log_p: Array, log_q: Array) -> Array:
     zero = xp.zeros_like(p)
     parts = p * xp.where(p == 0, zero, log_p - log_mean) + q * xp.where(q == 0, zero, log_q - log_mean)
     return xp.sum(parts, axis=-1) / 2
+
+
+CRITERION = Divergence

@@ -94,3 +94,6 @@ def _fit_one(log_p: np.ndarray, labels: np.ndarray) -> tuple[tuple[float, ...], 
     bounds = [(0.0, LARGEST)] * exits + [(-LARGEST, LARGEST)] * classes
     x = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return tuple(x[:exits].tolist()), tuple(x[exits:].tolist())
+
+
+CRITERION = Ensemble

@@ -29,3 +29,6 @@ class Entropy(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         top = np.log(classes)
         return np.sort(-np.unique(np.concatenate([np.linspace(0.1 * top, top, 50), np.logspace(-4, -1, 50) * top])))
+
+
+CRITERION = Entropy

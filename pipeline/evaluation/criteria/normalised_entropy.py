@@ -29,3 +29,6 @@ class NormalisedEntropy(Criterion):
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.sort(-np.unique(np.concatenate([np.linspace(0.1, 1, 50), np.logspace(-4, -1, 50)])))
+
+
+CRITERION = NormalisedEntropy

@@ -45,3 +45,6 @@ class Oracle(Criterion):
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.array([1.0])
+
+
+CRITERION = Oracle

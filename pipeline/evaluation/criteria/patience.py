@@ -53,3 +53,6 @@ class Patience(Criterion):
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits, dtype=np.float64)
+
+
+CRITERION = Patience

@@ -39,3 +39,6 @@ class PatientConfidence(Criterion):
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits + 1, dtype=np.float64)
+
+
+CRITERION = PatientConfidence

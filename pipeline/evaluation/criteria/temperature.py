@@ -63,3 +63,6 @@ def _fit_one(logits: np.ndarray, labels: np.ndarray) -> float:
         lambda log_t: mean_nll(logits / np.exp(log_t), labels), bounds=(low, high), method="bounded"
     )
     return float(np.exp(found.x))
+
+
+CRITERION = Temperature

@@ -58,3 +58,6 @@ class Voting(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         given = np.arange(1, exits + 1)
         return np.unique((given[:, None] / given[None, :] ** self.power)[given[:, None] <= given[None, :]])
+
+
+CRITERION = Voting

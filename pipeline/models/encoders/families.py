@@ -1,5 +1,6 @@
 """Families of encoders by Transformers model type: where their parts are. Transformers loads when one is asked for."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -97,22 +98,41 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def transformers_module(name: str) -> Any:
+    """Import a module of Transformers; as if scikit-learn and SciPy were not installed, if it is the first.
+
+    Transformers imports both where they are, for speculative decoding and for the losses of object detection. No
+    encoder needs them, and they are a third of what importing one takes. What it sees first it holds to.
+    """
+    unused = ("sklearn", "scipy")
+    before = {package: sys.modules.get(package) for package in unused}
+    if "transformers" not in sys.modules:
+        sys.modules.update(dict.fromkeys(unused))  # type: ignore[arg-type]  # None: Python's word for "not there"
+    try:
+        return import_module(name)
+    finally:
+        for package, module in before.items():
+            if module is not None:
+                sys.modules[package] = module
+            elif sys.modules.get(package) is None:
+                sys.modules.pop(package, None)
+
+
 def model_class(family: Family) -> Any:
     """The Transformers model class. Not through AutoModel, whose import takes seconds more."""
-    return getattr(
-        import_module(f"transformers.models.{family.module}.modeling_{family.module}"), family.prefix + "Model"
-    )
+    module = transformers_module(f"transformers.models.{family.module}.modeling_{family.module}")
+    return getattr(module, family.prefix + "Model")
 
 
 def config_class(family: Family) -> Any:
     """The Transformers configuration class."""
-    module = import_module(f"transformers.models.{family.module}.configuration_{family.module}")
+    module = transformers_module(f"transformers.models.{family.module}.configuration_{family.module}")
     return getattr(module, family.prefix + "Config")
 
 
 def fuse_gelu(model: nn.Module) -> None:
     """Put one kernel where Transformers writes the tanh approximation of GELU (ALBERT) as eight operations."""
-    from transformers.activations import NewGELUActivation
+    from transformers.activations import NewGELUActivation  # a model's class came first
 
     for module in list(model.modules()):
         for name, child in module.named_children():

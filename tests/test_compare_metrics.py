@@ -13,62 +13,65 @@ from pipeline.__main__ import cli
 from pipeline.commands.compare_metrics import TOLERANCES, collect, moved, read_stored
 from pipeline.errors import ArtifactError
 from pipeline.identity.imports import ROOT
+from pipeline.layout import Workspace
+from pipeline.results import StoredMetrics
+from pipeline.results.metrics import Kind
 from tests.stored_results import params_for, write_all
 
 TASKS = {"demo-sentences": {"rows": {"train": 100, "selection": 80, "report": 80}}}
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "outputs"
-    write_all(folder, params_for(TASKS, "demo-albert"))
-    return folder
+def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("run"))
+    write_all(workspace, params_for(TASKS, "demo-albert"))
+    return workspace
 
 
-def compare(stored: Path, outputs: Path, *options: str) -> Result:
-    return CliRunner().invoke(cli, ["compare-metrics", str(stored), str(outputs), *options])
+def compare(stored: Path, run: Workspace, *options: str) -> Result:
+    return CliRunner().invoke(cli, ["compare-metrics", str(stored), str(run.root), *options])
 
 
-def test_same_results_pass_and_every_kind_is_there(outputs: Path, tmp_path: Path) -> None:
+def metrics_of(kind: Kind, values: dict[str, float | None]) -> StoredMetrics:
+    return StoredMetrics.model_construct(metrics={kind: values})  # a NaN is none of what a file may hold
+
+
+def test_same_results_pass_and_every_kind_is_there(run: Workspace, tmp_path: Path) -> None:
     stored = tmp_path / "stored.json"
-    assert compare(stored, outputs, "--write").exit_code == 0
-    assert read_stored(stored) == collect(outputs)
-    assert all(collect(outputs)[kind] for kind in TOLERANCES)
-    done = compare(stored, outputs)
+    assert compare(stored, run, "--write").exit_code == 0
+    assert read_stored(stored) == collect(run)
+    assert all(collect(run).metrics[kind] for kind in TOLERANCES)
+    done = compare(stored, run, "--exact")
     assert (done.exit_code, done.output.count("\n")) == (0, 1)
     assert done.output.startswith("0 of ")
 
 
 def test_tolerance_is_per_kind() -> None:
     for kind, tolerance in TOLERANCES.items():
-        empty = {name: {} for name in TOLERANCES}
-        stored = {**empty, kind: {"one": 0.5, "two": 0.5, "three": 0.5}}
-        fresh = {
-            **empty,
-            kind: {"one": 0.5 + 0.99 * tolerance, "two": 0.5 - 1.01 * tolerance, "three": 0.5, "new": 9.0},
-        }
-        (line,) = moved(stored, fresh)
+        stored = metrics_of(kind, {"one": 0.5, "two": 0.5, "three": 0.5})
+        now = {"one": 0.5 + 0.99 * tolerance, "two": 0.5 - 1.01 * tolerance, "three": 0.5, "new": 9.0}
+        (line,) = moved(stored, metrics_of(kind, now))
         assert line.startswith("two: 0.5 -> ")
         assert f"tolerance {tolerance}" in line
+        assert [line.partition(":")[0] for line in moved(stored, metrics_of(kind, now), exact=True)] == ["one", "two"]
 
 
 def test_gone_undefined_and_not_a_number() -> None:
-    empty = {name: {} for name in TOLERANCES}
-    stored = {**empty, "score": {"gone": 0.5, "lost": 0.5, "same": None, "found": None, "nan": 0.5}}
-    fresh = {**empty, "score": {"lost": None, "same": None, "found": 0.5, "nan": float("nan")}}
+    stored = metrics_of("score", {"gone": 0.5, "lost": 0.5, "same": None, "found": None, "nan": 0.5})
+    fresh = metrics_of("score", {"lost": None, "same": None, "found": 0.5, "nan": float("nan")})
     assert [line.partition(":")[0] for line in moved(stored, fresh)] == ["gone", "lost", "found", "nan"]
 
 
-def test_a_moved_score_is_named_and_a_moved_timing_is_not(outputs: Path, tmp_path: Path) -> None:
-    stored, fresh = tmp_path / "stored.json", tmp_path / "outputs"
-    compare(stored, outputs, "--write")
-    shutil.copytree(outputs, fresh)
-    timed = fresh / "latency" / "demo-sentences.json"
+def test_a_moved_score_is_named_and_a_moved_timing_is_not(run: Workspace, tmp_path: Path) -> None:
+    stored, fresh = tmp_path / "stored.json", Workspace(tmp_path / "fresh")
+    compare(stored, run, "--write")
+    shutil.copytree(run.root, fresh.root)
+    timed = fresh.latency("demo-sentences")
     timed.write_text(timed.read_text().replace('"ms_per_example": ', '"ms_per_example": 9'))
     assert compare(stored, fresh).exit_code == 0
-    path = fresh / "evaluate" / "demo-sentences.json"
+    path = fresh.evaluated("demo-sentences")
     result = json.loads(path.read_text())
-    row = next(row for row in result["rows"] if row["criterion"] == "confidence")
+    row = next(row for row in result["rows"] if row["points"][0]["criterion"] == "confidence")
     row["score"]["median"] -= 0.2
     path.write_text(json.dumps(result))
     done = compare(stored, fresh)
@@ -78,18 +81,18 @@ def test_a_moved_score_is_named_and_a_moved_timing_is_not(outputs: Path, tmp_pat
     assert last.startswith("1 of ")
 
 
-def test_files_that_cannot_be_compared(outputs: Path, tmp_path: Path) -> None:
+def test_files_that_cannot_be_compared(run: Workspace, tmp_path: Path) -> None:
     stored = tmp_path / "stored.json"
     with pytest.raises(ArtifactError, match=r"no such file; write it from a finished demo with .*--write"):
         read_stored(stored)
     stored.write_text('{"schema": 1, "metrics": {"speed": {"one": 1.0}}}')
-    with pytest.raises(ArtifactError, match=r"kinds of metrics \['speed'\]"):
+    with pytest.raises(ArtifactError, match=r"metrics\.speed.*'score'.*--write"):
         read_stored(stored)
-    with pytest.raises(ArtifactError, match="holds no results; run `dvc repro`"):
-        collect(tmp_path)
-    partial = tmp_path / "partial"
-    shutil.copytree(outputs / "evaluate", partial / "evaluate")
-    with pytest.raises(ArtifactError, match=r"cifar\.json: no such file; run `dvc repro`"):
+    with pytest.raises(ArtifactError, match=r"evaluate.*: no such file; run `dvc repro`"):
+        collect(Workspace(tmp_path))
+    partial = Workspace(tmp_path / "partial")
+    shutil.copytree(run.evaluated("x").parent, partial.evaluated("x").parent)
+    with pytest.raises(ArtifactError, match=r"simulate\.json: no such file; run `dvc repro`"):
         collect(partial)
 
 
@@ -110,5 +113,5 @@ def test_workflows_run_what_exists() -> None:
     assert (ROOT / ".ci" / "run").is_file()
     demo, compared = steps["nightly"]
     assert demo == "make demo"
-    assert compared == ".venv/bin/python -m pipeline compare-metrics docs/demo-metrics.json outputs"
+    assert compared == ".venv/bin/python -m pipeline compare-metrics docs/demo-metrics.json"
     assert (ROOT / "docs" / "demo-metrics.json").is_file()

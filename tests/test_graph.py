@@ -1,0 +1,222 @@
+"""The real graph to its end: `dvc repro` on tiny data, with all empty that may be, and with each profile shrunk."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipeline.identity.imports import ROOT
+from pipeline.layout import Workspace as Layout
+from pipeline.params import load_params
+from pipeline.results import Attack, Evaluated, Latency, TraceIndex, Trials
+from pipeline.tasks.task import Task
+from tests.conftest import POINTERS
+
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+SHORT = {
+    "grid": {"batch_size": [8], "learning_rate": [0.001]},
+    "seeds": [1],
+    "training": {"epochs": 1, "stop_after": 1},
+}
+SHORT_IMAGES = {"grid": {"batch_size": [8], "learning_rate": [0.1]}, "training": {"epochs": 1}}
+
+
+class Project:
+    """A checkout of the project in an empty folder, with a hub mirror of tiny models beside it."""
+
+    def __init__(self, folder: Path, mlflow_store: Path) -> None:
+        self.folder, self.here = folder, Layout(folder)
+        folder.mkdir(parents=True)
+        for name in ("pipeline", "stages", "profiles"):
+            (folder / name).symlink_to(ROOT / name)
+        shutil.copy(ROOT / "dvc.yaml", folder)
+        shutil.copy(mlflow_store, folder / "mlflow.db")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(POINTERS)}
+        self.environment = kept | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "HF_HOME": str(folder / "hf"),
+            "DVC_NO_ANALYTICS": "1",
+        }
+        self.dvc("init", "--no-scm", "-q")
+
+    def write_params(self, params: Mapping[str, Any]) -> None:
+        (self.folder / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False), encoding="utf-8")
+
+    def dvc(self, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=900, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def repro(self) -> list[str]:
+        """Run the graph; the stages that ran."""
+        return re.findall(r"^Running stage '([^']+)'", self.dvc("repro"), re.MULTILINE)
+
+    def page(self) -> str:
+        return (self.here.report / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def project(tmp_path: Path, mlflow_store: Path) -> Project:
+    return Project(tmp_path / "project", mlflow_store)
+
+
+def own_rows(folder: Path, task: Task | None = None) -> dict[str, Any]:
+    """A source of 24 rows of a task, as files; of reviews where none is given."""
+    text = task.text if task else ("review",)
+    label = task.label if task else "verdict"
+    names = task.label_names if task else ("bad", "good")
+    words = ("dull", "fine", "odd", "grand")
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, count in (("train", 24), ("held", 12)):
+        lines = [",".join((*text, label))]
+        for i in range(count):
+            answer = names[i % len(names)] if names else str(i % 5)
+            lines.append(",".join((*(f"a {words[i % len(words)]} film number {i}" for _ in text), answer)))
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return {"train": str(folder / "train.csv"), "report": {"held": str(folder / "held.csv")}}
+
+
+def mirror_of_tiny_models(root: Path, hubs: set[str]) -> Path:
+    """A hub mirror in which every model is a BERT of two narrow layers."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "number", "dull", "fine", "odd", "grand"]
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=8, num_hidden_layers=4, num_attention_heads=2, intermediate_size=16
+    )
+    for hub in hubs:
+        folder = root / "models" / hub
+        folder.mkdir(parents=True)
+        (folder / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+        BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+        BertModel(config).save_pretrained(folder)
+    return root
+
+
+@pytest.mark.slow
+def test_one_task_of_own_data_and_what_comes_after(project: Project, tmp_path: Path, mlflow_store: Path) -> None:
+    """Nothing but a task, and settings that make it short: a report. Then a seed more, then a second clone."""
+    mirror = mirror_of_tiny_models(tmp_path / "hub", {"sentence-transformers/all-MiniLM-L6-v2"})
+    project.environment["HUB_MIRROR"] = str(mirror)
+    own = {"text": ["review"], "label": "verdict", "label_names": ["bad", "good"], "rows": {"selection": 8}}
+    params = {"tasks": {"own": {**own, "source": own_rows(tmp_path / "rows")}}, **SHORT}
+    project.write_params(params)
+    assert project.repro() == [
+        "settings", "prepare@own", "finetune", "trace@own", "evaluate@own", "latency@own", "attack@own", "simulate",
+        "report",
+    ]  # fmt: skip
+    page, here = project.page(), project.here
+    for remedy in ("no task under latency.tasks", "no task under attack.tasks"):
+        assert remedy in page, remedy
+    assert {row.criterion for row in Evaluated.read(here.evaluated("own"), "").rows} == {
+        None, "patience", "confidence", "entropy",
+    }  # fmt: skip
+    assert Latency.read(here.latency("own"), "").measured is None
+    assert Attack.read(here.attack("own"), "").attacked is None
+    assert project.repro() == []
+    # A default written out is no change of anything but the file.
+    project.write_params({**params, "protocol": "holdout", "latency": {"tasks": []}})
+    assert project.repro() == ["settings"]
+    # A seed: its trials run and are recorded; what is there stays.
+    before = {path.name: path.stat().st_mtime_ns for path in here.recorded.iterdir()}
+    project.write_params({**params, "seeds": [1, 2]})
+    assert project.repro()[:3] == ["settings", "finetune", "trace@own"]
+    after = {path.name: path.stat().st_mtime_ns for path in here.recorded.iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert len(after) == 2 * len(before)
+    assert len(TraceIndex.read(here.trace_index("own"), "").traces) == len(after)
+    assert len(Trials.read(here.trials_table, "").trials) == 4
+    # A second clone reports from a remote, without the cache.
+    project.dvc("remote", "add", "-d", "disk", str(tmp_path / "remote"))
+    project.dvc("push", "-q")
+    second = Project(tmp_path / "second", mlflow_store)
+    second.environment["HUB_MIRROR"] = str(mirror)
+    for name in ("params.yaml", "dvc.lock", ".dvc/config"):
+        shutil.copy(project.folder / name, second.folder / name)
+    second.dvc("pull", "-q")
+    assert second.repro() == []
+    assert second.page() == project.page()
+    assert not second.here.runs.exists()
+
+
+@pytest.mark.slow
+def test_an_image_task_with_one_method_and_nothing_else(project: Project) -> None:
+    rows = {"train": 40, "selection": 12, "report": 12}
+    project.write_params(
+        {"tasks": {"demo-images": {"rows": rows}}, "backbones": {"resnet8": {"width": 4}}, "methods": ["single_exit"]}
+        | {"seeds": [1], "images": SHORT_IMAGES, "latency": {"tasks": []}, "attack": {"tasks": {}}}
+        | {"simulate": {"patiences": [], "samples": 10}}
+    )
+    assert project.repro()[-1] == "report"
+    page = project.page()
+    for remedy in ("latency.tasks", "attack.tasks", "methods"):
+        assert remedy in page, remedy
+
+
+def shrunk(profile: str, tmp_path: Path) -> tuple[dict[str, Any], set[str]]:
+    """A profile on tiny rows and models: of each modality one task and one backbone, but all methods and criteria. And
+    the hub names of its backbones."""
+    raw = yaml.safe_load((ROOT / f"profiles/{profile}.yaml").read_text(encoding="utf-8"))
+    params = load_params(ROOT / f"profiles/{profile}.yaml")
+    tasks: dict[str, Any] = {}
+    for task in map(params.task, raw["tasks"]):
+        kinds = [params.task(name).kind for name in tasks if params.task(name).modality == task.modality]
+        if task.kind in kinds:
+            continue
+        if task.modality == "image":
+            tasks[task.name] = {"rows": {"train": 40, "selection": 12, "report": 12}}
+        else:
+            source = own_rows(tmp_path / task.name, task)
+            about = {"text": list(task.text), "label": task.label, "metrics": list(task.metrics)}
+            tasks[task.name] = {**about, "source": source, "rows": {"selection": 8}, "max_length": 32}
+            if task.kind == "classification":
+                tasks[task.name]["label_names"] = list(task.label_names)
+    if any(params.task(name).modality == "image" for name in tasks):
+        images = next(name for name in tasks if params.task(name).modality == "image")
+        tasks["demo-images"] = tasks.pop(images)
+    backbones: dict[str, Any] = {}
+    for spec in map(params.backbone, raw["backbones"]):
+        if spec.modality not in {params.backbone(name).modality for name in backbones}:
+            backbones[spec.name] = {"width": 4} if spec.modality == "image" else {}
+    if "resnet56" in backbones or "resnet20" in backbones:
+        backbones = {name: value for name, value in backbones.items() if not name.startswith("resnet")}
+        backbones["resnet8"] = {"width": 4}
+    hubs = {hub for name in backbones if name in raw["backbones"] and (hub := params.backbone(name).hub)}
+    attacked = [name for name in raw["attack"]["tasks"] if name in tasks]
+    raw |= {"tasks": tasks, "backbones": backbones, **SHORT}
+    if "demo-images" in tasks:
+        raw["images"] = {**(raw.get("images") or {}), **SHORT_IMAGES}
+    raw["latency"] |= {"tasks": [name for name in raw["latency"]["tasks"] if name in tasks], "rows": 4, "repeats": 1}
+    raw["attack"] |= {"tasks": {name: {"examples": 2} for name in attacked}, "resources": "demo", "max_queries": 20}
+    raw["simulate"] |= {"samples": 100, "step": 0.25}
+    return raw, hubs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("profile", PROFILES)
+def test_each_profile_shrunk_to_seconds(profile: str, project: Project, tmp_path: Path) -> None:
+    params, hubs = shrunk(profile, tmp_path / "rows")
+    project.environment["HUB_MIRROR"] = str(mirror_of_tiny_models(tmp_path / "hub", hubs))
+    project.write_params(params)
+    ran = project.repro()
+    assert ran[-1] == "report"
+    assert {stage.partition("@")[2] for stage in ran if "@" in stage} == set(params["tasks"])
+    for name in params["tasks"]:
+        methods = {row.method for row in Evaluated.read(project.here.evaluated(name), "").rows}
+        assert methods <= set(params["methods"])
+        assert ("joint" in methods) == ("joint" in params["methods"])
+        measured = Latency.read(project.here.latency(name), "").measured
+        assert (measured is not None) == (name in params["latency"]["tasks"])
+        attacked = Attack.read(project.here.attack(name), "").attacked
+        assert (attacked is not None) == (name in params["attack"]["tasks"])
