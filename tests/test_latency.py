@@ -1,7 +1,5 @@
 """Latency: the live engine at the operating points that evaluate chose, and a task that is not timed."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,20 +98,16 @@ def test_models_that_were_selected_anew_are_not_timed_at_the_points_of_others(wo
 def test_a_task_that_is_not_named_ends_well_and_loads_nothing_heavy(workspace: Workspace, stage: str) -> None:
     workspace.write_params({"latency.tasks": [], "attack.tasks": {}})
     code = f"""
-import sys
-from types import SimpleNamespace
-from pipeline.params import load_params
-from stages.{stage} import main
-write = lambda path, result: result.write(path)
-def write_text(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-run = SimpleNamespace(log_artifact=lambda path: None)
-main(SimpleNamespace(params=load_params(), instance={TASK!r}, write=write, write_text=write_text, run=run))
-print({{"torch", "transformers", "textattack", "datasets", "ray", "scipy"}} & sys.modules.keys())
+import runpy, sys
+sys.argv = [{stage!r}, {TASK!r}]
+try:
+    runpy.run_module("stages.{stage}", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+print({{"torch", "transformers", "textattack", "datasets", "ray", "mlflow", "scipy"}} & sys.modules.keys())
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
+    done = workspace.command("-c", code)
+    assert (done.code, done.out.splitlines()[-1:]) == (0, ["set()"]), done.err
     written = {path.as_posix() for path in Path("outputs").rglob("*") if path.is_file()}
     tables = {HERE.attack_records(TASK).as_posix(), HERE.attack_page(TASK).as_posix()} if stage == "attack" else set()
     assert written == {f"outputs/{stage}/{TASK}.json"} | tables
