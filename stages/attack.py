@@ -10,10 +10,11 @@ from pipeline.attacks.records import HEADLINES, save_records
 from pipeline.attacks.run import Attacks, attack_task, refuse_task
 from pipeline.attacks.view import view
 from pipeline.layout import HERE
-from pipeline.results import Attack, Attacked, Evaluated, Manifest, Selected
+from pipeline.results import Attack, Attacked, Evaluated, Selected
 from pipeline.running.ray.jobs import fan_out
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import write_text
+from pipeline.tasks.stores import manifest_of
 from pipeline.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def main(stage: Stage) -> None:
     refuse_task(task)
     evaluated = Evaluated.read(HERE.evaluated(task.name), f"run `dvc repro evaluate@{task.name}`")
     selected = Selected.read(HERE.selected(task.name), "run `dvc repro finetune`")
-    split = Manifest.read(HERE.manifest(task.name), f"run `dvc repro prepare@{task.name}`").report_splits[0]
+    split = manifest_of(task.name).report_splits[0]
     workers = Workers(partial(fan_out, runtime=runtime), runtime.device, runtime.threads, runtime.progress)
     attacked, attacks = attack_task(task, params.attack, selected, evaluated, split, workers, runtime.hub_mirror)
     for path in write(task, attacked, attacks):

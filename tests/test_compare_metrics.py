@@ -14,11 +14,11 @@ from pipeline.commands.compare_metrics import TOLERANCES, collect, moved, read_s
 from pipeline.errors import ArtifactError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
-from pipeline.results import StoredMetrics
+from pipeline.results import Evaluated, StoredMetrics
 from pipeline.results.metrics import Kind
 from tests.stored_results import params_for, write_all
 
-TASKS = {"demo-sentences": {"rows": {"train": 100, "selection": 80, "report": 80}}}
+TASKS = {"demo-sentences": {"rows": {"train": 100, "selection": 80, "report": 80}}, "demo-pairs": {}}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,32 @@ def test_same_results_pass_and_every_kind_is_there(run: Workspace, tmp_path: Pat
     done = compare(stored, run, "--exact")
     assert (done.exit_code, done.output.count("\n")) == (0, 1)
     assert done.output.startswith("0 of ")
+
+
+def test_names_say_task_model_criterion_with_its_settings_and_split(run: Workspace, tmp_path: Path) -> None:
+    metrics = collect(run).metrics
+    assert "demo-sentences/demo-albert/single_exit/all layers/validation/score" in metrics["score"]
+    assert "demo-sentences/demo-albert/joint/patience/validation/layer_speedup" in metrics["layer_speedup"]
+    assert "demo-sentences/attack/single exit/pooled_accuracy" in metrics["accuracy"]
+    assert not any(name.startswith("demo-pairs") for name in metrics["accuracy"])  # not attacked
+    given = Workspace(tmp_path / "given")
+    shutil.copytree(run.root, given.root)
+    path = given.evaluated("demo-sentences")
+    evaluated = Evaluated.read(path, "")
+    rows = [row for row in evaluated.rows if (row.method, row.criterion) == ("joint", "patience")]
+    points = tuple(point.model_copy(update={"settings": {"tau": 0.5}}) for point in rows[0].points)
+    evaluated.model_copy(update={"rows": (rows[0].model_copy(update={"points": points}),)}).write(path)
+    assert 'demo-sentences/demo-albert/joint/patience {"tau": 0.5}/validation/score' in collect(given).metrics["score"]
+
+
+def test_the_smallest_move_is_named_by_exact_alone(run: Workspace, tmp_path: Path) -> None:
+    stored = tmp_path / "stored.json"
+    metrics = collect(run).metrics
+    name, value = next((name, value) for name, value in metrics["score"].items() if value)
+    StoredMetrics(metrics=metrics | {"score": metrics["score"] | {name: value * (1 + 2**-52)}}).write(stored)
+    assert compare(stored, run).exit_code == 0
+    done = compare(stored, run, "--exact")
+    assert (done.exit_code, done.output.splitlines()[0].split(": ")[0]) == (1, name)
 
 
 def test_tolerance_is_per_kind() -> None:
@@ -87,6 +113,9 @@ def test_files_that_cannot_be_compared(run: Workspace, tmp_path: Path) -> None:
         read_stored(stored)
     stored.write_text('{"schema": 1, "metrics": {"speed": {"one": 1.0}}}')
     with pytest.raises(ArtifactError, match=r"metrics\.speed.*'score'.*--write"):
+        read_stored(stored)
+    stored.write_text('{"schema": 1, "metrics": {"score": {}}}')
+    with pytest.raises(ArtifactError, match="there are none; write it"):
         read_stored(stored)
     with pytest.raises(ArtifactError, match=r"evaluate.*: no such file; run `dvc repro`"):
         collect(Workspace(tmp_path))
