@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
-from pipeline.running.mlflow import FOLDER_ID, Tracker
+from pipeline.layout import HERE
+from pipeline.running.mlflow import Tracker
 from tests.workspace import Workspace
 
 TAGS = {"stage": "finetune", "instance": ""}
@@ -35,7 +36,7 @@ def test_only_runs_of_this_folder_and_stage_are_closed(workspace: Workspace) -> 
     tracker = Tracker()
     mine = tracker.open("finetune", tags=TAGS, params={}, key="k")
     cifar = tracker.open("cifar", tags={"stage": "cifar", "instance": ""}, params={})
-    FOLDER_ID.unlink()  # another folder, on the same server
+    HERE.folder_id.unlink()  # another folder, on the same server
     other = Tracker()
     assert other.find("k") is None
     theirs = other.open("finetune", tags=TAGS, params={}, key="k")

@@ -13,12 +13,11 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, PipelineError, TrackingError
 from pipeline.identity.versions import git_commit
+from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.results import Result
 from pipeline.running.mlflow import TrackedRun, Tracker
 from pipeline.storage import content_key, write_json, write_text
-
-LOCKS = Path(".locks")
 
 
 class Stage:
@@ -117,10 +116,10 @@ def _collect_seldom() -> None:
 
 def _locked(name: str, instance: str, main: Callable[[Stage], None], unasked: Callable[[Params, str], bool]) -> None:
     params = load_params()
-    LOCKS.mkdir(exist_ok=True)
+    HERE.locks.mkdir(exist_ok=True)
     label = f"{name}@{instance}" if instance else name
     try:
-        with FileLock(LOCKS / f"{label}.lock", timeout=0):
+        with FileLock(HERE.lock(name, instance), timeout=0):
             if unasked(params, instance):
                 return
             stage = Stage(name, instance, params, Tracker(params.runtime.tracking_uri))
