@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 from filelock import FileLock, Timeout
@@ -16,7 +15,7 @@ from pipeline.identity.versions import git_commit
 from pipeline.params import Params, load_params
 from pipeline.results import Result
 from pipeline.running.mlflow import TrackedRun, Tracker
-from pipeline.storage import content_key, write_json, write_text
+from pipeline.storage import content_key, write_text
 
 LOCKS = Path(".locks")
 
@@ -45,12 +44,6 @@ class Stage:
     def write(self, path: Path, result: Result) -> Path:
         """Write a result whole or not at all, and keep it as an artifact of the run."""
         written = result.write(path)
-        self.run.log_artifact(written)
-        return written
-
-    def write_json(self, path: str | Path, payload: Mapping[str, Any]) -> Path:
-        """Write a result atomically with sorted keys, and keep it as an artifact of the run."""
-        written = write_json(Path(path), payload)
         self.run.log_artifact(written)
         return written
 
