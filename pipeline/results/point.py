@@ -1,7 +1,6 @@
 """The operating point: how a trained model decides that a row may leave."""
 
 import math
-from typing import Any
 
 from pydantic import JsonValue
 
@@ -33,10 +32,6 @@ class OperatingPoint(Part):
     def name(self) -> str:
         """How it is called in a metric's or a file's name."""
         return self.criterion or "full"
-
-    def identity(self) -> dict[str, Any]:
-        """What changes a decision, as JSON."""
-        return self.model_dump(mode="json")
 
 
 ALL_LAYERS = OperatingPoint()

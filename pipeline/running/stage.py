@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import click
 from filelock import FileLock, Timeout
@@ -17,7 +16,7 @@ from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.results import Result
 from pipeline.running.mlflow import TrackedRun, Tracker
-from pipeline.storage import content_key, write_json, write_text
+from pipeline.storage import content_key, write_text
 
 
 class Stage:
@@ -44,12 +43,6 @@ class Stage:
     def write(self, path: Path, result: Result) -> Path:
         """Write a result whole or not at all, and keep it as an artifact of the run."""
         written = result.write(path)
-        self.run.log_artifact(written)
-        return written
-
-    def write_json(self, path: str | Path, payload: Mapping[str, Any]) -> Path:
-        """Write a result atomically with sorted keys, and keep it as an artifact of the run."""
-        written = write_json(Path(path), payload)
         self.run.log_artifact(written)
         return written
 
