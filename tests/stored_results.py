@@ -9,11 +9,11 @@ import numpy as np
 import yaml
 
 from pipeline import results
-from pipeline.evaluation.choosing import make_rule
+from pipeline.evaluation.choosing import make_chooser
 from pipeline.evaluation.group import evaluate_group, merged
+from pipeline.evaluation.groups import SELECTION, Group, SeedTraces
 from pipeline.evaluation.intervals import mean_interval, proportion_interval
 from pipeline.evaluation.trace import Trace
-from pipeline.evaluation.traced import SELECTION, Group, Seeded
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.storage import content_key, write_text
@@ -148,9 +148,9 @@ def _evaluated(made: Made, name: str) -> None:
     """What evaluate leaves, through its own function."""
     task, protocol, choose = made.params.task(name), made.params.protocol, made.params.evaluate.choose.model_dump()
     window = IMAGE_WINDOW if made.image(name) else made.window
-    rule = make_rule(choose, window)
+    chooser = make_chooser(choose, window)
     groups = [_traced(made, name, method) for method in made.methods(name)]
-    every = merged(evaluate_group(group, CRITERIA, task.metrics, rule, protocol) for group in groups)
+    every = merged(evaluate_group(group, CRITERIA, task.metrics, chooser, protocol) for group in groups)
     evaluated = results.Evaluated(
         task=name,
         modality="image" if made.image(name) else "text",
@@ -172,10 +172,10 @@ def _traced(made: Made, name: str, method: str) -> Group:
     multi_exit = METHODS.get(method, False)
     exits = layers if multi_exit else 1
 
-    def member(seed: int) -> Seeded:
+    def member(seed: int) -> SeedTraces:
         names = (SELECTION, *splits_of(made, name))
         traces = {s: trace_of(task.kind, task.outputs, exits, layers, 100 * seed + i) for i, s in enumerate(names)}
-        return Seeded(seed, key_of(backbone, method, name, seed), traces)
+        return SeedTraces(seed, key_of(backbone, method, name, seed), traces)
 
     return Group(backbone, method, multi_exit, tuple(member(seed) for seed in made.seeds))
 

@@ -1,4 +1,4 @@
-"""Why a stage runs, by what DVC says of it; or why it last ran, by what git holds of dvc.lock."""
+"""Why a stage will run, from DVC's status; or why it last ran, from dvc.lock in git."""
 
 import json
 import subprocess
@@ -15,19 +15,19 @@ Json = dict[str, Any]
 
 
 def stage_names(workspace: Workspace) -> list[str]:
-    """Stages of dvc.yaml, and those instances of them, such as prepare@sst2, that have run."""
+    """The stages of dvc.yaml, and their instances, such as prepare@sst2, that have run."""
     stages = _yaml(workspace, "dvc.yaml").get("stages", {})
     return [*stages, *(name for name in _locked(workspace) if "@" in name)]
 
 
 def why_stage(name: str, workspace: Workspace) -> list[str]:
-    """Lines: what of the stage's inputs changed since it ran, or which input made it run last, or that nothing did.
+    """Lines to print: the inputs that changed since the stage ran, or those that made it run last, or that none did.
 
     Args:
         name: a stage, one of its instances (trace@sst2), or all of them (trace).
 
     Raises:
-        ArtifactError: DVC cannot say.
+        ArtifactError: DVC gives no status.
     """
     status = _status(name, workspace)
     chosen = [stage for stage in status if stage == name or stage.partition("@")[0] == name]
@@ -45,13 +45,13 @@ def _status(name: str, workspace: Workspace) -> Json:
     done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True)
     if done.returncode:
         reason = " ".join((done.stderr or done.stdout).split())[:300]
-        raise ArtifactError(f"why: DVC says nothing of {name!r} ({reason}); mend dvc.yaml or params.yaml")
+        raise ArtifactError(f"why: DVC gives no status of {name!r} ({reason}); mend dvc.yaml or params.yaml")
     status: Json = json.loads(done.stdout)
     return status
 
 
 def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list[str]:
-    """DVC's words for what changed, as lines."""
+    """DVC's list of changes, as lines."""
     before = _locked(workspace).get(stage)
     if before is None:
         return ["  it has not run here"]
@@ -83,7 +83,7 @@ def _param(path: str, name: str, before: Json, workspace: Workspace) -> str:
 
 
 def _last_time(name: str, workspace: Workspace) -> list[str]:
-    """What differs between the last run, in dvc.lock, and the one before, in git's dvc.lock."""
+    """The differences between the last run, in dvc.lock, and the run before it, in git's dvc.lock."""
     now = {s: entry for s, entry in _locked(workspace).items() if name in (s, s.partition("@")[0])}
     earlier = _locked_in_git(workspace)
     lines = ["nothing: it is up to date" if now else "nothing: there is no such instance"]
