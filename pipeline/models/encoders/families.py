@@ -1,4 +1,4 @@
-"""Families of encoders by Transformers model type: where their parts are. Transformers loads when one is asked for."""
+"""Families of encoders by Transformers model type, with the places of their parts. Imports Transformers on demand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _HIDDEN, _ATTENTION = "hidden_dropout_prob", "attention_probs_dropout_prob"
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Rates in training: on the embedding, on attention weights, on what attention adds, on what feed-forward adds."""
+    """Dropout rates: on the embedding, the attention weights, the attention output and the feed-forward output."""
 
     embedding: float
     attention: float
@@ -22,15 +22,15 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Family:
-    """How the Transformers models of one model type are laid out.
+    """The layout of the Transformers models of one type.
 
     Attributes:
         module: module and class prefix, `transformers.models.<module>.modeling_<module>.<prefix>Model`.
         chain: attribute that holds the layers.
         parts: path inside a layer of each part that FastLayer asks for.
-        pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
-        inputs: what the embeddings take beside the ids: "types" (token types), or nothing.
-        dropout: where the configuration has the rates that `Dropout` names; None: nothing is dropped there.
+        pooler: prefix of the pretrained pooler's weights; None where there is none, and the pooler starts at random.
+        inputs: inputs of the embeddings beside the ids: "types" (token types), or none.
+        dropout: names of the rates of `Dropout` in the configuration; None: no dropout there.
     """
 
     module: str
@@ -42,7 +42,7 @@ class Family:
     dropout: tuple[str | None, ...] = (_HIDDEN, _ATTENTION, _HIDDEN, _HIDDEN)
 
     def dropout_of(self, config: Any) -> Dropout:
-        """The rates of a configuration."""
+        """The dropout rates of a configuration."""
         return Dropout(*(0.0 if name is None else float(getattr(config, name)) for name in self.dropout))
 
 
@@ -98,7 +98,7 @@ FAMILIES: dict[str, Family] = {
 
 
 def model_class(family: Family) -> Any:
-    """The Transformers model class. Not through AutoModel, whose import takes seconds more."""
+    """The Transformers model class, without AutoModel, whose import takes seconds more."""
     return getattr(
         import_module(f"transformers.models.{family.module}.modeling_{family.module}"), family.prefix + "Model"
     )
@@ -111,7 +111,7 @@ def config_class(family: Family) -> Any:
 
 
 def fuse_gelu(model: nn.Module) -> None:
-    """Put one kernel where Transformers writes the tanh approximation of GELU (ALBERT) as eight operations."""
+    """Replace Transformers' tanh approximation of GELU (ALBERT), eight operations, by one kernel."""
     from transformers.activations import NewGELUActivation
 
     for module in list(model.modules()):
