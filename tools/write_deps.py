@@ -7,13 +7,13 @@ from pipeline.identity.reach import PLUMBING, reach
 
 
 def code_deps(stage: str) -> list[str]:
-    """Files of which a stage's code reaches anything, plumbing left out."""
-    # Defaults and their checks are all that `settings` writes, so that no plumbing is left out there.
+    """The files whose definitions a stage's code uses, without plumbing."""
+    # `settings` writes defaults and checks them, so all of its code counts.
     return sorted(reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING))
 
 
 def with_deps(text: str) -> str:
-    """dvc.yaml with the code dependencies of every stage anew."""
+    """dvc.yaml with the code dependencies of every stage replaced."""
     out: list[str] = []
     stage = ""
     for line in text.splitlines():
