@@ -1,4 +1,4 @@
-"""Measure the live engine on one task, one row at a time and batched, at the operating points evaluate chose."""
+"""Time the live engine on one task, one row at a time and in batches, at the operating points of evaluate."""
 
 from pipeline.layout import HERE
 from pipeline.models.device import device_of
@@ -16,7 +16,7 @@ def main(stage: Stage) -> None:
     evaluated = Evaluated.read(HERE.evaluated(task), f"run `dvc repro evaluate@{task}`")
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
     manifest = manifest_of(task)
-    from pipeline.models.latency import measure  # imports Torch, which a task that is not timed does without
+    from pipeline.models.latency import measure  # imports Torch, which a task without timing does not need
 
     measured = measure(
         manifest,
