@@ -6,6 +6,10 @@ PROFILE ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One compute thread per process: stages and trials set their own count from params.yaml.
 export OMP_NUM_THREADS := 1
+# The libraries come without bytecode, and every process that may not keep it compiles them anew: half of its start.
+unexport PYTHONDONTWRITEBYTECODE
+WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
+	from pipeline.attacks.library import import_textattack; import_textattack()
 
 .PHONY: demo test test-fast install check format bench ui lock real clean
 .DEFAULT_GOAL := demo
@@ -18,6 +22,8 @@ $(VENV)/.installed: requirements.lock
 	$(VENV)/bin/pip install --quiet uv==$(UV_VERSION)
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
 	@touch $@
+	@# Compiles what training and attacks import, on the other core, while data is prepared.
+	@$(VENV)/bin/python -c "$(WARM)" > /dev/null 2>&1 &
 
 demo: install
 ifneq ($(PROFILE),)

@@ -7,9 +7,7 @@ import click
 
 from pipeline.commands import replay as replay_commands
 from pipeline.errors import ParamsError, PipelineError, unknown
-
-PROFILES = Path("profiles")
-PARAMS = Path("params.yaml")
+from pipeline.layout import HERE
 
 
 @click.group()
@@ -47,17 +45,17 @@ def _lines(what: str) -> dict[str, str]:
 @click.argument("name")
 def profile(name: str) -> None:
     """Copy profiles/NAME.yaml to params.yaml; refuses to overwrite your edits."""
-    profiles = {path.stem: path for path in PROFILES.glob("*.yaml")}
+    profiles = {path.stem: path for path in HERE.profiles.glob("*.yaml")}
     if name not in profiles:
         raise unknown("profile", name, profiles, key="PROFILE")
     texts = {path.read_bytes() for path in profiles.values()}
-    if PARAMS.is_file() and PARAMS.read_bytes() not in texts:
+    if HERE.params.is_file() and HERE.params.read_bytes() not in texts:
         raise ParamsError(
-            f"{PARAMS}: holds edits of yours that profile {name!r} would overwrite; "
+            f"{HERE.params}: holds edits of yours that profile {name!r} would overwrite; "
             "save them as profiles/<name>.yaml and run that, or undo them with `git checkout params.yaml`"
         )
-    shutil.copyfile(profiles[name], PARAMS)
-    click.echo(f"{PARAMS} is now profile {name!r}")
+    shutil.copyfile(profiles[name], HERE.params)
+    click.echo(f"{HERE.params} is now profile {name!r}")
 
 
 @cli.command("compare-metrics")

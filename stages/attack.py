@@ -1,36 +1,58 @@
 """Attack one task's live models: single exit, and each early-exit criterion at its operating point."""
 
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.attacks.comparison import Workers
 from pipeline.attacks.records import HEADLINES, save_records
 from pipeline.attacks.run import Attacks, attack_task, refuse_task
 from pipeline.attacks.view import view
 from pipeline.layout import HERE
-from pipeline.results import Attack, Attacked, Evaluated, Manifest, Selected
+from pipeline.results import Attack, Attacked, Evaluated, Selected
 from pipeline.running.ray.jobs import fan_out
 from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import write_text
+from pipeline.tasks.stores import manifest_of
+from pipeline.tasks.task import Task
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
+
+
+def unasked(params: "Params", instance: str) -> bool:
+    task = params.task(instance)
+    if task.name in params.attack.tasks:
+        return False
+    write(task, None, ())
+    return True
 
 
 def main(stage: Stage) -> None:
     params, runtime = stage.params, stage.params.runtime
     task = params.task(stage.instance)
-    attacked: Attacked | None = None
-    attacks: Attacks = ()
-    if task.name in params.attack.tasks:
-        refuse_task(task)
-        evaluated = Evaluated.read(HERE.evaluated(task.name), f"run `dvc repro evaluate@{task.name}`")
-        selected = Selected.read(HERE.selected(task.name), "run `dvc repro finetune`")
-        split = Manifest.read(HERE.manifest(task.name), f"run `dvc repro prepare@{task.name}`").report_splits[0]
-        workers = Workers(partial(fan_out, runtime=runtime), runtime.device, runtime.threads, runtime.progress)
-        attacked, attacks = attack_task(task, params.attack, selected, evaluated, split, workers, runtime.hub_mirror)
-    stage.run.log_artifact(save_records(HERE.attack_records(task.name), attacks))
-    stage.write_text(HERE.attack_page(task.name), view(task, attacks))
-    stage.write(HERE.attack(task.name), Attack(task=task.name, attacked=attacked))
-    for row in attacked.rows if attacked else ():
+    refuse_task(task)
+    evaluated = Evaluated.read(HERE.evaluated(task.name), f"run `dvc repro evaluate@{task.name}`")
+    selected = Selected.read(HERE.selected(task.name), "run `dvc repro finetune`")
+    split = manifest_of(task.name).report_splits[0]
+    workers = Workers(partial(fan_out, runtime=runtime), runtime.device, runtime.threads, runtime.progress)
+    attacked, attacks = attack_task(task, params.attack, selected, evaluated, split, workers, runtime.hub_mirror)
+    for path in write(task, attacked, attacks):
+        stage.run.log_artifact(path)
+    for row in attacked.rows:
         name = row.defence.replace(" ", "_")
         stage.log_metrics({f"{name}.{headline}": getattr(row, headline).value for headline in HEADLINES})
 
 
+def write(task: Task, attacked: Attacked | None, attacks: Attacks) -> Sequence[Path]:
+    """The stage's outputs, also of a task that is not attacked."""
+    return (
+        save_records(HERE.attack_records(task.name), attacks),
+        write_text(HERE.attack_page(task.name), view(task, attacks)),
+        Attack(task=task.name, attacked=attacked).write(HERE.attack(task.name)),
+    )
+
+
 if __name__ == "__main__":
-    run_stage("attack", main)
+    run_stage("attack", main, unasked=unasked)

@@ -1,22 +1,32 @@
 """Time the live engine on one task, one row at a time and in batches, at the operating points of evaluate."""
 
+from typing import TYPE_CHECKING
+
 from pipeline.layout import HERE
 from pipeline.models.device import device_of
 from pipeline.results import Evaluated, Latency, Selected
 from pipeline.running.stage import Stage, run_stage
 from pipeline.tasks.stores import manifest_of
 
+if TYPE_CHECKING:
+    from pipeline.params import Params
+
+
+def unasked(params: "Params", instance: str) -> bool:
+    task = params.task(instance).name
+    if task in params.latency.tasks:
+        return False
+    Latency(task=task, measured=None).write(HERE.latency(task))
+    return True
+
 
 def main(stage: Stage) -> None:
     params, task = stage.params, stage.params.task(stage.instance).name
     settings, runtime = params.latency, params.runtime
-    if task not in settings.tasks:
-        stage.write(HERE.latency(task), Latency(task=task, measured=None))
-        return
     evaluated = Evaluated.read(HERE.evaluated(task), f"run `dvc repro evaluate@{task}`")
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
     manifest = manifest_of(task)
-    from pipeline.models.latency import measure  # imports Torch, which a task without timing does not need
+    from pipeline.models.latency import measure  # imports Torch
 
     measured = measure(
         manifest,
@@ -36,4 +46,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("latency", main)
+    run_stage("latency", main, unasked=unasked)

@@ -17,66 +17,63 @@ from pipeline.evaluation.trace import Trace
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.storage import content_key, write_text
+from pipeline.tasks.names import resolve_task
+from pipeline.tasks.task import Modality, Task, TaskSettings
 from pipeline.theory import appendix_c
+from pipeline.training.methods import METHODS
 
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
 CRITERIA: dict[str, dict[str, float]] = {"patience": {}, "confidence": {}, "entropy": {}}
-METHODS = {"single_exit": False, "joint": True, "two_stage": True}
 SEEDS = (1, 2, 3)
 ROWS = 80
-IMAGES = {"cifar10": 10, "demo-images": 10}
-"""Image tasks with their classes."""
-IMAGE_METHODS = ("single_exit", "joint")
-RESNET, RESNET_LAYERS = "resnet56", 27
-TEXT_WINDOW, IMAGE_WINDOW = (1.30, 1.96), (1.20, 1.40)
 
 
 def params_for(tasks: Mapping[str, Any], backbone: str, **changes: Any) -> Params:
-    """The demo's params over other tasks and one backbone for texts."""
+    """The demo's params over other tasks, one backbone for texts, the paper's for images, and three methods."""
     raw = yaml.safe_load(PROFILE.read_text(encoding="utf-8"))
-    first = next((name for name in tasks if name not in IMAGES), next(iter(tasks)))
-    raw |= {"tasks": {name: _settings(name, given) for name, given in tasks.items()}, "backbones": {backbone: {}}}
-    raw |= {"methods": list(METHODS), "seeds": list(SEEDS)}
-    raw["latency"]["tasks"] = [first]
-    raw["attack"]["tasks"] = {first: {"examples": 20}}
+    texts = [name for name, given in tasks.items() if _modality(name, given) == "text"]
+    first = texts[:1] or list(tasks)[:1]
+    del raw["images"]
+    raw |= {"tasks": dict(tasks), "backbones": {backbone: {}} if texts else {}}
+    if len(texts) < len(tasks):
+        raw["backbones"]["resnet56"] = {}
+    raw |= {"methods": ["single_exit", "joint", "two_stage"], "seeds": list(SEEDS)}
+    raw["latency"]["tasks"] = first
+    raw["attack"]["tasks"] = {name: {"examples": 20} for name in first if name in texts}
     return Params.model_validate(raw | changes)
 
 
-def _settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Until params know image tasks, one is own data under its name."""
-    if name not in IMAGES:
-        return dict(given)
-    source = {"demo": "sentences"} if name.startswith("demo-") else {"hub": "uoft-cs/cifar10"}
-    names = [str(label) for label in range(IMAGES[name])]
-    return {"source": source, "text": ["image"], "label": "label", "label_names": names, **given}
+def _modality(name: str, given: Mapping[str, Any]) -> Modality:
+    return resolve_task(name, TaskSettings.model_validate(given)).modality
 
 
 @dataclass(frozen=True)
-class Made:
-    """How results are made.
+class Models:
+    """The models of one backbone and method for one task.
 
     Attributes:
-        layers: of the backbone for texts.
-        window: of speed-ups, for texts.
+        layers: of the backbone.
+        seeds: of the models.
     """
 
-    workspace: Workspace
-    params: Params
+    task: Task
+    backbone: str
+    method: str
     layers: int
-    window: tuple[float, float]
     seeds: Sequence[int]
 
-    def image(self, task: str) -> bool:
-        return task in IMAGES
+    @property
+    def multi_exit(self) -> bool:
+        return METHODS[self.method].multi_exit
 
-    def backbone(self, task: str) -> str:
-        return RESNET if self.image(task) else next(iter(self.params.backbones))
+    @property
+    def exits(self) -> int:
+        return self.layers if self.multi_exit else 1
 
-    def layers_of(self, task: str) -> int:
-        return RESNET_LAYERS if self.image(task) else self.layers
-
-    def methods(self, task: str) -> list[str]:
-        return [m for m in self.params.methods if m in IMAGE_METHODS or not self.image(task)]
+    @property
+    def keys(self) -> list[tuple[int, str]]:
+        """Each seed with its trial's key."""
+        return [(seed, key_of(self.backbone, self.method, self.task.name, seed)) for seed in self.seeds]
 
 
 def write_all(
@@ -84,20 +81,33 @@ def write_all(
     params: Params,
     *,
     layers: int = 12,
-    window: tuple[float, float] = TEXT_WINDOW,
     seeds: Sequence[int] = SEEDS,
     comparable: bool = True,
 ) -> None:
-    """Write every file that the report reads for these params."""
-    made = Made(workspace, params, layers, window, seeds)
+    """Write every file that the report reads for these params.
+
+    Args:
+        layers: of a backbone for texts.
+        comparable: whether attacks are the paper's.
+    """
     trials: list[results.TrialRecord] = []
-    for task in params.tasks:
-        trials += _selected(made, task)
-        _evaluated(made, task)
-        measured = _measured(task, made.backbone(task)) if task in params.latency.tasks else None
-        results.Latency(task=task, measured=measured).write(workspace.latency(task))
-        attacked = _attacked(task, made.backbone(task), comparable) if task in params.attack.tasks else None
-        results.Attack(task=task, attacked=attacked).write(workspace.attack(task))
+    for name in params.tasks:
+        task = params.task(name)
+        models = [
+            Models(task, spec.name, method, layers if task.modality == "text" else (spec.depth - 2) // 2, seeds)
+            for spec in params.backbones_for(task.modality)
+            for method in params.methods
+            if task.modality in METHODS[method].modalities
+        ]
+        trials += [record for member in models for record in _records(member)]
+        groups = tuple(_group(member) for member in models)
+        selected = results.Selected(task=name, modality=task.modality, protocol=params.protocol, groups=groups)
+        selected.write(workspace.selected(name))
+        _evaluate(workspace, params, task, models)
+        measured = _measured(models) if name in params.latency.tasks else None
+        results.Latency(task=name, measured=measured).write(workspace.latency(name))
+        attacked = _attacked(models, comparable) if name in params.attack.tasks else None
+        results.Attack(task=name, attacked=attacked).write(workspace.attack(name))
     results.Trials(trials=tuple(trials)).write(workspace.trials_table)
     write_simulation(workspace, [1, 2, 3, 4, 5])
 
@@ -138,22 +148,20 @@ def trace_of(kind: str, classes: int, exits: int, layers: int, seed: int) -> Tra
     return Trace(kind, logits.astype(np.float32), labels, np.arange(ROWS), at, flops, full)
 
 
-def splits_of(made: Made, task: str) -> list[str]:
-    if task == "mnli":
+def _splits(task: Task) -> list[str]:
+    if task.name == "mnli":
         return ["matched", "mismatched"]
-    return ["test"] if made.image(task) else ["validation"]
+    return ["validation"] if task.modality == "text" else ["test"]
 
 
-def _evaluated(made: Made, name: str) -> None:
+def _evaluate(workspace: Workspace, params: Params, task: Task, models: Sequence[Models]) -> None:
     """What evaluate leaves, through its own function."""
-    task, protocol, choose = made.params.task(name), made.params.protocol, made.params.evaluate.choose.model_dump()
-    window = IMAGE_WINDOW if made.image(name) else made.window
+    protocol, choose, window = params.protocol, params.evaluate.choose.model_dump(), params.window(task.modality)
     chooser = make_chooser(choose, window)
-    groups = [_traced(made, name, method) for method in made.methods(name)]
-    every = merged(evaluate_group(group, CRITERIA, task.metrics, chooser, protocol) for group in groups)
+    every = merged(evaluate_group(_traced(member), CRITERIA, task.metrics, chooser, protocol) for member in models)
     evaluated = results.Evaluated(
-        task=name,
-        modality="image" if made.image(name) else "text",
+        task=task.name,
+        modality=task.modality,
         kind=task.kind,
         metrics=task.metrics,
         protocol=protocol,
@@ -162,92 +170,86 @@ def _evaluated(made: Made, name: str) -> None:
         exits=every.exits,
         diagnosis=every.diagnosis,
     )
-    evaluated.write(made.workspace.evaluated(name))
-    write_text(made.workspace.curves(name), results.curves_text(every.curves))
+    evaluated.write(workspace.evaluated(task.name))
+    write_text(workspace.curves(task.name), results.curves_text(every.curves))
 
 
-def _traced(made: Made, name: str, method: str) -> Group:
-    """A method's models on all splits of a task, as trace leaves them."""
-    task, backbone, layers = made.params.task(name), made.backbone(name), made.layers_of(name)
-    multi_exit = METHODS.get(method, False)
-    exits = layers if multi_exit else 1
+def _traced(models: Models) -> Group:
+    """The models on all splits, as trace leaves them."""
+    task, splits = models.task, (SELECTION, *_splits(models.task))
 
-    def member(seed: int) -> SeedTraces:
-        names = (SELECTION, *splits_of(made, name))
-        traces = {s: trace_of(task.kind, task.outputs, exits, layers, 100 * seed + i) for i, s in enumerate(names)}
-        return SeedTraces(seed, key_of(backbone, method, name, seed), traces)
+    def traces(seed: int) -> dict[str, Trace]:
+        of_split = enumerate(splits, start=100 * seed)
+        return {split: trace_of(task.kind, task.outputs, models.exits, models.layers, i) for i, split in of_split}
 
-    return Group(backbone, method, multi_exit, tuple(member(seed) for seed in made.seeds))
+    seeds = tuple(SeedTraces(seed, key, traces(seed)) for seed, key in models.keys)
+    return Group(models.backbone, models.method, models.multi_exit, seeds)
 
 
-def _selected(made: Made, name: str) -> list[results.TrialRecord]:
-    """What finetune leaves of a task."""
-    backbone, layers, image = made.backbone(name), made.layers_of(name), made.image(name)
-    groups, trials = [], []
-    for method in made.methods(name):
-        multi_exit = METHODS.get(method, False)
-        keys = [(seed, key_of(backbone, method, name, seed)) for seed in made.seeds]
-        chosen = tuple(
-            results.SelectedTrial(seed=seed, key=key, weights_sha256=key_of("weights", key) * 4) for seed, key in keys
-        )
-        early = (9_000 if image else 24_000) * multi_exit
-        group = results.ModelGroup(
-            group=f"{name}/{backbone}/{method}",
-            backbone=backbone,
-            method=method,
-            multi_exit=multi_exit,
-            batch_size=128 if image else 32,
-            learning_rate=0.1 if image else 2e-5,
-            grid=(),
-            trials=chosen,
-            failed=(),
-            layers=layers,
-            exits=tuple(range(1, layers + 1)) if multi_exit else (layers,),
-            parameters=(853_000 if image else 11_700_000) + early,
-            early_exit_parameters=early,
-        )
-        groups.append(group)
-        trials += [_trial(key, group.group) for _, key in keys]
-    selected = results.Selected(
-        task=name,
-        modality="image" if image else "text",
-        protocol=made.params.protocol,
-        groups=tuple(groups),
-    )
-    selected.write(made.workspace.selected(name))
-    return trials
-
-
-def _trial(key: str, group: str) -> results.TrialRecord:
-    return results.TrialRecord(
-        key=key,
-        group=group,
-        settings={},
-        train_seconds=600.0,
-        train_seconds_to_best=400.0,
-        epochs_run=3,
-        best_epoch=2,
-        mlflow_run_id=run_id_of(key),
+def _group(models: Models) -> results.ModelGroup:
+    """What finetune leaves of them."""
+    image = models.task.modality == "image"
+    early = (9_000 if image else 24_000) * models.multi_exit
+    return results.ModelGroup(
+        group=f"{models.task.name}/{models.backbone}/{models.method}",
+        backbone=models.backbone,
+        method=models.method,
+        multi_exit=models.multi_exit,
+        batch_size=128 if image else 32,
+        learning_rate=0.1 if image else 2e-5,
+        grid=(),
+        trials=tuple(
+            results.SelectedTrial(seed=seed, key=key, weights_sha256=key_of("weights", key) * 4)
+            for seed, key in models.keys
+        ),
+        failed=(),
+        layers=models.layers,
+        exits=tuple(range(1, models.layers + 1)) if models.multi_exit else (models.layers,),
+        parameters=(853_000 if image else 11_700_000) + early,
+        early_exit_parameters=early,
     )
 
 
-def _measured(task: str, backbone: str) -> results.Measured:
-    rows = []
-    for mode, gain in (("batch 1", 0.9), ("batch 32", 0.7)):
-        for criterion, speed in ((None, 1.0), ("patience", 1.5), ("confidence", 1.8)):
-            row = results.LatencyRow(
-                backbone=backbone,
-                method="joint",
-                key=key_of(backbone, "joint", task, 1),
-                point=point_of(criterion),
-                mode=mode,
-                examples=64,
-                ms_per_example=10 / speed,
-                measured_speedup=1 + gain * (speed - 1),
-                layer_speedup=speed,
-                flop_speedup=speed - 0.02,
-            )
-            rows.append(row)
+def _records(models: Models) -> list[results.TrialRecord]:
+    return [
+        results.TrialRecord(
+            key=key,
+            group=f"{models.task.name}/{models.backbone}/{models.method}",
+            settings={},
+            train_seconds=600.0,
+            train_seconds_to_best=400.0,
+            epochs_run=3,
+            best_epoch=2,
+            mlflow_run_id=run_id_of(key),
+        )
+        for _, key in models.keys
+    ]
+
+
+def _of_method(models: Sequence[Models], method: str) -> list[Models]:
+    """The models of a method and the first backbone; none where it was not trained."""
+    return [member for member in models if member.method == method][:1]
+
+
+def _measured(models: Sequence[Models]) -> results.Measured:
+    modes, speeds = (("batch 1", 0.9), ("batch 32", 0.7)), ((None, 1.0), ("patience", 1.5), ("confidence", 1.8))
+    rows = [
+        results.LatencyRow(
+            backbone=member.backbone,
+            method=member.method,
+            key=member.keys[0][1],
+            point=point_of(criterion),
+            mode=mode,
+            examples=64,
+            ms_per_example=10 / speed,
+            measured_speedup=1 + gain * (speed - 1),
+            layer_speedup=speed,
+            flop_speedup=speed - 0.02,
+        )
+        for member in _of_method(models, "joint")
+        for mode, gain in modes
+        for criterion, speed in speeds
+    ]
     return results.Measured(device="cpu", threads=1, rows=tuple(rows))
 
 
@@ -256,16 +258,16 @@ def point_of(criterion: str | None) -> results.OperatingPoint:
     return results.OperatingPoint(criterion=criterion, threshold=6.0) if criterion else results.ALL_LAYERS
 
 
-def _attacked(task: str, backbone: str, comparable: bool) -> results.Attacked:
+def _attacked(models: Sequence[Models], comparable: bool) -> results.Attacked:
     none = results.OverExamples(value=None, n=0)
-    rows = []
-    for method, criterion, survived in (("single_exit", None, 2), ("joint", "confidence", 3), ("joint", "patience", 5)):
-        row = results.DefenceRow(
+    defences = (("single_exit", None, 2), ("joint", "confidence", 3), ("joint", "patience", 5))
+    rows = [
+        results.DefenceRow(
             defence=criterion or "single exit",
-            backbone=backbone,
+            backbone=member.backbone,
             method=method,
-            seed=1,
-            key=key_of(backbone, method, task, 1),
+            seed=member.keys[0][0],
+            key=member.keys[0][1],
             point=point_of(criterion),
             original_accuracy=proportion_interval(17, 20),
             after_attack_accuracy=proportion_interval(survived, 20),
@@ -278,7 +280,9 @@ def _attacked(task: str, backbone: str, comparable: bool) -> results.Attacked:
             layers_after=mean_interval([12.0, 9.0, 8.0]),
             against_first=results.Paired(kept=survived, lost=2, p_value=0.4) if criterion else None,
         )
-        rows.append(row)
+        for method, criterion, survived in defences
+        for member in _of_method(models, method)
+    ]
     return results.Attacked(
         recipe="textfooler",
         goal="misclassify",
@@ -286,7 +290,7 @@ def _attacked(task: str, backbone: str, comparable: bool) -> results.Attacked:
         max_queries=None,
         resources={"word_vectors": "stock"},
         comparable_with_paper=comparable,
-        source=f"{task}/matched",
+        source=f"{models[0].task.name}/{_splits(models[0].task)[0]}",
         examples=20,
         query_rule="every text put to the model",
         rows=tuple(rows),

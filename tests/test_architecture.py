@@ -1,10 +1,11 @@
 """The shape of the code and of dvc.yaml: who imports whom, what stays light, what is tracked."""
 
 import json
+import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tests.workspace import changed
 from tools.write_deps import code_deps
 
 LAYERS = (
-    ("errors", "settings", "layout", "storage"),
+    ("errors", "settings", "layout", "storage", "lean"),
     ("results",),
     ("identity",),
     ("evaluation",),
@@ -38,6 +39,18 @@ LAYERS = (
 """Subjects of pipeline/, lowest first. A subject imports from its own layer and lower ones; docs/design/house.md."""
 
 HEAVY = {"torch", "torchvision", "transformers", "datasets", "ray", "mlflow", "textattack"}
+SLOW = HEAVY | {
+    "accelerate",
+    "flair",
+    "matplotlib",
+    "nltk",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "sqlalchemy",
+    "torch._dynamo",
+}
+"""Each takes from a fifth of a second to ten seconds to import."""
 PROFILES = sorted((ROOT / "profiles").glob("*.yaml"))
 
 
@@ -107,10 +120,17 @@ def test_one_place_imports(library: str, home: str) -> None:
 # What stays light
 
 
-def loaded_by(code: str) -> set[str]:
-    """Heavy libraries in sys.modules after the code ran in a fresh process."""
-    tail = f"\nimport sys\nprint(*({HEAVY!r} & sys.modules.keys()))"
-    done = subprocess.run([sys.executable, "-c", code + tail], cwd=ROOT, capture_output=True, text=True)
+def loaded_by(code: str, watched: Set[str] = HEAVY, folder: Path = ROOT) -> set[str]:
+    """Libraries of those watched in sys.modules after the code ran in a fresh process."""
+    tail = f"\nimport sys\nprint(*({set(watched)!r} & sys.modules.keys()))"
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", code + tail],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.splitlines()[-1].split())
 
@@ -138,6 +158,36 @@ for arguments in {commands!r}:
 import {stages}
 """
     assert loaded_by(code) == set()
+
+
+LOADS: dict[str, tuple[str, set[str]]] = {
+    "a run in MLflow": (
+        "from pipeline.running.mlflow import Tracker; Tracker()",
+        {"mlflow", "scipy", "sqlalchemy"},
+    ),
+    "preparing texts": ("import pipeline.tasks.prepare, pipeline.models.encoders.tokenizer", set()),
+    "a text model": (
+        "from pipeline.models.encoders.families import FAMILIES, config_class, model_class\n"
+        "for family in FAMILIES.values(): model_class(family)(config_class(family)(num_hidden_layers=1))\n"
+        "import pipeline.models.trace_cache",
+        {"torch", "torch._dynamo", "torchvision", "transformers", "accelerate"},
+    ),
+    "an image model": (
+        "from pipeline.models.residual import ResNet; ResNet(8, 4, (0.5,) * 3, (0.5,) * 3, 'six')\n"
+        "import pipeline.models.trace_cache",
+        {"torch"},
+    ),
+    "training": ("import pipeline.training.trial, pipeline.training.fit, pipeline.training.optimisation", {"torch"}),
+    "timing": ("import pipeline.models.latency", {"torch"}),
+    "evaluating": ("import pipeline.evaluation.sweep, pipeline.evaluation.diagnosis, pipeline.report.collect", set()),
+}
+"""What a stage does, and the slow libraries that it may load for it: what is added here every such stage pays."""
+
+
+@pytest.mark.parametrize("what", LOADS)
+def test_a_stage_loads_no_more_than_it_needs(what: str, tmp_path: Path) -> None:
+    code, needed = LOADS[what]
+    assert loaded_by(code, SLOW, tmp_path) <= needed
 
 
 # The graph

@@ -4,6 +4,7 @@ import gc
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import HubSource
 from tests.selections import save_model, select
 
+pytestmark = pytest.mark.slow
+
 PROFILE = Path(__file__).resolve().parent.parent / "profiles/demo.yaml"
 LAYERS = 4
 
@@ -75,7 +78,7 @@ def _textattack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Any:
-    from pipeline.tasks.text.tokenize import _word_tokenizer
+    from pipeline.models.encoders.tokenizer import _word_tokenizer
 
     tokenizer = _word_tokenizer()
     tokenizer.enable_truncation(64)
@@ -601,7 +604,7 @@ def test_defences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(instance: str, **change: Any) -> tuple[Attacked | None, dict[str, float]]:
     """Run the stage without MLflow; its result and its metrics."""
-    from stages.attack import main
+    from stages.attack import main, unasked
 
     raw = yaml.safe_load(PROFILE.read_text())
     raw["attack"]["tasks"] = {"demo-sentences": {"examples": 6}, "demo-similarity": {"examples": 6}}
@@ -616,7 +619,8 @@ def run(instance: str, **change: Any) -> tuple[Attacked | None, dict[str, float]
         write_text=write_text,
         log_metrics=metrics.update,
     )
-    main(stage)
+    if not unasked(stage.params, instance):
+        main(stage)
     return AttackResult.read(HERE.attack(instance), "run attack").attacked, metrics
 
 
@@ -746,6 +750,33 @@ def test_a_pool_is_the_texts_found_against_all(trained: Path) -> None:
     assert pooled_answer(one) == (True, False, True)
     one.path.write_text("{")
     assert pooled_answer(one) is None
+
+
+def test_a_few_texts_are_asked_about_without_workers(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To start workers takes longer than to answer; the answers are the same either way."""
+    from pipeline.attacks import comparison
+    from pipeline.attacks.comparison import Comparison, Workers
+    from pipeline.attacks.setting import Setting
+    from pipeline.attacks.shards import POOL_RUNNER, run_pool
+
+    fanned: list[str] = []
+
+    def fan_out(jobs: Any, *, runner: str, root: Path, done: Any) -> None:
+        fanned.extend([runner] * len(jobs))
+        for job in jobs:
+            done(job, run_pool(job))
+
+    defences = find_defences(Attack(tasks={}), *results(), "validation")
+    failed = but(original=("a plain text",), outcome="failed", changed=None)
+    attacks = [(defence, [failed]) for defence in defences]
+    workers = Workers(fan_out, "cpu", 1)
+    whole = Comparison("demo-sentences", (), defences, Setting(), "demo")
+    answers = whole.ask_pools(attacks, workers)
+    assert fanned == []
+    shutil.rmtree(HERE.attacked)
+    monkeypatch.setattr(comparison, "CHUNK", len(defences) - 1)
+    assert whole.ask_pools(attacks, workers) == answers
+    assert fanned == [POOL_RUNNER] * len(defences)
 
 
 def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -905,8 +936,8 @@ def test_jobs_on_ray(tmp_path: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from pipeline.params import Runtime
-from pipeline.running.ray.tune import fan_out
+from pipeline.running.settings import Runtime
+from pipeline.running.ray.jobs import fan_out
 done = []
 try:
     fan_out(sys.argv[1].split(","), runner="tests.toy_jobs:run", root=Path("out"), runtime=Runtime(workers=2),

@@ -165,6 +165,7 @@ def test_params_refuse_what_cannot_run(
         demo_params(tmp_path / "p.yaml", change)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo-sentences", "demo-similarity"])
 def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train joint and berxit on generated text, record, write and read the trace, choose a threshold, run it live."""

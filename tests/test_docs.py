@@ -132,6 +132,7 @@ def test_channels_travel_through_the_file(tmp_path: Path) -> None:
     assert again.channels["hidden"].shape == (5, 3, 4)
 
 
+@pytest.mark.slow
 def test_equal_traces_are_equal_files_whichever_process_writes(tmp_path: Path) -> None:
     write = (
         "import sys, numpy as np\nfrom pathlib import Path\nfrom pipeline.evaluation.trace import Trace, save_trace\n"

@@ -262,6 +262,7 @@ def test_a_mirror_without_the_data_set(workspace: Workspace, monkeypatch: pytest
     assert workspace.files() == set()
 
 
+@pytest.mark.slow
 def test_no_network_and_no_mirror(workspace: Workspace) -> None:
     workspace.write_params({"tasks": {"sst2": {}}, **NO_LATER})
     line = workspace.command("-m", "stages.prepare", "sst2", **NO_NETWORK).error()
@@ -412,6 +413,7 @@ def test_a_result_of_another_schema_or_cut_short(workspace: Workspace, content: 
 # Services
 
 
+@pytest.mark.slow
 def test_nobody_answers_at_the_ray_address(workspace: Workspace) -> None:
     prepared()
     line = workspace.command("-m", "stages.finetune", RAY_ADDRESS="127.0.0.1:1").error()
@@ -419,6 +421,7 @@ def test_nobody_answers_at_the_ray_address(workspace: Workspace) -> None:
     assert not list(HERE.trials.glob("*"))
 
 
+@pytest.mark.slow
 def test_nobody_answers_at_the_mlflow_address(workspace: Workspace) -> None:
     address = "http://ann:hunter2@127.0.0.1:1"
     done = workspace.command("-m", "stages.simulate", MLFLOW_TRACKING_URI=address)

@@ -14,6 +14,8 @@ from pipeline.layout import Workspace as Layout
 from pipeline.results import Latency
 from tests.workspace import small_params
 
+pytestmark = pytest.mark.slow
+
 BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 COPIED = ("pipeline", "stages", "tools", "docs", "profiles", "dvc.yaml")
 WRITTEN = {"docs/results-schema.md", "docs/criteria.md", "dvc.yaml"}

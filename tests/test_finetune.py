@@ -35,6 +35,8 @@ from tests.workspace import Done, Workspace, kill_group
 
 CLUSTER = """
 import ray
+
+pytestmark = pytest.mark.slow
 ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, object_store_memory=100 * 2**20)
 print(ray.get_runtime_context().gcs_address, flush=True)
 input()
@@ -274,7 +276,8 @@ def test_what_ray_start_left_on_this_machine_is_not_joined(tmp_path: Path) -> No
         (folder / "ray").mkdir()
         (folder / "ray/ray_current_cluster").write_text("127.0.0.1:6379")
         code = (
-            "import ray; from pipeline.params import Runtime; from pipeline.running.ray.cluster import connect\n"
+            "import ray\nfrom pipeline.running.settings import Runtime\n"
+            "from pipeline.running.ray.cluster import connect\n"
             "connect(Runtime(workers=1)); print(ray.cluster_resources()['CPU']); ray.shutdown()"
         )
         environment = clean_environment(folder) | {"RAY_TMPDIR": str(folder), "PYTHONPATH": str(ROOT)}

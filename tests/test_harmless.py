@@ -130,7 +130,7 @@ def test_comments_need_no_declaration(repository: Path) -> None:
     edit(repository, JOINT, "name = ", "# A comment.\n    name = ")
     (line,) = declare_harmless("it is a comment", "HEAD", repository)
     assert line.startswith("nothing to declare")
-    assert not (repository / FILE).exists()
+    assert git(repository, "status", "--porcelain") == f"M {JOINT}"
 
 
 def test_a_declaration_needs_a_reason_a_commit_and_code_with_an_identity(repository: Path, tmp_path: Path) -> None:
@@ -169,12 +169,13 @@ def test_the_oldest_of_a_class_stands_for_it() -> None:
 
 
 def test_a_file_that_was_damaged_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / FILE).parent.mkdir()
     (tmp_path / FILE).write_text('{"schema": 2, "declarations": [{"reason": "r"}]}', encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"code-equivalence.json: declarations.0.date: .*; restore it with `git"):
         read_equivalence(tmp_path)
 
 
-def test_the_project_s_own_declarations_are_readable() -> None:
+def test_the_projects_own_declarations_are_readable() -> None:
     assert read_equivalence() == CodeEquivalence.read(ROOT / FILE, "")
 
 

@@ -362,6 +362,7 @@ def test_relative_and_type_only_imports_are_named(tmp_path: Path) -> None:
 SMALL = {"rows": {"train": 40, "selection": 12, "report": 12}}
 
 
+@pytest.mark.slow
 def test_everything_that_a_trial_runs_is_in_its_identity(workspace: Workspace) -> None:
     methods = sorted(path.stem for path in (ROOT / RECIPES).glob("*.py") if path.stem not in ("__init__", "base"))
     methods.sort(key=lambda name: ("single_exit", "joint").index(name) if name in ("single_exit", "joint") else 2)

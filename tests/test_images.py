@@ -28,7 +28,7 @@ from pipeline.tasks.image.pixels import ImageStore, crop_and_flip
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.prepare import prepare
 from pipeline.tasks.splits import choose_rows
-from pipeline.tasks.task import FileSource, Rows, TaskSettings
+from pipeline.tasks.task import FileSource, HubSource, Rows, TaskSettings
 from pipeline.tasks.words import CIFAR10
 from pipeline.training.code import code_key, trial_code
 from pipeline.training.fit import run_fit
@@ -505,6 +505,21 @@ def test_a_bad_mirror_says_what_to_mend(column: str, values: list[int | None], m
 
 
 @pytest.mark.usefixtures("hub_cache")
+def test_own_images_on_the_hub_are_scaled_and_known_ones_are_not(here: Path) -> None:
+    images = [png(np.full((40, 60, 3), 7 * i, np.uint8)) for i in range(6)]
+    table = pa.table({"img": images, "label": [0, 1] * 3})
+    mirror = mirror_with(here / "mirror", table)
+    source = HubSource(hub="uoft-cs/cifar10", report={"test": "test"})
+    about = {"image": "img", "label": "label", "label_names": ("cat", "dog")}
+    prepared("mine", Rows(selection=2), mirror, source=source, **about)
+    store = opened("mine", "test")
+    assert store.images.shape == (6, 32, 32, 3)
+    assert store.images[:, 0, 0, 0].tolist() == [7 * i for i in range(6)]
+    with pytest.raises(DataError, match=r"image of 60x40 pixels, not 32x32"):
+        prepared("cifar10", Rows(selection=2), mirror)
+
+
+@pytest.mark.usefixtures("hub_cache")
 def test_classes_may_be_names(here: Path) -> None:
     table = pa.table(
         {"img": [png(image) for image in random_images(4).numpy()], "label": ["cat", "dog", "ship", "cat"]}
@@ -621,6 +636,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(method: str, tmp_path: Path) -
     assert whole_bytes == killed_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_a_trial_on_demo_images_learns() -> None:
     manifest = prepared("demo-images", Rows(train=1200, selection=200, report=200))

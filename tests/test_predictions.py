@@ -159,6 +159,7 @@ def submit(workspace: Workspace, *arguments: str) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_from_traces_to_the_archive(workspace: Workspace) -> None:
     glue_params(workspace)
     line = submit(workspace).error()

@@ -17,6 +17,8 @@ import yaml
 from pipeline.errors import ClusterError, ParamsError
 from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import git_commit
+from pipeline.layout import Workspace
+from pipeline.results import Simulation
 from pipeline.theory import appendix_c
 from ray_jobs import entry, submit
 from tests.ray_cluster import Cluster, clean_environment, free_ports, ray_cluster
@@ -29,8 +31,11 @@ from pathlib import Path
 
 from pipeline.storage import write_json
 from pipeline.params import load_params
+from pipeline.results import TrialResult
 from pipeline.training.plan import Group, Plan, run_trial
 from pipeline.running.ray.tune import run_plan
+
+pytestmark = pytest.mark.slow
 
 
 class Silent:
@@ -39,26 +44,31 @@ class Silent:
     def ended(self, trial, result): ...
 
 
-def runner(settings, directory, context, report):
+def runner(settings, names, directory, context, report):
     import ray
 
     def train(folder):
         (folder / "model.safetensors").touch()
-        return {"selection": 0.5, "cluster": ray.get_runtime_context().gcs_address}
+        (folder / "cluster").write_text(ray.get_runtime_context().gcs_address)
+        return TrialResult(
+            best_epoch=1, epochs_run=1, selection=0.5, train_seconds=0.0, train_seconds_to_best=0.0, micro_batch=None,
+            metrics={}, parameters=1, early_exit_parameters=0, layers=1, exits=(1,), weights_sha256="",
+        )
 
     return run_trial(settings, directory, train)
 
 
 if __name__ == "__main__":
-    results = run_plan(
-        Plan((Group("toy", {}),), (1,), (0.1,), (1,)),
+    run_plan(
+        Plan((Group("toy", {}, batch_sizes=(1,), learning_rates=(0.1,)),), (1,)),
         runner="stages.join:runner",
         root=Path("runs/toy"),
         runtime=load_params().runtime,
         context={"folder": str(Path.cwd())},
         observer=Silent(),
     )
-    write_json(Path("outputs/join.json"), {"results": list(results.values())})
+    clusters = [path.read_text() for path in Path("runs/toy").glob("*/cluster")]
+    write_json(Path("outputs/join.json"), {"clusters": clusters})
 '''
 
 
@@ -109,8 +119,7 @@ def test_job_comes_home(project: Path, cluster: Cluster, tmp_path: Path) -> None
     # The log was followed, and the results are those of the profile.
     assert "Running stage 'simulate'" in done.stdout
     assert f"Results: {home / 'outputs'}" in done.stdout
-    simulated = json.loads((home / "outputs" / "simulate" / "simulate.json").read_text())
-    assert simulated == json.loads(json.dumps(appendix_c(6, [1, 2], 0.1, 200, 0)))
+    assert Simulation.read(Workspace(home).simulation, "") == appendix_c(6, [1, 2], 0.1, 200, 0)
     assert json.loads((home / "job.json").read_text()) == {
         "schema": 1,
         "commit": commit,
@@ -126,8 +135,8 @@ def test_job_comes_home(project: Path, cluster: Cluster, tmp_path: Path) -> None
         tags = store.execute("SELECT value FROM tags WHERE key = 'git_commit'").fetchall()
     assert tags == [(commit,)]
     # The trial ran on the cluster that ran the job, not on one that the stage started.
-    joined = json.loads((home / "outputs" / "join.json").read_text())["results"]
-    assert [result["cluster"].rpartition(":")[2] for result in joined] == [str(cluster.port)]
+    joined = json.loads((home / "outputs" / "join.json").read_text())["clusters"]
+    assert [address.rpartition(":")[2] for address in joined] == [str(cluster.port)]
 
     # A second job of the same name fails: its code comes back, and the first one's results do not pass for its own.
     failed = run_submit(project, cluster.environment, *common, "--stages", "prepare@nothing")

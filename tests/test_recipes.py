@@ -122,6 +122,7 @@ def test_a_recipe_is_the_one_that_is_named(method: str) -> None:
     assert sum(recipe.selection_weights([layer / 6 for layer in exits])) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task_name", ["demo-sentences", "demo-similarity"])
 def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train each on generated text, parents first; the checkpoint records a trace that says what was left out."""
@@ -444,6 +445,7 @@ def test_accumulated_gradients_are_the_batch_s(tmp_path: Path) -> None:
     assert not torch.equal(before.heads[0].weight, whole.model.heads[0].weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_compiled_encoder_is_one_graph_and_answers_as_before(family: str) -> None:
     encoder = encoder_of(family)
@@ -463,6 +465,7 @@ def test_a_compiled_encoder_is_one_graph_and_answers_as_before(family: str) -> N
     assert len(graphs) == 1, "a whole forward pass, for every shape of batch"
 
 
+@pytest.mark.slow
 def test_a_compiled_model_trains_to_the_same_weights(tmp_path: Path) -> None:
     plain, compiled = chain_fit(), chain_fit(compiler="aot_eager")
     run_fit(plain, tmp_path / "a", lambda row: None)

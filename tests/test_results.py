@@ -203,6 +203,8 @@ def test_docstrings_say_where_the_files_lie() -> None:
     places = {
         "Manifest": HERE.manifest(task),
         "TrialResult": HERE.trial(key) / "result.json",
+        "TrialCode": HERE.trial(key) / "code.json",
+        "CodeEquivalence": Path("pipeline/code-equivalence.json"),
         "Trials": HERE.trials_table,
         "Selected": HERE.selected(task),
         "TraceIndex": HERE.trace_index(task),

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
-from pipeline.running.mlflow import FOLDER_ID, Tracker
+from pipeline.layout import HERE
+from pipeline.running.mlflow import Tracker
 from tests.workspace import Workspace
 
 TAGS = {"stage": "finetune", "instance": ""}
@@ -35,7 +36,7 @@ def test_only_runs_of_this_folder_and_stage_are_closed(workspace: Workspace) -> 
     tracker = Tracker()
     mine = tracker.open("finetune", tags=TAGS, params={}, key="k")
     cifar = tracker.open("cifar", tags={"stage": "cifar", "instance": ""}, params={})
-    FOLDER_ID.unlink()  # another folder, on the same server
+    HERE.folder_id.unlink()  # another folder, on the same server
     other = Tracker()
     assert other.find("k") is None
     theirs = other.open("finetune", tags=TAGS, params={}, key="k")
@@ -56,12 +57,28 @@ def test_a_stage_leaves_what_a_number_is_walked_back_by(workspace: Workspace) ->
     assert [file.path for file in tracker.client.list_artifacts(run.info.run_id)] == ["manifest.json"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "outputs"),
+    [
+        ("latency", ["latency/demo-sentences.json"]),
+        ("attack", [f"attack/demo-sentences.{end}" for end in ("json", "html", "parquet")]),
+    ],
+)
+def test_an_instance_that_is_not_asked_for_has_no_run(workspace: Workspace, stage: str, outputs: list[str]) -> None:
+    workspace.write_params({"latency.tasks": [], "attack.tasks": {}})
+    assert workspace.stage(stage, "demo-sentences").code == 0
+    assert all((workspace.folder / "outputs" / name).is_file() for name in outputs)
+    tracker = Tracker()
+    assert tracker.client.search_runs([tracker.experiment_id]) == []
+
+
 def test_a_stage_that_fails_leaves_a_failed_run(workspace: Workspace) -> None:
     assert workspace.stage("trace", "demo-sentences").code == 1
     tracker = Tracker()
     assert [run.info.status for run in tracker.client.search_runs([tracker.experiment_id])] == ["FAILED"]
 
 
+@pytest.mark.slow
 def test_a_fresh_database_opened_by_several_drivers_at_once(tmp_path: Path) -> None:
     (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
     code = "from pipeline.running.mlflow import Tracker; Tracker().open('x', tags={}, params={}).end()"

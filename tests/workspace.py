@@ -82,7 +82,8 @@ class Workspace:
         sys.argv = [name, *([instance] if instance else [])]
         code: Any = 0
         try:
-            run_stage(name, importlib.import_module(f"stages.{name}").main)
+            module = importlib.import_module(f"stages.{name}")
+            run_stage(name, module.main, **{key: vars(module)[key] for key in ("unasked",) if key in vars(module)})
         except SystemExit as end:
             code = end.code
         finally:

@@ -2,14 +2,25 @@
 
 import re
 
+from pipeline.identity.equivalence import FILE
 from pipeline.identity.imports import ROOT
 from pipeline.identity.reach import PLUMBING, reach
 
+KEYED = ("finetune", "trace")
+"""Stages whose cache keys hold the code; they run again when a declaration of equal code is withdrawn."""
+PAGES = (".j2", ".css")
+"""Suffixes of page templates, which no import names."""
+
 
 def code_deps(stage: str) -> list[str]:
-    """The files whose definitions a stage's code uses, without plumbing."""
+    """The files whose definitions a stage's code uses, and the pages beside them, without plumbing."""
     # `settings` writes defaults and checks them, so all of its code counts.
-    return sorted(reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING))
+    files = reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING)
+    folders = {(ROOT / file).parent for file in files}
+    pages = [
+        path.relative_to(ROOT).as_posix() for folder in folders for path in folder.iterdir() if path.suffix in PAGES
+    ]
+    return sorted([*files, *pages, *([FILE] if stage in KEYED else [])])
 
 
 def with_deps(text: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example
 from pipeline.attacks.needs import ResourceChoice, identity
-from pipeline.attacks.pooled import answer, pools
+from pipeline.attacks.pooled import CHUNK, answer, pools
 from pipeline.attacks.setting import Setting
-from pipeline.attacks.shards import POOL_RUNNER, RUNNER, Shard, read_records
+from pipeline.attacks.shards import POOL_RUNNER, RUNNER, Shard, read_records, run_pool
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.point import criterion_of
 from pipeline.layout import HERE
@@ -123,7 +123,11 @@ class Comparison:
         """
         all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads)
         todo = [pool for pool in all_pools if answer(pool) is None]
-        workers.fan_out(todo, runner=POOL_RUNNER, root=HERE.attacked / self.task, done=lambda pool, nothing: None)
+        if sum(pool.rows for pool in todo) <= CHUNK:
+            for pool in todo:  # faster than starting workers
+                run_pool(pool)
+        else:
+            workers.fan_out(todo, runner=POOL_RUNNER, root=HERE.attacked / self.task, done=lambda pool, nothing: None)
         right = []
         for pool in all_pools:
             answers = answer(pool)

@@ -1,6 +1,7 @@
 """The import of TextAttack, without network and without side effects. Every other import of it comes after this one."""
 
 import contextlib
+import gc
 import logging
 import os
 import tempfile
@@ -46,6 +47,7 @@ def import_textattack() -> Any:
             os.environ["TOKENIZERS_PARALLELISM"] = parallelism
     # TextAttack warns about model classes that it does not know.
     logging.getLogger("textattack.shared.utils.install").setLevel(logging.ERROR)
+    gc.freeze()  # what was imported stays: half a second of each search for garbage behind a defence
     return textattack
 
 

@@ -42,6 +42,11 @@ class Pool:
     device: str
     threads: int
 
+    @property
+    def rows(self) -> int:
+        """Number of texts of all examples."""
+        return sum(len(texts) for _, texts in self.texts)
+
 
 def pools(
     task: str,

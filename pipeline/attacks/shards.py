@@ -50,7 +50,9 @@ def run_shard(shard: Shard) -> int:
 
     from pipeline.attacks.attacker import attack_examples
     from pipeline.attacks.candidates import Shared
+    from pipeline.attacks.library import import_textattack
 
+    import_textattack()  # before there is a model, which would stay with all that is there then
     torch.set_num_threads(shard.threads)
     device = device_of(shard.device)
     resources = _resources(shard.resources, device, shard.setting.recipe)

@@ -218,7 +218,7 @@ def _compare(
     from pipeline.errors import unknown
     from pipeline.evaluation.criteria import CRITERIA
     from pipeline.evaluation.sweep import sweep
-    from pipeline.report.comparison import KINDS, draw
+    from pipeline.report.replayed import KINDS, draw
 
     if out.suffix not in KINDS:
         raise ParamsError(f"--out {out}: is neither .svg nor .png; name one of them")

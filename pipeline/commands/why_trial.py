@@ -106,7 +106,7 @@ def _distance(trial: StoredTrial, other: StoredTrial) -> tuple[int, int, float]:
 def _differences(before: StoredTrial, after: StoredTrial) -> list[str]:
     lines = []
     for name in sorted({*before.inputs, *after.inputs}):
-        old, new = (_shown(trial.inputs, name) for trial in (before, after))
+        old, new = (shown(trial.inputs, name) for trial in (before, after))
         if old == new:
             continue
         if name == "code" and before.code and after.code:
@@ -119,9 +119,11 @@ def _differences(before: StoredTrial, after: StoredTrial) -> list[str]:
     return lines
 
 
-def _shown(inputs: Mapping[str, Any], name: str) -> str:
+def shown(inputs: Mapping[str, Any], name: str) -> str:
+    """A setting's value, cut where it is long; "not set" where it is not there."""
     value = inputs.get(name, "not set")
-    return value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _today(trial: StoredTrial) -> list[str]:

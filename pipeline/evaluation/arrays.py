@@ -15,6 +15,10 @@ FEW = 8
 in memory, so that the memory order changes the last bit, and live inference would differ from replay."""
 
 
+MANY = 256
+"""Rows from which a few calls over columns beat one call with a loop per row; the live engine's batches are smaller."""
+
+
 def namespace_of(array: Any) -> Any:
     """`array_namespace` with a shortcut for NumPy: the live engine calls it for a row or two after every layer."""
     return numpy_namespace if type(array) is np.ndarray else array_namespace(array)
@@ -33,7 +37,7 @@ def largest_class(logits: Any) -> Any:
     """
     xp = namespace_of(logits)
     classes = logits.shape[-1]
-    if classes >= FEW or len(logits) == 1:  # one call is faster for the live engine's single row
+    if classes >= FEW or len(logits) < MANY:
         return xp.argmax(logits, axis=-1)
     best = logits[..., 0]
     index = xp.zeros_like(best, dtype=xp.int8)

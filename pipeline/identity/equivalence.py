@@ -11,7 +11,8 @@ from pipeline.identity.code import CodeIdentity
 from pipeline.identity.imports import ROOT
 from pipeline.results import CodeEquivalence
 
-FILE = "code-equivalence.json"
+FILE = "pipeline/code-equivalence.json"
+"""Below the root: it goes wherever the code goes."""
 UNDECLARED = "no declaration calls it equal to today's"
 
 

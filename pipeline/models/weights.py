@@ -53,7 +53,7 @@ def weights_identity(name: str, mirror: Path | None, cache: Path = HERE.weights)
         config = json.loads(fetch("config.json").read_text(encoding="utf-8"))
         files = _weight_files(fetch)
         tensors = _cached(files, cache)
-    except (OSError, ValueError, KeyError) as error:  # OSError also of the hub: no such name, no network
+    except (OSError, ValueError, TypeError, KeyError) as error:  # OSError also of the hub: no such name, no network
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"backbones: no weights of {name!r} ({reason}); check the name and the network, or name a mirror on disk "
@@ -70,9 +70,10 @@ def _files_of(name: str, mirror: Path | None) -> Callable[[str], Path]:
     if folder.is_dir():
         return lambda file: (folder / file).resolve(strict=True)
     prepare_for(where)
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
 
-    return lambda file: Path(hf_hub_download(where, file))
+    offline = constants.HF_HUB_OFFLINE  # said again: a session that is open already would try for half a minute
+    return lambda file: Path(hf_hub_download(where, file, local_files_only=offline))
 
 
 def _weight_files(fetch: Callable[[str], Path]) -> list[Path]:
@@ -119,7 +120,9 @@ def _tensors(path: Path) -> Iterator[tuple[str, tuple[str, list[int], str]]]:
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         length = int.from_bytes(data[:8], "little")
-        header: dict[str, Any] = json.loads(data[8 : 8 + length])
+        header: Any = json.loads(data[8 : 8 + length])
+        if not isinstance(header, dict):
+            raise ValueError(f"{path} has no header")
         for name, entry in header.items():
             if name == "__metadata__":
                 continue

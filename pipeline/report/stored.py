@@ -4,10 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
+from pipeline.errors import ArtifactError
 from pipeline.results import (
     Attacked,
     CurvePoint,
+    DefenceRow,
     Evaluated,
+    LatencyRow,
     Measured,
     ModelGroup,
     Row,
@@ -85,9 +88,19 @@ class TaskResults:
         """The name of the task in tables, with the split where there are several."""
         return self.name if len(self.splits) == 1 else f"{self.name} {split}"
 
-    def group(self, row: Row) -> ModelGroup:
-        """The models that a row rests on."""
-        return next(g for g in self.groups if (g.backbone, g.method) == (row.backbone, row.method))
+    def group(self, row: Row | LatencyRow | DefenceRow) -> ModelGroup:
+        """The models that a row rests on.
+
+        Raises:
+            ArtifactError: models were selected anew since.
+        """
+        for group in self.groups:
+            if (group.backbone, group.method) == (row.backbone, row.method):
+                return group
+        raise ArtifactError(
+            f"results of {self.name}: no model of {row.backbone}/{row.method} is selected, and a row has one; run "
+            "`dvc repro`"
+        )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class Declaration(Part):
 
 
 class CodeEquivalence(Result):
-    """`code-equivalence.json`, beside the packages and in git: what `python -m pipeline harmless` declared."""
+    """`pipeline/code-equivalence.json`, in git with the code: what `python -m pipeline harmless` declared."""
 
     made_by: ClassVar[str] = "harmless"
     declarations: tuple[Declaration, ...] = ()

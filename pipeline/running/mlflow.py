@@ -15,15 +15,13 @@ from typing import Any
 from filelock import FileLock
 
 from pipeline.errors import TrackingError
+from pipeline.layout import HERE
+from pipeline.lean import absent
 from pipeline.storage import write_text
 
 EXPERIMENT = "early-exit"
-DEFAULT_STORE = Path("mlflow.db")
-ARTIFACTS = Path("mlartifacts")
 KEY_TAG = "trial"
 FOLDER_TAG = "folder"
-FOLDER_ID = Path(".locks/folder-id")
-"""Tells this folder's runs from another's on the same server, where keys and stages are the same."""
 
 
 class Tracker:
@@ -37,13 +35,14 @@ class Tracker:
     """
 
     def __init__(self, uri: str | None = None) -> None:
-        self.uri = uri or f"sqlite:///{DEFAULT_STORE.resolve()}"
+        self.uri = uri or f"sqlite:///{HERE.tracking_store.resolve()}"
         # A wrong address should fail in seconds; MLflow's own default retries for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
-        with FileLock(".mlflow.lock"):  # two drivers that create one database at once break it
+        HERE.locks.mkdir(exist_ok=True)
+        with FileLock(HERE.tracking_lock):  # two drivers that create one database at once break it
             self.client: Any = _Client(self.uri)
             self.experiment_id = self._experiment()
             self.folder = _folder_id()
@@ -53,7 +52,7 @@ class Tracker:
         if found is not None:
             return str(found.experiment_id)
         local = self.uri.startswith("sqlite:")
-        location = ARTIFACTS.resolve().as_uri() if local else None
+        location = HERE.tracked_artifacts.resolve().as_uri() if local else None
         return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
 
     def open(
@@ -143,9 +142,9 @@ class TrackedRun:
 
 
 def _folder_id() -> str:
-    if not FOLDER_ID.is_file():
-        write_text(FOLDER_ID, uuid.uuid4().hex[:16])
-    return FOLDER_ID.read_text(encoding="utf-8")
+    if not HERE.folder_id.is_file():
+        write_text(HERE.folder_id, uuid.uuid4().hex[:16])
+    return HERE.folder_id.read_text(encoding="utf-8")
 
 
 class _Client:
@@ -159,7 +158,8 @@ class _Client:
         return partial(self._ask, getattr(self._client, name))
 
     def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        from mlflow.exceptions import MlflowException
+        with absent("pandas"):  # for tables as data sets, which we do not log; a quarter of the import
+            from mlflow.exceptions import MlflowException
         from sqlalchemy.exc import SQLAlchemyError
 
         try:

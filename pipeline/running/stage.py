@@ -1,5 +1,7 @@
 """What every stage shares: settings, a lock, a parent run in MLflow, atomic results, errors as one line."""
 
+import atexit
+import gc
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,12 +13,11 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, PipelineError, TrackingError
 from pipeline.identity.versions import git_commit
+from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.results import Result
 from pipeline.running.mlflow import TrackedRun, Tracker
 from pipeline.storage import content_key, write_json, write_text
-
-LOCKS = Path(".locks")
 
 
 class Stage:
@@ -63,17 +64,25 @@ class Stage:
         self.run.log_metrics({name: value for name, value in metrics.items() if value is not None})
 
 
-def run_stage(name: str, main: Callable[[Stage], None]) -> None:
+def run_stage(
+    name: str, main: Callable[[Stage], None], *, unasked: Callable[[Params, str], bool] = lambda params, instance: False
+) -> None:
     """Run a stage's main function as a command, with an optional instance (the task) as its only argument.
 
     A PipelineError ends the process with its one line and exit code 1; the stage's run is then FAILED.
+
+    Args:
+        unasked: writes what stands for an instance that the settings do not ask for and returns True; False: it was
+            asked for. Such an instance has no run in MLflow, whose import takes ten times as long as all else it does.
     """
+    if main.__module__ == "__main__":  # this process is the stage's own
+        _collect_seldom()
 
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
     @click.argument("instance", default="")
     def command(instance: str) -> None:
         try:
-            _locked(name, instance, main)
+            _locked(name, instance, main, unasked)
         except PipelineError as error:
             click.echo(f"{name}: {error}", err=True)
             raise SystemExit(1) from None
@@ -95,12 +104,24 @@ def run_untracked(name: str, main: Callable[[], None]) -> None:
     command()
 
 
-def _locked(name: str, instance: str, main: Callable[[Stage], None]) -> None:
+def _collect_seldom() -> None:
+    """Let imports and exit alone.
+
+    What libraries make on import stays, hundreds of thousands of objects: to look for garbage among them takes a sixth
+    of an import, and a second or two once more at exit.
+    """
+    gc.set_threshold(50_000, 20, 100)
+    atexit.register(gc.freeze)
+
+
+def _locked(name: str, instance: str, main: Callable[[Stage], None], unasked: Callable[[Params, str], bool]) -> None:
     params = load_params()
-    LOCKS.mkdir(exist_ok=True)
+    HERE.locks.mkdir(exist_ok=True)
     label = f"{name}@{instance}" if instance else name
     try:
-        with FileLock(LOCKS / f"{label}.lock", timeout=0):
+        with FileLock(HERE.lock(name, instance), timeout=0):
+            if unasked(params, instance):
+                return
             stage = Stage(name, instance, params, Tracker(params.runtime.tracking_uri))
             try:
                 main(stage)

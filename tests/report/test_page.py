@@ -15,7 +15,7 @@ from pipeline.layout import Workspace
 from pipeline.report.collect import collect
 from pipeline.report.render import Report, build
 from pipeline.report.sections import SECTIONS
-from tests.report.pages import PROVENANCE, Page, report_of, small
+from tests.report.pages import PROVENANCE, Page, edit, report_of, small
 from tests.stored_results import params_for, write_all
 
 
@@ -87,7 +87,7 @@ def test_demo_says_that_it_is_one(tmp_path: Path) -> None:
     [
         ("evaluate/sst2.json", "evaluate@sst2"),
         ("evaluate/sst2.curves.csv", "evaluate@sst2"),
-        ("models/stsb/selected.json", "finetune"),
+        ("selected/stsb.json", "finetune"),
         ("finetune/trials.json", "finetune"),
         ("latency/sst2.json", "latency@sst2"),
         ("latency/stsb.json", "latency@stsb"),
@@ -105,6 +105,14 @@ def test_a_missing_or_broken_result_names_the_remedy(tmp_path: Path, file: str, 
     path.unlink()
     with pytest.raises(ArtifactError, match=f"{re.escape(str(path))}.*dvc repro {remedy}"):
         collect(params, workspace)
+
+
+def test_rows_of_models_that_are_selected_no_more_name_the_remedy(tmp_path: Path) -> None:
+    params, workspace = small("albert-base"), Workspace(tmp_path)
+    write_all(workspace, params)
+    edit(workspace.selected("stsb"), lambda selected: selected["groups"].pop())
+    with pytest.raises(ArtifactError, match=r"stsb: no model of albert-base/joint is selected.*dvc repro"):
+        build(collect(params, workspace), PROVENANCE)
 
 
 def test_stage_writes_page_markdown_and_figures(

@@ -2,7 +2,6 @@
 
 import re
 import statistics
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -58,34 +57,16 @@ def test_rows_of_the_paper_that_were_not_run(glue: Report) -> None:
 
 
 def test_distilbert_stands_in_bert_base_s_table(tmp_path: Path) -> None:
-    params = {name: params_for({"sst2": {}, "stsb": {}}, name) for name in ("bert-base", "distilbert")}
-    for name, wanted in params.items():
-        write_all(Workspace(tmp_path / name), wanted)
-    bert, distil = (collect(wanted, Workspace(tmp_path / name)) for name, wanted in params.items())
     title = "Comparison on bert-base (the paper's Table 2)"
-    row = Page(build(bert, PROVENANCE).html).row(title, "DistilBERT")
+    row = Page(report_of(tmp_path / "bert", small("bert-base")).html).row(title, "DistilBERT")
     assert row["Model and exit rule"] == "DistilBERT not run: distilbert is not in backbones"
-
-    def joined(part: str, mine: Any, other: Any) -> Any:
-        return mine.model_copy(update={part: (*getattr(mine, part), *getattr(other, part))})
-
-    both = replace(  # as one report of two backbones has it
-        bert,
-        trials={**bert.trials, **distil.trials},
-        tasks=tuple(
-            replace(
-                mine,
-                evaluated=joined("rows", mine.evaluated, other.evaluated),
-                selected=joined("groups", mine.selected, other.selected),
-            )
-            for mine, other in zip(bert.tasks, distil.tasks, strict=True)
-        ),
-    )
-    table = next(t for t in Comparison().tables(both) if t.title == title)
-    (row_of_distilbert,) = [r for r in table.rows if r.cells[0].paper == "DistilBERT"]
-    assert row_of_distilbert.cells[0].detail == "distilbert"
-    assert row_of_distilbert.cells[1].paper == "66M"
-    assert row_of_distilbert.cells[4].paper == "90.7"
+    params, workspace = small("bert-base", backbones={"bert-base": {}, "distilbert": {}}), Workspace(tmp_path / "both")
+    write_all(workspace, params)
+    table = next(t for t in Comparison().tables(collect(params, workspace)) if t.title == title)
+    (distilbert,) = [row for row in table.rows if row.cells[0].paper == "DistilBERT"]
+    assert distilbert.cells[0].detail == "distilbert"
+    assert distilbert.cells[1].paper == "66M"
+    assert distilbert.cells[4].paper == "90.7"
 
 
 def test_macro_averages_a_task_s_splits_first_and_leaves_images_out(tmp_path: Path) -> None:
@@ -120,8 +101,8 @@ def test_one_seed_has_no_range_to_hold_the_papers_figure(tmp_path: Path) -> None
 def test_every_row_can_be_traced_back(glue: Report) -> None:
     page = Page(glue.html)
     for title, rows in page.tables.items():
-        for row in rows[1:]:
-            assert row[-1], f"{title}: {row}"
+        for cells in rows[1:]:
+            assert cells[-1], f"{title}: {cells}"
     key = key_of("albert-base", "joint", "sst2", 1)
     row = page.row("sst2", "joint, patience (PABEE)")
     assert f"key {key} run {run_id_of(key)}" in row["Traced back to"]
@@ -195,7 +176,8 @@ def test_undefined_is_never_zero(glue: Report, tmp_path: Path) -> None:
 
 
 def test_out_of_window_and_choice_on_report_rows_are_seen(tmp_path: Path) -> None:
-    report = report_of(tmp_path, small("albert-base", protocol="paper"), window=(30.0, 40.0))
+    evaluate = {"criteria": stored_results.CRITERIA, "window": (30.0, 40.0)}
+    report = report_of(tmp_path, small("albert-base", protocol="paper", evaluate=evaluate))
     row = Page(report.html).row("sst2", "joint, patience (PABEE)")
     assert "outside window" in row["Score"]
     assert "chosen on validation, the rows reported" in row["Score"]

@@ -53,12 +53,12 @@ def test_smaller_models_are_rivals_of_their_own_name_and_bounds_are_none(
     assert row["Against first half"].split()[0] in ("ahead", "behind", "not", "equal")
     assert report.html.count("the plainly trained model (") == 1
     assert "the model made smaller by first half (" in report.html
-    drawn = [text for name, text in report.figures.items() if "figure-3-sst2" in name]
-    assert [text.count(">single exit<") for text in drawn] == [1]
+    figures = [figure for name, figure in report.figures.items() if "figure-3-sst2" in name]
+    assert [figure.count(">single exit<") for figure in figures] == [1]
     # The oracle is shown where it stands, not where a window would have put it.
-    bound = Page(report.html).row("sst2", "joint, oracle (bound)")
-    assert "outside" not in bound["Score"]
-    assert float(bound["Layer ratio"].split(TIMES)[0]) > 2
+    oracle = Page(report.html).row("sst2", "joint, oracle (bound)")
+    assert "outside" not in oracle["Score"]
+    assert float(oracle["Layer ratio"].split(TIMES)[0]) > 2
 
 
 def test_one_seed_has_no_interval(tmp_path: Path) -> None:

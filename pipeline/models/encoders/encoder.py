@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from pipeline.errors import DataError, ParamsError
-from pipeline.models.encoders.families import FAMILIES, config_class, fuse_gelu, model_class
+from pipeline.models.encoders.families import FAMILIES, config_class, fuse_gelu, model_class, transformers_module
 from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, table_of
 from pipeline.models.flops import EncoderShape, encoder_flops
 from pipeline.models.names import DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
@@ -244,16 +244,15 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
     """
     if spec.hub is None:
         return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers, spec.full_layers)
-    from transformers import AutoConfig, AutoModel
-
+    transformers = transformers_module("transformers")
     where = hub_path(spec.hub, mirror)
     try:
-        config = AutoConfig.from_pretrained(where)
+        config = transformers.AutoConfig.from_pretrained(where)
         if config.model_type not in FAMILIES:
             raise ParamsError(
                 f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; known families: {', '.join(FAMILIES)}"
             )
-        pretrained = AutoModel.from_pretrained(where, config=config, dtype=torch.float32)
+        pretrained = transformers.AutoModel.from_pretrained(where, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:  # ValueError: a config.json of an unknown model
         reason = str(error).splitlines()[0][:200]
         raise DataError(
@@ -283,9 +282,7 @@ def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
 
 
 def _demo_config(vocabulary: int | None) -> Any:
-    from transformers import AlbertConfig
-
-    return AlbertConfig(
+    return config_class(FAMILIES["albert"])(
         vocab_size=vocabulary or 1000,
         embedding_size=64,
         hidden_size=64,

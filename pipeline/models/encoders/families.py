@@ -1,11 +1,14 @@
 """Families of encoders by Transformers model type, with the places of their parts. Imports Transformers on demand."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from torch import nn
+
+from pipeline.lean import absent
 
 _HIDDEN, _ATTENTION = "hidden_dropout_prob", "attention_probs_dropout_prob"
 
@@ -97,22 +100,33 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+def transformers_module(name: str) -> Any:
+    """Import a module of Transformers.
+
+    Transformers imports scikit-learn (for speculative decoding) and SciPy (for losses of object detection) where they
+    are installed. No encoder needs them, and they take a third of the import, so its first import sees neither.
+    """
+    if "transformers" in sys.modules:
+        return import_module(name)
+    with absent("sklearn", "scipy"):
+        return import_module(name)
+
+
 def model_class(family: Family) -> Any:
     """The Transformers model class, without AutoModel, whose import takes seconds more."""
-    return getattr(
-        import_module(f"transformers.models.{family.module}.modeling_{family.module}"), family.prefix + "Model"
-    )
+    module = transformers_module(f"transformers.models.{family.module}.modeling_{family.module}")
+    return getattr(module, family.prefix + "Model")
 
 
 def config_class(family: Family) -> Any:
     """The Transformers configuration class."""
-    module = import_module(f"transformers.models.{family.module}.configuration_{family.module}")
+    module = transformers_module(f"transformers.models.{family.module}.configuration_{family.module}")
     return getattr(module, family.prefix + "Config")
 
 
 def fuse_gelu(model: nn.Module) -> None:
     """Replace Transformers' tanh approximation of GELU (ALBERT), eight operations, by one kernel."""
-    from transformers.activations import NewGELUActivation
+    from transformers.activations import NewGELUActivation  # imported after a model's class
 
     for module in list(model.modules()):
         for name, child in module.named_children():

@@ -6,7 +6,7 @@ from pipeline.report import paper
 from pipeline.report.cells import Cell, Table, TableRow, in_points, row_name, runs_of
 from pipeline.report.numbers import EQUALS, bounds, listed, number, points, setting
 from pipeline.report.sections.base import Finding, Section
-from pipeline.report.stored import SINGLE_EXIT, Stored, TaskResults
+from pipeline.report.stored import Stored, TaskResults
 from pipeline.results import Attacked, DefenceRow, Interval, Paired, TrialRecord
 
 COLUMNS = ("Task", "Model and exit rule", "Setting", "Original acc.", "After-attack acc.", "Kept, lost",
@@ -77,7 +77,7 @@ def _row(task: TaskResults, attack: Attacked, row: DefenceRow, trials: Mapping[s
     means = (row.perturbed_words, row.layers_before, row.layers_under_attack, row.layers_after)
     cells = (
         Cell(task.name),
-        Cell(row_name(row.method, criterion, multi_exit=row.method != SINGLE_EXIT), row.backbone),
+        Cell(row_name(row.method, criterion, multi_exit=task.group(row).multi_exit), row.backbone),
         Cell(setting([row.point], regression=task.regression)),
         in_points(row.original_accuracy, original),
         in_points(row.after_attack_accuracy, after),

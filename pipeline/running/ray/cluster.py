@@ -27,6 +27,10 @@ def connect(runtime: Runtime) -> None:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise _unreachable(runtime.ray_address, error) from None
         return
+    # glibc gives a step's tensors back and asks for them anew in the next step: half of a trial's page faults, which
+    # workers side by side wait for.
+    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
+    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     # "local": not what a `ray start` on this machine left in Ray's folder, running or not.
     ray.init(address="local", include_dashboard=False, num_cpus=parallel(runtime, 0.0) * runtime.threads, **quiet)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import TrialsFailedError
+from pipeline.layout import HERE
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger, Observer
 from pipeline.running.ray.cluster import check_storage, connect, gpu_share, parallel
@@ -66,7 +67,7 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
     if runtime.ray_address:
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # what an autoscaler sees, and starts workers for
-    storage = root.parent / ".tune"
+    storage = HERE.tune.resolve()
     name = f"{root.name}-{os.getpid()}-{int(time.time())}"
     connect(runtime)
     import ray

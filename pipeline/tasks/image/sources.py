@@ -121,7 +121,7 @@ def _from_table(task: Task, where: str, table: pa.Table, beside: Path | None = N
     def pixels(index: np.ndarray) -> np.ndarray:
         values = images.take(pa.array(index)).to_pylist()
         rows = [(f"{where}, row {row}", value) for row, value in zip(index, values, strict=True)]
-        return _stacked(rows, lambda row: _cell(row[0], row[1], beside))
+        return _stacked(rows, lambda row: _cell(row[0], row[1], beside, task.colours is None))
 
     return Images(labels, pixels)
 
@@ -133,14 +133,14 @@ def _stacked(rows: Sequence[Any], read: Callable[[Any], np.ndarray]) -> np.ndarr
     return out
 
 
-def _cell(where: str, value: Any, beside: Path | None) -> np.ndarray:
+def _cell(where: str, value: Any, beside: Path | None, scaled: bool) -> np.ndarray:
     """The image of a table's cell: the hub's {"bytes"}, bytes, or a path relative to the table's folder."""
     content = value.get("bytes") if isinstance(value, Mapping) else value
     if isinstance(content, str) and beside is not None:
         return _scaled_file(beside / content)
     if not content or not isinstance(content, bytes):
         raise DataError(f"{where}: no image bytes; store the images in the parquet files, or give paths of files")
-    pixels = _decode(where, io.BytesIO(content), scaled=beside is not None)
+    pixels = _decode(where, io.BytesIO(content), scaled)
     if pixels.shape != (SIZE, SIZE, 3):
         raise DataError(
             f"{where}: image of {pixels.shape[1]}x{pixels.shape[0]} pixels, not {SIZE}x{SIZE}; mend the row"

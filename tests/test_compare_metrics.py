@@ -1,0 +1,149 @@
+"""Stored metrics against fresh ones: what has moved is named, what has not is not, timings are not looked at."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from pipeline.__main__ import cli
+from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, read_stored
+from pipeline.errors import ArtifactError
+from pipeline.identity.imports import ROOT
+from pipeline.layout import Workspace
+from pipeline.results import Evaluated, StoredMetrics
+from pipeline.results.metrics import Kind
+from tests.stored_results import params_for, write_all
+
+TASKS = {"demo-sentences": {"rows": {"train": 100, "selection": 80, "report": 80}}, "demo-pairs": {}}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    workspace = Workspace(tmp_path_factory.mktemp("run"))
+    write_all(workspace, params_for(TASKS, "demo-albert"))
+    return workspace
+
+
+def compare(stored: Path, run: Workspace, *options: str) -> Result:
+    return CliRunner().invoke(cli, ["compare-metrics", str(stored), str(run.root), *options])
+
+
+def metrics_of(kind: Kind, values: dict[str, float | None]) -> StoredMetrics:
+    return StoredMetrics.model_construct(metrics={kind: values})  # a NaN is none of what a file may hold
+
+
+def test_same_results_pass_and_every_kind_is_there(run: Workspace, tmp_path: Path) -> None:
+    stored = tmp_path / "stored.json"
+    assert compare(stored, run, "--write").exit_code == 0
+    assert read_stored(stored) == collect(run)
+    assert all(collect(run).metrics[kind] for kind in TOLERANCES)
+    done = compare(stored, run, "--exact")
+    assert (done.exit_code, done.output.count("\n")) == (0, 1)
+    assert done.output.startswith("0 of ")
+
+
+def test_names_say_task_model_criterion_with_its_settings_and_split(run: Workspace, tmp_path: Path) -> None:
+    metrics = collect(run).metrics
+    assert "demo-sentences/demo-albert/single_exit/all layers/validation/score" in metrics["score"]
+    assert "demo-sentences/demo-albert/joint/patience/validation/layer_speedup" in metrics["layer_speedup"]
+    assert "demo-sentences/attack/single exit/pooled_accuracy" in metrics["accuracy"]
+    assert not any(name.startswith("demo-pairs") for name in metrics["accuracy"])  # not attacked
+    given = Workspace(tmp_path / "given")
+    shutil.copytree(run.root, given.root)
+    path = given.evaluated("demo-sentences")
+    evaluated = Evaluated.read(path, "")
+    rows = [row for row in evaluated.rows if (row.method, row.criterion) == ("joint", "patience")]
+    points = tuple(point.model_copy(update={"settings": {"tau": 0.5}}) for point in rows[0].points)
+    evaluated.model_copy(update={"rows": (rows[0].model_copy(update={"points": points}),)}).write(path)
+    assert 'demo-sentences/demo-albert/joint/patience {"tau": 0.5}/validation/score' in collect(given).metrics["score"]
+
+
+def test_the_smallest_move_is_named_by_exact_alone(run: Workspace, tmp_path: Path) -> None:
+    stored = tmp_path / "stored.json"
+    metrics = collect(run).metrics
+    name, value = next((name, value) for name, value in metrics["score"].items() if value)
+    StoredMetrics(metrics=metrics | {"score": metrics["score"] | {name: value * (1 + 2**-52)}}).write(stored)
+    assert compare(stored, run).exit_code == 0
+    done = compare(stored, run, "--exact")
+    assert (done.exit_code, done.output.splitlines()[0].split(": ")[0]) == (1, name)
+
+
+def test_tolerance_is_per_kind() -> None:
+    for kind, tolerance in TOLERANCES.items():
+        stored = metrics_of(kind, {"one": 0.5, "two": 0.5, "three": 0.5})
+        now = {"one": 0.5 + 0.99 * tolerance, "two": 0.5 - 1.01 * tolerance, "three": 0.5, "new": 9.0}
+        (line,) = differences(stored, metrics_of(kind, now))
+        assert line.startswith("two: 0.5 -> ")
+        assert f"tolerance {tolerance}" in line
+        assert [line.partition(":")[0] for line in differences(stored, metrics_of(kind, now), exact=True)] == [
+            "one",
+            "two",
+        ]
+
+
+def test_gone_undefined_and_not_a_number() -> None:
+    stored = metrics_of("score", {"gone": 0.5, "lost": 0.5, "same": None, "found": None, "nan": 0.5})
+    fresh = metrics_of("score", {"lost": None, "same": None, "found": 0.5, "nan": float("nan")})
+    assert [line.partition(":")[0] for line in differences(stored, fresh)] == ["gone", "lost", "found", "nan"]
+
+
+def test_a_moved_score_is_named_and_a_moved_timing_is_not(run: Workspace, tmp_path: Path) -> None:
+    stored, fresh = tmp_path / "stored.json", Workspace(tmp_path / "fresh")
+    compare(stored, run, "--write")
+    shutil.copytree(run.root, fresh.root)
+    timed = fresh.latency("demo-sentences")
+    timed.write_text(timed.read_text().replace('"ms_per_example": ', '"ms_per_example": 9'))
+    assert compare(stored, fresh).exit_code == 0
+    path = fresh.evaluated("demo-sentences")
+    result = json.loads(path.read_text())
+    row = next(row for row in result["rows"] if row["points"][0]["criterion"] == "confidence")
+    row["score"]["median"] -= 0.2
+    path.write_text(json.dumps(result))
+    done = compare(stored, fresh)
+    assert done.exit_code == 1
+    first, last = done.output.splitlines()
+    assert first.startswith(f"demo-sentences/demo-albert/{row['method']}/confidence/{row['split']}/score: ")
+    assert last.startswith("1 of ")
+
+
+def test_files_that_cannot_be_compared(run: Workspace, tmp_path: Path) -> None:
+    stored = tmp_path / "stored.json"
+    with pytest.raises(ArtifactError, match=r"no such file; write it from a finished demo with .*--write"):
+        read_stored(stored)
+    stored.write_text('{"schema": 1, "metrics": {"speed": {"one": 1.0}}}')
+    with pytest.raises(ArtifactError, match=r"metrics\.speed.*'score'.*--write"):
+        read_stored(stored)
+    stored.write_text('{"schema": 1, "metrics": {"score": {}}}')
+    with pytest.raises(ArtifactError, match="there are none; write it"):
+        read_stored(stored)
+    with pytest.raises(ArtifactError, match=r"evaluate.*: no such file; run `dvc repro`"):
+        collect(Workspace(tmp_path))
+    partial = Workspace(tmp_path / "partial")
+    shutil.copytree(run.evaluated("x").parent, partial.evaluated("x").parent)
+    with pytest.raises(ArtifactError, match=r"simulate\.json: no such file; run `dvc repro`"):
+        collect(partial)
+
+
+def test_stored_demo_can_be_read() -> None:
+    metrics = read_stored(ROOT / "docs" / "demo-metrics.json")
+    assert differences(metrics, copy.deepcopy(metrics)) == []
+
+
+def test_workflows_run_what_exists() -> None:
+    steps = {}
+    for name in ("tests", "nightly"):
+        workflow = yaml.safe_load((ROOT / ".github" / "workflows" / f"{name}.yml").read_text())
+        (job,) = workflow["jobs"].values()
+        steps[name] = [step["run"] for step in job["steps"] if "run" in step]
+        assert workflow[True]  # `on`, which YAML 1.1 reads as a truth value
+        assert workflow["permissions"] == {"contents": "read"}
+    assert steps["tests"] == [".ci/run"]
+    assert (ROOT / ".ci" / "run").is_file()
+    demo, compared = steps["nightly"]
+    assert demo == "make demo"
+    assert compared == ".venv/bin/python -m pipeline compare-metrics docs/demo-metrics.json"
+    assert (ROOT / "docs" / "demo-metrics.json").is_file()

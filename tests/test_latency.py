@@ -1,0 +1,113 @@
+"""Latency: the live engine at the operating points that evaluate chose, and a task that is not timed."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.evaluation.point import point_of, sweep_at
+from pipeline.evaluation.trace import Trace
+from pipeline.layout import HERE
+from pipeline.models.live import LiveEngine
+from pipeline.params import load_params
+from pipeline.results import ALL_LAYERS, Evaluated, Latency
+from tests.chain import chain_model
+from tests.selections import save_model, select
+from tests.workspace import Workspace
+
+TASK = "demo-sentences"
+
+
+@pytest.mark.parametrize("name", [name for name, criterion in CRITERIA.items() if criterion.causal])
+def test_the_live_engine_at_a_point_decides_as_replay_at_it(name: str) -> None:
+    model = chain_model(3)
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(60, 16)).astype(np.float32))
+    with torch.inference_mode():
+        logits, channels = model.record({"x": x}, {"lte": None})
+    rows, exits = logits.shape[:2]
+    depth = np.arange(1.0, exits + 1)
+    trace = Trace(
+        "classification", logits.numpy(), np.zeros(rows), np.arange(rows), depth, np.tile(depth, (rows, 1)),
+        np.full(rows, float(exits)), channels={name: values.numpy() for name, values in channels.items()},
+    )  # fmt: skip
+    fitted = make(name).fit(trace)
+    thresholds = fitted.thresholds(exits, 3)
+    for point in (ALL_LAYERS, *(point_of(fitted, {}, at) for at in thresholds[:: max(1, len(thresholds) // 5)])):
+        answers, swept = LiveEngine.at(model, point)({"x": x}), sweep_at(trace, point)
+        np.testing.assert_array_equal(answers.exit_index.numpy(), swept.exit_index[0])
+        np.testing.assert_array_equal(answers.logits.argmax(dim=1).numpy(), swept.predictions[0])
+
+
+def test_each_model_is_timed_at_its_own_points(workspace: Workspace) -> None:
+    """The real stages; the models are ones that nobody trained."""
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit
+
+    criteria = {"patience": {}, "temperature": {}, "oracle": {}}
+    workspace.write_params({"evaluate.criteria": criteria, "latency.repeats": 1, "latency.batch_size": 5})
+    assert workspace.stage("prepare", TASK).code == 0
+    torch.manual_seed(0)
+    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+    for key, exits in (("plain", [12]), ("first", range(1, 13)), ("second", range(1, 13))):
+        save_model(MultiExit(encoder, exits, 2), TASK, key)
+    select(TASK, "demo-albert", {"single_exit": {1: "plain"}, "joint": {2: "second", 1: "first"}})
+    for stage in ("trace", "evaluate", "latency"):
+        done = workspace.stage(stage, TASK)
+        assert done.code == 0, done.err
+    evaluated = Evaluated.read(HERE.evaluated(TASK), "")
+    measured = Latency.read(HERE.latency(TASK), "").measured
+    assert measured is not None
+    assert (measured.device, measured.threads) == ("cpu", 1)
+    # A single exit has nothing to gain, a bound cannot run, and of two seeds the one named first is timed.
+    chosen = {row.criterion: row for row in evaluated.rows if row.method == "joint"}
+    assert {row.key for row in measured.rows} == {"second"}
+    assert [(row.mode, row.point.criterion) for row in measured.rows] == [
+        (mode, criterion) for mode in ("batch 1", "batch 5") for criterion in (None, "patience", "temperature")
+    ]
+    for row in measured.rows:
+        expected = chosen[row.point.criterion]
+        assert row.point == expected.point("second")
+        assert row.examples == 12
+        assert row.ms_per_example > 0
+        # All rows of the split are timed, so the ratios are those of replay.
+        speedup = expected.layer_speedup.values[expected.keys.index("second")]
+        assert row.layer_speedup == pytest.approx(speedup, abs=1e-4)
+        if row.point.criterion is None:
+            assert (row.measured_speedup, row.layer_speedup, row.flop_speedup) == (1.0, 1.0, 1.0)
+
+
+def test_models_that_were_selected_anew_are_not_timed_at_the_points_of_others(workspace: Workspace) -> None:
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit
+
+    assert workspace.stage("prepare", TASK).code == 0
+    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+    for key in ("old", "new"):
+        save_model(MultiExit(encoder, range(1, 13), 2), TASK, key)
+    select(TASK, "demo-albert", {"joint": {1: "old"}})
+    for stage in ("trace", "evaluate"):
+        assert workspace.stage(stage, TASK).code == 0
+    select(TASK, "demo-albert", {"joint": {1: "new"}})
+    line = workspace.stage("latency", TASK).error()
+    assert "operating points of demo-albert/joint: none of trial new; run `dvc repro evaluate`" in line
+
+
+@pytest.mark.parametrize("stage", ["latency", "attack"])
+def test_a_task_that_is_not_named_ends_well_and_loads_nothing_heavy(workspace: Workspace, stage: str) -> None:
+    workspace.write_params({"latency.tasks": [], "attack.tasks": {}})
+    code = f"""
+import runpy, sys
+sys.argv = [{stage!r}, {TASK!r}]
+try:
+    runpy.run_module("stages.{stage}", run_name="__main__")
+except SystemExit as end:
+    assert not end.code
+print({{"torch", "transformers", "textattack", "datasets", "ray", "mlflow", "scipy"}} & sys.modules.keys())
+"""
+    done = workspace.command("-c", code)
+    assert (done.code, done.out.splitlines()[-1:]) == (0, ["set()"]), done.err
+    written = {path.as_posix() for path in Path("outputs").rglob("*") if path.is_file()}
+    tables = {HERE.attack_records(TASK).as_posix(), HERE.attack_page(TASK).as_posix()} if stage == "attack" else set()
+    assert written == {f"outputs/{stage}/{TASK}.json"} | tables
