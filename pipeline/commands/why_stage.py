@@ -95,7 +95,7 @@ def _entry_differences(before: Json, after: Json, workspace: Workspace) -> list[
 
 
 def _changes(path: str, before: str | None, after: Path | None, workspace: Workspace) -> list[str]:
-    """A line for a file that changed; of a stage's settings, where the old ones are at hand, one for each that did."""
+    """A line for a changed file; for a file of settings whose old version is cached, a line per changed setting."""
     if (workspace.root / path).is_relative_to(workspace.settings):
         old, new = (_yaml(file) if file else {} for file in (_cached(before, workspace), after))
         if old and new:
@@ -106,7 +106,7 @@ def _changes(path: str, before: str | None, after: Path | None, workspace: Works
 
 
 def _cached(md5: str | None, workspace: Workspace) -> Path | None:
-    """DVC's copy of a file; None where it has none."""
+    """The file with a hash in DVC's cache; None where there is none."""
     if md5 is None:
         return None
     path = workspace.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]

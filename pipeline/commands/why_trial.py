@@ -120,7 +120,7 @@ def _differences(before: StoredTrial, after: StoredTrial) -> list[str]:
 
 
 def shown(inputs: Mapping[str, Any], name: str) -> str:
-    """A setting's value, cut where it is long; "not set" where it is not there."""
+    """A setting's value, shortened where it is long; "not set" where it is missing."""
     value = inputs.get(name, "not set")
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

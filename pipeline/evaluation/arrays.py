@@ -16,7 +16,7 @@ in memory, so that the memory order changes the last bit, and live inference wou
 
 
 MANY = 256
-"""Rows from which a few calls over columns beat one call with a loop per row; the live engine's batches are smaller."""
+"""Number of rows from which calls per column are faster than a loop per row; live batches are smaller."""
 
 
 def namespace_of(array: Any) -> Any:
