@@ -1,1 +1,1 @@
-"""Early-exit models: train with an exit after every layer, record every exit once, decide later."""
+"""Early-exit models: train a model with exits, record every exit once, decide later."""

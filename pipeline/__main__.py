@@ -12,15 +12,15 @@ from pipeline.layout import HERE
 
 @click.group()
 def cli() -> None:
-    """Early-exit experiments: what there is, and which profile runs. Stages run through `dvc repro`."""
+    """Early-exit experiments: lists, profiles and stored results. Stages run through `dvc repro`."""
 
 
 @cli.command("list")
 @click.argument("what", type=click.Choice(["criteria", "tasks", "backbones", "methods"]))
 def list_names(what: str) -> None:
-    """Name what params.yaml can name, a line each."""
-    for name, about in sorted(_lines(what).items()):
-        click.echo(f"{name:<22} {about}")
+    """List the names that params.yaml can use, one per line."""
+    for name, summary in sorted(_lines(what).items()):
+        click.echo(f"{name:<22} {summary}")
 
 
 def _lines(what: str) -> dict[str, str]:
@@ -35,7 +35,7 @@ def _lines(what: str) -> dict[str, str]:
     if what == "backbones":
         from pipeline.models.names import BACKBONES
 
-        return {name: f"{spec.hub or 'made here'}: {spec.about}" for name, spec in BACKBONES.items()}
+        return {name: f"{spec.hub or 'made here'}: {spec.summary}" for name, spec in BACKBONES.items()}
     from pipeline.training.methods import METHODS
 
     return {name: info.source for name, info in METHODS.items()}
@@ -44,28 +44,28 @@ def _lines(what: str) -> dict[str, str]:
 @cli.command()
 @click.argument("name")
 def profile(name: str) -> None:
-    """Make profiles/NAME.yaml the params.yaml that runs; refuses to overwrite edits of your own."""
-    known = {path.stem: path for path in HERE.profiles.glob("*.yaml")}
-    if name not in known:
-        raise unknown("profile", name, known, key="PROFILE")
-    texts = {path.read_bytes() for path in known.values()}
+    """Copy profiles/NAME.yaml to params.yaml; refuses to overwrite your edits."""
+    profiles = {path.stem: path for path in HERE.profiles.glob("*.yaml")}
+    if name not in profiles:
+        raise unknown("profile", name, profiles, key="PROFILE")
+    texts = {path.read_bytes() for path in profiles.values()}
     if HERE.params.is_file() and HERE.params.read_bytes() not in texts:
         raise ParamsError(
-            f"{HERE.params}: holds edits of your own that profile {name!r} would overwrite; "
+            f"{HERE.params}: holds edits of yours that profile {name!r} would overwrite; "
             "save them as profiles/<name>.yaml and run that, or undo them with `git checkout params.yaml`"
         )
-    shutil.copyfile(known[name], HERE.params)
+    shutil.copyfile(profiles[name], HERE.params)
     click.echo(f"{HERE.params} is now profile {name!r}")
 
 
 @cli.command("compare-metrics")
 @click.argument("stored", type=click.Path(path_type=Path, dir_okay=False))
 @click.argument("run", type=click.Path(path_type=Path, file_okay=False), default=Path())
-@click.option("--exact", is_flag=True, help="Name any move at all, however small.")
+@click.option("--exact", is_flag=True, help="Report any difference, however small.")
 @click.option("--write", is_flag=True, help="Write STORED from RUN instead of comparing.")
 def compare_metrics(stored: Path, run: Path, exact: bool, write: bool) -> None:
-    """Compare the metrics of a finished run in folder RUN with STORED; exit code 1 names each that moved too far."""
-    from pipeline.commands.compare_metrics import collect, moved, read_stored
+    """Compare the metrics of a finished run in folder RUN with STORED; exit code 1 where one differs too much."""
+    from pipeline.commands.compare_metrics import collect, differences, read_stored
     from pipeline.layout import Workspace
 
     fresh = collect(Workspace(run))
@@ -73,19 +73,19 @@ def compare_metrics(stored: Path, run: Path, exact: bool, write: bool) -> None:
         click.echo(f"{sum(map(len, fresh.metrics.values()))} metrics in {fresh.write(stored)}")
         return
     before = read_stored(stored)
-    for line in (lines := moved(before, fresh, exact=exact)):
+    for line in (lines := differences(before, fresh, exact=exact)):
         click.echo(line)
-    click.echo(f"{len(lines)} of {sum(map(len, before.metrics.values()))} metrics moved or are gone")
+    click.echo(f"{len(lines)} of {sum(map(len, before.metrics.values()))} metrics moved or are missing")
     raise SystemExit(1 if lines else 0)
 
 
 @cli.command()
 @click.option("--backbone", required=True, metavar="NAME")
 @click.option("--method", required=True, metavar="NAME")
-@click.option("--criterion", metavar="NAME", help="The exit rule, at the point evaluate chose; without: all layers.")
+@click.option("--criterion", metavar="NAME", help="The criterion, at its operating point; without: all layers.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("submission.zip"), metavar="FILE.zip")
 def submission(backbone: str, method: str, criterion: str | None, out: Path) -> None:
-    """Zip the predictions of one model and exit rule for GLUE's server, over the tasks that say `test: true`."""
+    """Zip the predictions of one model and criterion for GLUE's server, for the tasks with `test: true`."""
     from pipeline.commands.submission import make_submission
     from pipeline.tasks.predictions import model_of
 
@@ -96,7 +96,7 @@ def submission(backbone: str, method: str, criterion: str | None, out: Path) -> 
 @cli.command()
 @click.argument("name", metavar="TRIAL|STAGE")
 def why(name: str) -> None:
-    """Say which input made a trial (its key, or the beginning of it) or a stage run, or that nothing did."""
+    """Print which input made a trial (its key, or the beginning of it) or a stage run, or that nothing did."""
     from pipeline.commands.why import why as lines_of
 
     for line in lines_of(name):
@@ -107,7 +107,7 @@ def why(name: str) -> None:
 @click.option("--reason", required=True, metavar="TEXT", help="Why the change changes no result; the report prints it.")
 @click.option("--since", default="HEAD", show_default=True, metavar="REV", help="The commit to compare with.")
 def harmless(reason: str, since: str) -> None:
-    """Declare that the code trains as it did at REV: trials keep their keys, and nothing is trained again."""
+    """Declare that the code trains as it did at REV, so that trials keep their keys and are not run again."""
     from pipeline.commands.harmless import declare_harmless
 
     for line in declare_harmless(reason, since):

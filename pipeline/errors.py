@@ -1,12 +1,12 @@
 """Every error a user can cause, as one tree.
 
-PipelineError                 one line: what, its value, the remedy; the process ends with exit code 1
+PipelineError                 one line: key or file, value, remedy; the process ends with exit code 1
 ├── ParamsError               params.yaml: unknown name, wrong type, impossible value
 ├── DataError                 a source, file, column, split or label
 ├── ArtifactError             a trace, checkpoint, token store or result: missing, cut short, other schema
-├── UnsupportedError          a combination that has no meaning (confidence on regression)
+├── UnsupportedError          a combination without a meaning (confidence on regression)
 ├── InvalidLogitsError        NaN where a criterion must decide
-├── TrialsFailedError         every trial of a grid failed, or not all were run
+├── TrialsFailedError         every trial of a grid failed, or the run was interrupted
 ├── ClusterError              Ray: unreachable address, storage that nodes do not share, a second driver
 └── TrackingError             MLflow: unreachable server, unusable database
 """
@@ -16,7 +16,7 @@ from collections.abc import Iterable
 
 
 class PipelineError(Exception):
-    """Base of all errors that are the input's fault; its text is one line and names the remedy."""
+    """Base of all errors that a user can cause; the text is one line and names the remedy."""
 
 
 class ParamsError(PipelineError):
@@ -24,7 +24,7 @@ class ParamsError(PipelineError):
 
 
 class DataError(PipelineError):
-    """A data source, file, column, split or label is not as named."""
+    """A data source, file, column, split or label is missing or wrong."""
 
 
 class ArtifactError(PipelineError):
@@ -32,11 +32,11 @@ class ArtifactError(PipelineError):
 
 
 class UnsupportedError(PipelineError):
-    """A combination of choices that has no meaning."""
+    """A combination of settings without a meaning."""
 
 
 class InvalidLogitsError(PipelineError):
-    """A model answered with NaN; no exit rule can decide on that."""
+    """A model answered with NaN, on which no criterion can decide."""
 
 
 class TrialsFailedError(PipelineError):
@@ -51,13 +51,13 @@ class TrackingError(PipelineError):
     """The MLflow store cannot be used as asked."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str], *, key: str | None = None) -> ParamsError:
-    """Build the error for an unknown name, with the nearest known one.
+def unknown(kind: str, name: str, names: Iterable[str], *, key: str | None = None) -> ParamsError:
+    """Build the error for an unknown name, with the most similar known name.
 
     >>> str(unknown("criterion", "patiense", ["patience", "entropy"], key="evaluate.criteria"))
     "evaluate.criteria: unknown criterion 'patiense'; did you mean 'patience'? (known: entropy, patience)"
     """
-    names = sorted(known)
+    names = sorted(names)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     where = f"{key}: " if key else ""

@@ -1,4 +1,4 @@
-"""Where everything of a run lies: every folder and file below one root, each said here once."""
+"""The layout of a run: every folder and file below its root, each defined here once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,11 +8,11 @@ from pathlib import Path
 class Workspace:
     """The folders and files of one run.
 
-    data/ and outputs/ are DVC's. runs/ is a cache beside it, addressed by content: nothing there is ever stale, and
-    removing it costs time and no result. The rest belongs to this machine.
+    DVC manages data/ and outputs/. runs/ is a cache beside DVC, addressed by content: it is never stale, and its
+    removal costs time but no result. The other files belong to this machine.
 
     Attributes:
-        root: what all paths are below; empty: the working directory.
+        root: folder of the run; empty: the working directory.
     """
 
     root: Path = Path()
@@ -29,17 +29,17 @@ class Workspace:
 
     @property
     def settings(self) -> Path:
-        """What of params.yaml each stage hangs on."""
+        """The settings that each stage depends on, a file per stage."""
         return self.outputs / "settings"
 
     def stage_settings(self, stage: str, task: str = "") -> Path:
-        """What of params.yaml a stage (of a task) hangs on."""
+        """The settings that a stage, or a task's instance of it, depends on."""
         return self.settings / stage / f"{task}.json" if task else self.settings / f"{stage}.json"
 
     # Prepared data
 
     def data(self, task: str) -> Path:
-        """Splits of a task, in the form that trials map."""
+        """Prepared splits of a task."""
         return self.root / "data" / task
 
     def manifest(self, task: str) -> Path:
@@ -56,7 +56,7 @@ class Workspace:
         return self.data(task) / backbone / "tokenizer.json"
 
     def pixels(self, task: str) -> Path:
-        """Images, decoded."""
+        """Decoded images."""
         return self.data(task) / "pixels"
 
     # The cache: addressed by content
@@ -75,7 +75,7 @@ class Workspace:
 
     @property
     def recorded(self) -> Path:
-        """Traces under the key of the model and the rows that they record."""
+        """Traces, each under a key of its model and rows."""
         return self.runs / "traces"
 
     @property
@@ -88,12 +88,12 @@ class Workspace:
         return self.attacked / task / f"{key}.json"
 
     def pooled(self, task: str, key: str) -> Path:
-        """One defence's answers to the texts that broke any."""
+        """One defence's answers to the texts that broke any defence."""
         return self.attacked / task / "pooled" / f"{key}.json"
 
     @property
     def weights(self) -> Path:
-        """Hashes of pretrained weights that were read before."""
+        """Cached hashes of pretrained weights."""
         return self.runs / "weights.json"
 
     @property
@@ -172,7 +172,7 @@ class Workspace:
     def report(self) -> Path:
         return self.outputs / "report"
 
-    # This machine's
+    # Files of this machine
 
     @property
     def locks(self) -> Path:
@@ -183,12 +183,12 @@ class Workspace:
 
     @property
     def tracking_lock(self) -> Path:
-        """Held while the tracking store is opened."""
+        """Lock of the opening of the tracking store."""
         return self.locks / "mlflow.lock"
 
     @property
     def folder_id(self) -> Path:
-        """Tells this folder's tracked runs from another's on the same server."""
+        """Identifies this folder's tracked runs on a shared server."""
         return self.locks / "folder-id"
 
     @property
@@ -201,4 +201,4 @@ class Workspace:
 
 
 HERE = Workspace()
-"""The run of the working directory: stages, commands and workers start in the root of theirs."""
+"""The run in the working directory, which stages, commands and workers use."""

@@ -1,4 +1,4 @@
-"""Imports of large libraries without what they take along and we do not use."""
+"""Imports of large libraries without optional packages that this project does not use."""
 
 import sys
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def absent(*packages: str) -> Iterator[None]:
-    """While it lasts, packages that nobody has imported yet seem not to be installed.
+    """Make packages that are not yet imported seem not installed, for the duration of the context.
 
-    A library that can do without one then does: None in `sys.modules` is Python's own way to say so, to an import and
-    to `importlib.util.find_spec` alike. Packages that are there already stay.
+    A library for which they are optional then does not import them. None in `sys.modules` has this effect in Python, on
+    an import and on `importlib.util.find_spec`. Packages that are already imported stay.
 
     Args:
         packages: names of top-level packages.

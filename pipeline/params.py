@@ -1,7 +1,7 @@
-"""params.yaml, validated: its blocks, each documented where it belongs; an unknown or impossible key is refused.
+"""params.yaml, validated: its blocks, each documented beside the code that it sets.
 
-All blocks but `runtime` change results and are tracked by DVC; `runtime` only says how and where to run. Only `tasks`
-has to be there; what is left out has the paper's settings, and what is empty is not run.
+All blocks but `runtime` change results and are tracked by DVC; `runtime` sets how and where to run. Only `tasks` is
+required. Other keys default to the paper's settings, and an empty block is not run.
 """
 
 import os
@@ -32,17 +32,17 @@ class Params(Block):
 
     protocol: Literal["holdout", "paper"] = "holdout"
     """holdout: selection rows come out of the training split, the official validation split only reports.
-    paper: select on the official validation split, as the paper did; every row then says so."""
+    paper: the official validation split also selects, as in the paper; every row of the report then says so."""
     tasks: dict[str, TaskSettings] = Field(min_length=1)
     backbones: dict[str, BackboneSettings] = Field(default={"minilm": BackboneSettings()}, min_length=1)
     """A task is run on every backbone of its modality."""
     methods: list[str] = Field(default=["single_exit", "joint"], min_length=1)
-    """A backbone is trained by every method that its modality knows."""
+    """A backbone is trained by every method of its modality."""
     grid: Grid = Grid()
-    """Of texts; images have one of their own."""
+    """For text tasks; images have their own."""
     seeds: list[Count] = Field(default=[1, 2, 3, 4, 5], min_length=1)
     training: Training = Training()
-    """Of texts; images have one of their own."""
+    """For text tasks; images have their own."""
     images: Images = Images()
     evaluate: Evaluate = Evaluate()
     latency: Latency = Latency()
@@ -58,7 +58,7 @@ class Params(Block):
             method = CRITERIA[name].recorded_by
             if method and method not in self.methods:
                 raise ParamsError(
-                    f"evaluate.criteria: {name!r} reads what models of {method!r} record; add {method!r} to methods"
+                    f"evaluate.criteria: {name!r} reads a channel that {method!r} records; add {method!r} to methods"
                 )
         for key, names in (("latency.tasks", self.latency.tasks), ("attack.tasks", list(self.attack.tasks))):
             for name in names:
@@ -66,7 +66,7 @@ class Params(Block):
                     raise unknown("task", name, self.tasks, key=key)
         for name in self.attack.tasks:
             if self.task(name).modality == "image":
-                raise UnsupportedError(f"attack.tasks: {name!r} are images, attacks change words; take it out")
+                raise UnsupportedError(f"attack.tasks: {name!r} has images, and attacks change words; take it out")
         _refuse_repeats(self, "methods", "seeds")
         _refuse_repeats(self.latency, "tasks", prefix="latency.")
         for grid, prefix in ((self.grid, "grid."), (self.images.grid, "images.grid.")):
@@ -74,7 +74,7 @@ class Params(Block):
         return self
 
     def _check_tasks(self) -> None:
-        """Every task is complete, and has a backbone of its modality."""
+        """Check that every task is complete and has a backbone of its modality."""
         serving = {self.backbone(name).modality for name in self.backbones}
         for name in self.tasks:
             task = self.task(name)
@@ -83,11 +83,11 @@ class Params(Block):
             if task.modality not in serving:
                 example = "resnet20" if task.modality == "image" else "minilm"
                 raise ParamsError(
-                    f"backbones: none serves {task.modality}s, and task {name!r} has them; add one such as {example}"
+                    f"backbones: no backbone serves {task.modality}s, which task {name!r} has; add {example}"
                 )
 
     def _check_methods(self) -> None:
-        """Every method is known, has its parent, and every task's modality has one."""
+        """Check that every method exists and has its parent, and that every task's modality has a method."""
         for name in self.methods:
             if name not in METHODS:
                 raise unknown("method", name, METHODS, key="methods")
@@ -97,7 +97,7 @@ class Params(Block):
         for name in self.tasks:
             modality = self.task(name).modality
             if not any(modality in METHODS[method].modalities for method in self.methods):
-                raise ParamsError(f"methods: none trains {modality}s, and task {name!r} has them; add joint")
+                raise ParamsError(f"methods: task {name!r} has {modality}s, and no method trains on them; add joint")
 
     def task(self, name: str) -> Task:
         """The complete task of an entry of `tasks`."""
@@ -116,7 +116,7 @@ class Params(Block):
         return [spec for spec in map(self.backbone, self.backbones) if spec.modality == modality]
 
     def window(self, modality: Modality) -> tuple[float, float]:
-        """Layer speed-ups that an operating point may have under the rule `window`."""
+        """Lowest and highest layer speed-up for the rule `window`."""
         return self.images.window if modality == "image" else self.evaluate.window
 
     def grids(self) -> dict[Modality, Grid]:
@@ -124,7 +124,7 @@ class Params(Block):
         return {"text": self.grid, "image": self.images.grid}
 
     def trainings(self) -> dict[Modality, Training | ImageTraining]:
-        """How each modality is trained."""
+        """The training settings of each modality."""
         return {"text": self.training, "image": self.images.training}
 
 
@@ -132,14 +132,14 @@ def _refuse_repeats(block: Block, *names: str, prefix: str = "") -> None:
     for name in names:
         values = getattr(block, name)
         if len(set(values)) != len(values):
-            raise ParamsError(f"{prefix}{name}: {values} has one twice; give distinct ones")
+            raise ParamsError(f"{prefix}{name}: {values} repeats a value; give distinct ones")
 
 
 def load_params(path: Path = HERE.params) -> Params:
     """Read and validate the settings.
 
     Raises:
-        ParamsError: missing or unreadable file, unknown name, wrong type or impossible value: one line with the key.
+        ParamsError: missing or unreadable file, unknown name, wrong type or impossible value.
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -163,7 +163,7 @@ def _first_problem(error: ValidationError) -> str:
     variants = ("HubSource", "FileSource", "DemoSource", "AttackResources")
     key = ".".join(str(part) for part in first["loc"] if part not in variants)
     if first["type"] == "extra_forbidden":
-        return f"{key}: no such setting; pipeline/params.py names the blocks, each of which says its settings"
+        return f"{key}: no such setting; pipeline/params.py names the blocks, whose classes list their settings"
     if first["type"] == "missing":
         return f"{key}: missing; add it (profiles/demo.yaml has every key)"
     message = first["msg"].removeprefix("Value error, ")
@@ -173,7 +173,7 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _environment(runtime: Runtime) -> Runtime:
-    """The environment's addresses come before the file's: they belong to the machine, not to the experiment."""
+    """The block with the environment's addresses, which override those of params.yaml."""
     names = {"ray_address": "RAY_ADDRESS", "tracking_uri": "MLFLOW_TRACKING_URI", "hub_mirror": "HUB_MIRROR"}
-    found = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
-    return Runtime.model_validate(runtime.model_dump() | found)
+    overrides = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
+    return Runtime.model_validate(runtime.model_dump() | overrides)

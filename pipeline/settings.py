@@ -1,4 +1,4 @@
-"""The base of every block of settings, and the number types they share."""
+"""The base class of blocks of params.yaml, and their number types."""
 
 from typing import Annotated
 
@@ -13,6 +13,6 @@ OpenShare = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
 
 class Block(BaseModel):
-    """A block of settings: unknown keys are errors and nothing changes after it is read."""
+    """A block of params.yaml; unknown keys are errors, and fields never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

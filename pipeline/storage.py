@@ -1,4 +1,4 @@
-"""Results on disk: canonical JSON, written whole or not at all, read back with a remedy."""
+"""Files on disk: canonical JSON and atomic writes."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def content_key(payload: Mapping[str, Any]) -> str:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
@@ -29,7 +29,7 @@ def write_text(path: Path, text: str) -> Path:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A new folder beside `folder` to write into; it takes that one's place at the end, or is removed on an error."""
+    """A temporary folder to write into; it replaces `folder` at the end, and is removed on an error."""
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -47,7 +47,7 @@ def write_json(path: Path, payload: Mapping[str, Any]) -> Path:
 
 
 def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
-    """Read a stored result.
+    """Read a stored JSON file.
 
     Raises:
         ArtifactError: missing, cut short, or of another schema version.
@@ -59,13 +59,13 @@ def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
     if not isinstance(payload, dict) or payload.get("schema") != schema:
-        found = payload.get("schema") if isinstance(payload, dict) else None
-        raise ArtifactError(f"{path}: schema {found!r} is not {schema}; {remedy}")
+        version = payload.get("schema") if isinstance(payload, dict) else None
+        raise ArtifactError(f"{path}: schema {version!r} is not {schema}; {remedy}")
     return payload
 
 
 def file_hash(*paths: Path) -> str:
-    """SHA-256 over the contents of files, in the order given."""
+    """SHA-256 over the contents of files, in the order of the arguments."""
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:
@@ -74,7 +74,7 @@ def file_hash(*paths: Path) -> str:
 
 
 def link_or_copy(source: Path, target: Path) -> Path:
-    """The same file under another name: a hard link, or a copy where the disk has none. No file is changed in place."""
+    """Put a file under another name: a hard link, or a copy where the disk has none. Neither may be edited in place."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:

@@ -1,7 +1,7 @@
 """When patience helps: the exact accuracy of PABEE under independent classifiers, Appendix C and Theorem 1.
 
-Binary classification with n independent classifiers. The counter is 0 at the first exit, grows by one per agreement
-and the row leaves when it equals t; if that never happens the last classifier answers.
+The model is binary classification with n independent classifiers. The counter is 0 at the first exit and grows by one
+per agreement. The row leaves when it equals t; if it never does, the last classifier answers.
 """
 
 from typing import Annotated, SupportsFloat
@@ -69,7 +69,7 @@ def exact(accuracies: ArrayLike, t: int) -> tuple[Array, Array]:
 
 
 def simulate(accuracies: ArrayLike, t: int, samples: int, generator: np.random.Generator) -> tuple[float, float]:
-    """The same by drawing answers (Appendix C): share right and mean layers over `samples` rows.
+    """Accuracy and mean layers by simulation (Appendix C), over `samples` rows of drawn answers.
 
     >>> share, _ = simulate([0.8] * 11 + [0.9], 3, 10_000, np.random.default_rng(0))
     >>> abs(share - 0.9791) < 0.01
@@ -90,7 +90,7 @@ def simulate(accuracies: ArrayLike, t: int, samples: int, generator: np.random.G
 
 
 def required_accuracy(target: ArrayLike, t: int, n: int, iterations: int = 50) -> Array:
-    """What each of n equal classifiers must reach so that patience t reaches `target` (Figure 5a), by bisection.
+    """The accuracy that n equal classifiers need so that patience t reaches `target` (Figure 5a), by bisection.
 
     Args:
         target: accuracy without early exit, (...), in [0.5, 1].
@@ -116,13 +116,13 @@ def statement_bound(n: int, t: ArrayLike, q: ArrayLike, p: ArrayLike) -> Array:
 
 
 def header_bound(n: int, t: ArrayLike, q: ArrayLike, p: ArrayLike) -> Array:
-    """Theorem 1 as the proof's header has it: n - t < (1/2q)^(t+1) p - q."""
+    """Theorem 1 as in the proof's header: n - t < (1/2q)^(t+1) p - q."""
     t, q, p = _arrays(t, q, p)
     return np.asarray(n - t < (1 / (2 * q)) ** (t + 1) * p - q)
 
 
 def equation_11_bound(n: int, t: ArrayLike, q: ArrayLike, p: ArrayLike) -> Array:
-    """Theorem 1 as equation 11 ends: n - t < (1/2q)^t (p/q) - q."""
+    """Theorem 1 as in equation 11: n - t < (1/2q)^t (p/q) - q."""
     t, q, p = _arrays(t, q, p)
     return np.asarray(n - t < (1 / (2 * q)) ** t * (p / q) - q)
 
@@ -133,8 +133,8 @@ BOUNDS = {"statement": statement_bound, "proof header": header_bound, "equation 
 def promised_from(n: int, q: float, p: float) -> int | None:
     """Smallest patience from which Theorem 1 as stated promises a gain over the last of n classifiers; None: never.
 
-    For q < 1/2 it then promises one for every larger patience too: its left side falls with t and its right side grows.
-    From n - 1 on all layers run, so that there is nothing to gain whatever it says.
+    For q < 1/2 it then promises a gain for every larger patience too, since its left side falls with t and its right
+    side grows. Patiences from n - 1 on are left out: all layers run, so there is no gain.
 
     >>> promised_from(12, 0.2, 0.1), promised_from(24, 0.2, 0.1), promised_from(3, 0.2, 0.1)
     (4, 5, None)
@@ -147,9 +147,9 @@ def promised_from(n: int, q: float, p: float) -> int | None:
 def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[Bound]:
     """Where each bound claims that patience beats the last classifier, and where the exact accuracy agrees.
 
-    The grid has every patience up to n - 2 (at n - 1 all layers run, so nothing can be gained) and every q, p in
-    (0, 0.5) at `step`. A bound is a sufficient condition:
-    `false_claims` counts cells where it promises a gain that is not there; `missed`, where it stays silent on one.
+    The grid has every patience up to n - 2 (at n - 1 all layers run, so there is no gain) and every q, p in (0, 0.5) at
+    `step`. A bound is a sufficient condition: `false_claims` counts cells where it promises a gain that does not exist,
+    `missed` those where it promises none and there is one.
     """
     rates = np.arange(step, 0.5 - 1e-9, step)
     q, p = (grid.ravel() for grid in np.meshgrid(rates, rates, indexing="ij"))
@@ -177,7 +177,7 @@ def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[Bou
 
 
 def _shown(case: Counterexample | None) -> Counterexample | None:
-    """Rounded as results are; kept exact until the worst is known."""
+    """The counterexample, rounded for the result."""
     if case is None:
         return None
     return Counterexample(t=case.t, q=_rounded(case.q), p=_rounded(case.p), gain=_rounded(case.gain))

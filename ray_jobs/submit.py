@@ -21,9 +21,9 @@ from ray_jobs.entry import OUTPUTS, RECORD, WORK
 
 ADDRESS = "http://127.0.0.1:8265"
 AGENT_SECONDS = 120.0
-"""How long a cluster that answers may need until its job agent does; one that was just started refuses jobs first."""
+"""Seconds to wait for the cluster's job agent, which refuses jobs for a while after the start."""
 EXCLUDES = [".git", ".venv", ".github", "tests", "benchmarks", "docs", "/dvc.lock"]
-"""Left behind on top of what .gitignore names. dvc.lock describes outputs of this machine, not the job's."""
+"""Files that are not sent, beside those in .gitignore. dvc.lock describes outputs of this machine, not of the job."""
 
 
 class Job:
@@ -31,18 +31,18 @@ class Job:
 
     Args:
         client: Ray's JobSubmissionClient.
-        id: the id that the cluster gave it.
-        address: where the cluster was reached, for messages.
+        id: the cluster's id of the job.
+        address: the cluster's address, for messages.
     """
 
     def __init__(self, client: Any, id: str, address: str) -> None:
         self.client, self.id, self.address = client, id, address
 
     def follow(self) -> int:
-        """Print the job's output as it comes and return its exit code; 1 for a job that never came to run.
+        """Print the job's output as it arrives and return its exit code; 1 for a job that never ran.
 
         Raises:
-            ClusterError: the connection was lost; the job may still run.
+            ClusterError: the connection was lost; the job may still be running.
         """
         from aiohttp import ClientError
 
@@ -53,10 +53,10 @@ class Job:
         except (OSError, RuntimeError, ClientError) as error:
             raise ClusterError(f"lost job {self.id} ({_first_line(error)}); {self._again()}") from None
         except KeyboardInterrupt:
-            raise ClusterError(f"job {self.id} goes on; {self._again()}, or end it with `ray job stop`") from None
+            raise ClusterError(f"job {self.id} continues; {self._again()}, or end it with `ray job stop`") from None
         if info.status == "SUCCEEDED":
             return 0
-        reason = (info.message or "no message").splitlines()[0]  # the log's end follows, which was printed already
+        reason = (info.message or "no message").splitlines()[0]  # further lines repeat the end of the log
         click.echo(f"job {self.id} {info.status}: {reason}", err=True)
         code = info.driver_exit_code
         return code if code is not None and 0 < code < 256 else 1
@@ -73,18 +73,18 @@ def connect(address: str) -> Any:
     """A client of the cluster's job server.
 
     Raises:
-        ClusterError: not a dashboard's address, nothing answers there, or something else than Ray does.
+        ClusterError: not a dashboard's address, no answer, or no Ray cluster.
     """
     parts = urlsplit(address)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ClusterError(f"--address {address!r}: not a dashboard's address; give one such as {ADDRESS}")
     remedy = "start a cluster with `ray start --head`, or give the dashboard's address with --address"
     try:
-        # An address that swallows packets would keep Ray's client, which sets no time limit, waiting for minutes.
+        # Ray's client has no timeout and would wait for minutes on an address that drops packets.
         socket.create_connection((parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)), 10).close()
     except (OSError, ValueError) as error:
         raise ClusterError(f"no Ray cluster at {address} ({_first_line(error)}); {remedy}") from None
-    # Either variable would silently come before the address that was asked for.
+    # Ray reads this variable, else RAY_ADDRESS, before the argument.
     os.environ["RAY_API_SERVER_ADDRESS"] = address
     from ray.exceptions import AuthenticationError
     from ray.job_submission import JobSubmissionClient
@@ -96,19 +96,19 @@ def connect(address: str) -> Any:
 
 
 def submit(client: Any, address: str, project: Path, home: Path, stages: Sequence[str], **options: Any) -> Job:
-    """Send the project's code and start the entry point there.
+    """Send the project's code to the cluster and start the entry point.
 
     Args:
-        home: the job's folder, on a disk that the cluster's nodes see.
+        home: the job's folder, on a disk that the cluster's nodes share.
         options: `profile`, `python`, `gpus` of the command line.
 
     Raises:
-        ClusterError: the cluster refused it, such as more than 100 MiB of code.
+        ClusterError: the cluster refused the job, for example more than 100 MiB of code.
     """
     command = [options.get("python", "python"), "-m", "ray_jobs.entry", str(home), *stages]
     if options.get("profile"):
         command += ["--profile", options["profile"]]
-    wanted = {
+    request = {
         "entrypoint": shlex.join(command),
         "runtime_env": {"working_dir": str(project), "excludes": EXCLUDES, "env_vars": job_environment(os.environ)},
         "entrypoint_num_gpus": options.get("gpus") or None,
@@ -116,20 +116,22 @@ def submit(client: Any, address: str, project: Path, home: Path, stages: Sequenc
     deadline = time.monotonic() + AGENT_SECONDS
     while True:
         try:
-            return Job(client, str(client.submit_job(**wanted)), address)
+            return Job(client, str(client.submit_job(**request)), address)
         except (OSError, ValueError, RuntimeError) as error:
             if "No available agent" in str(error) and time.monotonic() < deadline:
                 time.sleep(2)
                 continue
             hint = "; put large files in .gitignore" if "exceeds the maximum size" in str(error) else ""
             reason = " ".join(str(error).split())[:300]
-            raise ClusterError(f"{address} refused the job ({reason}){hint}; `ray status` there may say more") from None
+            raise ClusterError(
+                f"{address} refused the job ({reason}){hint}; run `ray status` there for details"
+            ) from None
 
 
 def job_environment(here: Mapping[str, str]) -> dict[str, str]:
-    """Variables that travel with a job: the commit, and the addresses that also mean something on the cluster."""
+    """Environment variables of a job: the commit, and the addresses that are valid on the cluster too."""
     travels = {COMMIT_VARIABLE: git_commit()}
-    if here.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):  # a database file stays here
+    if here.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):  # a local database file is not sent
         travels["MLFLOW_TRACKING_URI"] = here["MLFLOW_TRACKING_URI"]
     if here.get("HUB_MIRROR"):
         travels["HUB_MIRROR"] = str(Path(here["HUB_MIRROR"]).absolute())
@@ -137,18 +139,18 @@ def job_environment(here: Mapping[str, str]) -> dict[str, str]:
 
 
 def check(project: Path, stages: Sequence[str], profile: str | None) -> None:
-    """Refuse here what would fail there: an unknown stage or profile, impossible settings.
+    """Check stages, profile and settings before the submission.
 
     Raises:
-        ParamsError: with the key and the remedy.
+        ParamsError: an unknown stage or profile, or impossible settings.
     """
     try:
-        known = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        graph_stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     except FileNotFoundError:
         raise ParamsError(f"{project}: holds no dvc.yaml; run this in the project's folder") from None
     for stage in stages:
-        if stage.partition("@")[0] not in known:
-            raise unknown("stage", stage, known, key="--stages")
+        if stage.partition("@")[0] not in graph_stages:
+            raise unknown("stage", stage, graph_stages, key="--stages")
     profiles = {path.stem: path for path in (project / "profiles").glob("*.yaml")}
     if profile is not None and profile not in profiles:
         raise unknown("profile", profile, profiles, key="--profile")
@@ -161,45 +163,45 @@ def _first_line(error: Exception) -> str:
 
 @click.command()
 @click.option("--address", default=ADDRESS, envvar="RAY_API_SERVER_ADDRESS", show_default=True, help="Ray's dashboard.")
-@click.option("--stages", default="", help="Stages to run, by commas, with what they need; all by default.")
+@click.option(
+    "--stages", default="", help="Stages to run, separated by commas, with those that they need; default: all."
+)
 @click.option("--profile", help="Run profiles/NAME.yaml in place of params.yaml.")
 @click.option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("jobs"),
     show_default=True,
-    help="Folder for the jobs' results, at one path on every node and here.",
+    help="Folder for the results of jobs, at the same path on every node and here.",
+)
+@click.option("--name", help="The job's folder in --results; an existing one is continued. Default: time and commit.")
+@click.option(
+    "--python", default="python", show_default=True, help="Python of the cluster with this project's packages."
 )
 @click.option(
-    "--name", help="The job's folder in --results; one that exists is gone on with. Default: time and commit."
-)
-@click.option(
-    "--python", default="python", show_default=True, help="The cluster's Python with this project's packages."
-)
-@click.option(
-    "--gpus", type=float, default=0.0, help="GPUs for the job's own process: trace, latency and attack run in it."
+    "--gpus", type=float, default=0.0, help="GPUs for the job's own process, in which trace, latency and attack run."
 )
 def cli(
     address: str, stages: str, profile: str | None, results: Path, name: str | None, python: str, gpus: float
 ) -> None:
-    """Run `dvc repro` as a job on a running Ray cluster, follow its log and end with its exit code."""
-    logging.disable(logging.WARNING)  # Ray's client logs at length what it packs
-    project, wanted = Path.cwd(), [stage.strip() for stage in stages.split(",") if stage.strip()]
-    check(project, wanted, profile)
+    """Run `dvc repro` as a job on a running Ray cluster, print its log and exit with its exit code."""
+    logging.disable(logging.WARNING)  # Ray's client logs every packed file
+    project, stage_names = Path.cwd(), [stage.strip() for stage in stages.split(",") if stage.strip()]
+    check(project, stage_names, profile)
     commit = git_commit()
     home = results.absolute() / (name or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{commit[:8]}")
     client = connect(address)
-    job = submit(client, address, project, home, wanted, profile=profile, python=python, gpus=gpus)
+    job = submit(client, address, project, home, stage_names, profile=profile, python=python, gpus=gpus)
     click.echo(f"job {job.id}: commit {commit}, results in {home}")
     code = job.follow()
     if code:
-        click.echo(f"error: the job ended with exit code {code}; what it left is in {home / WORK}", err=True)
+        click.echo(f"error: the job ended with exit code {code}; its files are in {home / WORK}", err=True)
     elif (home / RECORD).is_file():
         click.echo(f"Results: {home / OUTPUTS}")
         if (store := home / WORK / "mlflow.db").is_file():
             click.echo(f"Runs:    MLFLOW_TRACKING_URI=sqlite:///{store} make ui")
     else:
-        click.echo(f"Results: {home / OUTPUTS} on the cluster; that disk is not seen from here")
+        click.echo(f"Results: {home / OUTPUTS} on the cluster, on a disk that this machine does not see")
     raise SystemExit(code)
 
 

@@ -1,4 +1,4 @@
-"""Attack one task's live models: single exit, and each early-exit criterion at its operating point."""
+"""Attack one task's live models: the single exit, and each criterion at its operating point."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -46,7 +46,7 @@ def main(stage: Stage) -> None:
 
 
 def write(task: Task, attacked: Attacked | None, attacks: Attacks) -> Sequence[Path]:
-    """The stage's outputs, also of a task that is not attacked."""
+    """Write the stage's outputs, also for a task that is not attacked."""
     return (
         save_records(HERE.attack_records(task.name), attacks),
         write_text(HERE.attack_page(task.name), view(task, attacks)),

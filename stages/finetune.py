@@ -1,4 +1,4 @@
-"""Train every trial of the plan through one Ray Tune run and name the selected ones per task."""
+"""Train every trial of the plan in one Ray Tune run, and select the models of each task."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def main(stage: Stage) -> None:
 
 
 def plan_of(params: Params) -> Plan:
-    """Every task x backbone x method whose modality agrees, with its grid and the seeds."""
+    """The plan: tasks x backbones x methods of the same modality, with grids and seeds."""
     backbones, mirror = [params.backbone(name) for name in params.backbones], params.runtime.hub_mirror
     study = Study(
         tasks=[(params.task(name), manifest_of(name)) for name in params.tasks],
@@ -66,7 +66,7 @@ def plan_of(params: Params) -> Plan:
 
 
 def kinds_of(params: Params) -> list[tuple[Modality, str]]:
-    """Modality and method of every trial."""
+    """The pairs of modality and method that the plan trains."""
     modalities = dict.fromkeys(params.task(name).modality for name in params.tasks)
     return [(kind, name) for name in params.methods for kind in METHODS[name].modalities if kind in modalities]
 

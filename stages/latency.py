@@ -1,4 +1,4 @@
-"""Measure the live engine on one task, one row at a time and batched, at the operating points evaluate chose."""
+"""Time the live engine on one task, one row at a time and in batches, at the operating points of evaluate."""
 
 from typing import TYPE_CHECKING
 

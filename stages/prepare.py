@@ -1,4 +1,4 @@
-"""Freeze one task's splits, in the form that trials map, under data/<task>."""
+"""Prepare one task's splits under data/<task>, as files that trials map."""
 
 from pipeline.layout import HERE
 from pipeline.running.stage import Stage, run_stage

@@ -1,4 +1,4 @@
-"""One page and one Markdown file from the stored results."""
+"""Build the report, a page and a Markdown file, from the stored results."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from pipeline.running.stage import Stage, run_stage
 def main(stage: Stage) -> None:
     stored = collect(stage.params, HERE)
     report = build(stored, Provenance(stage.tags["git_commit"], stage.tags["params_hash"]))
-    shutil.rmtree(HERE.report / "figures", ignore_errors=True)  # leave none of a task that is gone
+    shutil.rmtree(HERE.report / "figures", ignore_errors=True)  # removes figures of old tasks
     for name, svg in report.figures.items():
         stage.write_text(HERE.report / name, svg)
     stage.write_text(HERE.report / "report.md", report.markdown)

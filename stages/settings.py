@@ -1,4 +1,4 @@
-"""Write what of params.yaml each stage hangs on, so that a change re-runs what it touches and nothing else."""
+"""Write the settings that each stage depends on, so that a change re-runs only the stages that it affects."""
 
 from pipeline.layout import HERE
 from pipeline.running.stage import run_untracked

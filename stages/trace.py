@@ -1,4 +1,4 @@
-"""Record every exit of every selected model of one task, once per split; no trace that is there is recorded again."""
+"""Record every exit of one task's selected models on every split; existing traces are reused."""
 
 from pipeline.layout import HERE
 from pipeline.results import Selected, TraceIndex
@@ -13,7 +13,7 @@ def main(stage: Stage) -> None:
     import torch
 
     from pipeline.models.device import device_of
-    from pipeline.models.recorded import Recorder
+    from pipeline.models.trace_cache import Recorder
 
     task, runtime = stage.params.task(stage.instance).name, stage.params.runtime
     torch.set_num_threads(runtime.threads)
@@ -34,7 +34,7 @@ def main(stage: Stage) -> None:
             unlabelled=tuple(e for e in entries if e.split in manifest.unlabelled_splits),
         )
         stage.write(partial / HERE.trace_index(task).name, index)
-    print(f"{recorder.recorded} traces recorded, {len(entries) - recorder.recorded} were there", flush=True)
+    print(f"{recorder.recorded} traces recorded, {len(entries) - recorder.recorded} reused", flush=True)
     stage.log_metrics({"traces": len(entries), "rows": sum(entry.rows for entry in entries)})
 
 

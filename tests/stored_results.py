@@ -9,11 +9,11 @@ import numpy as np
 import yaml
 
 from pipeline import results
-from pipeline.evaluation.choosing import make_rule
+from pipeline.evaluation.choosing import make_chooser
 from pipeline.evaluation.group import evaluate_group, merged
+from pipeline.evaluation.groups import SELECTION, Group, SeedTraces
 from pipeline.evaluation.intervals import mean_interval, proportion_interval
 from pipeline.evaluation.trace import Trace
-from pipeline.evaluation.traced import SELECTION, Group, Seeded
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.storage import content_key, write_text
@@ -157,8 +157,8 @@ def _splits(task: Task) -> list[str]:
 def _evaluate(workspace: Workspace, params: Params, task: Task, models: Sequence[Models]) -> None:
     """What evaluate leaves, through its own function."""
     protocol, choose, window = params.protocol, params.evaluate.choose.model_dump(), params.window(task.modality)
-    rule = make_rule(choose, window)
-    every = merged(evaluate_group(_traced(member), CRITERIA, task.metrics, rule, protocol) for member in models)
+    chooser = make_chooser(choose, window)
+    every = merged(evaluate_group(_traced(member), CRITERIA, task.metrics, chooser, protocol) for member in models)
     evaluated = results.Evaluated(
         task=task.name,
         modality=task.modality,
@@ -182,7 +182,7 @@ def _traced(models: Models) -> Group:
         of_split = enumerate(splits, start=100 * seed)
         return {split: trace_of(task.kind, task.outputs, models.exits, models.layers, i) for i, split in of_split}
 
-    seeds = tuple(Seeded(seed, key, traces(seed)) for seed, key in models.keys)
+    seeds = tuple(SeedTraces(seed, key, traces(seed)) for seed, key in models.keys)
     return Group(models.backbone, models.method, models.multi_exit, seeds)
 
 

@@ -169,12 +169,12 @@ LOADS: dict[str, tuple[str, set[str]]] = {
     "a text model": (
         "from pipeline.models.encoders.families import FAMILIES, config_class, model_class\n"
         "for family in FAMILIES.values(): model_class(family)(config_class(family)(num_hidden_layers=1))\n"
-        "import pipeline.models.recorded",
+        "import pipeline.models.trace_cache",
         {"torch", "torch._dynamo", "torchvision", "transformers", "accelerate"},
     ),
     "an image model": (
         "from pipeline.models.residual import ResNet; ResNet(8, 4, (0.5,) * 3, (0.5,) * 3, 'six')\n"
-        "import pipeline.models.recorded",
+        "import pipeline.models.trace_cache",
         {"torch"},
     ),
     "training": ("import pipeline.training.trial, pipeline.training.fit, pipeline.training.optimisation", {"torch"}),

@@ -541,7 +541,7 @@ def test_an_attack_sets_rows_without_a_gold_label_are_left_out(tmp_path: Path) -
 def test_an_attack_sets_column_that_is_no_text(tmp_path: Path) -> None:
     mirror = save_mirror(tmp_path, {"text": [["a"], ["b"]], "label": [0, 1]})
     setting = AttackTask(examples=2, source=HubSource(hub="own/set", report={"test": "test"}))
-    with pytest.raises(DataError, match=r"source: 'own/set': column 'text' holds .*list.* and no text; name another"):
+    with pytest.raises(DataError, match=r"source: 'own/set': column 'text' holds .*list.*, not text; name another"):
         load_examples(TASKS["rotten_tomatoes"], setting, "validation", 0, mirror)
 
 
@@ -556,7 +556,7 @@ def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
         load_examples(task, setting.model_copy(update={"text": ["premise"]}), "test", 0, mirror)
     with pytest.raises(DataError, match=r"no column 'sentence_A' .*name its text columns in attack\.tasks\.sick\.text"):
         load_examples(task, setting.model_copy(update={"text": None}), "test", 0, mirror)
-    with pytest.raises(ValueError, match=r"text names columns of source, which is not there"):
+    with pytest.raises(ValueError, match=r"text names columns of a source, and there is none"):
         AttackTask(examples=2, text=["premise"])
 
 

@@ -14,8 +14,8 @@ from pipeline.errors import ParamsError
 from pipeline.evaluation.choosing import Window
 from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.evaluation.group import evaluate_group
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.sweep import sweep
-from pipeline.evaluation.traced import Group, Seeded
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.models.live import LiveEngine
@@ -199,7 +199,7 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     assert ((trace.channels["lte"] > 0) & (trace.channels["lte"] < 1)).all()
 
     evaluated = evaluate_group(
-        Group("demo-albert", "berxit", True, (Seeded(1, "berxit", traces),)),
+        Group("demo-albert", "berxit", True, (SeedTraces(1, "berxit", traces),)),
         {"learned": {}, "confidence": {}, "temperature": {}, "oracle": {}},
         task.metrics,
         Window(1.0, 3.0),

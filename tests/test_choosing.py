@@ -9,12 +9,12 @@ import yaml
 from scipy import stats
 
 from pipeline.errors import ArtifactError, ParamsError
-from pipeline.evaluation.choosing import Choice, Risk, Rule, Speedup, Window, fit_and_choose, lost, make_rule
+from pipeline.evaluation.choosing import Choice, Chooser, Risk, Speedup, Window, fit_and_choose, lost, make_chooser
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.group import evaluate_group
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.sweep import NEVER, Sweep, sweep
 from pipeline.evaluation.trace import Trace
-from pipeline.evaluation.traced import Group, Seeded
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
 
@@ -53,7 +53,7 @@ def swept_by(speeds: list[float], scores: list[float]) -> Sweep:
 
 
 @pytest.mark.parametrize(
-    ("rule", "threshold", "met"),
+    ("chooser", "threshold", "met"),
     [
         (Window(1.3, 1.9), 2.0, True),  # better than 1, as good as 3, which is outside
         (Window(1.5, 4.0), 1.0, True),
@@ -66,10 +66,10 @@ def swept_by(speeds: list[float], scores: list[float]) -> Sweep:
         (Speedup(1.0), 3.0, True),
     ],
 )
-def test_window_and_speedup_by_hand(rule: Rule, threshold: float, met: bool) -> None:
+def test_window_and_speedup_by_hand(chooser: Chooser, threshold: float, met: bool) -> None:
     swept = swept_by([4.0, 1.8, 1.4, 1.0], [0.5, 0.75, 0.875, 0.875])
     assert swept.metrics(ACCURACY)["score"].tolist() == [0.5, 0.75, 0.875, 0.875]
-    assert rule.choose(swept, ACCURACY) == Choice(threshold, met)
+    assert chooser.choose(swept, ACCURACY) == Choice(threshold, met)
 
 
 def test_ties_go_to_the_faster_setting_and_among_equals_in_speed_to_the_better() -> None:
@@ -126,11 +126,11 @@ def test_the_promise_holds_over_resampled_selection_splits(name: str, epsilon: f
     truth = sweep(population, make(name))
     risk = truth.total(lost(truth, loss)) / population.rows
     delta, draws, n = 0.2, 300, 400
-    rule, generator = Risk(epsilon, delta, loss), np.random.default_rng(2)
+    chooser, generator = Risk(epsilon, delta, loss), np.random.default_rng(2)
     at = []
     for _ in range(draws):
         selection = rows_of(population, generator.integers(population.rows, size=n))
-        chosen = rule.choose(sweep(selection, make(name)), ACCURACY)
+        chosen = chooser.choose(sweep(selection, make(name)), ACCURACY)
         at.append(int(np.searchsorted(truth.thresholds, chosen.threshold)))
     broken = int((risk[at] > epsilon).sum())
     assert broken <= stats.binom.ppf(0.999, draws, delta)
@@ -178,7 +178,7 @@ def read(tmp_path: Any, choose: dict[str, Any], tasks: dict[str, Any] | None = N
 
 
 @pytest.mark.parametrize(
-    ("choose", "rule"),
+    ("choose", "chooser"),
     [
         ({}, Window(1.3, 1.96)),
         ({"rule": "window"}, Window(1.3, 1.96)),
@@ -190,9 +190,9 @@ def read(tmp_path: Any, choose: dict[str, Any], tasks: dict[str, Any] | None = N
         ),
     ],
 )
-def test_settings_make_the_rule(tmp_path: Any, choose: dict[str, Any], rule: Rule) -> None:
+def test_settings_make_the_rule(tmp_path: Any, choose: dict[str, Any], chooser: Chooser) -> None:
     evaluate = read(tmp_path, choose).evaluate
-    assert make_rule(evaluate.choose.model_dump(), evaluate.window) == rule
+    assert make_chooser(evaluate.choose.model_dump(), evaluate.window) == chooser
 
 
 @pytest.mark.parametrize(
@@ -223,8 +223,8 @@ def test_a_regression_needs_a_tolerance(tmp_path: Any) -> None:
 
 def test_a_bound_of_one_setting_stands_there_however_fast_it_is() -> None:
     trace = made_up_trace(200)
-    for rule in (Window(1.3, 1.96), Risk(0.1, 0.1)):
-        assert fit_and_choose(make("oracle"), trace, ACCURACY, rule)[1] == Choice(1.0, True)
+    for chooser in (Window(1.3, 1.96), Risk(0.1, 0.1)):
+        assert fit_and_choose(make("oracle"), trace, ACCURACY, chooser)[1] == Choice(1.0, True)
     _, choice = fit_and_choose(make("random"), trace, ACCURACY, Window(1.3, 1.96))
     speed = sweep(trace, make("random"), np.array([choice.threshold])).layer_speedup[0]
     assert 1.3 <= speed <= 1.96
@@ -234,6 +234,6 @@ def test_all_layers_of_a_distilled_model_are_faster_than_its_teacher_in_flops_to
     """Six layers beside a teacher's twelve: twice the speed by layers, and by FLOPs, with no early head asked."""
     trace = replace(made_up_trace(50), full_layers=12.0)
     trace = replace(trace, full_flops=2 * trace.full_flops)
-    group = Group("b", "joint", True, (Seeded(1, "k", {"selection": trace, "validation": trace}),))
+    group = Group("b", "joint", True, (SeedTraces(1, "k", {"selection": trace, "validation": trace}),))
     row = evaluate_group(group, {"patience": {}}, ACCURACY, Window(1.3, 1.96)).rows[0]
     assert (row.criterion, row.layer_speedup.median, row.flop_speedup.median) == (None, 2.0, 2.0)

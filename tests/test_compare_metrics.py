@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner, Result
 
 from pipeline.__main__ import cli
-from pipeline.commands.compare_metrics import TOLERANCES, collect, moved, read_stored
+from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, read_stored
 from pipeline.errors import ArtifactError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
@@ -76,16 +76,19 @@ def test_tolerance_is_per_kind() -> None:
     for kind, tolerance in TOLERANCES.items():
         stored = metrics_of(kind, {"one": 0.5, "two": 0.5, "three": 0.5})
         now = {"one": 0.5 + 0.99 * tolerance, "two": 0.5 - 1.01 * tolerance, "three": 0.5, "new": 9.0}
-        (line,) = moved(stored, metrics_of(kind, now))
+        (line,) = differences(stored, metrics_of(kind, now))
         assert line.startswith("two: 0.5 -> ")
         assert f"tolerance {tolerance}" in line
-        assert [line.partition(":")[0] for line in moved(stored, metrics_of(kind, now), exact=True)] == ["one", "two"]
+        assert [line.partition(":")[0] for line in differences(stored, metrics_of(kind, now), exact=True)] == [
+            "one",
+            "two",
+        ]
 
 
 def test_gone_undefined_and_not_a_number() -> None:
     stored = metrics_of("score", {"gone": 0.5, "lost": 0.5, "same": None, "found": None, "nan": 0.5})
     fresh = metrics_of("score", {"lost": None, "same": None, "found": 0.5, "nan": float("nan")})
-    assert [line.partition(":")[0] for line in moved(stored, fresh)] == ["gone", "lost", "found", "nan"]
+    assert [line.partition(":")[0] for line in differences(stored, fresh)] == ["gone", "lost", "found", "nan"]
 
 
 def test_a_moved_score_is_named_and_a_moved_timing_is_not(run: Workspace, tmp_path: Path) -> None:
@@ -127,7 +130,7 @@ def test_files_that_cannot_be_compared(run: Workspace, tmp_path: Path) -> None:
 
 def test_stored_demo_can_be_read() -> None:
     metrics = read_stored(ROOT / "docs" / "demo-metrics.json")
-    assert moved(metrics, copy.deepcopy(metrics)) == []
+    assert differences(metrics, copy.deepcopy(metrics)) == []
 
 
 def test_workflows_run_what_exists() -> None:

@@ -273,7 +273,7 @@ def test_live_refuses_what_it_cannot_run() -> None:
 
     model = chain_model(3, channels=())
     for name in ("oracle", "random"):
-        with pytest.raises(UnsupportedError, match=f"'{name}' is a bound for replay"):
+        with pytest.raises(UnsupportedError, match=f"'{name}' is a bound that only replay can compute"):
             LiveEngine(model, make(name))
     with pytest.raises(UnsupportedError, match=r"reads channel 'lte', which the model lacks; .* 'berxit'"):
         LiveEngine(model, make("learned"))
@@ -365,7 +365,7 @@ def test_settings_that_are_not_finite_are_refused(name: str, setting: str, value
 
 
 def test_a_missing_channel_names_the_method_that_records_it() -> None:
-    with pytest.raises(ArtifactError, match=r"no channel 'lte', .* 'learned' reads; method 'berxit' records it"):
+    with pytest.raises(ArtifactError, match=r"no channel 'lte', .* 'learned' reads; train with method 'berxit'"):
         sweep(trace_of(np.zeros((2, 3, 3))), make("learned"))
 
 

@@ -126,7 +126,7 @@ def held_of(path: Path, *names: str, **more: Any) -> pa.Table:
         (
             "rows.jsonl",
             b'{"text": ["a"], "label": 1}\n',
-            "split 'train': column 'text' holds list<item: string> and no",
+            "split 'train': column 'text' holds list<item: string>, not text",
         ),
     ],
 )

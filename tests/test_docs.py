@@ -14,9 +14,9 @@ from pipeline.errors import ArtifactError
 from pipeline.evaluation.choosing import Window
 from pipeline.evaluation.criteria import CRITERIA, Criterion, make
 from pipeline.evaluation.group import evaluate_group
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, load_trace, save_trace
-from pipeline.evaluation.traced import Group, Seeded
 from pipeline.identity.imports import ROOT
 from pipeline.results import FILES
 from tests.test_criteria import (
@@ -72,7 +72,7 @@ def test_the_worked_example_gets_a_curve_and_an_operating_point(margin: Criterio
     traces = {
         split: random_trace(Case(margin, False), seed, rows=80) for seed, split in enumerate(("selection", "test"))
     }
-    group = Group("b", "joint", True, (Seeded(1, "key", traces),))
+    group = Group("b", "joint", True, (SeedTraces(1, "key", traces),))
     found = evaluate_group(group, {"margin": {}}, ("accuracy",), Window(1.0, 7.0))
     assert [row.criterion for row in found.rows] == [None, "margin"]
     assert len(found.curves) == 2 * (101 + 1)

@@ -58,7 +58,7 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"methods": ["shallow_dep"]}, ["methods", "'shallow_dep'", "did you mean 'shallow_deep'?"]),
         (
             {"tasks": {"cifar10": {}}, "backbones": {"demo-albert": {}}, **NO_LATER},
-            ["backbones", "none serves images", "'cifar10'", "resnet20"],
+            ["backbones", "no backbone serves images", "'cifar10'", "resnet20"],
         ),
         (
             {
@@ -68,9 +68,9 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
                 "latency.tasks": [],
                 "attack.tasks": {},
             },
-            ["methods", "none trains images", "'demo-images'", "add joint"],
+            ["methods", "no method trains on them", "'demo-images'", "add joint"],
         ),
-        ({"backbones": {"resnet14": {}}}, ["backbones", "none serves texts", "'demo-sentences'", "minilm"]),
+        ({"backbones": {"resnet14": {}}}, ["backbones", "no backbone serves texts", "'demo-sentences'", "minilm"]),
         ({"backbones": {"demo-albert": {"width": 8}}}, ["backbones.demo-albert.width", "8", "take it out"]),
         ({"backbones": {"demo-albert": {}, "resnet14": {"hub": "a/b"}}}, ["backbones.resnet14.hub", "take it out"]),
         (
@@ -251,7 +251,7 @@ def test_own_data_that_is_not_described(workspace: Workspace) -> None:
     del changes["tasks"]["own"]["label_names"]
     workspace.write_params(changes)
     line = workspace.stage("prepare", "own").error()
-    assert "tasks.own.label_names: missing; own data needs text, label, label_names" in line
+    assert "tasks.own.label_names: missing; your own data needs text, label, label_names" in line
 
 
 def test_a_mirror_without_the_data_set(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -310,8 +310,8 @@ def other_exits(path: Path) -> None:
         ("model.json", other_schema, ["model.json", "'early-exit-checkpoint/0'", "'early-exit-checkpoint/1'"]),
         ("model.json", cut, ["outputs/models/demo-sentences/k", "unreadable or cut short"]),
         ("model.json", other_exits, ["outputs/models/demo-sentences/k", "weights do not fit"]),
-        ("model.safetensors", cut, ["outputs/models/demo-sentences/k", "other weights than those that were selected"]),
-        ("model.safetensors", noise, ["outputs/models/demo-sentences/k", "other weights"]),
+        ("model.safetensors", cut, ["outputs/models/demo-sentences/k", "its weights are not the selected ones"]),
+        ("model.safetensors", noise, ["outputs/models/demo-sentences/k", "its weights are not the selected ones"]),
         ("model.safetensors", Path.unlink, ["outputs/models/demo-sentences/k", "no such file"]),
     ],
     ids=["schema", "cut json", "shape", "cut weights", "other weights", "no weights"],

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.evaluation.choosing import Risk, make_rule
+from pipeline.evaluation.choosing import Risk, make_chooser
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.diagnosis import diagnose
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, save_trace
-from pipeline.evaluation.traced import Group, Seeded
 from pipeline.layout import HERE
 from pipeline.params import Params
 from pipeline.results import ALL_LAYERS, Evaluated, TraceEntry, TraceIndex, read_curves
@@ -76,14 +76,14 @@ def test_risk_is_chosen_on_selection_rows_and_measured_on_the_others(
     assert {row.rule for row in stored.rows} == {"risk"}
     row = next(row for row in stored.rows if row.criterion == "patience")
     assert row.risk is not None
-    rule = Risk(0.1, 0.1)
+    chooser = Risk(0.1, 0.1)
     for i, seed in enumerate((1, 2)):
         selection, report = traces_of(seed).values()
-        chosen = rule.choose(sweep(selection, make("patience")), ("accuracy",))
+        chosen = chooser.choose(sweep(selection, make("patience")), ("accuracy",))
         assert chosen.in_window
         assert row.points[i] == point_of(make("patience"), {}, chosen.threshold)
         point = sweep(report, make("patience"), np.array([chosen.threshold]))
-        assert row.risk.values[i] == pytest.approx(float(rule.risk(point)[0]), abs=1e-6)
+        assert row.risk.values[i] == pytest.approx(float(chooser.risk(point)[0]), abs=1e-6)
         found = stored.diagnosis[i]
         assert (found.seed, found.key, found.split) == (seed, f"joint{seed}", "validation")
         assert found.criteria[0].lost is not None
@@ -106,8 +106,8 @@ def test_the_window_stays_the_default(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_row_has_a_point_for_each_trial(tmp_path: Path) -> None:
-    group = Group("a", "joint", True, tuple(Seeded(seed, f"key{seed}", traces_of(seed)) for seed in (1, 2)))
-    full, row = evaluate_group(group, {"temperature": {}}, ("accuracy",), make_rule({"rule": "window"}, (1, 2))).rows
+    group = Group("a", "joint", True, tuple(SeedTraces(seed, f"key{seed}", traces_of(seed)) for seed in (1, 2)))
+    full, row = evaluate_group(group, {"temperature": {}}, ("accuracy",), make_chooser({"rule": "window"}, (1, 2))).rows
     assert (full.criterion, full.points) == (None, (ALL_LAYERS, ALL_LAYERS))
     for member in group.seeds:
         fitted = make("temperature").fit(member.traces["selection"])
@@ -116,18 +116,18 @@ def test_a_row_has_a_point_for_each_trial(tmp_path: Path) -> None:
 
 
 def test_under_the_papers_protocol_the_report_split_chose(tmp_path: Path) -> None:
-    group = Group("a", "joint", True, (Seeded(1, "key", traces_of(1)),))
-    rule = make_rule({"rule": "window"}, (1, 2))
+    group = Group("a", "joint", True, (SeedTraces(1, "key", traces_of(1)),))
+    chooser = make_chooser({"rule": "window"}, (1, 2))
     for protocol, split in (("holdout", "selection"), ("paper", "validation")):
-        found = evaluate_group(group, CRITERIA, ("accuracy",), rule, protocol)  # type: ignore[arg-type]
+        found = evaluate_group(group, CRITERIA, ("accuracy",), chooser, protocol)  # type: ignore[arg-type]
         assert {row.selected_on for row in found.rows} == {split}
 
 
 def test_the_diagnosis_is_of_the_chosen_points(tmp_path: Path) -> None:
-    rule = make_rule({"rule": "speedup", "target": 1.5}, (1, 2))
-    seeds = (Seeded(7, "key", traces_of(7)),)
+    chooser = make_chooser({"rule": "speedup", "target": 1.5}, (1, 2))
+    seeds = (SeedTraces(7, "key", traces_of(7)),)
     groups = [Group("b", method, multi_exit, seeds) for method, multi_exit in (("many", True), ("one", False))]
-    found = merged(evaluate_group(group, CRITERIA, ("accuracy",), rule) for group in groups)
+    found = merged(evaluate_group(group, CRITERIA, ("accuracy",), chooser) for group in groups)
     assert isinstance(found, Evaluation)
     assert [row.method for row in found.rows] == ["many", "many", "many", "one"]
     (diagnosis,) = found.diagnosis

@@ -141,7 +141,7 @@ def test_a_declaration_needs_a_reason_a_commit_and_code_with_an_identity(reposit
     shutil.rmtree(repository / "pipeline/training")
     commit(repository)
     git(repository, "checkout", "-q", "HEAD~1", "--", "pipeline")
-    with pytest.raises(ArtifactError, match=r"code of HEAD says no identity .*No module named 'pipeline.training'"):
+    with pytest.raises(ArtifactError, match=r"code of HEAD gives no identity .*No module named 'pipeline.training'"):
         declare_harmless("why", "HEAD", repository)
 
 

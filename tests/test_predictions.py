@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from pipeline.evaluation.criteria import make
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import NEVER, sweep
 from pipeline.evaluation.trace import Trace, save_trace
-from pipeline.evaluation.traced import Group, Seeded
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import Evaluated, OverSeeds, Predictions, Row, TraceEntry, TraceIndex
@@ -106,7 +106,7 @@ def row_of(criterion: str | None, thresholds: list[float], split: str) -> Row:
 def test_the_seed_with_the_best_selection_score_answers(
     criterion: str | None, thresholds: list[float], tmp_path: Path
 ) -> None:
-    seeds = tuple(Seeded(s, f"k{s}", {"selection": made_up_trace(300, classes=2, seed=10 + s)}) for s in (1, 2))
+    seeds = tuple(SeedTraces(s, f"k{s}", {"selection": made_up_trace(300, classes=2, seed=10 + s)}) for s in (1, 2))
     hidden = {s.key: {"test": unlabelled(made_up_trace(40, classes=2, seed=s.seed))} for s in seeds}
     group = Group("b", "joint", True, seeds, hidden)
     rows = [row_of(criterion, thresholds, split) for split in ("validation", "other")]
@@ -178,7 +178,7 @@ def test_from_traces_to_the_archive(workspace: Workspace) -> None:
     done = submit(workspace, "--criterion", "patience", "--out", "mine/glue.zip")
     assert done.code == 0, done.err
     assert "RTE.tsv     rte: 60 rows, seed" in done.out
-    assert done.out.splitlines()[-1].startswith("mine/glue.zip: 3 files; the server also wants CoLA.tsv, SST-2.tsv")
+    assert done.out.splitlines()[-1].startswith("mine/glue.zip: 3 files; the server also needs CoLA.tsv, SST-2.tsv")
     with zipfile.ZipFile("mine/glue.zip") as archive:
         assert archive.namelist() == ["MNLI-m.tsv", "MNLI-mm.tsv", "RTE.tsv"]
         for name in archive.namelist():

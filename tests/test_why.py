@@ -111,7 +111,7 @@ def test_it_names_the_definitions_of_the_code_that_differ(trials: Trialled) -> N
     # The older one would be trained anew, as another trial.
     old = trials.lines(content_key(settings(code="0" * 16)))
     assert old[2:] == [
-        "Today's code is another, so that it would be trained anew:",
+        "Today's code differs, so it would be trained again:",
         "  code: pipeline/training/recipes/joint.py (Joint, RECIPE, gone)",
     ]
 
@@ -130,7 +130,7 @@ def test_code_that_was_declared_equal_is_named_with_its_reason(
     monkeypatch.setattr("pipeline.commands.why_trial.read_equivalence", lambda: read_equivalence(tmp_path))
     key = trials.add(settings(code="0" * 16))
     reason = f"{'0' * 16} to {today}"
-    assert trials.lines(key)[2] == f"Today's code is another and was declared to train alike: {reason}"
+    assert trials.lines(key)[2] == f"Today's code differs and was declared to train alike: {reason}"
 
 
 def test_a_trial_of_the_last_plan_is_not_run_again(trials: Trialled) -> None:
@@ -138,9 +138,7 @@ def test_a_trial_of_the_last_plan_is_not_run_again(trials: Trialled) -> None:
     empty = dict.fromkeys(("train_seconds", "train_seconds_to_best", "epochs_run", "best_epoch", "mlflow_run_id"))
     record = TrialRecord(key=key, group="sst2/minilm/joint", settings=settings(), **empty)
     Trials(trials=(record,)).write(trials.workspace.trials_table)
-    assert trials.lines(key)[-1] == (
-        "The last plan has it: while nothing that it depends on differs, it is not run again."
-    )
+    assert trials.lines(key)[-1] == ("The last plan has it. It is not run again while its inputs stay the same.")
     assert trials.lines(other)[-1] == "The last plan does not have it."
 
 

@@ -1,1 +1,1 @@
-"""What writes files of the repository from its code: `python -m tools.NAME`."""
+"""Tools that write files of the repository from its code: `python -m tools.NAME`."""

@@ -1,4 +1,4 @@
-"""docs/results-schema.md from the classes of `pipeline.results`: a section a file, and one for each part of them."""
+"""docs/results-schema.md from the classes of `pipeline.results`: a section per file, then one per part."""
 
 import re
 import types
@@ -11,12 +11,12 @@ from pipeline.results import FILES, CurvePoint, Part, Result
 
 HEAD = """# Stored results
 
-`python -m tools.write_docs` makes this page from the classes in `pipeline/results/`; change those, not this.
+`python -m tools.write_docs` makes this page from the classes in `pipeline/results/`; edit the classes, not this page.
 
-A stage writes its JSON through a class, and every reader reads it through the same class. Keys are sorted, `schema`
-stands beside the fields, and every field is there. What a description calls None is `null` in the file: not defined, or
-not run, never 0. Scores, shares and speed-ups are rounded to six places. A file of another schema, or with a field that
-is missing or wrong, ends in one line that names the field and the command that makes the file anew.
+A class writes each JSON file, and every reader uses the same class. A file has every field of its class and `schema`,
+with sorted keys. None in a description is `null` in the file: undefined or not run, never 0. Scores, shares and
+speed-ups are rounded to six places. A file of another schema, or with a missing or wrong field, is refused in one line,
+which names the field and the command that makes the file again.
 
 Tables are not JSON:
 
@@ -33,7 +33,7 @@ TABLES = (
         "outputs/evaluate/<task>.curves.csv",
         "evaluate",
         f"every setting of every criterion, model and split: {', '.join(f'`{name}`' for name in CurvePoint._fields)}; "
-        "threshold `inf` is the full model, score `nan` is not defined",
+        "threshold `inf` is the full model, score `nan` is undefined",
     ),
     (
         "outputs/predictions/<task>/<model>/*.tsv",
@@ -46,7 +46,7 @@ TABLES = (
         "every attacked example: the defence, and the fields of [Record](#record)",
     ),
 )
-"""Stored files that no class of `pipeline.results` writes: path, stage, what they hold."""
+"""Stored files without a class in `pipeline.results`: path, stage, content."""
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
 
@@ -59,7 +59,7 @@ def page() -> str:
 
 
 def place(cls: type[Result]) -> str:
-    """Where a file lies, with names in angle brackets; its docstring's first words."""
+    """The path of a file, from the beginning of its class's docstring."""
     match = re.match(r"`([^`]+)`", cls.__doc__ or "")
     assert match, f"{cls.__name__}: begin its docstring with the path of the file, in backticks"
     return match.group(1)
@@ -74,7 +74,7 @@ def _section(cls: type[Part], text: str) -> str:
 
 
 def _parts() -> list[type[Part]]:
-    """Parts in the order in which the files name them, each once."""
+    """Parts in the order of their first use, each once."""
     seen: dict[type[Part], None] = {}
 
     def visit(annotation: Any) -> None:
@@ -99,7 +99,7 @@ def _parts_in(annotation: Any) -> Iterator[type[Part]]:
 
 
 def _shown(annotation: Any) -> str:
-    """A type in words, parts linked to their sections."""
+    """A type in words, with links to the sections of parts."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is JsonValue:
         return "any JSON"

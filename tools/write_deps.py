@@ -7,14 +7,14 @@ from pipeline.identity.imports import ROOT
 from pipeline.identity.reach import PLUMBING, reach
 
 KEYED = ("finetune", "trace")
-"""Stages whose cache has keys with the code in them: a declaration that is taken back runs them again."""
+"""Stages whose cache keys hold the code; they run again when a declaration of equal code is withdrawn."""
 PAGES = (".j2", ".css")
-"""Endings of the files that a module fills in and that no import names."""
+"""Suffixes of page templates, which no import names."""
 
 
 def code_deps(stage: str) -> list[str]:
-    """Files of which a stage's code reaches anything, and the pages beside them; plumbing is left out."""
-    # Defaults and their checks are all that `settings` writes, so that no plumbing is left out there.
+    """The files whose definitions a stage's code uses, and the pages beside them, without plumbing."""
+    # `settings` writes defaults and checks them, so all of its code counts.
     files = reach([f"stages.{stage}"], plumbing=() if stage == "settings" else PLUMBING)
     folders = {(ROOT / file).parent for file in files}
     pages = [
@@ -24,7 +24,7 @@ def code_deps(stage: str) -> list[str]:
 
 
 def with_deps(text: str) -> str:
-    """dvc.yaml with the code dependencies of every stage anew."""
+    """dvc.yaml with the code dependencies of every stage replaced."""
     out: list[str] = []
     stage = ""
     for line in text.splitlines():

@@ -1,4 +1,4 @@
-"""Write the parts of docs/ that are made of the code: python -m tools.write_docs.
+"""Write the parts of docs/ that are generated from the code: python -m tools.write_docs.
 
 docs/criteria.svg, the table of criteria in docs/criteria.md, and docs/results-schema.md.
 """
@@ -17,28 +17,37 @@ START, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
 def rows(text: str) -> dict[str, list[str]]:
-    """The page's table by criterion name, each row's cells."""
+    """The cells of the page's table, by criterion name."""
     lines = text.split(START)[1].split(END)[0].splitlines()[2:]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     return {row[0].strip("`"): row for row in cells}
 
 
 def table(text: str) -> str:
-    """The table anew: everything from the classes but the second column, which the page keeps in its own words."""
-    known = rows(text)
+    """The table from the classes; the second column is kept from the page."""
+    cells_by_name = rows(text)
     lines = ["| name | score after exit j | settings | reads | regression | from |", "|---|---|---|---|---|---|"]
     for name, cls in CRITERIA.items():
         fields = dataclasses.fields(cls)
         learned = any(f.metadata.get("fitted") for f in fields)
         settings = ["learned"] * learned + [f"`{f.name}`" for f in fields if not f.metadata.get("fitted")]
-        about = known[name][1] if name in known else (cls.__doc__ or "").splitlines()[0].rstrip(".")
-        cells = [f"`{name}`", about, ", ".join(settings), cls.reads, "yes" if cls.regression else "no", cls.source]
+        description = (
+            cells_by_name[name][1] if name in cells_by_name else (cls.__doc__ or "").splitlines()[0].rstrip(".")
+        )
+        cells = [
+            f"`{name}`",
+            description,
+            ", ".join(settings),
+            cls.reads,
+            "yes" if cls.regression else "no",
+            cls.source,
+        ]
         lines.append("".join(f"| {cell} " if cell else "| " for cell in cells) + "|")
     return "\n".join(lines) + "\n"
 
 
 def page(text: str) -> str:
-    """The page with its table anew."""
+    """The page with its table replaced."""
     before, rest = text.split(START)
     return before + START + table(text) + END + rest.split(END)[1]
 
@@ -88,7 +97,7 @@ def picture() -> str:
 
 
 def main() -> None:
-    """Write all of them."""
+    """Write all generated parts."""
     SCHEMA.write_text(schema_page.page(), encoding="utf-8")
     PICTURE.write_text(picture(), encoding="utf-8")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

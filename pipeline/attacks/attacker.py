@@ -1,11 +1,11 @@
-"""Attack examples with a recipe, by our attacker or by TextAttack's."""
+"""Attacking examples with a recipe, by this project's attacker or by TextAttack's."""
 
 from collections.abc import Iterator, Sequence
 
 from pipeline.attacks.candidates import Shared
 from pipeline.attacks.examples import Example
+from pipeline.attacks.greedy import attack_many
 from pipeline.attacks.library import import_textattack
-from pipeline.attacks.own import attack_many
 from pipeline.attacks.recipes import build_attack
 from pipeline.attacks.reference import attack_one
 from pipeline.attacks.resources import Resources
@@ -26,21 +26,21 @@ def attack_examples(
     shared: Shared | None = None,
     width: int | None = None,
 ) -> Iterator[Record]:
-    """Attack examples; the records in their order.
+    """Attack examples and yield their records in order.
 
     Args:
-        shared: what other defences of the same examples found out already.
-        width: examples in lockstep; None: as many as the device wants. Recipes that draw at random go one by one,
-            and each example has generators of its own, so that none depends on which came before.
+        shared: results that attacks on other defences of the same examples left; they are reused and extended.
+        width: examples in lockstep; None: 32 on a GPU, 1 on a CPU. A recipe that draws at random attacks one example
+            at a time, with the generators seeded for each, so that no example depends on those before it.
     """
     attack = build_attack(victim, resources, setting)
     if width is None:
         width = LOCKSTEP if victim.device != "cpu" else 1
     encode = next((c.encode for c in attack.constraints if hasattr(c, "encode")), None)
     shared = shared or Shared()
-    random = not attack.use_transformation_cache  # how TextAttack says that a transformation draws
-    for group in [[example] for example in examples] if random else [examples]:
-        if random:
+    draws = not attack.use_transformation_cache  # TextAttack's mark of a transformation that draws
+    for group in [[example] for example in examples] if draws else [examples]:
+        if draws:
             import_textattack().shared.utils.set_seed(setting.seed + group[0].row_id)
         if setting.attacker == "own":
             yield from attack_many(attack, victim, group, shared, encode, width)

@@ -1,9 +1,9 @@
-"""Which changed texts an attack may ask about: TextAttack's transformation and constraints, each question put once.
+"""The changed texts that an attack may try: TextAttack's transformation and constraints, each result computed once.
 
-A recipe's checks are of two kinds. Some look at a word and what replaces it, in its place in the original text; what
-they let pass does not depend on what else was changed, so it is found once per example and serves every defence. The
-sentence encoder looks at windows of the changed text; equal windows are scored once, and texts that the recipe does
-not compare are not encoded at all.
+A recipe has two kinds of checks. The word checks look at a word of the original text and its replacement. Their result
+does not depend on the other changes, so it is computed once per example and serves every defence. The sentence encoder
+compares windows of the changed text with the original: equal windows are scored once, and texts that the recipe does
+not compare are not encoded.
 """
 
 from collections.abc import Generator, Sequence
@@ -15,20 +15,19 @@ import torch
 from pipeline.attacks.library import import_textattack
 
 Question = tuple[Literal["texts", "windows"], Sequence[Any]]
-"""What a step of an attack needs answered before it goes on: texts by the model, or windows by the sentence encoder."""
+"""What a step of an attack waits for: the model's answers to texts, or the sentence encoder's vectors of windows."""
 Steps = Generator[Question, Any, Any]
-"""An attack, or part of one: asks questions, is sent the answers, returns its outcome."""
+"""An attack, or a part of one: yields questions, is sent the answers, returns its result."""
 
 
 @dataclass
 class Shared:
-    """What was found of an example, whatever model is attacked.
+    """Results about examples that do not depend on the model under attack.
 
-    A batch of windows is scored as a whole, with the windows that it was first asked with, so that its numbers do not
-    depend on who asked before.
+    A batch of windows is scored and stored as a whole, so that its numbers do not depend on earlier batches.
 
     Attributes:
-        words: replacements that the word-by-word checks let pass, by original text and index of the word.
+        words: replacements that pass the word checks, by original text and index of the word.
         scores: similarities (n,) of a batch of pairs of windows.
     """
 
@@ -41,7 +40,7 @@ class Candidates:
 
     Args:
         attack: a `textattack.Attack`; its transformation and constraints are used, its caches are not.
-        shared: may be handed from defence to defence.
+        shared: results that several defences may share.
     """
 
     def __init__(self, attack: Any, shared: Shared) -> None:
@@ -53,7 +52,7 @@ class Candidates:
             textattack.constraints.semantics.WordEmbeddingDistance,
             textattack.constraints.grammaticality.PartOfSpeech,
         )
-        # A transformation that looks at the word alone; a masked language model reads its neighbours too.
+        # True for a transformation that reads the word alone; a masked language model also reads its neighbours.
         plain = getattr(type(attack.transformation), "_get_transformations", None) is swap._get_transformations
         constraints = list(attack.constraints)
         self.word_checks: list[Any] = []
@@ -89,7 +88,7 @@ class Candidates:
         return sorted(texts, key=lambda text: text.text)
 
     def _swapped(self, original: Any, current: Any, index: int) -> list[Any]:
-        """`current` with the word at `index` replaced by each word that the word checks let pass."""
+        """`current` with the word at `index` replaced by each word that passes the word checks."""
         key = (original.text, index)
         if key not in self.shared.words:
             self.shared.words[key] = self._allowed(original, index)
@@ -111,7 +110,7 @@ class Candidates:
         return text
 
     def _similar(self, check: Any, texts: Sequence[Any], reference: Any) -> Steps:
-        """Those of the texts whose window is near enough to the reference's; each is told its similarity."""
+        """The texts whose window is similar enough to the reference's; each keeps its similarity as an attribute."""
         short = [check.skip_text_shorter_than_window and len(text.words) < check.window_size for text in texts]
         scores = torch.ones(len(texts))
         compared = [i for i, skipped in enumerate(short) if not skipped]

@@ -1,4 +1,4 @@
-"""One task's examples against its defences: done in shards, each once, and kept under a key of all that matters."""
+"""One task's examples against its defences, in shards: each runs once and is stored under a key of its inputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example
-from pipeline.attacks.needs import Named, identity
+from pipeline.attacks.needs import ResourceChoice, identity
 from pipeline.attacks.pooled import CHUNK, answer, pools
 from pipeline.attacks.setting import Setting
 from pipeline.attacks.shards import POOL_RUNNER, RUNNER, Shard, read_records, run_pool
@@ -19,19 +19,19 @@ from pipeline.results import Record
 from pipeline.storage import content_key, file_hash
 
 SIZE = 20
-"""Examples in a shard: half a minute to some minutes of work each."""
+"""Examples in a shard: half a minute to a few minutes of work."""
 RECIPE_VERSION = 1
-"""Raised when the attacker's results change, so that stored shards are made anew."""
+"""Raised when the attacker's results change, so that stored shards are computed again."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Who does the shards.
+    """How shards are run.
 
     Attributes:
         fan_out: runs jobs side by side: (jobs, runner=, root=, done=), as `pipeline.running.ray.tune.fan_out` does.
         device, threads: of each worker.
-        progress: whether to print how far it is.
+        progress: whether to print a line for each finished shard.
     """
 
     fan_out: Callable[..., None]
@@ -48,18 +48,18 @@ class Comparison:
     examples: Sequence[Example]
     defences: Sequence[Defence]
     setting: Setting
-    resources: Named
+    resources: ResourceChoice
 
     @cached_property
     def models(self) -> list[dict[str, Any]]:
-        """What identifies each defence's model. Hashes its weights, once."""
+        """The identity of each defence's model; its weights are hashed once."""
         return [_model_identity(self.task, defence) for defence in self.defences]
 
     @cached_property
     def keys(self) -> list[tuple[tuple[Example, ...], list[str]]]:
         """Each shard's examples, and the keys of its records, one per defence.
 
-        Where resources lie, how many workers there are and what the other shards hold is not in a key.
+        A key does not depend on the folders of resources, the number of workers or the other shards.
         """
         parts = [tuple(self.examples[i : i + SIZE]) for i in range(0, len(self.examples), SIZE)]
         common = {
@@ -75,14 +75,14 @@ class Comparison:
         ]
 
     def unfinished(self, device: str, threads: int) -> Iterator[Shard]:
-        """Shards of which a defence is not done."""
+        """Shards with at least one defence that has no records yet."""
         for part, keys in self.keys:
             todo = [(k, d) for k, d in zip(keys, self.defences, strict=True) if read_records(self.task, k) is None]
             if todo:
                 yield Shard(self.task, part, tuple(todo), self.setting, self.resources, device, threads)
 
     def attack(self, workers: Workers) -> list[tuple[Defence, list[Record]]]:
-        """Attack the shards that are not done; the records of all, by defence."""
+        """Attack the unfinished shards; return the records of all shards, by defence."""
         todo = list(self.unfinished(workers.device, workers.threads))
         total = len(self.keys)
         print(f"{len(todo)} shards to attack, {total - len(todo)} done before", flush=True)
@@ -116,20 +116,20 @@ class Comparison:
     def ask_pools(
         self, attacked: Sequence[tuple[Defence, Sequence[Record]]], workers: Workers
     ) -> list[tuple[bool, ...]]:
-        """For each defence and example, whether the model is right on every text that was found against any of them.
+        """Transfer attack: whether each defence's model is right on the texts that broke any defence, by example.
 
         Args:
-            attacked: what `records` gave.
+            attacked: the result of `records`.
         """
-        asked = pools(self.task, attacked, self.models, workers.device, workers.threads)
-        todo = [pool for pool in asked if answer(pool) is None]
+        all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads)
+        todo = [pool for pool in all_pools if answer(pool) is None]
         if sum(pool.rows for pool in todo) <= CHUNK:
-            for pool in todo:  # answered before a worker would have started
+            for pool in todo:  # faster than starting workers
                 run_pool(pool)
         else:
             workers.fan_out(todo, runner=POOL_RUNNER, root=HERE.attacked / self.task, done=lambda pool, nothing: None)
         right = []
-        for pool in asked:
+        for pool in all_pools:
             answers = answer(pool)
             if answers is None:
                 raise ArtifactError(f"{pool.path}: gone; run `dvc repro attack@{self.task}`")
@@ -138,7 +138,7 @@ class Comparison:
 
 
 def _model_identity(task: str, defence: Defence) -> dict[str, Any]:
-    """What changes a model's answers: weights, tokenizer, criterion with its defaults, threshold."""
+    """All that a model's answers depend on: weights, tokenizer, criterion with its settings, threshold."""
     folder, criterion = HERE.model(task, defence.key), criterion_of(defence.point)
     tokenizer = HERE.tokenizer(task, defence.backbone)
     try:

@@ -1,4 +1,4 @@
-"""What is attacked: the single-exit model, and the multi-exit model under each criterion at its operating point."""
+"""The defences under attack: the single-exit model, and the multi-exit model under each criterion."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,12 @@ from pipeline.results import ALL_LAYERS, Evaluated, ModelGroup, OperatingPoint, 
 
 @dataclass(frozen=True)
 class Defence:
-    """A trained model and how it leaves.
+    """A trained model with the operating point at which it exits.
 
     Attributes:
         name: "single exit", or the criterion's name.
         backbone, method, key, seed: of the trained model.
-        point: how it leaves; all layers asks the last exit only.
+        point: the operating point; "all layers" runs the last exit only.
     """
 
     name: str
@@ -26,7 +26,7 @@ class Defence:
     point: OperatingPoint = ALL_LAYERS
 
     def columns(self) -> dict[str, Any]:
-        """What identifies it in the table of attacked examples."""
+        """The columns that identify the defence in the table of attacked examples."""
         return {
             "defence": self.name,
             "backbone": self.backbone,
@@ -41,15 +41,15 @@ class Defence:
 def find_defences(settings: Attack, selected: Selected, evaluated: Evaluated, split: str) -> list[Defence]:
     """The defences that the settings name, from finetune's and evaluate's results.
 
-    The first backbone's models are attacked, each method's with its first seed, at the operating points that evaluate
-    chose for that seed.
+    The models of the first backbone are attacked: of each method the first seed, at the operating points that
+    evaluate chose for that seed.
 
     Args:
-        split: the report split whose rows to read (a point is the same on all of them).
+        split: the report split whose rows to read; a point is the same on every split.
 
     Raises:
         ParamsError: a method without a trained model, or a criterion without an operating point.
-        ArtifactError: models were selected anew since they were evaluated.
+        ArtifactError: the selected models are not those that were evaluated.
     """
     backbone = selected.groups[0].backbone
     groups = {group.method: group for group in selected.groups if group.backbone == backbone}

@@ -1,4 +1,4 @@
-"""Which examples are attacked: a fixed sample of an attack set, or of the task's report split."""
+"""The examples under attack: a fixed sample of an attack set, or of the task's report split."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.tasks.sources import load_hub
 from pipeline.tasks.task import Task
 
 Text = str | tuple[str, ...]
-"""What a model is asked: one text, or a pair."""
+"""One input of a model: a text, or a pair of texts."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,18 @@ class Example:
 
 
 def load_examples(task: Task, setting: AttackTask, split: str, seed: int, mirror: Path | None) -> list[Example]:
-    """Draw `setting.examples` rows (all, where there are fewer), in the order drawn: more rows follow those of fewer,
-    so that shards already attacked stay as they are.
+    """Draw `setting.examples` rows, or all where there are fewer.
+
+    The rows come in the order drawn. A larger sample begins with the rows of a smaller one, so attacked shards keep.
 
     Args:
-        split: the task's report split, used where the setting names no set of its own.
+        split: the task's report split, used where the setting names no attack set.
 
     Raises:
-        DataError: the set, a column of it or a label is not as the task says.
+        DataError: the set, a column or a label does not fit the task.
         ArtifactError: the report split was not prepared.
     """
-    table = _own_split(task, split) if setting.source is None else _attack_set(task, setting, mirror)
+    table = _report_split(task, split) if setting.source is None else _attack_set(task, setting, mirror)
     rows = np.random.default_rng(seed).permutation(len(table))[: setting.examples]
     texts = zip(*(table[name].to_pylist() for name in task.text), strict=True)
     every = list(zip(table["row_id"].to_pylist(), texts, table["label"].to_pylist(), strict=True))
@@ -52,7 +53,7 @@ def describe_source(task: Task, setting: AttackTask, split: str) -> str:
     return f"{setting.source.hub}/{next(iter(setting.source.report.values()))}"
 
 
-def _own_split(task: Task, split: str) -> pa.Table:
+def _report_split(task: Task, split: str) -> pa.Table:
     path = HERE.texts(task.name, split)
     try:
         return pyarrow.parquet.read_table(path)
@@ -73,8 +74,8 @@ def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Tabl
         )
     remedy = f"name its text columns in attack.tasks.{task.name}.text, or another set"
     texts = texts_of(table, columns, key, remedy)
-    given = {key: column(table, task.label, key, remedy).to_pylist()}
-    labels = read_labels(task, given, f"name a set with the labels of {task.name}")[key]
+    label_columns = {key: column(table, task.label, key, remedy).to_pylist()}
+    labels = read_labels(task, label_columns, f"name a set with the labels of {task.name}")[key]
     kept = np.flatnonzero(~np.isnan(labels))  # without the rows to leave out
     values = [*texts, pa.array(labels), pa.array(range(len(table)), pa.int64())]
     return pa.table(values, names=[*task.text, "label", "row_id"]).take(kept)

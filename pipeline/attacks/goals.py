@@ -1,4 +1,4 @@
-"""What an attack is after: another answer, or the same answer from a deeper exit."""
+"""The goal of an attack: another answer, or the same answer after more layers."""
 
 from functools import cache
 from typing import Any
@@ -9,7 +9,7 @@ GOALS = ("misclassify", "slow_down")
 
 
 def put_goal(textattack: Any, attack: Any, goal: str, victim: Victim) -> None:
-    """Give an attack its goal; recipes come with "misclassify" (TextAttack's untargeted classification)."""
+    """Set an attack's goal; a recipe already has "misclassify" (TextAttack's untargeted classification)."""
     if goal == "misclassify":
         return
     attack.goal_function = _slow_down(textattack)(victim)
@@ -22,13 +22,13 @@ def _slow_down(textattack: Any) -> Any:
     class SlowDown(textattack.goal_functions.ClassificationGoalFunction):  # type: ignore[misc,name-defined,unused-ignore]
         """Make a text run through all layers without changing its answer.
 
-        Score of a text that is answered as before: (layers + 1 - p) / (layers of the model + 1), p being the
-        probability of the answer at the exit that gave it: more layers first, and among equals the less sure answer,
-        which is the nearer to staying on. Of a text whose answer changed: -1. The goal is reached at the last layer.
-        Texts that are there from the start, or that are answered wrongly, are skipped.
+        Score of a text with the same answer: (layers + 1 - p) / (layers of the model + 1), where p is the probability
+        of the answer at the exit that gave it. So more layers score higher, and at equal layers the less certain
+        answer does. A text whose answer changed scores -1. The goal is reached at the last layer. Texts that reach it
+        unchanged, or that the model answers wrongly, are skipped.
 
-        Multi-exit BERTs are open to this (Chen et al. 2023, Dynamic Transformers Provide a False Sense of
-        Efficiency); the score is ours, the search the recipe's.
+        Multi-exit BERTs are vulnerable to this (Chen et al. 2023, Dynamic Transformers Provide a False Sense of
+        Efficiency). The score is this project's, the search the recipe's.
         """
 
         def __init__(self, victim: Victim) -> None:
@@ -36,9 +36,9 @@ def _slow_down(textattack: Any) -> Any:
             self.memo = victim.memo
 
         def layers(self, text: Any) -> int:
-            """Layers that a text already asked about went through."""
-            found: int = self.memo.layers[text.tokenizer_input]
-            return found
+            """Layers that the model ran for a text that it has answered."""
+            count: int = self.memo.layers[text.tokenizer_input]
+            return count
 
         def init_attack_example(self, text: Any, label: int) -> Any:
             self.memo = self.model.memo

@@ -1,4 +1,4 @@
-"""Importing TextAttack without network and without leaving anything behind. All imports of it come after this one."""
+"""The import of TextAttack, without network and without side effects. Every other import of it comes after this one."""
 
 import contextlib
 import gc
@@ -26,26 +26,26 @@ def cache_folder() -> Path:
 
 @cache
 def import_textattack() -> Any:
-    """Import TextAttack; nothing is fetched, and environment, home folder and NLTK paths are left as they were.
+    """Import TextAttack; it downloads nothing, and environment, home folder and NLTK paths stay as they were.
 
-    The import asks NLTK for English stop words, for default constraints that no recipe of ours uses. Where NLTK has
-    none, a few words in a private folder stand in while the import lasts.
+    TextAttack reads NLTK's English stop words when it is imported, for constraints that no recipe here uses. Where NLTK
+    has none, a private folder with a few words replaces them during the import.
 
     Raises:
-        DataError: TextAttack's cache folder cannot be written, without which it cannot be imported.
+        DataError: TextAttack's cache folder cannot be written; the import needs it.
     """
     parallelism = os.environ.get("TOKENIZERS_PARALLELISM")
     try:
         with _stop_words(), _marked_as_installed(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the libraries that it draws in warn about their own past
+            warnings.simplefilter("ignore")  # deprecation warnings of the libraries that it imports
             import textattack
             import textattack.attack_recipes
-    finally:  # TextAttack switches the tokenizers' threads on, whatever runtime.threads says
+    finally:  # TextAttack turns on the tokenizers' threads, against runtime.threads
         if parallelism is None:
             os.environ.pop("TOKENIZERS_PARALLELISM", None)
         else:
             os.environ["TOKENIZERS_PARALLELISM"] = parallelism
-    # It warns that it does not know the class of our models.
+    # TextAttack warns about model classes that it does not know.
     logging.getLogger("textattack.shared.utils.install").setLevel(logging.ERROR)
     gc.freeze()  # what was imported stays: half a second of each search for garbage behind a defence
     return textattack
@@ -53,7 +53,7 @@ def import_textattack() -> Any:
 
 @contextlib.contextmanager
 def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
-    """Give a module or class another attribute while this lasts."""
+    """Replace an attribute of a module or class for the duration of the context."""
     stock = vars(holder).get(name)
     setattr(holder, name, value)
     try:
@@ -67,15 +67,17 @@ def replaced(holder: Any, name: str, value: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def words_remembered() -> Iterator[None]:
-    """Let TextAttack split each string into words once while this lasts: to change one word of a text it splits every
-    word of it twice, by two regular expressions, for each candidate anew."""
+    """Cache TextAttack's splitting of strings into words for the duration of the context.
+
+    To change one word, TextAttack splits the whole text twice, for each candidate.
+    """
     with replaced(import_textattack().shared.attacked_text, "words_from_text", lambda text: list(_words(text))):
         yield
 
 
 @lru_cache(maxsize=2**16)
 def _words(text: str) -> list[str]:
-    from textattack.shared.utils.strings import words_from_text  # imported long since; asking so costs nothing
+    from textattack.shared.utils.strings import words_from_text  # already imported by the caller
 
     split: list[str] = words_from_text(text)
     return split
@@ -83,10 +85,10 @@ def _words(text: str) -> list[str]:
 
 @contextlib.contextmanager
 def _marked_as_installed() -> Iterator[None]:
-    """Tell TextAttack that its post-install downloads are done; take that back if it was not so.
+    """Mark TextAttack's post-install downloads as done for the duration of the import.
 
-    One process at a time, or another would see the marker and import while this one takes it away. The lock's file
-    stays, as TextAttack's own does: to remove it would be the same race again.
+    A lock lets one process at a time do so; another would see the marker just before it is removed. The lock file
+    stays, since removing it would be the same race.
     """
     marker = cache_folder() / _MARKER
     with contextlib.ExitStack() as held:
@@ -96,7 +98,7 @@ def _marked_as_installed() -> Iterator[None]:
             was_there = marker.exists()
             if not was_there:
                 marker.touch()
-        except (OSError, NotImplementedError) as error:  # the second: a file system without locks
+        except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
             raise DataError(
                 f"TextAttack cannot write its cache folder {marker.parent} ({error}); "
                 "set TA_CACHE_DIR to a writable one"
@@ -110,17 +112,17 @@ def _marked_as_installed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stop_words() -> Iterator[None]:
-    """Make sure that NLTK finds a stop-word list."""
+    """Provide a stop-word list where NLTK has none."""
     import nltk
 
-    if _found(nltk, "corpora/stopwords") or _found(nltk, "corpora/stopwords.zip"):
+    if _has_resource(nltk, "corpora/stopwords") or _has_resource(nltk, "corpora/stopwords.zip"):
         yield
         return
     with tempfile.TemporaryDirectory(prefix="early-exit-nltk-") as folder:
         corpus = Path(folder)
         for part in ("corpora", "stopwords"):
             corpus = corpus / part
-            corpus.mkdir(mode=0o700)  # NLTK reads no folder that others can write to, whatever the umask
+            corpus.mkdir(mode=0o700)  # NLTK refuses a folder that other accounts can write to
         words = corpus / "english"
         words.write_text("a\nan\nand\nof\nthe\n", encoding="utf-8")
         words.chmod(0o600)
@@ -131,7 +133,7 @@ def _stop_words() -> Iterator[None]:
             nltk.data.path.remove(folder)
 
 
-def _found(nltk: Any, resource: str) -> bool:
+def _has_resource(nltk: Any, resource: str) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

@@ -1,4 +1,4 @@
-"""What each recipe needs of `attack.resources`, whether it is there, and where it comes from; nothing is loaded."""
+"""The resources that each recipe needs: whether they are available and where they come from. Loads none of them."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -24,34 +24,34 @@ NEEDS = {
     "deepwordbug": ("stop_words",),
     "bae": ("masked_lm", "sentence_encoder", "tagger", "stop_words"),
 }
-"""Recipes, and what each needs; tagger, stop_words and wordnet are found in the NLTK folder."""
+"""Recipe to the resources that it needs; tagger, stop_words and wordnet come from the NLTK folder."""
 RECIPE_COSINE = 0.8776
 """The recipe's own sentence threshold, 0.840845 on 1 - acos(cos) / pi, as a cosine."""
-Named = AttackResources | Literal["stock", "demo"]
+ResourceChoice = AttackResources | Literal["stock", "demo"]
 
 
-def check(setting: Named, recipe: str) -> AttackResources | None:
-    """See that all a recipe needs is there, without loading it, and put the NLTK folder in front of NLTK's paths.
+def check(choice: ResourceChoice, recipe: str) -> AttackResources | None:
+    """Check that every resource of a recipe is available, and put the NLTK folder in front of NLTK's paths.
 
     Returns:
-        What is to be loaded; None for the demo's own.
+        The resources to load; None for the demo's.
 
     Raises:
-        DataError: a resource is missing or not to be fetched: one line with key, value and remedy.
+        DataError: a resource is missing and cannot be downloaded.
     """
     needs = NEEDS[recipe]
-    if setting == "demo":
+    if choice == "demo":
         missing = [name for name in needs if name in ("wordnet", "masked_lm")]
         if missing:
             raise DataError(
                 f"{KEY}: 'demo' has no {missing[0]}, which attack.recipe {recipe!r} needs; name local resources"
             )
         return None
-    wanted = AttackResources() if setting == "stock" else setting
+    resources = AttackResources() if choice == "stock" else choice
     if "word_vectors" in needs:
-        _check_vectors(wanted.word_vectors)
+        _check_vectors(resources.word_vectors)
     for name, stock in (("sentence_encoder", check_stock_encoder), ("masked_lm", check_stock_masked_lm)):
-        folder: Path | None = getattr(wanted, name)
+        folder: Path | None = getattr(resources, name)
         if name in needs and folder is None:
             stock(f"{KEY}.{name}")
         elif name in needs and folder is not None:
@@ -59,11 +59,11 @@ def check(setting: Named, recipe: str) -> AttackResources | None:
 
             check_encoder(folder, f"{KEY}.{name}")
     files = {file: package for part in needs for file, package in NLTK.get(part, {}).items()}
-    if wanted.nltk_data is None:
+    if resources.nltk_data is None:
         check_stock_nltk(f"{KEY}.nltk_data", files)
     else:
-        _open_nltk(wanted.nltk_data, files)
-    return wanted
+        _open_nltk(resources.nltk_data, files)
+    return resources
 
 
 def _check_vectors(path: Path | None) -> None:
@@ -74,14 +74,14 @@ def _check_vectors(path: Path | None) -> None:
 
 
 def _open_nltk(folder: Path, files: Mapping[str, str]) -> None:
-    """Put a folder in front of NLTK's paths, where it stays for this process; NLTK reads no zip outside them."""
+    """Put a folder in front of NLTK's paths for this process: NLTK reads a zip only below its paths."""
     import nltk
 
     key = f"{KEY}.nltk_data: {str(folder)!r}"
     if not folder.is_dir():
         raise DataError(f"{key} is no folder; give one that holds {' and '.join(sorted(set(files.values())))}")
     place = str(folder.resolve())
-    others, nltk.data.path[:] = list(nltk.data.path), [place]  # no other path may answer in its place
+    others, nltk.data.path[:] = list(nltk.data.path), [place]  # so that the check sees this folder alone
     refusals = {file: nltk_refusal(file) for file in files}
     nltk.data.path[:] = others
     for file, refusal in refusals.items():
@@ -95,52 +95,52 @@ def _open_nltk(folder: Path, files: Mapping[str, str]) -> None:
     nltk.data.path[:] = [place, *(path for path in others if path != place)]
 
 
-def describe(setting: Named, recipe: str) -> dict[str, Any]:
-    """Where each resource comes from, with the hash of what is local; JSON, for the result."""
-    if setting == "demo":
+def describe(choice: ResourceChoice, recipe: str) -> dict[str, Any]:
+    """The origin of each resource, with the hash of a local one; JSON, for the result."""
+    if choice == "demo":
         return {
             "word_vectors": "demo, synonyms by construction",
             "sentence_encoder": "demo, mean of the word vectors",
             "part_of_speech": "not checked: the demo has no tagger, and its synonyms share their word role",
             "sentence_cosine": RECIPE_COSINE,
         }
-    wanted = AttackResources() if setting == "stock" else setting
+    resources = AttackResources() if choice == "stock" else choice
     needs = NEEDS[recipe]
     stock = {
         "word_vectors": "stock, counter-fitted PARAGRAM-SL999",
         "sentence_encoder": "stock, Universal Sentence Encoder",
         "masked_lm": "stock, bert-base-uncased",
     }
-    about: dict[str, Any] = {}
+    origins: dict[str, Any] = {}
     for name in (name for name in stock if name in needs):
-        path: Path | None = getattr(wanted, name)
-        about[name] = str(path) if path else stock[name]
+        path: Path | None = getattr(resources, name)
+        origins[name] = str(path) if path else stock[name]
         weights = path / "model.safetensors" if path is not None and name != "word_vectors" else path
-        about[f"{name}_sha256"] = file_hash(weights) if weights else None
-    about |= _describe_nltk(wanted.nltk_data, needs)
+        origins[f"{name}_sha256"] = file_hash(weights) if weights else None
+    origins |= _describe_nltk(resources.nltk_data, needs)
     if "sentence_encoder" in needs:
-        own: float | str = RECIPE_COSINE if recipe == "textfooler" else "the recipe's own"
-        about["sentence_cosine"] = own if wanted.sentence_threshold is None else wanted.sentence_threshold
-    return about
+        cosine: float | str = RECIPE_COSINE if recipe == "textfooler" else "the recipe's own"
+        origins["sentence_cosine"] = cosine if resources.sentence_threshold is None else resources.sentence_threshold
+    return origins
 
 
 def _describe_nltk(folder: Path | None, needs: Collection[str]) -> dict[str, Any]:
     where = str(folder or "its own paths")
-    said = {
+    descriptions = {
         "tagger": ("part_of_speech", f"NLTK averaged perceptron, universal tags, from {where}"),
         "stop_words": ("stop_words", f"NLTK, English, from {where}"),
         "wordnet": ("wordnet", f"NLTK, from {where}"),
     }
-    about: dict[str, Any] = {}
-    for part in (part for part in said if part in needs):
-        name, about[said[part][0]] = said[part]
+    origins: dict[str, Any] = {}
+    for part in (part for part in descriptions if part in needs):
+        name, origins[descriptions[part][0]] = descriptions[part]
         files = sorted({file for item in NLTK[part] for file in _stored(folder, item)}) if folder else []
-        about[f"{name}_sha256"] = file_hash(*files) if files else None
-    return about
+        origins[f"{name}_sha256"] = file_hash(*files) if files else None
+    return origins
 
 
 def _stored(folder: Path, item: str) -> list[Path]:
-    """Files that hold an item of an NLTK folder: itself, or the package's zip."""
+    """The files of an NLTK item: the file itself, a folder's files, or the package's zip."""
     path = folder / item
     if path.is_dir():
         return [file for file in path.rglob("*") if file.is_file()]
@@ -148,7 +148,7 @@ def _stored(folder: Path, item: str) -> list[Path]:
     return [path if path.is_file() else package.with_name(f"{package.name}.zip")]
 
 
-def identity(setting: Named, recipe: str) -> dict[str, Any]:
-    """What `describe` says without the places: equal for equal contents."""
-    about = describe(setting, recipe)
-    return {name: value for name, value in about.items() if about.get(f"{name}_sha256") is None}
+def identity(choice: ResourceChoice, recipe: str) -> dict[str, Any]:
+    """`describe` without the places of local files, so that equal contents have equal identities."""
+    origins = describe(choice, recipe)
+    return {name: value for name, value in origins.items() if origins.get(f"{name}_sha256") is None}

@@ -1,8 +1,9 @@
-"""Whether a defence defends, or only leads the search astray: each model is asked about the texts that broke another.
+"""The transfer attack: each model is asked about the texts that broke any defence.
 
-An attack lowers the right class's probability at the exit that answered. Where an unsure early exit hands over to a
-deeper one, that probability jumps back up, and a greedy search stops there although texts that fool the model are near
-(obfuscated gradients: Athalye et al. 2018). Texts found against the other defences do not need its probabilities.
+It tells a defence that withstands attacks from one that misleads the search. An attack lowers the probability of the
+right class at the exit that answered. When an early exit becomes uncertain, a deeper one answers, and that probability
+jumps back up. A greedy search then stops, although texts that fool the model are near (obfuscated gradients: Athalye et
+al. 2018). Texts that broke other defences do not depend on the model's probabilities.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pipeline.attacks.victim import Victim
 
 CHUNK = 512
-"""Texts asked about at once."""
+"""Texts per call of the model."""
 
 Pooled = tuple[int, tuple[tuple[str, ...], ...]]
 """An example's label; its original and every text with which an attack on some defence reached its goal."""
@@ -43,7 +44,7 @@ class Pool:
 
     @property
     def rows(self) -> int:
-        """How many texts the defence is asked about."""
+        """Number of texts of all examples."""
         return sum(len(texts) for _, texts in self.texts)
 
 
@@ -54,11 +55,11 @@ def pools(
     device: str,
     threads: int,
 ) -> list[Pool]:
-    """A pool for each defence; the key of its answer holds the model and the texts.
+    """A pool for each defence; its answer is stored under a key of the model and the texts.
 
     Args:
         attacked: each defence's records of the same examples, in the same order.
-        models: what identifies each defence's model; JSON.
+        models: identity of each defence's model; JSON.
     """
     texts = tuple(map(_texts, zip(*(records for _, records in attacked), strict=True)))
     every = []
@@ -69,13 +70,13 @@ def pools(
 
 
 def _texts(records: Sequence[Record]) -> Pooled:
-    """One example's, over the defences."""
+    """The texts of one example, over the defences."""
     changed = (r.changed for r in records if r.outcome == "successful" and r.changed is not None)
     return records[0].label, tuple(dict.fromkeys((records[0].original, *changed)))
 
 
 def ask(victim: "Victim", pool: Pool) -> None:
-    """Ask the model about all texts and store, for each example, whether it is right on all of them."""
+    """Ask the model about all texts; store for each example whether it is right on all of them."""
     flat = [text if len(text) > 1 else text[0] for _, texts in pool.texts for text in texts]
     answers: list[int] = []
     for start in range(0, len(flat), CHUNK):
@@ -92,7 +93,7 @@ def ask(victim: "Victim", pool: Pool) -> None:
 
 
 def answer(pool: Pool) -> tuple[bool, ...] | None:
-    """Whether the model is right on all texts of each example; None if it was not asked yet."""
+    """Whether the model is right on all texts of each example; None where no answer is stored."""
     try:
         right = PoolAnswers.read(pool.path, "").right_on_all
     except ArtifactError:

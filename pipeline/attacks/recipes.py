@@ -1,4 +1,4 @@
-"""Published attacks by name, as TextAttack builds them, with our victim, goal and resources put into them."""
+"""Published attacks by name, built by TextAttack, with this project's victim, goal and resources."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from pipeline.attacks.resources import Resources, WordVectors
 from pipeline.attacks.setting import Setting
 from pipeline.attacks.victim import Victim
 
-_ALL_AT_ONCE = 2**20  # texts per call: the victim itself makes batches, and of like length
+_ALL_AT_ONCE = 2**20  # texts per call: the victim makes batches itself
 _CLASSES = {
     "textfooler": "TextFoolerJin2019",
     "pwws": "PWWSRen2019",
@@ -27,11 +27,11 @@ _CLASSES = {
 
 
 def build_attack(victim: Victim, resources: Resources, setting: Setting) -> Any:
-    """A recipe of TextAttack's, its stock resources replaced by ours.
+    """A recipe of TextAttack's with the given resources.
 
-    The constants (TextFooler: 50 candidates, word cosine 0.5, window 15, its stop words) are the recipe's own. As
-    there, TextFooler's sentence encoder does not compare texts under 15 words, and of a premise and hypothesis only
-    the latter changes.
+    The constants stay the recipe's (TextFooler: 50 candidates, word cosine 0.5, window 15, its stop words). So do its
+    rules: TextFooler's sentence encoder does not compare texts under 15 words, and of a premise and a hypothesis only
+    the hypothesis changes.
 
     Returns:
         A `textattack.Attack`.
@@ -42,7 +42,7 @@ def build_attack(victim: Victim, resources: Resources, setting: Setting) -> Any:
         stack.enter_context(_recipe_vectors(textattack, resources.vectors))
         stack.enter_context(_local_parts(textattack, resources))
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", DeprecationWarning)  # how it says that it does not know our model's class
+        warnings.simplefilter("ignore", DeprecationWarning)  # about a model class that it does not know
         attack = recipe.build(victim)
         put_goal(textattack, attack, setting.goal, victim)
     _put_sentences(textattack, attack, resources)
@@ -56,7 +56,7 @@ def build_attack(victim: Victim, resources: Resources, setting: Setting) -> Any:
 
 
 def _put_sentences(textattack: Any, attack: Any, resources: Resources) -> None:
-    """The recipe's sentence check with another encoder and threshold; the stock one loads at its first call."""
+    """Replace encoder and threshold of the recipe's sentence check; the stock encoder loads only when it is called."""
     encoders = textattack.constraints.semantics.sentence_encoders
     for constraint in attack.constraints:
         if isinstance(constraint, encoders.SentenceEncoder):
@@ -69,7 +69,7 @@ def _put_sentences(textattack: Any, attack: Any, resources: Resources) -> None:
 
 @contextlib.contextmanager
 def _local_parts(textattack: Any, resources: Resources) -> Iterator[None]:
-    """Let recipes that name no place for it find our stop words and masked language model, and fetch nothing."""
+    """Make recipes use the given stop words and masked language model, which they cannot be given; no downloads."""
     import nltk
     from textattack.attack_recipes import bae_garg_2019
     from textattack.constraints.pre_transformation import stopword_modification
@@ -77,23 +77,23 @@ def _local_parts(textattack: Any, resources: Resources) -> Iterator[None]:
 
     words = resources.stop_words
     with contextlib.ExitStack() as stack:
-        # Everything was checked before; WordSwapWordNet asks the network nevertheless.
+        # WordSwapWordNet would contact the network, though its resources were checked before.
         stack.enter_context(replaced(nltk, "download", lambda *_, **__: True))
-        # TextAttack 0.3.11 is shipped without the file that this module opens, for a search that no recipe here uses.
+        # This module opens a file that TextAttack 0.3.11 lacks; no recipe here uses it.
         stack.enter_context(replaced(word_swap_homoglyph_swap, "open", lambda *_, **__: io.StringIO()))
         if words is not None:
             corpus = type("Words", (), {"words": staticmethod(lambda language: sorted(words))})
             stack.enter_context(replaced(stopword_modification.nltk.corpus, "stopwords", corpus))
         if resources.masked_lm is not None:
             stock, folder = bae_garg_2019.WordSwapMaskedLM, str(resources.masked_lm)
-            local = lambda **given: stock(masked_language_model=folder, **given)  # noqa: E731
+            local = lambda **options: stock(masked_language_model=folder, **options)  # noqa: E731
             stack.enter_context(replaced(bae_garg_2019, "WordSwapMaskedLM", local))
         yield
 
 
 @lru_cache(maxsize=1)
 def _embedding(vectors: WordVectors) -> Any:
-    """TextAttack's table of the vectors; it keeps the similarities that it computed, for the next attack."""
+    """The vectors as TextAttack's table, which caches the similarities that it computed."""
     count = len(vectors.words)
     return import_textattack().shared.WordEmbedding(
         vectors.vectors,
@@ -106,7 +106,7 @@ def _embedding(vectors: WordVectors) -> Any:
 
 @contextlib.contextmanager
 def _recipe_vectors(textattack: Any, vectors: WordVectors | None) -> Iterator[None]:
-    """Let the recipe find ours where it looks for counter-fitted vectors that the process already loaded."""
+    """Put the vectors where a recipe looks for counter-fitted vectors that are already in memory."""
     if vectors is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""What an attack leaves behind: one record per example, and one row of means per defence."""
+"""Results of an attack: a record per example, and a row of means per defence."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ HEADLINES = (
     "layers_before",
     "layers_under_attack",
 )
-"""What a stage logs of each defence."""
+"""The fields of a defence that the stage logs."""
 Outcome = Literal["successful", "failed", "skipped"]
 
 
@@ -38,8 +38,8 @@ def record_of(
     """The record of one attack.
 
     Args:
-        before, after: the original and the last text, as `textattack.shared.AttackedText`, and the answers to them.
-        layers: of every text asked about.
+        before, after: the original and the last text, as `textattack.shared.AttackedText`, each with its answer.
+        layers: layers run, by text, for every text put to the model.
     """
     original: Text = before[0].tokenizer_input
     changed: Text = after[0].tokenizer_input
@@ -67,12 +67,12 @@ def summarise(
 ) -> DefenceRow:
     """Shares and means of one defence, as intervals over examples.
 
-    Accuracies are over all examples; layers before and after over those that the model had right; the success rate
-    and the other means over those that were attacked (the same ones, unless the goal is to slow the model down);
-    perturbed words are the words changed by a successful attack.
+    Accuracies are over all examples. Layers before and after are over the examples that the model had right. The
+    success rate and the other means are over the attacked examples (the same ones, unless the goal is to slow the
+    model down). Perturbed words are the words that a successful attack changed.
 
     Args:
-        right_on_pool: of each example, whether the model is right on all texts of its pool; empty: not asked.
+        right_on_pool: for each example, whether the model is right on all texts of its pool; empty: no transfer attack.
     """
     right = [r for r in records if r.answer_before == r.label]
     kept = [r for r in records if _kept(r)]
@@ -101,19 +101,20 @@ def summarise(
 
 
 def _kept(record: Record) -> bool:
-    """Right on the original, and on what the attack ended with."""
+    """Whether the model is right on the original and on the last text of the attack."""
     return record.answer_before == record.label and record.answer_after in (None, record.label)
 
 
 def paired(records: Sequence[Record], base: Sequence[Record]) -> Paired:
     """After-attack accuracy of one defence against another's on the same examples, by McNemar's exact test.
 
-    Intervals of two such accuracies may overlap although the two differ: they rest on the same examples.
+    The test uses the pairs, so it may tell two accuracies apart whose intervals overlap.
     """
     from scipy.stats import binomtest
 
-    here = [(_kept(mine), _kept(other)) for mine, other in zip(records, base, strict=True)]
-    kept, lost = sum(mine and not other for mine, other in here), sum(other and not mine for mine, other in here)
+    outcomes = [(_kept(record), _kept(other)) for record, other in zip(records, base, strict=True)]
+    kept = sum(right and not other for right, other in outcomes)
+    lost = sum(other and not right for right, other in outcomes)
     p_value = float(binomtest(kept, kept + lost).pvalue) if kept + lost else 1.0
     return Paired(kept=kept, lost=lost, p_value=p_value)
 

@@ -1,4 +1,4 @@
-"""TextAttack's own attacker: the reference that ours equals."""
+"""TextAttack's own attacker, the reference: this project's attacker gives the same results."""
 
 from collections import OrderedDict
 from typing import Any
@@ -11,11 +11,11 @@ from pipeline.results import Record
 
 
 def attack_one(attack: Any, victim: Victim, example: Example) -> Record:
-    """Attack one example and record what it took.
+    """Attack one example and record the result.
 
-    TextAttack's outermost loop (`Attacker`) is passed by: it moves the victim to any GPU it sees and prints.
+    TextAttack's outermost loop (`Attacker`) is not used: it prints, and moves the victim to any GPU.
     """
-    attack.clear_cache()  # so that the original is answered anew, and its layers seen
+    attack.clear_cache()  # so that the victim answers the original again and counts its layers
     victim.forget()
     result = attack.attack(as_input(example.texts), example.label)
     before, after = result.original_result, result.perturbed_result
@@ -30,7 +30,7 @@ def attack_one(attack: Any, victim: Victim, example: Example) -> Record:
 
 
 def as_input(texts: tuple[str, ...]) -> str | OrderedDict[str, str]:
-    """An example's texts as TextAttack takes them: a pair by the names that recipes know."""
+    """An example's texts as TextAttack takes them: a pair under the names that recipes expect."""
     return texts[0] if len(texts) == 1 else OrderedDict(zip(("premise", "hypothesis"), texts, strict=True))
 
 

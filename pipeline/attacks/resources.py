@@ -1,7 +1,7 @@
-"""What recipes need besides the victim: word vectors, a sentence encoder, a part-of-speech tagger and the like.
+"""The resources of recipes: word vectors, a sentence encoder, a part-of-speech tagger and the like.
 
-Each comes from one of three places: TextAttack's stock (network, or its cache), local files named in params, or the
-demo's own, which the project makes. Every one is checked (`needs`) before the first is loaded.
+A resource comes from one of three places: TextAttack's stock (network, or its cache), local files that params.yaml
+names, or the demo's generated ones. All are checked (`needs`) before the first is loaded.
 """
 
 import zipfile
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attacks.needs import KEY, NEEDS, Named, check
+from pipeline.attacks.needs import KEY, NEEDS, ResourceChoice, check
 from pipeline.errors import DataError
 
 NEIGHBOURS = 50
-"""Candidates per word that the recipe asks for."""
+"""Candidates per word that TextFooler uses."""
 DEMO_WIDTH, DEMO_SEED = 64, 0
 
 
@@ -31,10 +31,10 @@ class WordVectors:
 
 @dataclass(frozen=True)
 class Resources:
-    """What `recipes.build_attack` puts into the recipe; None leaves the recipe's stock in place.
+    """The resources that `recipes.build_attack` puts into a recipe; None keeps the recipe's stock.
 
     Attributes:
-        vectors: synonym candidates and their cosine.
+        vectors: word vectors, which give synonyms and their cosines.
         encode: texts to vectors, a `sentences.Encode`.
         tagger: whether part of speech is checked.
         cosine: smallest cosine between original and changed window; None: the recipe's own.
@@ -50,39 +50,39 @@ class Resources:
     masked_lm: Path | None = None
 
 
-def resolve(setting: Named, device: str, recipe: str = "textfooler") -> Resources:
-    """Check, then load, what a recipe needs of `attack.resources`; a local one that is left out is the stock one.
+def resolve(choice: ResourceChoice, device: str, recipe: str = "textfooler") -> Resources:
+    """Check and load the resources that a recipe needs; the stock replaces a local one that is not named.
 
     Raises:
-        DataError: a resource is missing, unreadable or not to be fetched: one line with key, value and remedy.
+        DataError: a resource is missing, unreadable or cannot be downloaded.
     """
-    wanted = check(setting, recipe)
-    if wanted is None:
+    resources = check(choice, recipe)
+    if resources is None:
         return _demo()
     needs = NEEDS[recipe]
-    vectors = load_vectors(wanted.word_vectors) if wanted.word_vectors and "word_vectors" in needs else None
+    vectors = load_vectors(resources.word_vectors) if resources.word_vectors and "word_vectors" in needs else None
     encode = None
-    if wanted.sentence_encoder and "sentence_encoder" in needs:
+    if resources.sentence_encoder and "sentence_encoder" in needs:
         from pipeline.attacks.sentences import MeanPooled
 
-        encode = MeanPooled(wanted.sentence_encoder, device, f"{KEY}.sentence_encoder")
+        encode = MeanPooled(resources.sentence_encoder, device, f"{KEY}.sentence_encoder")
     return Resources(
         vectors,
         encode,
         True,
-        wanted.sentence_threshold,
-        masked_lm=wanted.masked_lm,
+        resources.sentence_threshold,
+        masked_lm=resources.masked_lm,
     )
 
 
 def load_vectors(path: Path) -> WordVectors:
-    """Read word vectors from an .npz; nothing in it is unpickled.
+    """Read word vectors from an .npz without unpickling.
 
-    Holds `words` (uint8, UTF-8, newline-joined), `vectors` (v, width) of any real type (a scale per file or row does
-    not matter to a cosine), and `nn` (v, k) integers, each word's nearest others, the word itself left out.
+    The file holds `words` (uint8, UTF-8, newline-joined), `vectors` (v, width) of any real type (a scale does not
+    change a cosine), and `nn` (v, k) integers: the nearest other words of each word.
 
     Raises:
-        DataError: unreadable, an array missing, or arrays that do not fit each other.
+        DataError: unreadable, an array is missing, or the arrays do not fit each other.
     """
     key = f"{KEY}.word_vectors: {str(path)!r}"
     try:
@@ -100,14 +100,14 @@ def load_vectors(path: Path) -> WordVectors:
     shapes = f"{len(words)} words, vectors {vectors.shape}, nn {neighbours.shape}"
     fits = vectors.ndim == neighbours.ndim == 2 and len(words) == len(vectors) == len(neighbours)
     if not fits or len(set(words)) != len(words):
-        raise DataError(f"{key} does not fit together ({shapes}, words distinct); make it anew")
+        raise DataError(f"{key} does not fit together ({shapes}, words distinct); make it again")
     if neighbours.size and not 0 <= neighbours.min() <= neighbours.max() < len(words):
-        raise DataError(f"{key} has neighbours outside its {len(words)} words; make it anew")
+        raise DataError(f"{key} has neighbours outside its {len(words)} words; make it again")
     return WordVectors(words, vectors, neighbours)
 
 
 def nearest(vectors: np.ndarray, k: int) -> np.ndarray:
-    """Each row's k nearest others by cosine, nearest first and ties by index, (v, min(k, v - 1)); exact, so small v."""
+    """Each row's k nearest others by cosine, nearest first, ties by index, (v, min(k, v - 1)); exact, for small v."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     cosine = unit.astype(np.float64) @ unit.astype(np.float64).T
     np.fill_diagonal(cosine, -np.inf)
@@ -115,10 +115,9 @@ def nearest(vectors: np.ndarray, k: int) -> np.ndarray:
 
 
 def _demo() -> Resources:
-    """The demo's: synonyms by construction, sentences as means of words, no tagger.
+    """The demo's resources: synonyms by construction, sentences as means of words, no tagger.
 
-    There is no tagger to be had offline without data from elsewhere; a synonym set of the demo lies within one word
-    role, so the check would have nothing to refuse.
+    A tagger needs data from elsewhere. It would refuse nothing: all words of a synonym set have one role.
     """
     from pipeline.attacks.sentences import mean_of_words
     from pipeline.tasks.demo.text import word_vectors

@@ -1,4 +1,4 @@
-"""One task's models attacked, from the settings to the result."""
+"""The attack on one task's models, from the settings to the result."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,11 +38,11 @@ def attack_task(
     """Attack a task's defences with one recipe.
 
     Args:
-        split: the task's report split: its rows are attacked, unless the settings name a set.
-        mirror: folder in the hub's layout, where an attack set is read from.
+        split: the task's report split; its rows are attacked where the settings name no attack set.
+        mirror: hub mirror on disk, from which an attack set is read.
 
     Raises:
-        PipelineError: a resource, a set, a model or an operating point is not there, or not as named.
+        PipelineError: a resource, an attack set, a model or an operating point is missing or wrong.
     """
     chosen = settings.tasks[task.name]
     defences = find_defences(settings, selected, evaluated, split)
@@ -68,7 +68,7 @@ def attack_task(
 
 
 def _rows(comparison: Comparison, attacks: Attacks, workers: Workers) -> tuple[DefenceRow, ...]:
-    """A row per defence. Texts that slow a model down were not made to change its answer: no pool, no pairs."""
+    """A row per defence; transfer attack and paired test only where the goal is another answer."""
     if comparison.setting.goal != "misclassify":
         return tuple(summarise(defence, records, (), None) for defence, records in attacks)
     right = comparison.ask_pools(attacks, workers)

@@ -1,4 +1,4 @@
-"""Sentence encoders for the attack's check that a changed text still means the same: texts to vectors."""
+"""Sentence encoders: the attack compares their vectors to check that a changed text keeps its meaning."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +19,7 @@ _FILES = ("config.json", "tokenizer.json", "model.safetensors")
 
 
 def mean_of_words(words: Sequence[str], vectors: np.ndarray) -> Encode:
-    """The mean of the vectors of a text's words, lower-cased; unknown words are left out, none known gives zeros.
+    """An encoder that averages the vectors of a text's lower-cased words; a text without known words gives zeros.
 
     Args:
         words: (v,).
@@ -30,16 +30,16 @@ def mean_of_words(words: Sequence[str], vectors: np.ndarray) -> Encode:
     def encode(texts: Sequence[str]) -> Tensor:
         out = np.zeros((len(texts), vectors.shape[1]), dtype=np.float32)
         for row, text in enumerate(texts):
-            known = [index[word] for word in text.lower().split() if word in index]
-            if known:
-                out[row] = vectors[known].mean(axis=0)
+            indices = [index[word] for word in text.lower().split() if word in index]
+            if indices:
+                out[row] = vectors[indices].mean(axis=0)
         return torch.from_numpy(out)
 
     return encode
 
 
 def check_encoder(folder: Path, key: str) -> None:
-    """See that a folder holds an encoder, without loading it.
+    """Check that a folder holds an encoder, without loading it.
 
     Raises:
         DataError: not a folder, or a file is missing.
@@ -52,7 +52,7 @@ def check_encoder(folder: Path, key: str) -> None:
 
 
 class MeanPooled:
-    """Mean of an encoder's last hidden states over the tokens, as sentence-transformers' MiniLM is read.
+    """An encoder's last hidden states, averaged over the tokens, as sentence-transformers does for MiniLM.
 
     Weights may be stored in fp16; they are loaded as float32. Equal texts are encoded once.
 
@@ -69,7 +69,7 @@ class MeanPooled:
             model: Any = AutoModel.from_pretrained(
                 folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
             )
-        except Exception as error:  # tokenizers raises bare Exception; transformers and safetensors a dozen kinds
+        except Exception as error:  # tokenizers raises bare Exception, the others many kinds
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{key}: {str(folder)!r} is no readable encoder ({reason}); mend the folder") from None
         self.tokenizer.no_padding()
@@ -77,14 +77,14 @@ class MeanPooled:
         self.model, self.device = model.to(device).eval(), device
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        # The reference window comes once per candidate.
+        # A call repeats the reference window for each candidate.
         distinct = list(dict.fromkeys(texts))
         at = {text: i for i, text in enumerate(distinct)}
         return self.encode(distinct)[[at[text] for text in texts]]
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str]) -> Tensor:
-        """Encode every text as often as it is there."""
+        """Encode texts without looking for repeats, (n, width)."""
         encoded = self.tokenizer.encode_batch(list(texts))
         out = torch.empty((len(texts), self.model.config.hidden_size), device=self.device)
         for rows in in_buckets(np.array([len(e.ids) for e in encoded]), BATCH):

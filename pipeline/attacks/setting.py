@@ -1,4 +1,4 @@
-"""Which attack, and how its queries are counted."""
+"""The settings of one attack, and the rule by which queries are counted."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ QUERY_RULE = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What is attacked with; all of it changes results, but for `attacker`.
+    """The settings of an attack; all but `attacker` change results.
 
     Attributes:
         recipe: a key of `needs.NEEDS`.
         goal: misclassify, or slow_down (`goals`).
-        attacker: "own", or "textattack" for the reference that it equals.
-        seed: of the generators that some recipes draw from, anew for each example.
-        max_queries: per example; the attack then gives up.
+        attacker: "own", or "textattack" for the reference with the same results.
+        seed: seed of the generators, which are seeded again for each example; some recipes draw from them.
+        max_queries: queries after which the attack on an example gives up.
     """
 
     recipe: str = "textfooler"

@@ -1,4 +1,4 @@
-"""What is attacked and with what: blocks of params.yaml."""
+"""The block `attack` of params.yaml."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,29 +12,29 @@ from pipeline.tasks.task import HubSource
 
 
 class AttackResources(Block):
-    """Local resources of a recipe; all None fetches the stock ones (network needed)."""
+    """Local resources of a recipe. None takes the stock one, which needs the network."""
 
     nltk_data: Path | None = None
     word_vectors: Path | None = None
     sentence_encoder: Path | None = None
     masked_lm: Path | None = None
-    """Folder of a masked language model; BAE's."""
+    """Folder of a masked language model, for the recipe bae."""
     sentence_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Smallest cosine between original and changed window; None: the recipe's own (TextFooler: 0.8776)."""
 
 
 class AttackTask(Block):
-    """What to attack a task's models with: a data set of its own (a hub name), or the task's report split."""
+    """The examples to attack a task's models with: an attack set of the hub, or the task's report split."""
 
     examples: PositiveInt
     source: HubSource | None = None
     text: list[str] | None = None
-    """The set's text columns, where it names them otherwise than the task."""
+    """The attack set's text columns, where their names differ from the task's."""
 
     @model_validator(mode="after")
-    def _of_source(self) -> "AttackTask":
+    def _check_text(self) -> "AttackTask":
         if self.text is not None and self.source is None:
-            raise ValueError("text names columns of source, which is not there; add source, or take text out")
+            raise ValueError("text names columns of a source, and there is none; add source, or take text out")
         return self
 
 
@@ -44,9 +44,9 @@ class Attack(Block):
     tasks: dict[str, AttackTask] = {}
     recipe: Literal["textfooler", "pwws", "textbugger", "deepwordbug", "bae"] = "textfooler"
     goal: Literal["misclassify", "slow_down"] = "misclassify"
-    """slow_down: make it run through all layers, its answer unchanged."""
+    """misclassify: change the answer. slow_down: make the model run all layers, with its answer unchanged."""
     attacker: Literal["own", "textattack"] = "own"
-    """textattack: the reference, whose outcomes, queries and texts ours equals, slower."""
+    """own: this project's search loop. textattack: TextAttack's loop, slower, with the same outcomes and queries."""
     criteria: list[str] = ["confidence", "entropy", "patience"]
     single_exit: str = "single_exit"
     multi_exit: str = "joint"
@@ -56,10 +56,10 @@ class Attack(Block):
 
     @field_validator("criteria")
     @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
+    def _check_criteria(cls, value: list[str]) -> list[str]:
         for name in value:
             if name not in CRITERIA:
                 raise unknown("criterion", name, CRITERIA, key="attack.criteria")
             if not CRITERIA[name].causal:
-                raise ParamsError(f"attack.criteria: {name!r} is a bound for replay, no model runs it; take it out")
+                raise ParamsError(f"attack.criteria: {name!r} is a bound that only replay can compute; take it out")
         return value

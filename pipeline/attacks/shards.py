@@ -1,4 +1,4 @@
-"""What a worker does: attack some examples, or ask one model about a pool of texts, and store the answer by its key."""
+"""The work of a worker: attack a shard of examples, or ask one model about a pool of texts, and store the result."""
 
 import gc
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example
-from pipeline.attacks.needs import Named
+from pipeline.attacks.needs import ResourceChoice
 from pipeline.attacks.pooled import Pool, ask
 from pipeline.attacks.setting import Setting
 from pipeline.errors import ArtifactError
@@ -25,23 +25,23 @@ POOL_RUNNER = "pipeline.attacks.shards:run_pool"
 
 @dataclass(frozen=True)
 class Shard:
-    """Some examples, attacked by one worker so that the defences share what was found of each.
+    """Some examples, attacked by one worker, so that the defences share results about each example.
 
     Attributes:
-        defences: those not done yet, each with the key that its records are stored under.
+        defences: the unfinished ones, each with the key of its records.
     """
 
     task: str
     examples: tuple[Example, ...]
     defences: tuple[tuple[str, Defence], ...]
     setting: Setting
-    resources: Named
+    resources: ResourceChoice
     device: str
     threads: int
 
 
 def run_shard(shard: Shard) -> int:
-    """Attack a shard, in a worker; each defence's records are stored as soon as they are whole.
+    """Attack a shard in a worker; store each defence's records as soon as they are complete.
 
     Returns:
         How many defences were attacked.
@@ -63,12 +63,12 @@ def run_shard(shard: Shard) -> int:
         stored = ShardRecords(defence=defence.name, trial=defence.key, point=defence.point, records=records)
         stored.write(HERE.shard(shard.task, key))
         del victim
-        gc.collect()  # an attack of TextAttack's is a cycle that holds the model; by themselves hundreds of MB pile up
+        gc.collect()  # TextAttack's attack is a reference cycle that keeps hundreds of MB
     return len(shard.defences)
 
 
 def run_pool(pool: Pool) -> None:
-    """Ask one model about the texts that were found against all, in a worker."""
+    """Run the transfer attack on one model in a worker."""
     import torch
 
     torch.set_num_threads(pool.threads)
@@ -76,7 +76,7 @@ def run_pool(pool: Pool) -> None:
 
 
 def read_records(task: str, key: str) -> tuple[Record, ...] | None:
-    """What a shard left of one defence; None if it is not done, or what it left cannot be read."""
+    """The stored records of one defence in a shard; None where they are missing or unreadable."""
     try:
         return ShardRecords.read(HERE.shard(task, key), "").records
     except ArtifactError:
@@ -84,11 +84,11 @@ def read_records(task: str, key: str) -> tuple[Record, ...] | None:
 
 
 @cache
-def _resources(named: Named, device: str, recipe: str) -> "Resources":
-    """Loaded once per process, which attacks many shards."""
+def _resources(choice: ResourceChoice, device: str, recipe: str) -> "Resources":
+    """The resources, loaded once per process."""
     from pipeline.attacks.resources import resolve
 
-    return resolve(named, device, recipe)
+    return resolve(choice, device, recipe)
 
 
 def _victim(task: str, defence: Defence, device: str) -> "Victim":

@@ -1,4 +1,4 @@
-"""The recipes' stock resources: is each of them here, or to be fetched? Asked before anything slow starts."""
+"""Checks that the recipes' stock resources are cached or can be downloaded, before anything slow starts."""
 
 import hashlib
 import importlib.util
@@ -18,14 +18,13 @@ TAGGER = {
     **{f"taggers/{_NAME}/{_NAME}.{part}.json": _NAME for part in ("weights", "tagdict", "classes")},
     "taggers/universal_tagset/en-ptb.map": "universal_tagset",
 }
-"""Files that NLTK 3.10's part-of-speech tagger reads, and the package of each. TextAttack itself fetches only an older,
-pickled tagger."""
+"""Files of NLTK 3.10's part-of-speech tagger, and the package of each; TextAttack downloads an older, pickled one."""
 NLTK: Mapping[str, Mapping[str, str]] = {
     "tagger": TAGGER,
     "stop_words": {"corpora/stopwords": "stopwords"},
     "wordnet": {"corpora/wordnet": "wordnet", "corpora/omw-1.4": "omw-1.4"},
 }
-"""What a recipe may need of NLTK: its files or folders, and the package of each."""
+"""NLTK resource to its files or folders, and the package of each."""
 
 _VECTORS = ("word_embeddings/paragramcf", "https://textattack.s3.amazonaws.com/word_embeddings/paragramcf")
 _ENCODER = "https://tfhub.dev/google/universal-sentence-encoder/3"
@@ -35,9 +34,9 @@ _TIMEOUT = 5.0  # seconds
 
 
 def check_stock_vectors(key: str) -> None:
-    """See that TextAttack's counter-fitted vectors are cached or can be fetched (481 MB; its own files, some pickled).
+    """Check that TextAttack's counter-fitted vectors are cached or can be downloaded (481 MB, some files pickled).
 
-    Asked first because a failed download keeps its lock, and a second try in the process then dies with "Deadlock".
+    The check comes first because a failed download keeps its lock: a second try in the process ends with "Deadlock".
 
     Raises:
         DataError: neither.
@@ -46,16 +45,16 @@ def check_stock_vectors(key: str) -> None:
     cached = cache_folder() / folder
     if not cached.is_dir() and not _reachable(address):
         raise DataError(
-            f"{key}: the stock counter-fitted vectors are neither in {cached} nor to be fetched from {address}; "
+            f"{key}: the stock counter-fitted vectors are not in {cached} and cannot be downloaded from {address}; "
             "name a local .npz there, or set attack.resources to demo"
         )
 
 
 def check_stock_encoder(key: str) -> None:
-    """See that the Universal Sentence Encoder's runtime is installed, and the model cached or to be fetched.
+    """Check that the Universal Sentence Encoder's runtime is installed, and that the model is cached or downloadable.
 
     Raises:
-        DataError: one of them is not.
+        DataError: one of them is missing.
     """
     for module in ("tensorflow", "tensorflow_hub"):
         if importlib.util.find_spec(module) is None:
@@ -67,13 +66,13 @@ def check_stock_encoder(key: str) -> None:
     cached = root / hashlib.sha1(_ENCODER.encode()).hexdigest()
     if not cached.is_dir() and not _reachable(_ENCODER):
         raise DataError(
-            f"{key}: the stock Universal Sentence Encoder is neither in {cached} nor to be fetched from {_ENCODER}; "
+            f"{key}: the stock Universal Sentence Encoder is not in {cached} and cannot be downloaded from {_ENCODER}; "
             "name a local encoder's folder there"
         )
 
 
 def check_stock_masked_lm(key: str) -> None:
-    """See that the recipe's masked language model can be fetched, or is cached.
+    """Check that the recipe's masked language model is cached or can be downloaded.
 
     Raises:
         DataError: neither.
@@ -83,19 +82,19 @@ def check_stock_masked_lm(key: str) -> None:
     cached = try_to_load_from_cache(_MASKED_LM, "config.json")
     if not isinstance(cached, str) and not _reachable(f"https://huggingface.co/{_MASKED_LM}"):
         raise DataError(
-            f"{key}: the stock masked language model {_MASKED_LM!r} is neither cached nor to be fetched; "
+            f"{key}: the stock masked language model {_MASKED_LM!r} is not cached and cannot be downloaded; "
             "name a local model's folder there"
         )
 
 
 def check_stock_nltk(key: str, files: Mapping[str, str]) -> None:
-    """See that NLTK has what is needed of it; fetch it where the network allows.
+    """Check that NLTK has the files; download missing packages where the network allows.
 
     Args:
         files: file or folder to its package.
 
     Raises:
-        DataError: missing and not to be fetched.
+        DataError: a file is missing and cannot be downloaded.
     """
     import nltk
 
@@ -106,7 +105,7 @@ def check_stock_nltk(key: str, files: Mapping[str, str]) -> None:
         missing = _missing(files)
     if missing:
         raise DataError(
-            f"{key}: NLTK finds no {' or '.join(missing)} and cannot fetch it; name a local folder that has it"
+            f"{key}: NLTK finds no {' or '.join(missing)} and cannot download it; name a local folder that has it"
         )
 
 
@@ -115,12 +114,12 @@ def _missing(files: Mapping[str, str]) -> list[str]:
 
 
 def nltk_refusal(resource: str) -> Literal["missing", "unsafe"] | None:
-    """Why NLTK does not read a file: "unsafe" is one that another account could write to; None: it does."""
+    """Why NLTK cannot read a file: missing, or unsafe (another account can write to it); None where it can."""
     import nltk
 
     refusals = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said again, in one line, by the caller
+        warnings.simplefilter("ignore")  # the caller reports it in one line
         for name in (resource, f"{resource}.zip") if resource.startswith("corpora/") else (resource,):
             try:
                 nltk.data.find(name)

@@ -1,4 +1,4 @@
-"""The model under attack: texts in, logits out, and what each text cost in layers."""
+"""The model under attack: texts in, logits out, with the layers that each text took."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,11 +22,11 @@ Row = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclass
 class Memo:
-    """What one example's attack has asked so far.
+    """The answers to all texts that the attack on one example has tried.
 
     Attributes:
-        answers: each token row answered: its logits (outputs,), and the layers it went through, counted from 1.
-        layers: those layers by text, in the order of asking. A text asked twice is there once.
+        answers: token row to its logits (outputs,) and the number of layers run.
+        layers: text to the number of layers run, in the order of the first query.
     """
 
     answers: dict[Row, tuple[Tensor, int]] = field(default_factory=dict)
@@ -34,22 +34,22 @@ class Memo:
 
 
 class Victim:
-    """What TextAttack calls a model wrapper, over the live engine: a list of texts to logits.
+    """TextAttack's model wrapper over the live engine: a list of texts to logits.
 
-    Texts are padded to the longest of a batch of like length, not to the tokenizer's maximum. Every row leaves on its
-    own account, so an answer does not depend on what else is in the list (up to the rounding of a batched product).
-    Texts of the same tokens are one row, asked once per memo: two unknown words in the same place are a tie, not two
-    answers that differ in the last bit. No base class of TextAttack's is needed, so this module imports without it.
+    Batches hold texts of similar length and are padded to the longest. Each row exits by itself, so an answer does not
+    depend on the other texts, up to the rounding of a batched product. Texts with equal tokens are one row, which the
+    model answers once per memo. So two unknown words in the same place tie, where two answers could differ in the last
+    bit. The class needs no base class of TextAttack's, so this module imports without it.
 
     Args:
-        engine: the model with its exit rule.
-        tokenizer: truncates as the model's training tokens were; does not pad.
-        device: the engine's.
+        engine: the model with its criterion.
+        tokenizer: truncates as in training; does not pad.
+        device: the engine's device.
         batch_size: rows per forward pass.
 
     Attributes:
-        model: TextAttack looks at its class.
-        memo: of calls through TextAttack, since `forget`.
+        model: the model, whose class TextAttack reads.
+        memo: answers to TextAttack's calls since the last `forget`.
     """
 
     def __init__(self, engine: LiveEngine, tokenizer: "Tokenizer", device: str, batch_size: int = BATCH) -> None:
@@ -71,24 +71,24 @@ class Victim:
         Raises:
             InvalidLogitsError: the model answered NaN.
         """
-        plain: list[Text] = [tuple(text.values()) if isinstance(text, Mapping) else text for text in texts]
-        return self.ask([(self.memo, plain)])[0]
+        strings: list[Text] = [tuple(text.values()) if isinstance(text, Mapping) else text for text in texts]
+        return self.ask([(self.memo, strings)])[0]
 
     def ask(self, questions: Sequence[tuple[Memo, Sequence[Text]]]) -> list[Tensor]:
         """Answer several lists of texts, each with its own memo, in shared batches."""
-        texts = [text for _, asked in questions for text in asked]
+        texts = [text for _, group in questions for text in group]
         rows = iter(self._rows(texts))
-        asked_rows = [[next(rows) for _ in asked] for _, asked in questions]
-        unknown = (
-            r for (memo, _), asked in zip(questions, asked_rows, strict=True) for r in asked if r not in memo.answers
+        rows_by_group = [[next(rows) for _ in group] for _, group in questions]
+        new_rows = (
+            r for (memo, _), group in zip(questions, rows_by_group, strict=True) for r in group if r not in memo.answers
         )
-        found = self._answer(list(dict.fromkeys(unknown)))
+        answers = self._answer(list(dict.fromkeys(new_rows)))
         out = []
-        for (memo, asked), own in zip(questions, asked_rows, strict=True):
-            logits = torch.empty((len(own), self.model.outputs), dtype=torch.float32)
-            for i, (text, row) in enumerate(zip(asked, own, strict=True)):
+        for (memo, group), group_rows in zip(questions, rows_by_group, strict=True):
+            logits = torch.empty((len(group_rows), self.model.outputs), dtype=torch.float32)
+            for i, (text, row) in enumerate(zip(group, group_rows, strict=True)):
                 if row not in memo.answers:
-                    memo.answers[row] = found[row]
+                    memo.answers[row] = answers[row]
                 logits[i], memo.layers[text] = memo.answers[row]
             out.append(logits)
         return out
@@ -98,10 +98,10 @@ class Victim:
         return ((tuple(e.ids), tuple(e.type_ids)) for e in encoded)
 
     def _answer(self, rows: Sequence[Row]) -> dict[Row, tuple[Tensor, int]]:
-        found: dict[Row, tuple[Tensor, int]] = {}
+        answers: dict[Row, tuple[Tensor, int]] = {}
         for part in in_buckets(np.array([len(ids) for ids, _ in rows]), self.batch_size):
             batch = collate([rows[i][0] for i in part], [rows[i][1] for i in part], self.device)
-            answers = self.engine(batch)
-            layers = [self.model.exits[index] for index in answers.exit_index.tolist()]
-            found |= zip((rows[i] for i in part), zip(answers.logits.float().cpu(), layers, strict=True), strict=True)
-        return found
+            outputs = self.engine(batch)
+            layers = [self.model.exits[index] for index in outputs.exit_index.tolist()]
+            answers |= zip((rows[i] for i in part), zip(outputs.logits.float().cpu(), layers, strict=True), strict=True)
+        return answers

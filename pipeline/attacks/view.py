@@ -1,4 +1,4 @@
-"""A page of what attacks changed, for the eye: one file, no scripts, all text escaped."""
+"""A page that shows the changed texts: one HTML file, no scripts, all text escaped."""
 
 import difflib
 import re
@@ -19,10 +19,10 @@ _HEADS = ("Row", "Text", "Answer", "Queries", "Layers")
 
 
 def view(task: Task, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> str:
-    """Every successful attack of every defence, the words taken out struck and those put in marked.
+    """The page of all successful attacks, by defence, with removed and inserted words marked.
 
     Args:
-        attacked: empty: `attack.tasks` does not name the task, and the page says so.
+        attacked: each defence with its records; empty where `attack.tasks` does not name the task.
     """
     sections = "".join(_section(task, defence, records) for defence, records in attacked)
     sections = sections or f"<p>Not attacked: attack.tasks of params.yaml does not name {escape(task.name)}.</p>"
@@ -57,7 +57,7 @@ def _name(task: Task, answer: int | None) -> str:
 
 
 def marked(before: str, after: str) -> str:
-    """One text as HTML with its changes.
+    """A changed text as HTML, with removed and inserted words marked.
 
     >>> marked("a <b> film", "a fine film")
     'a <del>&lt;b&gt;</del><ins>fine</ins> film'

@@ -1,4 +1,4 @@
-"""Have the demo's results moved? Metrics of a finished run against stored ones; timings are never among them."""
+"""Metrics of a finished run against stored ones; timings are left out."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ TOLERANCES: dict[Kind, float] = {
     "accuracy": 0.15,
     "exact": 2e-6,
 }
-"""How far a metric of each kind may move, in its own unit (docs/design/jobs.md gives the measurements)."""
+"""Kind of metric to its tolerance, in the unit of the metric (docs/design/jobs.md has the measurements)."""
 
 
 def collect(run: Workspace) -> StoredMetrics:
@@ -32,21 +32,21 @@ def collect(run: Workspace) -> StoredMetrics:
     return StoredMetrics(metrics=metrics)
 
 
-def moved(stored: StoredMetrics, fresh: StoredMetrics, *, exact: bool = False) -> list[str]:
-    """A line for each stored metric that is gone or moved too far; empty when all is well.
+def differences(stored: StoredMetrics, fresh: StoredMetrics, *, exact: bool = False) -> list[str]:
+    """A line for each stored metric that is missing or differs too much.
 
     Args:
-        exact: any move at all is too far; else only one beyond the kind's tolerance.
+        exact: whether any difference is too much; else one above the kind's tolerance.
     """
     lines = []
     for kind, metrics in stored.metrics.items():
         tolerance = TOLERANCES[kind]
-        now = fresh.metrics.get(kind, {})
+        current = fresh.metrics.get(kind, {})
         for name, before in metrics.items():
-            if name not in now:
+            if name not in current:
                 lines.append(f"{name}: stored {before}, not in this run")
                 continue
-            after = now[name]
+            after = current[name]
             if before is None or after is None:
                 if before is not after:
                     lines.append(f"{name}: {before} -> {after}")
@@ -56,20 +56,20 @@ def moved(stored: StoredMetrics, fresh: StoredMetrics, *, exact: bool = False) -
 
 
 def read_stored(path: Path) -> StoredMetrics:
-    """Read what `compare-metrics --write` wrote.
+    """Read a file that `compare-metrics --write` wrote.
 
     Raises:
-        ArtifactError: missing, cut short, without metrics, or with a kind of metric that is not known.
+        ArtifactError: missing, cut short, without metrics, or with an unknown kind of metric.
     """
     remedy = "write it from a finished demo with `python -m pipeline compare-metrics --write`"
     stored = StoredMetrics.read(path, remedy)
     if not any(stored.metrics.values()):
-        raise ArtifactError(f"{path}: metrics: there are none; {remedy}")
+        raise ArtifactError(f"{path}: holds no metrics; {remedy}")
     return stored
 
 
 def _all(run: Workspace) -> Iterator[tuple[Kind, str, float | None]]:
-    """(kind, name, value) of every result that a change of the code should not move."""
+    """(kind, name, value) of every result that a change of the code should keep."""
     remedy = "run `dvc repro` first"
     evaluated = _files(run, run.evaluated("*"))
     if not evaluated:

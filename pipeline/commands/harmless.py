@@ -1,4 +1,4 @@
-"""Declaring that a change of the code changes no result, so that trials keep their keys."""
+"""The command `harmless`: declare that a change of the code changes no result, so that trials keep their keys."""
 
 import datetime
 import io
@@ -18,13 +18,13 @@ from pipeline.results import CodeEquivalence, CodePair, Declaration
 
 
 def declare_harmless(reason: str, since: str, root: Path = ROOT) -> list[str]:
-    """Declare that the code of every kind of trial trains as it did at a commit; lines that say what was declared.
+    """Declare that the code of every kind of trial trains as it did at a commit; return lines to print.
 
-    The hashes of the earlier code come from the earlier code itself, which runs beside this one: modules may have
-    been moved, renamed, split or merged, and the rules of the hash may have changed.
+    The earlier code computes its own hashes, in a process of its own. So modules may have been moved, renamed, split
+    or merged since, and the rules of the hash may have changed.
 
     Args:
-        since: a commit, as git names it.
+        since: a commit, in any form that git takes.
         root: the project's folder, in a git repository.
 
     Raises:
@@ -32,7 +32,7 @@ def declare_harmless(reason: str, since: str, root: Path = ROOT) -> list[str]:
         ArtifactError: the earlier code has no identity.
     """
     if not reason.strip():
-        raise ParamsError("--reason: empty; say why the change changes no result, for those who read the report")
+        raise ParamsError("--reason: empty; give the reason why no result changes, which the report prints")
     commit = _git(root, since, "rev-parse", "--verify", "--quiet", f"{since}^{{commit}}").decode().strip()
     with tempfile.TemporaryDirectory() as folder:
         archive = _git(root, since, "archive", "--format=tar", commit, "pipeline")
@@ -74,14 +74,14 @@ def _git(root: Path, since: str, *arguments: str) -> bytes:
 
 
 def _kinds(root: Path, name: str) -> dict[str, CodeIdentity]:
-    """The code of every kind of trial, as the code in a folder has it."""
+    """The code of every kind of trial, computed by the code in a folder."""
     command = [sys.executable, "-m", "pipeline.training.code"]
     environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise ArtifactError(
-            f"--since: the code of {name} says no identity of its trials ({reason}); name a later commit, or let them "
-            "train again"
+            f"--since: the code of {name} gives no identity of its trials ({reason}); name a later commit, or train "
+            "the trials again"
         )
     return {kind: CodeIdentity(definitions) for kind, definitions in json.loads(done.stdout).items()}

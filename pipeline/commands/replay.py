@@ -1,4 +1,4 @@
-"""Commands on one trace file, any model's: replay and diagnose. No Torch, no params.yaml; replay no pydantic either."""
+"""The commands replay and diagnose, on a trace file of any model. Neither needs Torch or params.yaml."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
-CRITERION = click.option("--criterion", metavar="NAME", help="Exit rule; `list criteria` names them.")
-THRESHOLD = click.option("--threshold", metavar="NUMBER", help="Its threshold; `never` runs all layers.")
+CRITERION = click.option("--criterion", metavar="NAME", help="Exit criterion; `list criteria` names them.")
+THRESHOLD = click.option("--threshold", metavar="NUMBER", help="Threshold; `never` runs all layers.")
 SETTINGS = click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A setting, such as tau=0.5.")
 FIT = click.option("--fit", type=click.Path(path_type=Path), metavar="FILE", help="Selection rows to learn from.")
 METRIC = click.option(
@@ -31,8 +31,8 @@ METRIC = click.option(
 @METRIC
 @FIT
 @click.option("--sweep", "swept", is_flag=True, help="Print the whole curve as CSV.")
-@click.option("--compare", metavar="NAME,NAME", help="Draw the curves of several exit rules; needs --out.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="FIGURE", help="Where to draw: .svg or .png.")
+@click.option("--compare", metavar="NAME,NAME", help="Draw the curves of several criteria; needs --out.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FIGURE", help="File to draw into: .svg or .png.")
 def replay(
     file: Path,
     criterion: str | None,
@@ -44,11 +44,11 @@ def replay(
     compare: str | None,
     out: Path | None,
 ) -> None:
-    """Replay an exit rule over a trace FILE: metrics at a threshold as JSON, a curve as CSV, or several in a figure."""
+    """Replay a criterion over a trace FILE: metrics at a threshold as JSON, a curve as CSV, or several in a figure."""
     modes = {"--threshold": threshold is not None, "--sweep": swept, "--compare": compare is not None}
     if sum(modes.values()) != 1:
-        given = ", ".join(name for name, on in modes.items() if on) or "none"
-        raise ParamsError(f"replay: {given} given; give one of --threshold, --sweep and --compare")
+        options = ", ".join(name for name, on in modes.items() if on) or "none"
+        raise ParamsError(f"replay: {options} given; give one of --threshold, --sweep and --compare")
     if (criterion is None) != (compare is not None):
         raise ParamsError("replay: give --criterion with --threshold or --sweep, and not with --compare")
     if (out is None) != (compare is None):
@@ -57,11 +57,11 @@ def replay(
         _compare(file, compare.split(","), settings, metrics, fit, out)
         return
     trace, names = _load(file, metrics)
-    rule = _rule(criterion or "", _parsed(settings), _selection(fit, file, trace))
+    fitted = _fit_criterion(criterion or "", _parse_settings(settings), _load_selection(fit, file, trace))
     if swept:
-        click.echo(_curve(trace, rule, names), nl=False)
+        click.echo(_curve(trace, fitted, names), nl=False)
     else:
-        _print_json(_point(trace, rule, _number(threshold or ""), names))
+        _print_json(_point(trace, fitted, _number(threshold or ""), names))
 
 
 @click.command()
@@ -79,7 +79,7 @@ def diagnose(
     metrics: tuple[str, ...],
     fit: Path | None,
 ) -> None:
-    """Why early exit helps or hurts on a trace FILE, as JSON; with an exit rule, which rows it loses and wins."""
+    """Why early exit helps or hurts on a trace FILE, as JSON; with a criterion, the rows that it loses and wins."""
     from pipeline.evaluation.diagnosis import diagnose as diagnosis
     from pipeline.evaluation.point import point_of
 
@@ -90,21 +90,21 @@ def diagnose(
     trace, names = _load(file, metrics)
     points = []
     if criterion is not None and threshold is not None:
-        given = _parsed(settings)
-        fitted = _rule(criterion, given, _selection(fit, file, trace))
-        points.append(point_of(fitted, given, _number(threshold)))
+        values = _parse_settings(settings)
+        fitted = _fit_criterion(criterion, values, _load_selection(fit, file, trace))
+        points.append(point_of(fitted, values, _number(threshold)))
     _print_json(diagnosis(trace, names, points).model_dump(mode="json"))
 
 
 def _load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
-    """The trace and the metrics to score it by; refuses a trace without labels, and metrics that do not fit it."""
+    """The trace, and the metrics of its score; refuses a trace without labels and metrics that do not fit."""
     from pipeline.errors import unknown
     from pipeline.evaluation.metrics import METRICS
     from pipeline.evaluation.trace import load_trace, require_labels
 
     trace = load_trace(file)
     if trace.rows == 0:
-        raise ArtifactError(f"{file}: holds no rows; record some")
+        raise ArtifactError(f"{file}: holds no rows; record a split with rows")
     require_labels(trace)
     fitting: tuple[str, ...] = ("pearson", "spearman")
     if trace.kind == "classification":
@@ -120,38 +120,39 @@ def _load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]
     return trace, tuple(metrics) or (fitting if trace.kind == "regression" else ("accuracy",))
 
 
-def _parsed(settings: Sequence[str]) -> dict[str, float]:
-    """NAME=VALUE pairs."""
-    found = {}
+def _parse_settings(settings: Sequence[str]) -> dict[str, float]:
+    """Setting to value, from NAME=VALUE pairs."""
+    values = {}
     for pair in settings:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ParamsError(f"--set {pair}: is not NAME=VALUE, such as tau=0.5")
         try:
-            found[name] = float(value)
+            values[name] = float(value)
         except ValueError:
             raise ParamsError(f"--set {pair}: {value!r} is not a number; give one") from None
-    return found
+    return values
 
 
-def _selection(fit: Path | None, file: Path, trace: "Trace") -> "Trace | None":
-    """The rows to learn from; refuses those of another kind of model than the rows in `file`."""
+def _load_selection(fit: Path | None, file: Path, trace: "Trace") -> "Trace | None":
+    """The trace of the rows to learn from; its kind, exits and classes must be those of `trace`."""
     from pipeline.evaluation.trace import load_trace
 
     if fit is None:
         return None
     selection = load_trace(fit)
-    for what in ("kind", "exits", "classes"):
-        theirs, ours = getattr(selection, what), getattr(trace, what)
-        if theirs != ours:
+    for field in ("kind", "exits", "classes"):
+        fitted, replayed = getattr(selection, field), getattr(trace, field)
+        if fitted != replayed:
             raise ArtifactError(
-                f"--fit {fit}: {what} {theirs}, but {file} has {what} {ours}; record both with one model, on two splits"
+                f"--fit {fit}: {field} {fitted}, but {file} has {field} {replayed}; "
+                "record both with one model, on two splits"
             )
     return selection
 
 
-def _rule(name: str, settings: Mapping[str, float], selection: "Trace | None") -> "Criterion":
-    """A criterion, with what it learns from the rows `selection`; without them as it is before it learned anything."""
+def _fit_criterion(name: str, settings: Mapping[str, float], selection: "Trace | None") -> "Criterion":
+    """A criterion, fitted on the rows of `selection` where they are given."""
     from pipeline.evaluation.criteria import make
 
     criterion = make(name, settings, key="--criterion")
@@ -163,23 +164,23 @@ def _number(threshold: str) -> float:
         value = float("inf" if threshold == "never" else threshold)
     except ValueError:
         value = float("nan")
-    if not value > float("-inf"):  # JSON has no infinities, and null already stands for `never`
+    if not value > float("-inf"):  # JSON has no infinities, and null means `never`
         raise ParamsError(f"--threshold {threshold}: is not a number; give one, or `never`")
     return value
 
 
-def _point(trace: "Trace", rule: "Criterion", threshold: float, metrics: tuple[str, ...]) -> dict[str, Any]:
+def _point(trace: "Trace", criterion: "Criterion", threshold: float, metrics: tuple[str, ...]) -> dict[str, Any]:
     import dataclasses
 
     import numpy as np
 
     from pipeline.evaluation.sweep import sweep
 
-    point = sweep(trace, rule, np.array([threshold]))
+    point = sweep(trace, criterion, np.array([threshold]))
     values = {name: float(value[0]) for name, value in point.metrics(metrics).items()}
     return {
-        "criterion": rule.name,
-        "settings": dataclasses.asdict(rule),
+        "criterion": criterion.name,
+        "settings": dataclasses.asdict(criterion),
         "threshold": None if np.isinf(threshold) else threshold,
         "rows": trace.rows,
         "score": values.pop("score"),
@@ -190,17 +191,17 @@ def _point(trace: "Trace", rule: "Criterion", threshold: float, metrics: tuple[s
     }
 
 
-def _curve(trace: "Trace", rule: "Criterion", metrics: tuple[str, ...]) -> str:
+def _curve(trace: "Trace", criterion: "Criterion", metrics: tuple[str, ...]) -> str:
     """Every setting of a criterion as CSV; threshold `inf` is the full model, `nan` a metric that is not defined."""
     import csv
     import io
 
     from pipeline.evaluation.sweep import sweep
 
-    found = sweep(trace, rule)
-    scored = found.metrics(metrics)
+    swept = sweep(trace, criterion)
+    scores = swept.metrics(metrics)
     columns = ["score", *metrics] if len(metrics) > 1 else [*metrics]
-    table = [found.thresholds, *(scored[name] for name in columns), found.layer_speedup, found.flop_speedup]
+    table = [swept.thresholds, *(scores[name] for name in columns), swept.layer_speedup, swept.flop_speedup]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["threshold", *columns, "layer_speedup", "flop_speedup"])
@@ -211,7 +212,7 @@ def _curve(trace: "Trace", rule: "Criterion", metrics: tuple[str, ...]) -> str:
 def _compare(
     file: Path, names: Sequence[str], settings: Sequence[str], metrics: Sequence[str], fit: Path | None, out: Path
 ) -> None:
-    """Draw several criteria over one trace; a setting goes to each of them that has it."""
+    """Draw several criteria over one trace; a setting applies to each criterion that has it."""
     import dataclasses
 
     from pipeline.errors import unknown
@@ -224,21 +225,21 @@ def _compare(
     for name in names:
         if name not in CRITERIA:
             raise unknown("criterion", name, CRITERIA, key="--compare")
-    trace, scored_by = _load(file, metrics)
-    selection = _selection(fit, file, trace)
-    given = _parsed(settings)
+    trace, metric_names = _load(file, metrics)
+    selection = _load_selection(fit, file, trace)
+    values = _parse_settings(settings)
     fields = {name: {field.name for field in dataclasses.fields(CRITERIA[name])} for name in names}
-    for setting in given:
-        if not any(setting in known for known in fields.values()):
+    for setting in values:
+        if not any(setting in field_names for field_names in fields.values()):
             raise unknown("setting", setting, set().union(*fields.values()), key="--set")
-    found: dict[str, Sweep] = {}
+    sweeps: dict[str, Sweep] = {}
     for name in names:
-        mine = {setting: value for setting, value in given.items() if setting in fields[name]}
-        found[name] = sweep(trace, _rule(name, mine, selection))
+        applicable = {setting: value for setting, value in values.items() if setting in fields[name]}
+        sweeps[name] = sweep(trace, _fit_criterion(name, applicable, selection))
     try:
-        draw(found, scored_by, file.stem, out)
+        draw(sweeps, metric_names, file.stem, out)
     except OSError as error:
-        raise ArtifactError(f"--out {out}: cannot be written ({error.strerror}); name another place") from None
+        raise ArtifactError(f"--out {out}: cannot be written ({error.strerror}); name another file") from None
     click.echo(f"drawn: {out}")
 
 
@@ -249,7 +250,7 @@ def _print_json(payload: Mapping[str, Any]) -> None:
 
 
 def _defined(value: Any) -> Any:
-    """JSON has no NaN: what is not defined is null."""
+    """Replace NaN by None, since JSON has no NaN."""
     if isinstance(value, dict):
         return {name: _defined(item) for name, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""One model's files for GLUE's server, zipped."""
+"""The command `submission`: one model's predictions as a zip file for GLUE's server."""
 
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import Task
 
 ALWAYS_MISSING = ("AX.tsv", "WNLI.tsv")
-"""Files that the server wants and that no task here makes: the diagnostic set, and a task the paper left out."""
+"""Files that the server needs and no task here makes: the diagnostic set, and a task that the paper left out."""
 FIRST_DAY = (1980, 1, 1, 0, 0, 0)
-"""The date of every file in an archive: equal predictions are equal archives."""
+"""The date of every file in an archive, so that equal predictions give equal archives."""
 
 
 def make_submission(model: str, out: Path) -> list[str]:
-    """Zip a model's files over the tasks that say `test: true`.
+    """Zip a model's predictions for the tasks with `test: true`.
 
     Args:
-        model: as `predictions.model_of` names it.
+        model: a name from `predictions.model_of`.
 
     Returns:
-        What is in the archive and what the server also wants, in lines.
+        Lines that name the files in the archive and those that the server also needs.
 
     Raises:
-        ParamsError: no zip name, no such model, no task with `test: true`.
-        ArtifactError: a file of predictions is gone or was changed.
+        ParamsError: the name is no zip file, there is no such model, or no task has `test: true`.
+        ArtifactError: a file of predictions is missing or was changed.
     """
     if out.suffix != ".zip":
         raise ParamsError(f"submission: --out {str(out)!r} is no zip file; give a name that ends in .zip")
@@ -42,16 +42,16 @@ def make_submission(model: str, out: Path) -> list[str]:
     for name, entry in entries:
         knob = "all layers" if entry.point.threshold is None else f"threshold {entry.point.threshold:g}"
         lines.append(f"{Path(entry.file).name:<11} {name}: {entry.rows:,} rows, seed {entry.seed}, {knob}")
-    wanted = [name for task in TASKS.values() if task.server for name in task.server.names.values()]
-    missing = [name for name in (*wanted, *ALWAYS_MISSING) if name not in files]
+    server_files = [name for task in TASKS.values() if task.server for name in task.server.names.values()]
+    missing = [name for name in (*server_files, *ALWAYS_MISSING) if name not in files]
     lines.append(
-        f"{out}: {len(files)} files; the server also wants {', '.join(missing)}: add those of its sample archive"
+        f"{out}: {len(files)} files; the server also needs {', '.join(missing)}: add them from its sample archive"
     )
     return lines
 
 
 def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, PredictionFile]]:
-    """Task and index entry of each of the model's files; the files are as they were written."""
+    """Task and index entry of each of the model's files; refuses files that were changed."""
     if not tasks:
         raise ParamsError("tasks: no task of GLUE has test: true; set tasks.<name>.test and run `dvc repro`")
     entries, models = [], set()
@@ -73,11 +73,11 @@ def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, PredictionFil
 
 
 def write_archive(out: Path, files: Mapping[str, Path]) -> None:
-    """Zip files under the names given, side by side, whole or not at all; equal files give equal archives."""
+    """Zip files under their names, without folders; the archive appears when it is complete."""
     partial = out.with_name(out.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(partial, "w") as archive:
         for name in sorted(files):
-            about = zipfile.ZipInfo(name, FIRST_DAY)
-            archive.writestr(about, files[name].read_bytes(), zipfile.ZIP_DEFLATED)
+            info = zipfile.ZipInfo(name, FIRST_DAY)
+            archive.writestr(info, files[name].read_bytes(), zipfile.ZIP_DEFLATED)
     partial.replace(out)

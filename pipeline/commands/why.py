@@ -1,4 +1,4 @@
-"""Why a trial or a stage ran: which of its inputs is not what ran before, or that nothing is."""
+"""The command `why`: the input that made a trial or a stage run, or that nothing did."""
 
 import difflib
 
@@ -9,10 +9,10 @@ from pipeline.layout import HERE, Workspace
 
 
 def why(name: str, workspace: Workspace = HERE) -> list[str]:
-    """Lines that answer for a trial, by its key or the beginning of it, or for a stage, by its name in dvc.yaml.
+    """Lines to print about a trial (its key, or the beginning of it) or a stage (its name in dvc.yaml).
 
     Raises:
-        ParamsError: no trial and no stage of that name, or several trials whose keys begin like that.
+        ParamsError: no trial or stage has the name, or several trials' keys begin with it.
     """
     stages = stage_names(workspace)
     if name in stages or name.partition("@")[0] in stages:

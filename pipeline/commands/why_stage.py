@@ -1,4 +1,4 @@
-"""Why a stage runs, by what DVC says of it; or why it last ran, by what git holds of dvc.lock."""
+"""Why a stage will run, from DVC's status; or why it last ran, from dvc.lock in git."""
 
 import json
 import subprocess
@@ -18,19 +18,19 @@ _OUTPUT = {"deleted": "is gone", "modified": "was changed by something else", "n
 
 
 def stage_names(workspace: Workspace) -> list[str]:
-    """Stages of dvc.yaml, and those instances of them, such as prepare@sst2, that have run."""
+    """The stages of dvc.yaml, and their instances, such as prepare@sst2, that have run."""
     stages = _yaml(workspace.root / "dvc.yaml").get("stages", {})
     return [*stages, *(name for name in _locked(workspace) if "@" in name)]
 
 
 def why_stage(name: str, workspace: Workspace) -> list[str]:
-    """Lines: what of the stage's inputs changed since it ran, or which input made it run last, or that nothing did.
+    """Lines to print: the inputs that changed since the stage ran, or those that made it run last, or that none did.
 
     Args:
         name: a stage, one of its instances (trace@sst2), or all of them (trace).
 
     Raises:
-        ArtifactError: DVC cannot say.
+        ArtifactError: DVC gives no status.
     """
     status = _status(name, workspace)
     chosen = [stage for stage in status if name in (stage, stage.partition("@")[0])]
@@ -48,12 +48,12 @@ def _status(name: str, workspace: Workspace) -> Json:
     done = subprocess.run(command, cwd=workspace.root, capture_output=True, text=True)
     if done.returncode:
         reason = " ".join((done.stderr or done.stdout).split())[:300]
-        raise ArtifactError(f"why: DVC says nothing of {name!r} ({reason}); mend dvc.yaml or params.yaml")
+        raise ArtifactError(f"why: DVC gives no status of {name!r} ({reason}); mend dvc.yaml or params.yaml")
     return dict(sorted(json.loads(done.stdout).items()))
 
 
 def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list[str]:
-    """DVC's words for what changed, as lines."""
+    """DVC's list of changes, as lines."""
     entry = _locked(workspace).get(stage)
     if entry is None:
         return ["  it has not run here"]
@@ -71,7 +71,7 @@ def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list
 
 
 def _last_time(name: str, workspace: Workspace) -> list[str]:
-    """What differs between the last run, in dvc.lock, and the one before, in git's dvc.lock."""
+    """The differences between the last run, in dvc.lock, and the run before it, in git's dvc.lock."""
     now = {stage: entry for stage, entry in _locked(workspace).items() if name in (stage, stage.partition("@")[0])}
     earlier = _locked_in_git(workspace)
     lines = ["nothing: it is up to date" if now else "nothing: it has no instance"]
@@ -95,7 +95,7 @@ def _entry_differences(before: Json, after: Json, workspace: Workspace) -> list[
 
 
 def _changes(path: str, before: str | None, after: Path | None, workspace: Workspace) -> list[str]:
-    """A line for a file that changed; of a stage's settings, where the old ones are at hand, one for each that did."""
+    """A line for a changed file; for a file of settings whose old version is cached, a line per changed setting."""
     if (workspace.root / path).is_relative_to(workspace.settings):
         old, new = (_yaml(file) if file else {} for file in (_cached(before, workspace), after))
         if old and new:
@@ -106,7 +106,7 @@ def _changes(path: str, before: str | None, after: Path | None, workspace: Works
 
 
 def _cached(md5: str | None, workspace: Workspace) -> Path | None:
-    """DVC's copy of a file; None where it has none."""
+    """The file with a hash in DVC's cache; None where there is none."""
     if md5 is None:
         return None
     path = workspace.root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]

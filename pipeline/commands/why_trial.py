@@ -1,4 +1,4 @@
-"""Why a trial ran: which of its inputs no trial before it had, and what of its code is another today."""
+"""Why a trial ran: the inputs that no earlier trial had, and the code that has changed since."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from pipeline.training.code import FILE, trial_code
 from pipeline.training.methods import METHODS
 
 POINT = ("method", "batch_size", "learning_rate", "seed")
-"""With task and backbone: which trial of a plan it is. The other inputs say what it learns from and how."""
+"""The settings that, with task and backbone, identify a trial within a plan."""
 MEANING = {"data": "other rows, labels or tokens", "weights": "other pretrained weights"}
 
 
@@ -28,7 +28,7 @@ class StoredTrial:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """Its settings by dotted name; empty where they are cut short."""
+        """Its settings by dotted name; empty where the file is cut short."""
         try:
             return flat(json.loads((self.workspace.trial(self.key) / "settings.json").read_text(encoding="utf-8")))
         except ValueError:
@@ -36,7 +36,7 @@ class StoredTrial:
 
     @cached_property
     def code(self) -> TrialCode | None:
-        """The code that trained it; None where the folder does not say."""
+        """The code that trained it; None where it is not stored."""
         try:
             return TrialCode.read(self.workspace.trial(self.key) / FILE, "train the trial again")
         except ArtifactError:
@@ -48,7 +48,7 @@ class StoredTrial:
 
     @cached_property
     def started(self) -> float:
-        """When it last began, in seconds of the clock."""
+        """When it last started, in seconds since the epoch."""
         return (self.workspace.trial(self.key) / "settings.json").stat().st_mtime
 
     @property
@@ -79,7 +79,7 @@ def trial_keys(workspace: Workspace) -> list[str]:
 
 
 def why_trial(key: str, workspace: Workspace) -> list[str]:
-    """Lines: what the trial is, which inputs no trial before it had, and whether its code is today's."""
+    """Lines to print: the trial, the inputs that no earlier trial had, and whether its code is today's."""
     trial = StoredTrial(workspace, key)
     return [trial.title, *_why_it_ran(trial), *_today(trial), *_in_plan(trial)]
 
@@ -97,7 +97,7 @@ def _why_it_ran(trial: StoredTrial) -> list[str]:
 
 
 def _distance(trial: StoredTrial, other: StoredTrial) -> tuple[int, int, float]:
-    """How far another trial is: the same point of an earlier plan is nearer than another point; then the latest."""
+    """The distance of another trial: first by the point of the plan, then by other inputs, then by age."""
     differing = {n for n in {*trial.inputs, *other.inputs} if trial.inputs.get(n) != other.inputs.get(n)}
     points = sum(trial.names.get(name) != other.names.get(name) for name in ("task", "backbone"))
     return points + len(differing.intersection(POINT)), len(differing), -other.started
@@ -120,23 +120,23 @@ def _differences(before: StoredTrial, after: StoredTrial) -> list[str]:
 
 
 def shown(inputs: Mapping[str, Any], name: str) -> str:
-    """A setting's value, cut where it is long; "not set" where it is not there."""
+    """A setting's value, shortened where it is long; "not set" where it is missing."""
     value = inputs.get(name, "not set")
     text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _today(trial: StoredTrial) -> list[str]:
-    """Whether a trial with these settings would be trained by the same code today."""
+    """Whether the code that trained the trial is today's."""
     modality, method = trial.inputs.get("modality"), trial.inputs.get("method")
     if trial.code is None or method not in METHODS or modality not in METHODS[method].modalities:
         return []
     today, equivalence = trial_code(modality, method), read_equivalence()
     if canonical(today.hash, equivalence) != trial.inputs.get("code"):
         lines = CodeIdentity(trial.code.definitions).differences(today)
-        return ["Today's code is another, so that it would be trained anew:", *(f"  code: {line}" for line in lines)]
+        return ["Today's code differs, so it would be trained again:", *(f"  code: {line}" for line in lines)]
     if reasons := trained_by_other_code(trial.code.code, today, equivalence):
-        return [f"Today's code is another and was declared to train alike: {'; '.join(reasons)}"]
+        return [f"Today's code differs and was declared to train alike: {'; '.join(reasons)}"]
     return ["Today's code is the code that trained it."]
 
 
@@ -146,5 +146,5 @@ def _in_plan(trial: StoredTrial) -> list[str]:
     except ArtifactError:
         return []
     if any(record.key == trial.key for record in trials):
-        return ["The last plan has it: while nothing that it depends on differs, it is not run again."]
+        return ["The last plan has it. It is not run again while its inputs stay the same."]
     return ["The last plan does not have it."]

@@ -1,1 +1,1 @@
-"""A trace in, decisions out: criteria, sweeps, choosing, diagnosis. What replays needs NumPy and SciPy alone."""
+"""A trace in, decisions out: criteria, sweeps, choosing, diagnosis. Replay needs NumPy and SciPy only."""

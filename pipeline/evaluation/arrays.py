@@ -1,7 +1,7 @@
-"""Array work that replay and live share, for a last axis of a few classes.
+"""Array functions of replay and live inference, for a last axis of a few classes.
 
-NumPy reduces such an axis with a loop per row, 16 to 37 ns each; where every class lies contiguous in memory the same
-call costs 1 ns a row. So replay lays a block of rows out by columns, shapes unchanged, and no criterion knows.
+NumPy reduces such an axis with a loop per row, 16 to 37 ns each. Where each class is contiguous in memory, the same
+call costs 1 ns a row. So replay stores a block of rows by columns; shapes, and so the criteria, stay the same.
 """
 
 from typing import Any
@@ -11,26 +11,26 @@ import numpy as np
 from array_api_compat import array_namespace
 
 FEW = 8
-"""NumPy adds fewer numbers than this one after the other in any memory order. From here on it adds neighbours in memory
-as eight partial sums, so that the order of the memory decides the last bit and live would not equal replay."""
+"""NumPy adds fewer than 8 numbers one by one, in any memory order. From 8 on it forms eight partial sums of neighbours
+in memory, so that the memory order changes the last bit, and live inference would differ from replay."""
 
 
 MANY = 256
-"""Rows from which a few calls over columns beat one call with a loop per row; the live engine's batches are smaller."""
+"""Number of rows from which calls per column are faster than a loop per row; live batches are smaller."""
 
 
 def namespace_of(array: Any) -> Any:
-    """`array_namespace` with NumPy first: the live engine steps on a row or two, after every layer."""
+    """`array_namespace` with a shortcut for NumPy: the live engine calls it for a row or two after every layer."""
     return numpy_namespace if type(array) is np.ndarray else array_namespace(array)
 
 
 def by_column(values: np.ndarray) -> np.ndarray:
-    """The same values, (n, exits) or (n, exits, k), rows adjacent in memory; with many k as they are (see FEW)."""
+    """The same values, (n, exits) or (n, exits, k), rows adjacent in memory; unchanged for k >= FEW."""
     return np.asfortranarray(values) if values.ndim == 2 or values.shape[2] < FEW else values
 
 
 def largest_class(logits: Any) -> Any:
-    """Index of the largest of each row's classes, the lower one of equals: (..., classes) to (...), whole numbers.
+    """Index of each row's largest class, the lower index among equals: (..., classes) to (...), whole numbers.
 
     Args:
         logits: numpy.ndarray or torch.Tensor without NaN.

@@ -1,7 +1,7 @@
-"""Work over blocks of rows, on as many threads as the stage is given.
+"""Work over blocks of rows, on several threads.
 
-NumPy releases Python's lock inside its loops, so blocks run side by side in one process. Blocks are the same and their
-results come back in the same order for any number of threads: what is summed over them is equal bit for bit.
+NumPy releases Python's lock inside its loops, so blocks run side by side in one process. Blocks and the order of their
+results do not depend on the number of threads, so sums over them are equal bit for bit.
 """
 
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from typing import TypeVar
 T = TypeVar("T")
 
 ROWS = 8192
-"""Rows of a block: its working arrays then fit in a core's cache."""
+"""Rows of a block; its working arrays fit in a core's cache."""
 
 _threads = 1
 
 
 def set_threads(count: int) -> None:
-    """Run blocks on `count` threads from now on in this process; like `torch.set_num_threads`, but no result moves."""
+    """Set the number of threads for blocks in this process; it changes no result."""
     global _threads
     _threads = count
 
 
 def over_blocks(work: Callable[[slice], T], rows: int) -> list[T]:
-    """What `work` returns for each block of the rows, in order; of several blocks that raise, the first one's error."""
+    """The results of `work` for each block of rows, in order; the first block's error where several raise."""
     blocks = [slice(start, start + ROWS) for start in range(0, rows, ROWS)]
     if _threads == 1 or len(blocks) == 1:
         return [work(block) for block in blocks]

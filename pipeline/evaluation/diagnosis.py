@@ -1,6 +1,6 @@
 """Why early exit helps or hurts on a trace: overthinking, the oracle, agreement and calibration of exits, rows lost.
 
-Everything counts labelled rows of one trace; what has no meaning for a regression is None.
+All rows of the trace need labels. Findings without a meaning for a regression are None.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from pipeline.results import Calibration, Findings, OperatingPoint, Oracle, Outc
 BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
 EXAMPLES = 10
-"""Row ids that a list of rows names at most."""
+"""Largest number of row ids in a list."""
 
 
 def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingPoint] = ()) -> Findings:
-    """All of it, with shares rounded to six places.
+    """All findings on a trace, with shares rounded to six places.
 
     Args:
         metrics: the task's, for the oracle's score.
@@ -57,7 +57,7 @@ def overthought(trace: Trace) -> np.ndarray:
 
 
 def agreement(trace: Trace) -> np.ndarray:
-    """Share of rows that two exits answer alike, (exits, exits): symmetric, 1 on the diagonal."""
+    """Share of rows with the same answer at two exits, (exits, exits): symmetric, 1 on the diagonal."""
     answers = trace.answers()
     return np.stack([np.mean(answers == answers[:, [j]], axis=0) for j in range(trace.exits)])
 
@@ -79,9 +79,9 @@ def calibration_error(trace: Trace, bins: int = BINS) -> np.ndarray:
 
 
 def outcome(trace: Trace, point: OperatingPoint) -> Outcome:
-    """Where rows leave at an operating point, and which it loses and wins against the full model.
+    """Where rows leave at an operating point, and the rows that it loses and wins against the full model.
 
-    A row is lost where it is wrong and the full model right, and won the other way round.
+    A row is lost where the early answer is wrong and the full model right, and won in the opposite case.
     """
     swept = sweep_at(trace, point)
     exits = tuple(int(count) for count in swept.exit_counts[0])

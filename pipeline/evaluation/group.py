@@ -1,4 +1,4 @@
-"""A group of models (a backbone and a method, a model per seed): what its criteria give at their operating points.
+"""Evaluation of a group of models (a backbone and a method, a model per seed) under each criterion.
 
 Points are chosen on selection rows and reported on report rows, as medians over seeds.
 """
@@ -9,21 +9,21 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.evaluation.choosing import Rule, fit_and_choose
+from pipeline.evaluation.choosing import Chooser, fit_and_choose
 from pipeline.evaluation.criteria import Criterion, make
 from pipeline.evaluation.diagnosis import diagnose
+from pipeline.evaluation.groups import SELECTION, Group, SeedTraces
 from pipeline.evaluation.intervals import median_interval
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.point import point_of, sweep_at
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace
-from pipeline.evaluation.traced import SELECTION, Group, Seeded
 from pipeline.results import ALL_LAYERS, CurvePoint, Diagnosis, ExitScores, OperatingPoint, OverSeeds, Row
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What evaluating gives.
+    """The result of an evaluation.
 
     Attributes:
         rows: one per group, criterion and report split; all layers first.
@@ -39,7 +39,7 @@ class Evaluation:
 
 
 def merged(parts: Iterable[Evaluation]) -> Evaluation:
-    """Several groups' evaluations as one, in order."""
+    """The evaluations of several groups as one, in order."""
     every = tuple(parts)
     return Evaluation(
         rows=tuple(row for part in every for row in part.rows),
@@ -53,35 +53,34 @@ def evaluate_group(
     group: Group,
     criteria: Mapping[str, Mapping[str, float]],
     metrics: tuple[str, ...],
-    rule: Rule,
+    chooser: Chooser,
     protocol: Literal["holdout", "paper"] = "holdout",
 ) -> Evaluation:
     """Evaluate one group's traces.
 
     Args:
-        criteria: name to settings; a group of one exit has none. Those without a meaning for the task are left out,
-            and those that read a channel which the method's models do not record. What learns, learns from selection
-            rows, each seed for itself.
+        criteria: name to settings; ignored for models of one exit. A criterion that does not apply to the task, or
+            whose channel the models do not record, is left out. A criterion that learns is fitted for each seed.
         metrics: the task's.
-        rule: how an operating point is chosen.
-        protocol: paper: the first report split chooses too, and rows say so.
+        chooser: picks the threshold.
+        protocol: with "paper" the selection rows are the first report split's, and rows say so.
     """
     if not group.multi_exit:
         criteria = {}
     selected_on = SELECTION if protocol == "holdout" else group.report_splits[0]
     splits = (SELECTION, *group.report_splits)
     all_layers = (ALL_LAYERS,) * len(group.seeds)
-    rows = [_row(group, all_layers, True, split, metrics, rule, selected_on) for split in group.report_splits]
+    rows = [_row(group, all_layers, True, split, metrics, chooser, selected_on) for split in group.report_splits]
     curves: list[CurvePoint] = []
     chosen: list[tuple[OperatingPoint, ...]] = []
     for name, settings in criteria.items():
         criterion = make(name, settings)
         if not criterion.applies_to(group.seeds[0].traces[SELECTION]):
             continue
-        choices = [fit_and_choose(criterion, member.traces[SELECTION], metrics, rule) for member in group.seeds]
+        choices = [fit_and_choose(criterion, member.traces[SELECTION], metrics, chooser) for member in group.seeds]
         points = tuple(point_of(fitted, settings, choice.threshold) for fitted, choice in choices)
         met = all(choice.in_window for _, choice in choices)
-        rows += [_row(group, points, met, split, metrics, rule, selected_on) for split in group.report_splits]
+        rows += [_row(group, points, met, split, metrics, chooser, selected_on) for split in group.report_splits]
         chosen.append(points)
         for split in splits:
             for member, (fitted, _) in zip(group.seeds, choices, strict=True):
@@ -100,11 +99,13 @@ def _row(
     in_window: bool,
     split: str,
     metrics: tuple[str, ...],
-    rule: Rule,
+    chooser: Chooser,
     selected_on: str,
 ) -> Row:
-    """One criterion on one split: a point per seed, and what it gives."""
-    by_seed = [_values(member.traces[split], p, metrics, rule) for member, p in zip(group.seeds, points, strict=True)]
+    """The row of one criterion on one split, with an operating point per seed."""
+    by_seed = [
+        _values(member.traces[split], p, metrics, chooser) for member, p in zip(group.seeds, points, strict=True)
+    ]
     over_seeds: dict[str, OverSeeds] = {
         name: median_interval([values[name] for values in by_seed]) for name in by_seed[0]
     }
@@ -119,30 +120,30 @@ def _row(
         metrics={name: over_seeds[name] for name in metrics},
         layer_speedup=over_seeds["layer_speedup"],
         flop_speedup=over_seeds["flop_speedup"],
-        rule=rule.name,
+        rule=chooser.name,
         in_window=in_window,
         selected_on=selected_on,
         risk=over_seeds.get("risk"),
     )
 
 
-def _values(trace: Trace, point: OperatingPoint, metrics: tuple[str, ...], rule: Rule) -> dict[str, float]:
-    """Score, metrics, speed-ups and, where the rule bounds one, risk of one model at its operating point."""
+def _values(trace: Trace, point: OperatingPoint, metrics: tuple[str, ...], chooser: Chooser) -> dict[str, float]:
+    """Score, metrics, speed-ups and, where the chooser bounds it, risk of one model at its operating point."""
     swept = sweep_at(trace, point)
     values = swept.metrics(metrics) | {"layer_speedup": swept.layer_speedup, "flop_speedup": swept.flop_speedup}
     if point.criterion is None and trace.exits > 1:
-        # A plain pass asks no early head: its FLOPs are as its layers (the last head is under a thousandth).
+        # All layers means no early head: the FLOP ratio is the layer ratio (the last head is under a thousandth).
         values["flop_speedup"] = np.array([trace.all_layers / trace.layers[-1]])
-    risk = rule.risk(swept)
+    risk = chooser.risk(swept)
     if risk is not None:
         values["risk"] = risk
     return {name: float(value[0]) for name, value in values.items()}
 
 
 def _curve(
-    group: Group, member: Seeded, criterion: Criterion, split: str, metrics: tuple[str, ...]
+    group: Group, member: SeedTraces, criterion: Criterion, split: str, metrics: tuple[str, ...]
 ) -> Iterator[CurvePoint]:
-    """Every setting of a criterion on one model and split."""
+    """The curve of a criterion on one model and split: a point per threshold."""
     swept = sweep(member.traces[split], criterion)
     values = swept.metrics(metrics)["score"]
     for threshold, value, layers, flops in zip(
@@ -161,7 +162,7 @@ def _curve(
         )
 
 
-def _exits(group: Group, member: Seeded, split: str, metrics: tuple[str, ...]) -> ExitScores:
+def _exits(group: Group, member: SeedTraces, split: str, metrics: tuple[str, ...]) -> ExitScores:
     """The score of each exit taken alone."""
     trace = member.traces[split]
     scores = score(metrics, trace.answers().T, trace.labels)
@@ -177,7 +178,7 @@ def _exits(group: Group, member: Seeded, split: str, metrics: tuple[str, ...]) -
 
 
 def _diagnoses(group: Group, chosen: list[tuple[OperatingPoint, ...]], metrics: tuple[str, ...]) -> Iterator[Diagnosis]:
-    """The findings on each model and report split, with each criterion at that model's own point."""
+    """The findings on each model and report split, with each criterion at that model's operating point."""
     for split in group.report_splits:
         for at, member in enumerate(group.seeds):
             points = [points[at] for points in chosen]

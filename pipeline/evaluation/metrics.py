@@ -1,8 +1,8 @@
 """Task metrics for many settings at once: (k, n) predictions against n labels give k values.
 
-A sweep scores hundreds of settings on one trace, so the metrics are written over leading axes, and those that only
-count rows take the counting as an argument: a sweep counts without making its (k, n) predictions. Tests compare each
-with scikit-learn or SciPy. A value that is not defined (a constant prediction has no correlation) is NaN, never 0.
+A sweep scores hundreds of thresholds on one trace, so metrics work over leading axes. Metrics that only count rows
+take the counting function as an argument, and a sweep counts without its (k, n) predictions. Tests compare each metric
+with scikit-learn or SciPy. An undefined value (a constant prediction has no correlation) is NaN, never 0.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import numpy as np
 
 Metric = Callable[[np.ndarray, np.ndarray], np.ndarray]
 Total = Callable[[np.ndarray], np.ndarray]
-"""How many rows have a property: (..., n) boolean to (k,)."""
+"""Number of rows with a property: (..., n) boolean to (k,)."""
 
 
 def _over_rows(flags: np.ndarray) -> np.ndarray:
@@ -25,9 +25,9 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_r
 
 
 def _binary_counts(predictions: np.ndarray, labels: np.ndarray, total: Total) -> tuple[Any, ...]:
-    said, truth = predictions == 1, labels == 1
-    tp = total(said & truth)
-    fp = total(said) - tp
+    positive, truth = predictions == 1, labels == 1
+    tp = total(positive & truth)
+    fp = total(positive) - tp
     fn = np.sum(truth) - tp
     return tp, fp, fn, labels.shape[-1] - tp - fp - fn
 
@@ -72,9 +72,9 @@ METRICS: dict[str, Metric] = {
     "spearman": spearman,
 }
 BINARY = frozenset({"f1", "matthews"})
-"""Metrics of two classes."""
+"""Metrics for two classes."""
 CORRELATIONS = frozenset({"pearson", "spearman"})
-"""Metrics of a regression."""
+"""Metrics for a regression."""
 COUNTED: dict[str, Callable[[np.ndarray, np.ndarray, Total], np.ndarray]] = {
     "accuracy": accuracy,
     "f1": f1,
@@ -86,7 +86,7 @@ COUNTED: dict[str, Callable[[np.ndarray, np.ndarray, Total], np.ndarray]] = {
 def score(names: tuple[str, ...], predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The task's headline score: the mean of its metrics, as GLUE averages accuracy and F1. (k, n), (n,) to (k,).
 
-    NaN where a row has no label: counting it as wrong would look like a score.
+    NaN where a row has no label.
     """
     if np.isnan(labels).any():
         return np.full(predictions.shape[0], np.nan)

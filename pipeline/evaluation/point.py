@@ -1,7 +1,7 @@
-"""The operating point as the criterion that decides, and back: the one place that does either.
+"""Conversion of an operating point to its criterion, and back.
 
-Every engine that decides at a stored point (live inference, attack, predictions, diagnosis) comes here, so that it
-decides by the settings, the fit and the threshold that evaluate chose, and by no other.
+All engines that decide at a stored point (live inference, attack, predictions, diagnosis) use it, so that each decides
+by the settings, the fit and the threshold that evaluate chose.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ from pipeline.results import OperatingPoint
 
 
 def criterion_of(point: OperatingPoint) -> Criterion | None:
-    """The criterion with its settings and its fit; None: all layers, no criterion decides.
+    """The criterion with its settings and its fit; None for all layers.
 
     Its threshold is `point.limit`.
 
     Raises:
-        ArtifactError: the point holds something that its criterion does not learn.
-        ParamsError: no such criterion, or a setting that it does not have or cannot take.
+        ArtifactError: the point holds a field that its criterion does not learn.
+        ParamsError: unknown criterion, unknown setting, or an impossible value.
 
     >>> criterion_of(OperatingPoint(criterion="patience", settings={"tau": 1.0}, threshold=6.0))
     Patience(tau=1.0)
@@ -40,8 +40,8 @@ def point_of(criterion: Criterion | None, settings: Mapping[str, float], thresho
 
     Args:
         criterion: fitted, where it learns; None: all layers.
-        settings: those that were given; the others keep their defaults.
-        threshold: infinity: never before the last exit.
+        settings: those that params.yaml gives; the others keep their defaults.
+        threshold: infinity means that no row leaves before the last exit.
     """
     return OperatingPoint(
         criterion=None if criterion is None else criterion.name,
@@ -52,12 +52,12 @@ def point_of(criterion: Criterion | None, settings: Mapping[str, float], thresho
 
 
 def sweep_at(trace: Trace, point: OperatingPoint) -> Sweep:
-    """Replay at an operating point: a sweep of its one threshold."""
+    """Replay at an operating point: a sweep of one threshold."""
     return sweep(trace, criterion_of(point) or make("fixed"), np.array([point.limit]))
 
 
 def _json(value: object) -> JsonValue:
-    """Tuples to lists, all the way down."""
+    """Tuples to lists, at every depth."""
     if isinstance(value, tuple):
         return [_json(item) for item in value]
     assert isinstance(value, (int, float, str))
@@ -65,7 +65,7 @@ def _json(value: object) -> JsonValue:
 
 
 def _refuse_fit(criterion: Criterion, fitted: Mapping[str, JsonValue]) -> None:
-    """Raise ArtifactError where `fitted` is not what the criterion learns: lists of numbers, by field."""
+    """Raise ArtifactError where `fitted` has a field that the criterion does not learn, or no lists of numbers."""
     remedy = "run `dvc repro -f evaluate` for the task"
     for name, value in fitted.items():
         if name not in fitted_values(criterion):
@@ -75,7 +75,7 @@ def _refuse_fit(criterion: Criterion, fitted: Mapping[str, JsonValue]) -> None:
 
 
 def _numbers(value: JsonValue) -> bool:
-    """Whether it is a list of numbers, or of such lists."""
+    """Whether the value is a list of numbers, or of such lists."""
     if not isinstance(value, list):
         return False
     plain = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)

@@ -1,4 +1,4 @@
-"""Which criteria are evaluated and how thresholds are chosen: blocks of params.yaml."""
+"""The block `evaluate` of params.yaml: criteria, and how thresholds are chosen."""
 
 from typing import Annotated, Literal
 
@@ -10,18 +10,18 @@ from pipeline.settings import Block, OpenShare, PositiveFloat
 Window = tuple[PositiveFloat, PositiveFloat]
 
 
-def ordered(window: Window) -> Window:
-    """The window, if it is one; a ValueError says what is wrong."""
+def ascending(window: Window) -> Window:
+    """The window, if low <= high; else a ValueError."""
     if window[0] > window[1]:
         raise ValueError(f"window {list(window)} is empty; give [low, high]")
     return window
 
 
 class Choose(Block):
-    """How an operating point is chosen on selection rows (pipeline/evaluation/choosing.py says each rule in full).
+    """The chooser of thresholds (pipeline/evaluation/choosing.py describes each in full).
 
-    window: the best score in the speed-up window. speedup: the setting nearest to a layer speed-up of `target`, at or
-    above it. risk: the fastest setting whose loss against the full model is at most `epsilon` with probability
+    window: the best score in the speed-up window. speedup: the threshold with the smallest layer speed-up that is at
+    least `target`. risk: the fastest threshold whose loss against the full model is at most `epsilon` with probability
     1 - `delta`.
     """
 
@@ -31,10 +31,10 @@ class Choose(Block):
     """Share of rows that may be lost: 0.02 is two points of accuracy at most."""
     delta: OpenShare | None = None
     loss: Literal["gap", "consistency"] | None = None
-    """gap (the default): a row is lost when it is wrong and the full model is right; consistency: when the answer is
-    another than the full model's."""
+    """A row is lost where it is wrong and the full model is right (gap, the default), or where its answer differs from
+    the full model's (consistency)."""
     tolerance: PositiveFloat | None = None
-    """Regression only: label units that an answer may be further off without being lost."""
+    """Regression only: by how many label units an answer may be worse without being lost."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Choose":
@@ -49,28 +49,28 @@ class Choose(Block):
         return self
 
     def lacks_tolerance(self) -> bool:
-        """Whether the rule cannot be applied to a regression."""
+        """Whether a tolerance is missing for a regression."""
         return self.rule == "risk" and self.tolerance is None
 
 
 class Evaluate(Block):
-    """Criteria and their settings, and how an operating point is chosen."""
+    """Criteria with their settings, and the chooser of their thresholds."""
 
     criteria: dict[str, dict[str, float]] = Field(
         default={"patience": {}, "confidence": {}, "entropy": {}}, min_length=1
     )
     window: Window = (1.30, 1.96)
-    """Layer speed-ups that an operating point may have under the rule `window`; images have their own."""
+    """Lowest and highest layer speed-up for the rule `window`; images have their own."""
     choose: Choose = Choose()
 
     @field_validator("criteria")
     @classmethod
-    def _known(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    def _check_criteria(cls, value: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         for name, settings in value.items():
             make(name, settings, key="evaluate.criteria")
         return value
 
     @field_validator("window")
     @classmethod
-    def _ordered(cls, value: Window) -> Window:
-        return ordered(value)
+    def _check_window(cls, value: Window) -> Window:
+        return ascending(value)

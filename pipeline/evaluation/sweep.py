@@ -1,11 +1,10 @@
 """Replay: every threshold of a criterion over a recorded trace, without the model.
 
-One scan over the exits gives each row's score after each exit; because a row leaves at its first crossing, the running
-maximum of those scores holds the exit for every threshold.
+One scan over the exits gives each row's score after each exit. A row leaves at its first crossing, so the running
+maximum of its scores gives its exit for every threshold.
 
-With ascending thresholds a row that goes past an exit at one of them does so at all higher ones. One small number per
-row and exit therefore holds a whole sweep, and a sum over rows at each of k thresholds is one histogram of changes: no
-array of k x n is made.
+A row that goes past an exit at some threshold does so at every higher one. So one small number per row and exit stores
+a whole sweep, and a sum over rows at each of k thresholds is one histogram. No array of k x n is needed.
 """
 
 from dataclasses import dataclass, replace
@@ -21,17 +20,17 @@ from pipeline.evaluation.metrics import COUNTED, METRICS
 from pipeline.evaluation.trace import Trace
 
 NEVER = np.inf
-"""The threshold of the full model: no score reaches it."""
+"""The threshold of the full model, which no score reaches."""
 BLOCK = 4_000_000
-"""Predictions that a metric is given at a time."""
+"""Number of predictions per call of a metric."""
 
 
 def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
-    """Take a criterion through all exits of all rows.
+    """Run a criterion over all exits of all rows.
 
     Returns:
-        Score of each row after each exit, (n, exits) float64, and what a row that leaves there is answered with,
-        (n, exits) float64: class index, or the real value.
+        Score of each row after each exit, (n, exits) float64, and the answer of a row that leaves there, (n, exits)
+        float64: class index, or the real value.
 
     Raises:
         UnsupportedError: the criterion has no meaning for regression.
@@ -42,7 +41,7 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
         raise UnsupportedError(
             f"criterion {criterion.name!r} needs class probabilities and the trace is a regression; use patience"
         )
-    answers = trace.answers()  # refuses NaN
+    answers = trace.answers()  # raises on NaN
     values = criterion.values(trace)
     if values is not trace.logits:
         trace.refuse_nan(f"values of channel {criterion.reads!r}", values)
@@ -53,8 +52,8 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
         state, value = criterion.step(state, values[:, j])
         columns.append(value)
         if changes and j < trace.exits - 1:  # the last exit answers for itself
-            given = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine hands it out
-            answers[:, j] = given[:, 0] if trace.kind == "regression" else largest_class(given)
+            logits = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine returns it
+            answers[:, j] = logits[:, 0] if trace.kind == "regression" else largest_class(logits)
     scores = np.stack(columns).T
     trace.refuse_nan(f"scores of criterion {criterion.name!r}", scores)  # NaN would cross every threshold
     return scores, answers
@@ -62,13 +61,13 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Sweep:
-    """One criterion over k thresholds on one trace of n rows. Nothing of size k x n is kept.
+    """One criterion over k thresholds on one trace of n rows.
 
     Attributes:
         kind: of the trace, classification or regression.
         thresholds: (k,), ascending.
         past: index of the first threshold at which a row goes past each exit but the last, (n, exits - 1).
-        answers: what a row that leaves at each exit is answered with, (n, exits): class index or real value.
+        answers: answer of each row that leaves at each exit, (n, exits): class index or real value.
         labels: (n,).
         exit_counts: rows that leave at each exit, (k, exits).
         layer_speedup: (k,), layers of the plain model / mean layers run.
@@ -86,20 +85,20 @@ class Sweep:
 
     @property
     def exit_index(self) -> np.ndarray:
-        """Exit of each row at each threshold, (k, n), 0-based; made anew at each call."""
+        """Exit of each row at each threshold, (k, n), 0-based; computed at each call."""
         return exits_at(self.past, np.arange(len(self.thresholds)))
 
     @property
     def predictions(self) -> np.ndarray:
-        """Prediction of each row at each threshold, (k, n) float64; made anew at each call."""
+        """Prediction of each row at each threshold, (k, n) float64; computed at each call."""
         return self._predictions(np.arange(len(self.thresholds)))
 
     def _predictions(self, at: np.ndarray) -> np.ndarray:
-        found: np.ndarray = self.answers[np.arange(len(self.answers)), exits_at(self.past, at)]
-        return found.astype(np.float64)
+        predictions: np.ndarray = self.answers[np.arange(len(self.answers)), exits_at(self.past, at)]
+        return predictions.astype(np.float64)
 
     def total(self, values: np.ndarray) -> np.ndarray:
-        """Sum over rows of what `values` (n, exits) says of the exit that each row leaves at, (k,)."""
+        """Sum over rows of `values` (n, exits) at the exit where each row leaves, (k,)."""
         k = len(self.thresholds)
         parts = over_blocks(lambda rows: totals(self.past[rows], values[rows], k), len(self.past))
         return sum(parts, start=np.zeros(k))
@@ -110,20 +109,20 @@ class Sweep:
         return values | {"score": np.asarray(np.mean(list(values.values()), axis=0))}
 
     def _metric(self, name: str) -> np.ndarray:
-        if np.isnan(self.labels).any():  # rows without labels have no score, and none of them is wrong
+        if np.isnan(self.labels).any():  # rows without labels have no score
             return np.full(len(self.thresholds), np.nan)
         if name in COUNTED:
             return COUNTED[name](self.answers.T, self.labels, lambda flags: self.total(flags.T))
-        step = max(1, BLOCK // len(self.labels))  # a few settings at a time bound the memory
+        step = max(1, BLOCK // len(self.labels))  # bounds the memory
         every = np.arange(len(self.thresholds))
         blocks = [every[i : i + step] for i in range(0, len(every), step)]
         return np.concatenate([METRICS[name](self._predictions(at), self.labels) for at in blocks])
 
 
 def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = None) -> Sweep:
-    """Replay a criterion at many thresholds; without `thresholds`, at the criterion's own sweep and at never.
+    """Replay a criterion at many thresholds; by default at the criterion's own and at never.
 
-    Rows are taken a block at a time, so beside the result (two bytes per row and exit) memory does not grow with n.
+    Rows are processed in blocks, so that only the result (two bytes per row and exit) grows with n.
     """
     if thresholds is None:
         thresholds = np.append(criterion.thresholds(trace.exits, trace.classes), NEVER)
@@ -161,7 +160,7 @@ def some_rows(trace: Trace, rows: slice) -> Trace:
 
 
 def _by_column(block: Trace) -> Trace:
-    """The same rows, with what criteria read in the memory order in which NumPy is fast."""
+    """The same rows, with logits and channels in the memory order in which NumPy is fast."""
     channels = {name: by_column(values) for name, values in block.channels.items()}
     return replace(block, logits=by_column(block.logits), channels=channels)
 
@@ -186,7 +185,7 @@ def first_past(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
 
 def exits_at(past: np.ndarray, at: np.ndarray) -> np.ndarray:
     """Exit that answers each row, 0-based, at the thresholds of indices `at`: (n, exits - 1), (m,) to (m, n)."""
-    # Signed: a reader may take differences.
+    # Signed, so that differences are right.
     out = np.zeros((len(at), len(past)), dtype=np.int8 if past.shape[1] < 128 else np.int32)
     for column in past.T:
         out += column <= at[:, None]
@@ -216,7 +215,7 @@ def totals(past: np.ndarray, values: np.ndarray, k: int) -> np.ndarray:
     """
     if values.dtype == np.bool_:
         flags = values.T
-        moved = np.flatnonzero(flags[1:] != flags[:-1])  # few: neighbouring exits mostly agree
+        moved = np.flatnonzero(flags[1:] != flags[:-1])  # few, since neighbouring exits mostly agree
         index, weights = past.T.ravel()[moved], np.where(flags[1:].ravel()[moved], 1, -1)
     else:
         index, weights = past.ravel(), np.diff(values, axis=1).ravel()

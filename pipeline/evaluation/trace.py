@@ -1,4 +1,4 @@
-"""The trace: what every exit answered for every row of a split, with what it cost and where it comes from.
+"""The trace: the answers of every exit for every row of a split, with their costs and their origin.
 
 One safetensors file (no pickle), readable without this project:
 
@@ -11,10 +11,10 @@ One safetensors file (no pickle), readable without this project:
 | flops     | (n, exits)           | float64 | FLOPs of a row that leaves at this exit, heads on the way in  |
 | full_flops| (n,)                 | float64 | FLOPs of the row in a plain model: all layers, one head       |
 | full_layers| ()                 | float64 | optional: layers of the plain model; absent: the last of layers |
-| channel.* | (n, exits[, k])      | float32 | optional: what else an exit said, for criteria that read it   |
+| channel.* | (n, exits[, k])      | float32 | optional: further values of an exit, read by some criteria    |
 
-`channel.lte` is the certainty that BERxiT's small head predicts, 0 to 1. docs/trace-format.md writes such a file
-without this project.
+`channel.lte` is the certainty that BERxiT's small head predicts, 0 to 1. docs/trace-format.md shows how to write such a
+file without this project.
 
 Metadata: `schema`, `kind` (classification or regression), `label_names` and `provenance`, JSON-encoded.
 """
@@ -37,7 +37,7 @@ SCHEMA = "early-exit-trace/1"
 _TENSORS = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
 _CHANNEL = "channel."
 _NUMBERS = frozenset(["BOOL", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"])
-"""The number types of safetensors that NumPy has; it lacks bfloat16 and those of one byte or less."""
+"""The number types of safetensors that NumPy has; it lacks bfloat16 and the 8-bit floats."""
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,15 @@ class Trace:
         self._refuse_layers()
 
     def _refuse_labels(self) -> None:
-        """Raise ArtifactError where a label is no class index: it would count as wrong at every exit, in silence."""
-        if self.classes < 2:  # all exits would agree and be certain
+        """Raise ArtifactError where a label is no class index; it would silently count as wrong at every exit."""
+        if self.classes < 2:  # with one class all exits would agree and be certain
             raise ArtifactError(
                 f"trace: classification needs a logit per class, found {self.classes} per exit; "
                 "write two for a binary task, or give kind regression"
             )
         labels = self.labels
-        known = (labels >= 0) & (labels < self.classes) & (labels == np.floor(labels))
-        bad = ~(known | np.isnan(labels))
+        valid = (labels >= 0) & (labels < self.classes) & (labels == np.floor(labels))
+        bad = ~(valid | np.isnan(labels))
         if bad.any():
             row = int(np.argmax(bad))
             raise ArtifactError(
@@ -102,7 +102,7 @@ class Trace:
             )
 
     def _refuse_layers(self) -> None:
-        """Raise ArtifactError where layers do not ascend: speed-ups would be measured against the wrong depth."""
+        """Raise ArtifactError where layers do not ascend; speed-ups would be relative to the wrong depth."""
         layers = self.layers
         rising = self.exits > 0 and layers[0] >= 0 and np.all(layers[1:] >= layers[:-1])  # False where one is NaN
         if not (rising and 0 < layers[-1] < np.inf):
@@ -115,7 +115,7 @@ class Trace:
 
     @property
     def all_layers(self) -> float:
-        """Layers of the plain model, which a layer speed-up is measured against."""
+        """Layers of the plain model, the reference of layer speed-ups."""
         return float(self.layers[-1]) if self.full_layers is None else self.full_layers
 
     @property
@@ -183,13 +183,13 @@ def save_trace(trace: Trace, path: Path) -> str:
 def _ordered(content: bytes) -> bytes:
     """The same safetensors file with its metadata sorted.
 
-    The library writes metadata in an order that differs between processes, so equal traces would have unequal hashes.
+    The library's order of metadata differs between processes, so equal traces would have different hashes.
     """
     start = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:start])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     written = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    written += b" " * (-len(written) % 8)  # the format keeps tensors aligned by padding the header with spaces
+    written += b" " * (-len(written) % 8)  # spaces pad the header, so that tensors stay aligned
     return len(written).to_bytes(8, "little") + written + content[start:]
 
 

@@ -9,15 +9,15 @@ from pipeline.models.names import Placement
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What the FLOP count needs of an encoder.
+    """The shape of an encoder, for the FLOP count.
 
     Attributes:
-        layers: transformer layers that exist in the model.
+        layers: transformer layers of the model.
         hidden, intermediate: widths of a layer.
         embedding: width of the token embedding; where it differs from hidden it is projected (ALBERT).
         head_width: width of the pooled vector that each exit reads; 0 if there is no tanh pooler.
         classes: outputs of each exit.
-        full_layers: layers of the plain model to compare with; 0: this one's.
+        full_layers: layers of the plain model that speed-ups are relative to; 0: this model's.
         attention: width of all attention heads of each layer, where some were pruned; empty: hidden.
         inner: blocks that a layer runs one after another (ALBERT's inner_group_num).
     """
@@ -36,10 +36,10 @@ class EncoderShape:
 def encoder_flops(shape: EncoderShape, lengths: np.ndarray, exits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """FLOPs per row and exit, and of the plain model.
 
-    A layer at length T costs 2T(4ha + 2hf) for its projections and 4T^2 a for attention, a being the width of its
-    attention heads together (h, unless some were pruned); the embedding costs 2T e h where it is projected; an exit
-    costs its pooler and its linear layer. A row that leaves at exit j has paid for the heads of exits 1..j. Softmax,
-    layer norm and activations (under 1%) are left out.
+    A layer at length T costs 2T(4ha + 2hf) for its projections and 4T^2 a for attention, where a is the total width of
+    its attention heads (h, unless some were pruned). The embedding costs 2T e h where it is projected. An exit costs
+    its pooler and its linear layer; a row that leaves at exit j pays for the heads of exits 1..j. Softmax, layer norm
+    and activations (under 1%) are left out.
 
     Args:
         lengths: tokens of each row, (n,).
@@ -52,8 +52,8 @@ def encoder_flops(shape: EncoderShape, lengths: np.ndarray, exits: np.ndarray) -
     h, f, inner = shape.hidden, shape.intermediate, shape.inner
 
     def layers(attention: np.ndarray) -> np.ndarray:
-        found: np.ndarray = 2 * t * (4 * h * attention + 2 * h * f * inner) + 4 * t * t * attention
-        return found
+        flops: np.ndarray = 2 * t * (4 * h * attention + 2 * h * f * inner) + 4 * t * t * attention
+        return flops
 
     whole = layers(np.array([h * inner], dtype=np.float64))[:, 0]
     run = layers(np.asarray(shape.attention or [h * inner] * shape.layers, dtype=np.float64)).cumsum(axis=1)
@@ -70,7 +70,7 @@ SIX_SHARES = (0.15, 0.30, 0.45, 0.60, 0.75, 0.90)
 
 @dataclass(frozen=True)
 class ResNetShape:
-    """What the FLOP count needs of a CIFAR ResNet (He et al. 2016, 4.2): a stem and three stages of n basic blocks.
+    """The shape of a CIFAR ResNet, for the FLOP count (He et al. 2016, 4.2): a stem and three stages of n basic blocks.
 
     Attributes:
         depth: 6n + 2, layers with weights on the way to the last exit.
@@ -98,7 +98,7 @@ class ResNetShape:
 def block_flops(shape: ResNetShape) -> np.ndarray:
     """FLOPs of each block, (blocks,): two 3x3 convolutions, 2 * 9 * H * W * (c_in * c + c * c).
 
-    Shortcuts have no weights (option A: stride and zero-padded channels) and cost nothing. Batch norm, activations,
+    Shortcuts have no weights (option A: stride and zero-padded channels) and no cost. Batch norm, activations,
     additions and average pooling (under 1%) are left out.
     """
     out = []
@@ -117,9 +117,9 @@ def stem_flops(shape: ResNetShape) -> float:
 
 
 def resnet_flops(shape: ResNetShape, rows: int, exits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """FLOPs per row and exit, and of the plain model. All images are alike, so all rows are equal.
+    """FLOPs per row and exit, and of the plain model; all rows are equal, since all images have one size.
 
-    A row that leaves at exit j has paid for the heads (linear layers) of exits 1..j.
+    A row that leaves at exit j pays for the heads (linear layers) of exits 1..j.
 
     Args:
         rows: n.
@@ -138,13 +138,13 @@ def resnet_flops(shape: ResNetShape, rows: int, exits: np.ndarray) -> tuple[np.n
 def exit_layers(shape: ResNetShape, placement: Placement) -> tuple[int, ...]:
     """Blocks with a classifier, counted from 1; the last block is always among them.
 
-    `every_two_convs` is after every block (BERT Loses Patience, Appendix A). `six` is after the blocks that come
-    nearest to 15, 30, 45, 60, 75 and 90% of the FLOPs, then the last: blocks 4, 8, 12, 16, 20, 24 of ResNet-56's 27, as
-    in Shallow-Deep's code. In a shallow network some of the six coincide and count once.
+    `every_two_convs` puts an exit after every block (BERT Loses Patience, Appendix A). `six` puts exits after the
+    blocks nearest to 15, 30, 45, 60, 75 and 90% of the FLOPs, and after the last: blocks 4, 8, 12, 16, 20, 24 of
+    ResNet-56's 27, as in Shallow-Deep's code. In a shallow network some of the six coincide and count once.
     """
     if placement == "every_two_convs":
         return tuple(range(1, shape.blocks + 1))
     trunk = stem_flops(shape) + np.cumsum(block_flops(shape))
     share = trunk / trunk[-1]
-    near = {int(np.argmin(np.abs(share - wanted))) + 1 for wanted in SIX_SHARES}
+    near = {int(np.argmin(np.abs(share - target))) + 1 for target in SIX_SHARES}
     return tuple(sorted(near | {shape.blocks}))

@@ -1,4 +1,4 @@
-"""Wall time of the live engine against what the layer and FLOP ratios promise."""
+"""Wall time of the live engine, beside the layer and FLOP ratios."""
 
 import statistics
 import time
@@ -20,13 +20,13 @@ from pipeline.tasks.stores import open_store
 
 @dataclass(frozen=True)
 class Work:
-    """Rows to time, in batches, and what they cost by the count.
+    """Rows to time, in batches, with their costs in layers and FLOPs.
 
     Attributes:
         batches: inputs of the model, on its device.
-        layers: of each exit, (exits,).
-        flops: of a row that leaves at each exit, in the batches' row order, (n, exits).
-        full_flops: of this model's full pass with one head, (n,).
+        layers: layers run at each exit, (exits,).
+        flops: FLOPs of a row that leaves at each exit, in the batches' row order, (n, exits).
+        full_flops: FLOPs of this model's full pass with one head, (n,).
     """
 
     batches: Sequence[Mapping[str, Any]]
@@ -47,15 +47,15 @@ def measure(
     threads: int,
     device: str,
 ) -> Measured:
-    """Time each selected model of several exits, of the first seed, at each of its operating points.
+    """Time the multi-exit models of the first seed at each of their operating points.
 
     Args:
-        evaluated: bounds in it, which no model runs, are left out.
-        split: the report split to draw rows from; the points are those of its rows in `evaluated`.
-        rows: how many, all where there are fewer; the same for every model.
-        sizes: batch sizes, each a mode of its own.
-        repeats: passes timed, of which the median counts.
-        threads: compute threads of this process, set here.
+        evaluated: results with the operating points; bounds are left out.
+        split: the report split to draw rows from, and to read operating points of.
+        rows: number of rows, the same for every model; all where there are fewer.
+        sizes: batch sizes, each reported as a mode.
+        repeats: timed passes, of which the median counts.
+        threads: compute threads to set for this process.
         device: "cpu" or "cuda".
     """
     torch.set_num_threads(threads)
@@ -74,7 +74,7 @@ def measure(
 
 
 def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> list[OperatingPoint]:
-    """Operating points of one model that a model can run, in the order of the rows."""
+    """Operating points of one model, without bounds, in the order of the rows."""
     return [
         row.point(key)
         for row in evaluated.rows
@@ -85,11 +85,11 @@ def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> li
 
 
 def _work(model: MultiExit, manifest: Manifest, backbone: str, split: str, rows: int, size: int, device: str) -> Work:
-    """A sample of a split that is the same for every model, in batches of rows of like size."""
+    """A sample of a split, the same for every model, in batches of similar size."""
     store = open_store(manifest, backbone, split, device)
     sample = np.sort(np.random.default_rng(0).permutation(len(store))[:rows])
     parts = list(store.timed(sample, size))
-    # As the times are: against the model's own full pass.
+    # Relative to the model's own full pass, as the times are.
     flops, full = model.backbone.flops(
         store.sizes[np.concatenate(parts)], model.outputs, model.exits, against_itself=True
     )
@@ -100,14 +100,14 @@ def _work(model: MultiExit, manifest: Manifest, backbone: str, split: str, rows:
 def compare(
     model: MultiExit, points: Sequence[OperatingPoint], work: Work, repeats: int, row: "partial[LatencyRow]"
 ) -> list[LatencyRow]:
-    """Time several operating points of one model in turns and compare each with the full pass, all layers and one head.
+    """Time operating points of one model, and compare each with the full pass (all layers, one head).
 
     Repeats are interleaved, so that a busy machine slows all points alike; the median of the repeats counts. An
-    untimed pass comes first, and gives the exits.
+    untimed pass comes first and gives the exits.
 
     Args:
-        points: the full pass is added in front.
-        row: makes a row of what is measured; it has the model and the mode.
+        points: the points; the full pass is added in front.
+        row: the class of rows, with model and mode already set.
     """
     every = (ALL_LAYERS, *points)
     engines = [LiveEngine.at(model, point) for point in every]
@@ -135,7 +135,7 @@ def compare(
 
 
 def answer_all(engine: LiveEngine, batches: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Run the live engine over batches; the 0-based exit that answered each row, (n,). Waits for the device."""
+    """Run the live engine over batches and wait for the device; return each row's 0-based exit, (n,)."""
     return np.concatenate([engine(batch).exit_index.cpu().numpy() for batch in batches])
 
 

@@ -1,4 +1,4 @@
-"""The live engine: layer by layer, dropping rows as they leave. It calls the criteria that replay calls."""
+"""The live engine: it runs layer by layer, drops rows as they leave, and uses the criteria of replay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from pipeline.results import OperatingPoint
 
 @dataclass(frozen=True)
 class Answers:
-    """What each row was answered, on the CPU: logits (n, outputs) float32 of the exit that answered it, and that
+    """The answers to a batch, on the CPU: logits (n, outputs) float32 of the exit that answered each row, and that
     exit's 0-based index (n,) int64."""
 
     logits: Tensor
@@ -25,30 +25,32 @@ class Answers:
 
 
 class LiveEngine:
-    """Early-exit inference with one criterion at one threshold; every row leaves on its own account.
+    """Early-exit inference with one criterion at one threshold; each row leaves by itself.
 
-    Batch 1 pays for the layer, the head and the criterion's step, nothing else. In a batch the rows that left are
-    compacted away, so that later layers run on what is left.
+    At batch 1 the cost is layer, head and the criterion's step. In a larger batch, rows that left are removed, so that
+    later layers run on the remaining rows.
 
-    Decisions are made in NumPy on every device, by the arithmetic that replay uses. On a GPU that costs one transfer
-    of (n, outputs) numbers per exit, the only point where the host waits; rows that stay go up as an index, which
-    waits for nothing (docs/live-engine.md).
+    Decisions are made in NumPy on every device, with the arithmetic of replay. On a GPU that takes one transfer of
+    (n, outputs) numbers per exit, the only point where the host waits; the index of the remaining rows is sent without
+    waiting (docs/live-engine.md).
 
     Args:
-        model: in eval mode; exits without which the criterion cannot act make every row run to the end.
-        criterion: None runs all layers and answers with the last exit only (no early heads are evaluated).
+        model: the model, in eval mode.
+        criterion: the criterion; None runs all layers and the last head only.
         threshold: a row leaves at the first exit whose score reaches it.
 
     Raises:
-        UnsupportedError: the criterion has no meaning for a regression model, is a bound that looks at labels or
-            dice, or reads a channel that the model does not have.
+        UnsupportedError: the criterion has no meaning for a regression model, is a bound, or reads a channel that the
+            model lacks.
     """
 
     def __init__(self, model: MultiExit, criterion: Criterion | None, threshold: float = np.inf) -> None:
         if criterion is not None and model.outputs == 1 and not criterion.regression:
             raise UnsupportedError(f"criterion {criterion.name!r} has no meaning for regression; use patience")
         if criterion is not None and not criterion.causal:
-            raise UnsupportedError(f"criterion {criterion.name!r} is a bound for replay; no model can run it live")
+            raise UnsupportedError(
+                f"criterion {criterion.name!r} is a bound that only replay can compute; choose another"
+            )
         self.reads = criterion.reads if criterion is not None else "logits"
         if criterion is not None and self.reads != "logits" and self.reads not in model.channels:
             raise UnsupportedError(
@@ -62,7 +64,7 @@ class LiveEngine:
 
     @classmethod
     def at(cls, model: MultiExit, point: OperatingPoint) -> "LiveEngine":
-        """The engine of a model at a stored operating point. Raises as the constructor and `criterion_of` do."""
+        """The engine of a model at a stored operating point; raises as the constructor and `criterion_of` do."""
         return cls(model, criterion_of(point), point.limit)
 
     @torch.inference_mode()
@@ -75,59 +77,59 @@ class LiveEngine:
         model, criterion, exits = self.model, self.criterion, self.model.exits
         backbone = model.backbone
         last = len(exits) - 1
-        done = 0
+        current = 0
         state = backbone.embed(batch)
         rows = len(next(iter(batch.values())))
-        answered = np.empty((rows, model.outputs), dtype=np.float32)
+        answers = np.empty((rows, model.outputs), dtype=np.float32)
         exit_index = np.empty(rows, dtype=np.int64)
-        active: slice | np.ndarray = slice(None)  # original positions of the rows still running
+        active: slice | np.ndarray = slice(None)  # positions in the batch of the rows that still run
         memory: State | None = None
         for index in range(backbone.layers):
             state = backbone.layer(index, state)
-            if index + 1 != exits[done]:
+            if index + 1 != exits[current]:
                 continue
-            if criterion is None and done < last:
-                done += 1
+            if criterion is None and current < last:
+                current += 1
                 continue
-            logits, values = model.read(done, state, self.reads)
-            given = seen = _on_host(logits)
-            if criterion is None or done == last:
-                answered[active], exit_index[active] = given, done
+            logits, values = model.read(current, state, self.reads)
+            exit_answers = exit_logits = _on_host(logits)
+            if criterion is None or current == last:
+                answers[active], exit_index[active] = exit_answers, current
                 break
-            read = seen if values is logits else _on_host(values)
+            exit_values = exit_logits if values is logits else _on_host(values)
             if memory is None:
-                memory = criterion.start(len(seen), read)
-            memory, score = criterion.step(memory, read)
-            gone = score >= self.threshold
-            leaving = np.count_nonzero(gone)
+                memory = criterion.start(len(exit_logits), exit_values)
+            memory, score = criterion.step(memory, exit_values)
+            leaves = score >= self.threshold
+            leaving = np.count_nonzero(leaves)
             if leaving:
                 if self.answers_itself:
-                    given = criterion.answer(memory, seen)
-                if leaving == len(seen):
-                    answered[active], exit_index[active] = given, done
+                    exit_answers = criterion.answer(memory, exit_logits)
+                if leaving == len(exit_logits):
+                    answers[active], exit_index[active] = exit_answers, current
                     break
                 if isinstance(active, slice):
                     active = np.arange(rows)
-                answered[active[gone]], exit_index[active[gone]] = given[gone], done
-                stay = np.flatnonzero(~gone)
+                answers[active[leaves]], exit_index[active[leaves]] = exit_answers[leaves], current
+                stay = np.flatnonzero(~leaves)
                 memory = {name: value[stay] for name, value in memory.items()}
                 state = state.select(torch.from_numpy(stay).to(logits.device, non_blocking=True))
                 active = active[stay]
-            done += 1
-        return Answers(torch.from_numpy(answered), torch.from_numpy(exit_index))
+            current += 1
+        return Answers(torch.from_numpy(answers), torch.from_numpy(exit_index))
 
 
 def _on_host(values: Tensor) -> np.ndarray:
-    """Float32 values where the criterion computes; on the CPU a view.
+    """Values as a float32 array for the criterion; on the CPU a view.
 
     Raises:
-        InvalidLogitsError: one is NaN.
+        InvalidLogitsError: a value is NaN.
     """
     if values.dtype != torch.float32 or not values.is_cpu:
         values = values.float().cpu()
-    seen: np.ndarray = values.numpy()
-    # A row or two are searched sooner in Python: NumPy's two calls are 0.04 ms after a layer swept the caches.
-    found = any(x != x for x in seen.ravel().tolist()) if seen.size <= 16 else np.isnan(seen).any()
-    if found:
+    array: np.ndarray = values.numpy()
+    # For a row or two Python is faster: NumPy's two calls take 0.04 ms with cold caches.
+    has_nan = any(x != x for x in array.ravel().tolist()) if array.size <= 16 else np.isnan(array).any()
+    if has_nan:
         raise InvalidLogitsError("live: the model answered NaN; lower its learning rate and train it again")
-    return seen
+    return array

@@ -1,4 +1,4 @@
-"""A backbone with a classifier after some or all of its layers, and its checkpoint on disk."""
+"""The multi-exit model, a backbone with classifiers after its layers, and its checkpoint on disk."""
 
 import json
 import os
@@ -19,14 +19,14 @@ SCHEMA = "early-exit-checkpoint/1"
 
 
 class RowState(Protocol):
-    """What a backbone hands from layer to layer."""
+    """The state of a backbone between layers."""
 
     def select(self, index: Tensor) -> Any:
         """Keep the rows in `index`."""
 
 
 class Backbone(Protocol):
-    """A network as a chain of layers; text encoders and residual networks alike. Also an nn.Module."""
+    """A network as a chain of layers, such as a text encoder or a residual network; also an nn.Module."""
 
     layers: int
     full_layers: int
@@ -52,7 +52,7 @@ class MultiExit(nn.Module):
         dropout: before each linear layer, in training only.
         channels: names of further heads, each one linear layer on the pooled vector and a sigmoid, shared by all
             exits; a criterion reads them by name (BERxiT's "lte").
-        head_bias: where the bias of a regression's heads starts.
+        head_bias: initial bias of a regression's heads.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class MultiExit(nn.Module):
         if outputs == 1:
             for bias in (p for name, p in self.heads.named_parameters() if name.endswith("bias")):
                 nn.init.constant_(bias, head_bias)
-        # Their weights without the modules around them: at batch 1 those cost three times the product itself.
+        # The heads' weights without their modules, which at batch 1 cost three times the product.
         self.head_tables: list[Any] = [head._parameters for head in self.heads]
         if channels and len({widths[layer - 1] for layer in exits}) > 1:
             raise ValueError(f"channel heads {list(channels)} are shared by exits of different widths")
@@ -87,7 +87,7 @@ class MultiExit(nn.Module):
         return self._logits(exit_index, self._pooled(exit_index, state))
 
     def read(self, exit_index: int, state: Any, channel: str) -> tuple[Tensor, Tensor]:
-        """Logits of one exit, (n, outputs), and what it records in a channel, (n,); "logits": the same object twice."""
+        """Logits of one exit, (n, outputs), and its values of a channel, (n,); for "logits" the same object twice."""
         pooled = self._pooled(exit_index, state)
         logits = self._logits(exit_index, pooled)
         return logits, logits if channel == "logits" else self._channel(channel, pooled)
@@ -97,18 +97,20 @@ class MultiExit(nn.Module):
         return self.record(batch, ())[0]
 
     def record(self, batch: Mapping[str, Tensor], channels: Iterable[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Logits of all exits, (n, exits, outputs), and each channel named, (n, exits), in one pass."""
+        """Logits of all exits, (n, exits, outputs), and the channels, (n, exits) each, in one pass."""
         state = self.backbone.embed(batch)
         answers: list[Tensor] = []
-        said: dict[str, list[Tensor]] = {name: [] for name in channels}
+        values_by_channel: dict[str, list[Tensor]] = {name: [] for name in channels}
         for index in range(self.backbone.layers):
             state = self.backbone.layer(index, state)
             if index + 1 == self.exits[len(answers)]:
                 pooled = self._pooled(len(answers), state)
                 answers.append(self._logits(len(answers), pooled))
-                for name, values in said.items():
+                for name, values in values_by_channel.items():
                     values.append(self._channel(name, pooled))
-        return torch.stack(answers, dim=1), {name: torch.stack(values, dim=1) for name, values in said.items()}
+        return torch.stack(answers, dim=1), {
+            name: torch.stack(values, dim=1) for name, values in values_by_channel.items()
+        }
 
     def _pooled(self, exit_index: int, state: Any) -> Tensor:
         pooled: Tensor = self.backbone.pool(self.exits[exit_index] - 1, state)
@@ -125,25 +127,25 @@ class MultiExit(nn.Module):
         return torch.sigmoid(self.channels[name](pooled)[:, 0])
 
     def on(self, backbone: Any) -> "MultiExit":
-        """The last head on another backbone, whose modules and this one's it shares."""
-        found = MultiExit(backbone, (backbone.layers,), self.outputs, self.dropout.p)
-        found.heads = nn.ModuleList([self.heads[-1]])
-        found.head_tables = [found.heads[0]._parameters]
-        return found
+        """A model of another backbone with this model's last head; both keep sharing their modules."""
+        model = MultiExit(backbone, (backbone.layers,), self.outputs, self.dropout.p)
+        model.heads = nn.ModuleList([self.heads[-1]])
+        model.head_tables = [model.heads[0]._parameters]
+        return model
 
     def parameter_counts(self) -> dict[str, int]:
-        """All parameters, and those that serve leaving early: exits before the last (the paper's Table 3), channels."""
+        """Numbers of parameters: all, and those of early exits (the paper's Table 3) with their channels."""
         early = sum(p.numel() for head in [*list(self.heads)[:-1], self.channels] for p in head.parameters())
         return {"parameters": sum(p.numel() for p in self.parameters()), "early_exit_parameters": early}
 
 
 def save_checkpoint(model: MultiExit, directory: Path) -> None:
-    """Write model.safetensors, then model.json that describes it; each atomically."""
+    """Write model.safetensors, then its description model.json, each atomically."""
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / "model.safetensors.partial"
     save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, partial)
     os.replace(partial, directory / "model.safetensors")
-    about = {
+    description = {
         "schema": SCHEMA,
         "exits": list(model.exits),
         "outputs": model.outputs,
@@ -152,7 +154,7 @@ def save_checkpoint(model: MultiExit, directory: Path) -> None:
         "backbone": model.backbone.description(),
     }
     partial = directory / "model.json.partial"
-    partial.write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
+    partial.write_text(json.dumps(description, indent=1, sort_keys=True), encoding="utf-8")
     os.replace(partial, directory / "model.json")
 
 
@@ -178,14 +180,18 @@ def load_checkpoint(directory: Path, build: Callable[[Mapping[str, Any]], Any] =
     """
     remedy = f"remove {directory} and run `dvc repro` again"
     try:
-        about = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-        if about.get("schema") != SCHEMA:
-            raise ArtifactError(f"{directory}/model.json: schema {about.get('schema')!r} is not {SCHEMA!r}; {remedy}")
+        description = json.loads((directory / "model.json").read_text(encoding="utf-8"))
+        if description.get("schema") != SCHEMA:
+            raise ArtifactError(
+                f"{directory}/model.json: schema {description.get('schema')!r} is not {SCHEMA!r}; {remedy}"
+            )
         weights = load_file(directory / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{directory}: unreadable or cut short checkpoint ({error}); {remedy}") from None
-    channels = about.get("channels", [])  # checkpoints of before there were any lack the key
-    model = MultiExit(build(about["backbone"]), about["exits"], about["outputs"], about["dropout"], channels)
+    channels = description.get("channels", [])  # older checkpoints lack the key
+    model = MultiExit(
+        build(description["backbone"]), description["exits"], description["outputs"], description["dropout"], channels
+    )
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""Backbones by name: which network, and what of it a task's rows meet. Names only; modules load when one is built."""
+"""Backbones by name, without importing their modules."""
 
 import re
 from dataclasses import dataclass, replace
@@ -22,31 +22,32 @@ class BackboneSettings(Block):
     """One entry of params.yaml's `backbones`."""
 
     hub: str | None = None
-    """Texts: hub name or local folder of an encoder laid out like BERT, RoBERTa, ALBERT or DistilBERT; needed for a
-    name not known here."""
+    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's or DistilBERT's layout; required
+    where the backbone's name is not in the list."""
     pooling: Pooling | None = None
-    """Texts: what the exits' shared pooler reads, the first token or the mean over tokens."""
+    """Texts: input of the exits' shared pooler, the first token or the mean over tokens."""
     layers: PositiveInt | None = None
-    """Texts: keep only the first so many layers."""
+    """Texts: number of layers to keep, from the first."""
     dropout: Share | None = None
     """Dropout before each exit's linear layer when training."""
     width: PositiveInt | None = None
     """Images: channels of the first stage of a residual network; 16 in the paper."""
     exits: Placement | None = None
-    """Images: where exits stand: after every two convolutions (the paper, Appendix A), or at Shallow-Deep's six."""
+    """Images: places of the exits: after every two convolutions (the paper, Appendix A), or Shallow-Deep's six."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone, complete.
+    """A backbone with all its settings.
 
     Attributes:
         hub: hub name or folder; None for a network that starts from random weights.
         pooling: `first` token or `mean` over tokens, before the shared tanh pooler.
-        layers: keep the first so many; None keeps all.
-        full_layers: layers of the model that it was distilled from; its speed-up is against that one.
-        modality: of the tasks that it serves.
-        depth, width, exits: of a residual network: layers with weights, channels of its first stage, where exits stand.
+        layers: number of layers to keep, from the first; None keeps all.
+        summary: one line for `python -m pipeline list backbones`.
+        full_layers: layers of the model that it was distilled from; speed-ups are relative to that model.
+        modality: modality of the tasks that it serves.
+        depth, width, exits: of a residual network: layers with weights, channels of its first stage, places of exits.
     """
 
     name: str
@@ -54,7 +55,7 @@ class BackboneSpec:
     pooling: Pooling = "first"
     layers: int | None = None
     dropout: float = 0.1
-    about: str = ""
+    summary: str = ""
     full_layers: int | None = None
     modality: Modality = "text"
     depth: int = 0
@@ -62,9 +63,9 @@ class BackboneSpec:
     exits: Placement = "every_two_convs"
 
     def identity(self, multi_exit: bool) -> dict[str, Any]:
-        """What a trial's result hangs on beside the pretrained weights; JSON.
+        """The settings that a trial's result depends on, beside the pretrained weights; JSON.
 
-        A model with one exit has it at the end wherever others have theirs: a change of placement trains none anew.
+        The placement of exits is left out for a model with one exit, which does not depend on it.
         """
         if self.modality == "text":
             return {name: getattr(self, name) for name in ("pooling", "layers", "dropout", "full_layers")}
@@ -76,28 +77,28 @@ BACKBONES: dict[str, BackboneSpec] = {
     spec.name: spec
     for spec in (
         BackboneSpec(
-            "demo-albert", None, dropout=0.0, about="12 shared layers of hidden 64, random weights, word tokens"
+            "demo-albert", None, dropout=0.0, summary="12 shared layers of hidden 64, random weights, word tokens"
         ),
-        BackboneSpec("albert-base", "albert/albert-base-v2", about="12 shared layers, the paper's main backbone"),
-        BackboneSpec("albert-large", "albert/albert-large-v2", about="24 shared layers, the paper's Table 4"),
-        BackboneSpec("bert-base", "google-bert/bert-base-uncased", about="12 layers, the paper's Table 2"),
-        BackboneSpec("roberta-base", "FacebookAI/roberta-base", about="12 layers, byte-level tokens"),
+        BackboneSpec("albert-base", "albert/albert-base-v2", summary="12 shared layers, the paper's main backbone"),
+        BackboneSpec("albert-large", "albert/albert-large-v2", summary="24 shared layers, the paper's Table 4"),
+        BackboneSpec("bert-base", "google-bert/bert-base-uncased", summary="12 layers, the paper's Table 2"),
+        BackboneSpec("roberta-base", "FacebookAI/roberta-base", summary="12 layers, byte-level tokens"),
         BackboneSpec(
             "distilbert",
             "distilbert/distilbert-base-uncased",
-            about="6 layers distilled from bert-base, measured against its 12",
+            summary="6 layers distilled from bert-base, measured against its 12",
             full_layers=12,
         ),
         BackboneSpec(
             "minilm",
             "sentence-transformers/all-MiniLM-L6-v2",
             pooling="mean",
-            about="6 layers of hidden 384, small and fast",
+            summary="6 layers of hidden 384, small and fast",
         ),
         *(
             BackboneSpec(
                 f"resnet{depth}", None, dropout=0.0, modality="image", depth=depth,
-                about=f"residual network of {depth} layers for 32x32 images; any resnet<6n + 2> serves",
+                summary=f"residual network of {depth} layers for 32x32 images; any resnet<6n + 2> serves",
             )
             for depth in (20, 56)
         ),
@@ -106,28 +107,28 @@ BACKBONES: dict[str, BackboneSpec] = {
 
 
 def resolve_backbone(name: str, settings: BackboneSettings) -> BackboneSpec:
-    """Complete an entry of `backbones`.
+    """The complete backbone of an entry of `backbones`.
 
     Raises:
-        ParamsError: an unknown name without `hub`, a residual network that is not 6n + 2 deep, or a setting of the
+        ParamsError: an unknown name without `hub`, a residual network whose depth is not 6n + 2, or a setting of the
             other modality.
     """
-    known = BACKBONES.get(name) or _residual(name)
-    if known is None and settings.hub is None:
+    template = BACKBONES.get(name) or _residual(name)
+    if template is None and settings.hub is None:
         raise unknown("backbone", name, BACKBONES, key="backbones")
-    base = known or BackboneSpec(name, settings.hub)
-    given = settings.model_dump(exclude_none=True)
+    base = template or BackboneSpec(name, settings.hub)
+    values = settings.model_dump(exclude_none=True)
     for setting in _ONLY["image" if base.modality == "text" else "text"]:
-        if setting in given:
+        if setting in values:
             raise ParamsError(
-                f"backbones.{name}.{setting}: {given[setting]!r}; a backbone for {base.modality}s has no {setting}, "
+                f"backbones.{name}.{setting}: {values[setting]!r}; a backbone for {base.modality}s has no {setting}, "
                 "take it out"
             )
-    return replace(base, **given)
+    return replace(base, **values)
 
 
 def _residual(name: str) -> BackboneSpec | None:
-    """resnet20, resnet56, ...: He et al.'s networks for CIFAR."""
+    """The backbone resnet20, resnet56, ...; None for another name."""
     match = _RESIDUAL.fullmatch(name)
     if match is None:
         return None
@@ -137,13 +138,13 @@ def _residual(name: str) -> BackboneSpec | None:
 
 
 def check_depth(depth: int, key: str) -> None:
-    """Raise ParamsError where a residual network is not 6n + 2 deep (He et al. 2016, 4.2)."""
+    """Raise ParamsError where the depth of a residual network is not 6n + 2 (He et al. 2016, 4.2)."""
     if depth < 8 or (depth - 2) % 6:
         raise ParamsError(f"{key}: depth {depth} is not 6n + 2; take 8, 14, 20, 32, 44, 56 or 110")
 
 
 def hub_path(name: str, mirror: Path | None) -> str:
-    """Where to load a hub name from: the folder of that name, the mirror's, or the hub itself."""
+    """The path from which to load a hub name: the mirror's folder where it exists, else the name itself."""
     if mirror is not None and (mirror / "models" / name).is_dir():
         return str(mirror / "models" / name)
     return name

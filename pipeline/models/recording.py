@@ -1,4 +1,4 @@
-"""Recording: one pass of a trained model over a split, every exit kept. Texts and images alike."""
+"""Recording: one pass of a trained model over a split that keeps every exit's answers, for texts and images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def record(model: "MultiExit", store: Store, device: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """What every exit answers to every row of a store, in the store's order.
+    """Record every exit for every row of a store, in the store's order.
 
     Returns:
         Logits, (n, exits, outputs) float32, and each of the model's channels, (n, exits) float32.
@@ -43,11 +43,11 @@ def exit_scores(logits: np.ndarray, labels: np.ndarray, metrics: Sequence[str]) 
 
 
 def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str, device: str) -> "Trace":
-    """Record one checkpoint over one prepared split, with its cost and where it comes from.
+    """Record one checkpoint over one prepared split, with costs and provenance.
 
     Args:
         checkpoint: the model's folder, named by its trial's key.
-        backbone: name of the backbone, whose tokens to read.
+        backbone: name of the backbone, which selects the tokens to read.
 
     Raises:
         ArtifactError: checkpoint or split is missing or cut short.

@@ -1,4 +1,4 @@
-"""CIFAR residual networks, taken apart into embed, layer and pool.
+"""CIFAR residual networks, divided into embed, layer and pool.
 
 A layer is one basic block, two convolutions: "after every two convolutional layers, an internal classifier is added"
 (BERT Loses Patience, Appendix A). ResNet-56 has 27.
@@ -17,7 +17,7 @@ from pipeline.models.names import Placement, check_depth
 
 
 class State(NamedTuple):
-    """What flows from block to block: feature maps (n, channels, height, width)."""
+    """The state between blocks: feature maps (n, channels, height, width)."""
 
     hidden: Tensor
 
@@ -30,7 +30,7 @@ class BasicBlock(nn.Module):
     """conv-BN-ReLU-conv-BN, plus the shortcut, ReLU (He et al. 2016, figure 2).
 
     Where the channels change, the shortcut takes every second pixel and pads the new channels with zeros (option A,
-    which He et al. use on CIFAR). Shallow-Deep's code has a 1x1 convolution there (option B) instead.
+    which He et al. use on CIFAR). Shallow-Deep's code has a 1x1 convolution instead (option B).
     """
 
     def __init__(self, before: int, channels: int) -> None:
@@ -53,8 +53,8 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """embed -> block 1..3n -> global average pool, for 32x32 colour images (He et al. 2016, 4.2).
 
-    The images come in as stored, uint8 with the channels last; normalisation is part of the network, so that a
-    checkpoint needs nothing beside it.
+    Images are uint8 with the channels last, as stored. Normalisation is part of the network, so that a checkpoint is
+    complete.
 
     Args:
         depth: 6n + 2.
@@ -64,7 +64,7 @@ class ResNet(nn.Module):
 
     Attributes:
         layers: number of blocks, 3n.
-        full_layers: of the model that speed-ups are measured against: this one.
+        full_layers: layers of the model that speed-ups are relative to: this one.
 
     Raises:
         ParamsError: the depth is not 6n + 2.
@@ -84,20 +84,20 @@ class ResNet(nn.Module):
         super().__init__()
         check_depth(depth, "backbones")
         self.depth, self.width, self.placement = depth, width, placement
-        self.about = {"mean": list(mean), "std": list(std)}
+        self.colours = {"mean": list(mean), "std": list(std)}
         channels = self.widths()
         self.layers = self.full_layers = len(channels)
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         before = [width, *channels[:-1]]
         self.blocks = nn.ModuleList(BasicBlock(b, c) for b, c in zip(before, channels, strict=True))
-        # Not in the checkpoint: they come from the description.
+        # Not in the checkpoint, since the description has them.
         self.register_buffer("mean", 255.0 * torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", 255.0 * torch.tensor(std)[:, None, None], persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        # A step takes 22 to 24% less time on the CPU with the channels last, as the stored images have them anyway.
+        # With the channels last, as stored images have them, a step takes 22 to 24% less time on the CPU.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
@@ -110,7 +110,7 @@ class ResNet(nn.Module):
         return State(self.blocks[index](state.hidden))
 
     def pool(self, index: int, state: State) -> Tensor:
-        """Mean over the pixels, (n, channels). Shallow-Deep learns a mix of max and mean pooling to 4x4 instead."""
+        """Mean over the pixels, (n, channels). Shallow-Deep instead learns a mix of max and mean pooling to 4x4."""
         return state.hidden.mean(dim=(2, 3))
 
     def widths(self) -> list[int]:
@@ -118,24 +118,24 @@ class ResNet(nn.Module):
         return self.shape(classes=0).channels()
 
     def exit_places(self) -> tuple[int, ...]:
-        """Blocks that an exit may stand after, from 1."""
+        """Blocks after which an exit may stand, counted from 1."""
         return exit_layers(self.shape(classes=0), self.placement)
 
     def flops(
         self, sizes: np.ndarray, outputs: int, exits: Sequence[int], *, against_itself: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
-        """FLOPs of each image at each exit, (n, exits), and of the plain network, (n,); all images are alike."""
+        """FLOPs of each image at each exit, (n, exits), and of the plain network, (n,); equal for all images."""
         return resnet_flops(self.shape(outputs), len(sizes), np.asarray(exits))
 
     def shape(self, classes: int) -> ResNetShape:
-        """What the FLOP count needs."""
+        """The shape for the FLOP count."""
         return ResNetShape(self.depth, self.width, classes)
 
     def description(self) -> dict[str, Any]:
-        """All that is needed to build the same module again; JSON."""
-        return {"family": "resnet", "depth": self.depth, "width": self.width, **self.about}
+        """A description from which the same module can be built; JSON."""
+        return {"family": "resnet", "depth": self.depth, "width": self.width, **self.colours}
 
 
 def resnet_from_description(description: Mapping[str, Any]) -> ResNet:
-    """The module that `ResNet.description` describes, with random weights. Exits are the checkpoint's, not its."""
+    """The module that `ResNet.description` describes, with random weights; the checkpoint holds the exits."""
     return ResNet(description["depth"], description["width"], description["mean"], description["std"])

@@ -1,10 +1,10 @@
-"""How live inference is timed: a block of params.yaml."""
+"""The block `latency` of params.yaml."""
 
 from pipeline.settings import Block, PositiveInt
 
 
 class Latency(Block):
-    """Wall time of the live engine, on `rows` report rows of each task named; none, none is timed."""
+    """Wall time of the live engine, on `rows` report rows of each task in `tasks`."""
 
     tasks: list[str] = []
     rows: PositiveInt = 64

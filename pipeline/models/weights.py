@@ -1,4 +1,4 @@
-"""What pretrained weights are, whatever folder or name they come under: a hash of their tensors and configuration."""
+"""The identity of pretrained weights: a hash of tensors and configuration, whatever their folder or name."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ CANDIDATES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-"""Where a model's weights may be, in the order in which Transformers looks."""
+"""Files that may hold a model's weights, in Transformers' order."""
 IGNORED = frozenset(
     {
         *("_name_or_path", "_commit_hash", "architectures", "transformers_version", "finetuning_task"),
@@ -27,33 +27,33 @@ IGNORED = frozenset(
         *("dtype", "torch_dtype", "use_cache", "gradient_checkpointing"),
     }
 )
-"""Fields of a configuration that name the model, describe a head that is not used, or are set when it is loaded."""
+"""Fields of a configuration that name the model, describe an unused head, or are set on loading."""
 SCHEMA = 1
 
 
 def weights_identity(name: str, mirror: Path | None, cache: Path = HERE.weights) -> str:
     """A hash of pretrained weights: names, shapes, types and bytes of all tensors, and the configuration.
 
-    The same for a folder, a mirror and the hub, for one file and for shards. A pickled checkpoint is not unpickled: its
-    files' bytes count, so that it differs from the same tensors in safetensors. Weights that the hub has and this
-    machine has not are downloaded, as the trial would.
+    It does not depend on whether the weights come from a folder, a mirror or the hub, in one file or in shards. A
+    pickled checkpoint is hashed by its bytes, without unpickling, so it differs from equal tensors in safetensors.
+    Missing weights are downloaded from the hub, as a trial would do.
 
     Args:
         name: hub name or local folder.
-        cache: a JSON file that keeps hashes of files that have not changed, so that they are read once.
+        cache: JSON file with the hashes of unchanged files, so that each file is read once.
 
     Returns:
         16 hex digits.
 
     Raises:
-        DataError: the weights are not to be had, or not readable.
+        DataError: the weights cannot be loaded.
     """
     fetch = _files_of(name, mirror)
     try:
         config = json.loads(fetch("config.json").read_text(encoding="utf-8"))
         files = _weight_files(fetch)
         tensors = _cached(files, cache)
-    except (OSError, ValueError, TypeError, KeyError) as error:  # also of the hub: no such name, no network
+    except (OSError, ValueError, TypeError, KeyError) as error:  # OSError also of the hub: no such name, no network
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"backbones: no weights of {name!r} ({reason}); check the name and the network, or name a mirror on disk "
@@ -64,7 +64,7 @@ def weights_identity(name: str, mirror: Path | None, cache: Path = HERE.weights)
 
 
 def _files_of(name: str, mirror: Path | None) -> Callable[[str], Path]:
-    """A function from the name of one of a model's files to its path here, which raises OSError where there is none."""
+    """A function from a file name of the model to its local path; it raises OSError where there is no such file."""
     where = hub_path(name, mirror)
     folder = Path(where)
     if folder.is_dir():
@@ -77,11 +77,11 @@ def _files_of(name: str, mirror: Path | None) -> Callable[[str], Path]:
 
 
 def _weight_files(fetch: Callable[[str], Path]) -> list[Path]:
-    """The files that Transformers would load."""
+    """The weight files that Transformers would load."""
     for candidate in CANDIDATES:
         try:
             path = fetch(candidate)
-        except FileNotFoundError:  # the hub's own kind of it, too
+        except FileNotFoundError:  # the hub's error is a subclass
             continue
         if path.suffix != ".json":
             return [path]
@@ -91,8 +91,8 @@ def _weight_files(fetch: Callable[[str], Path]) -> list[Path]:
 
 
 def _cached(files: list[Path], cache: Path) -> str:
-    """The hash of weights; that of an earlier call where no file has changed since."""
-    # A file's ctime moves with every change of it, and cannot be set back as its mtime can.
+    """The hash of weight files, from the cache where no file has changed."""
+    # ctime changes with every edit and, unlike mtime, cannot be set back.
     stats = [(str(p), s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for p in files for s in [p.stat()]]
     state = content_key({"files": stats})
     try:
@@ -112,10 +112,10 @@ def _hash(files: list[Path]) -> str:
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, tuple[str, list[int], str]]]:
-    """Name, type, shape and SHA-256 of each tensor of a safetensors file, which is mapped.
+    """Name, type, shape and SHA-256 of each tensor of a safetensors file, by mapping it.
 
-    The format is read here because the library's own readers want Torch for types that NumPy lacks, such as bfloat16:
-    eight bytes with the length of a JSON header, the header, the tensors' bytes
+    The library's readers need Torch for types that NumPy lacks, such as bfloat16, so the format is read here: eight
+    bytes with the length of a JSON header, the header, the tensors' bytes
     (https://huggingface.co/docs/safetensors).
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:

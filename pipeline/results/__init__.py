@@ -1,6 +1,6 @@
-"""The schema of every stored result, as classes; results are written and read by them alone.
+"""The classes of stored results, through which alone results are written and read.
 
-A field is documented where it stands; `python -m tools.write_docs` makes docs/results-schema.md of it.
+Each field has a docstring; `python -m tools.write_docs` makes docs/results-schema.md from them.
 """
 
 from pipeline.results.attack import Attack, Attacked, DefenceRow, Paired, PoolAnswers, Record, ShardRecords

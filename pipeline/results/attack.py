@@ -1,4 +1,4 @@
-"""What attack leaves: how each defence did, over examples; beside it, what each part of the work left."""
+"""Results of attack: means of each defence over examples, and the records of each shard."""
 
 from typing import ClassVar, Literal
 
@@ -13,36 +13,36 @@ class Record(Part):
     """One attacked example."""
 
     row_id: int
-    """Its row in the set."""
+    """Its row in the attack set or split."""
     label: int
     """Its class."""
     outcome: Literal["successful", "failed", "skipped"]
-    """skipped: not attacked, for the model was wrong before (goal `slow_down`: ran all layers already); successful: a
-    changed text reached the goal; failed: none did."""
+    """successful: a changed text reached the goal. failed: none did. skipped: not attacked, since the model was wrong
+    on the original (goal `slow_down`: or ran all layers on it)."""
     answer_before: int
-    """The model's class for the original."""
+    """The model's answer to the original, a class."""
     answer_after: int | None
-    """And for the text that the attack ended with; None if skipped."""
+    """Its answer to the last text of the attack; None if skipped."""
     original: tuple[str, ...]
-    """The text, or the pair."""
+    """The original text, or pair of texts."""
     changed: tuple[str, ...] | None
-    """What the attack ended with, also where it failed; None if skipped."""
+    """The last text of the attack, also where it failed; None if skipped."""
     queries: int
-    """Texts put to the model, the original included, as the task's `query_rule` counts them."""
+    """Number of queries to the model, counted as `query_rule` says."""
     words: int
-    """Words of the original."""
+    """Number of words of the original."""
     words_changed: int | None
-    """Words that differ at the end; None if skipped."""
+    """Number of words that differ in the last text; None if skipped."""
     layers_before: int
-    """Layers the original ran through."""
+    """Layers run for the original."""
     layers_under_attack: float | None
-    """Mean over the distinct changed texts that the attack asked about; None if it asked none."""
+    """Layers run, mean over the distinct changed texts; None if there are none."""
     layers_after: int | None
-    """Layers the text ran through that the attack ended with; None if skipped."""
+    """Layers run for the last text; None if skipped."""
 
 
 class ShardRecords(Result):
-    """`runs/attack/<task>/<key>.json`: some examples against one defence; its name holds all that it hangs on."""
+    """`runs/attack/<task>/<key>.json`: some examples attacked against one defence. The key is a hash of all inputs."""
 
     made_by: ClassVar[str] = "attack"
 
@@ -51,13 +51,13 @@ class ShardRecords(Result):
     trial: str
     """Key of the model's trial."""
     point: OperatingPoint
-    """How it leaves."""
+    """Its operating point."""
     records: tuple[Record, ...]
     """The examples, in the shard's order."""
 
 
 class PoolAnswers(Result):
-    """`runs/attack/<task>/pooled/<key>.json`: one defence against the texts with which an attack on any succeeded."""
+    """`runs/attack/<task>/pooled/<key>.json`: one defence under the transfer attack."""
 
     made_by: ClassVar[str] = "attack"
 
@@ -66,24 +66,24 @@ class PoolAnswers(Result):
     trial: str
     """Key of the model's trial."""
     point: OperatingPoint
-    """How it leaves."""
+    """Its operating point."""
     right_on_all: tuple[bool, ...]
-    """Of each example, whether the original and every such text are answered with its class."""
+    """For each example, whether the original and every such text are answered with its class."""
 
 
 class Paired(Part):
     """Two defences on the same examples, by McNemar's exact test."""
 
     kept: int
-    """Examples right after the attack here and not there."""
+    """Examples that this defence has right after its attack and the other has not."""
     lost: int
-    """The other way round."""
+    """Examples that the other defence has right and this one has not."""
     p_value: float
-    """Of the hypothesis that either is as likely, two-sided."""
+    """Two-sided p-value of equal probabilities."""
 
 
 class DefenceRow(Part):
-    """One model and how it leaves, under attack."""
+    """One defence under attack: a model at an operating point."""
 
     defence: str
     """"single exit", or the criterion's name."""
@@ -92,29 +92,30 @@ class DefenceRow(Part):
     method: str
     """Name in `methods`."""
     seed: int
-    """Of the trial."""
+    """Seed of the trial."""
     key: str
-    """Of the trial."""
+    """Key of the trial."""
     point: OperatingPoint
-    """How it leaves."""
+    """Its operating point."""
     original_accuracy: OverExamples
-    """On the originals, all examples."""
+    """Accuracy on the original texts of all examples."""
     after_attack_accuracy: OverExamples
-    """After its own attack, all examples."""
+    """Accuracy after the attack on this defence, all examples."""
     pooled_accuracy: OverExamples
-    """Right on the original and on every text with which an attack on any defence succeeded; empty for `slow_down`."""
+    """Accuracy under the transfer attack: right on the original and on every text that broke any defence; empty for
+    `slow_down`."""
     attack_success_rate: OverExamples
-    """Of the examples that were attacked."""
+    """Share of the attacked examples with a successful attack."""
     queries: OverExamples
-    """Texts put to the model per attacked example."""
+    """Queries per attacked example."""
     perturbed_words: OverExamples
-    """Words changed by a successful attack."""
+    """Words that a successful attack changed."""
     layers_before: OverExamples
-    """Layers the original ran through, where the model was right."""
+    """Layers run for the original, where the model was right."""
     layers_under_attack: OverExamples
-    """Layers of the texts that the attack asked about."""
+    """Layers run for the changed texts of an attack."""
     layers_after: OverExamples
-    """Layers of the text that the attack ended with, where the model was right before."""
+    """Layers run for the last text, where the model was right on the original."""
     against_first: Paired | None
     """After-attack accuracy against the first row's; None for that row, and for `slow_down`."""
 
@@ -123,25 +124,25 @@ class Attacked(Part):
     """One recipe against a task's defences."""
 
     recipe: str
-    """Name of the published attack."""
+    """Name of the attack recipe."""
     goal: Literal["misclassify", "slow_down"]
-    """slow_down: the answer stays and all layers run."""
+    """misclassify: change the answer. slow_down: make the model run all layers with the same answer."""
     attacker: Literal["own", "textattack"]
-    """Whose search loop ran; both give the same."""
+    """The search loop: this project's or TextAttack's, with the same results."""
     max_queries: int | None
-    """Of one attack; None: no limit."""
+    """Limit of queries per example; None: no limit."""
     resources: dict[str, JsonValue]
-    """Word vectors, sentence encoder, tagger: which."""
+    """Origin of word vectors, sentence encoder, tagger and the like."""
     comparable_with_paper: bool
     """Whether recipe, goal and resources are the paper's."""
     source: str
-    """Where the examples come from."""
+    """Source of the examples."""
     examples: int
-    """How many."""
+    """Number of examples."""
     query_rule: str
-    """What counts as a query."""
+    """Rule by which queries are counted."""
     rows: tuple[DefenceRow, ...]
-    """The single exit first."""
+    """A row per defence, the single exit first."""
 
 
 class Attack(Result):

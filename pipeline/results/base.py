@@ -1,4 +1,4 @@
-"""What all stored results share: a schema version, one way to write, one way to read."""
+"""Base classes of stored results: schema version, writing and reading."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from pipeline.storage import write_text
 
 
 class Part(BaseModel):
-    """A part of a stored result: every field is there, of its type, documented, and never changes."""
+    """A part of a stored result: immutable, with typed and documented fields."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
@@ -22,13 +22,13 @@ class Part(BaseModel):
 class Result(Part):
     """A stored JSON file.
 
-    A file holds every field of its class, those with a default too: a threshold that an edit took out is not "never".
-    A subclass raises its `schema_version` when a field comes, goes or changes its meaning; a file of another version is
-    answered with the command that makes it anew.
+    A file has every field of its class, also those with a default: a missing threshold must not mean "never". A
+    subclass raises its `schema_version` when a field is added, removed or changes its meaning. A file of another
+    version is refused with the command that makes it again.
     """
 
     schema_version: ClassVar[int] = 2
-    """1 were plain dictionaries, before the files had classes."""
+    """Version 1 were dictionaries without classes."""
     made_by: ClassVar[str]
     """The stage, or the command, that writes the file."""
 
@@ -38,7 +38,7 @@ class Result(Part):
         return json.dumps(payload, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
 
     def write(self, path: Path) -> Path:
-        """Write the file whole or not at all."""
+        """Write the file atomically."""
         return write_text(path, self.text())
 
     @classmethod
@@ -46,11 +46,10 @@ class Result(Part):
         """Read a file that `write` wrote.
 
         Args:
-            remedy: what to run where the file does not serve, such as "run `dvc repro finetune`".
+            remedy: the end of the message, such as "run `dvc repro finetune`".
 
         Raises:
-            ArtifactError: missing, cut short, of another schema version, or a field is missing or wrong: one line with
-                file, field and remedy.
+            ArtifactError: missing, cut short, of another schema version, or with a missing or wrong field.
         """
         try:
             payload = json.loads(path.read_text(encoding="utf-8"))
@@ -62,7 +61,7 @@ class Result(Part):
         if version != cls.schema_version or isinstance(version, bool):
             raise ArtifactError(f"{path}: schema {version!r} is not {cls.schema_version}; {remedy}")
         try:
-            # Through JSON, whose arrays strict validation takes for tuples.
+            # From JSON, since strict validation then takes arrays for tuples.
             result = cls.model_validate_json(json.dumps(payload))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
@@ -75,7 +74,7 @@ class Result(Part):
 
 
 def _absent(value: object, place: tuple[str, ...] = ()) -> Iterator[str]:
-    """Dotted names of fields that a file lacks and a default stands for."""
+    """Dotted names of fields that the file lacks, so that they have their default."""
     if isinstance(value, Part):
         fields = type(value).model_fields
         yield from (".".join((*place, name)) for name in fields if name not in value.model_fields_set)

@@ -1,4 +1,4 @@
-"""Which code trained a trial, and which changes of the code were declared to change no result."""
+"""The code that trained a trial, and the changes of code that were declared to change no result."""
 
 from typing import ClassVar
 
@@ -10,11 +10,11 @@ class TrialCode(Result):
 
     made_by: ClassVar[str] = "finetune"
     names: dict[str, str | None]
-    """What its settings identify by content, by name: the task, the backbone, the hub's name."""
+    """Names of the inputs that the trial's settings identify by content: task, backbone, hub name."""
     code: str
     """Hash of the code."""
     definitions: dict[str, dict[str, str]]
-    """Module to the hash of each of its definitions that the trial reaches."""
+    """Module to its definitions that the trial uses, each with its hash."""
 
 
 class CodePair(Part):
@@ -30,15 +30,15 @@ class Declaration(Part):
     """One change of the code that changes no result."""
 
     reason: str
-    """Why, in the words of who declared it."""
+    """The reason why no result changes."""
     date: str
-    """Of the declaration, ISO 8601."""
+    """Date of the declaration, ISO 8601."""
     since: str
     """The commit that the code was compared with."""
     changed: tuple[str, ...]
-    """The modules that differ, with their definitions that do."""
+    """Modules and definitions that differ."""
     equal: dict[str, CodePair]
-    """modality/method to its code before and after, wherever it differs."""
+    """modality/method to its code before and after, where it differs."""
 
 
 class CodeEquivalence(Result):
@@ -46,4 +46,4 @@ class CodeEquivalence(Result):
 
     made_by: ClassVar[str] = "harmless"
     declarations: tuple[Declaration, ...] = ()
-    """In the order in which they were made."""
+    """Declarations in their order."""

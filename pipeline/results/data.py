@@ -1,4 +1,4 @@
-"""What prepare leaves: the manifest of a task's data."""
+"""Results of prepare: the manifest of a task's data."""
 
 from typing import ClassVar, Literal
 
@@ -11,39 +11,39 @@ class Split(Part):
     """One split."""
 
     rows: int
-    """Rows."""
+    """Number of rows."""
     sha256: str
     """Hash of the split's content."""
     label_counts: dict[str, int] | None = None
-    """Rows of each class, by its name; None for a regression and where labels are not known."""
+    """Number of rows by class name; None for a regression and without labels."""
     label_mean: float | None = None
     """Mean label of a regression."""
     label_std: float | None = None
     """Standard deviation of a regression's labels."""
     words_mean: float | None = None
-    """Mean words of a row; None for images."""
+    """Mean number of words of a row; None for images."""
     words_max: int | None = None
-    """Words of the longest row; None for images."""
+    """Largest number of words of a row; None for images."""
 
 
 class TokenCounts(Part):
     """Lengths of a split's rows in tokens."""
 
     mean: float
-    """Mean."""
+    """Mean length."""
     max: int
-    """Longest."""
+    """Largest length."""
 
 
 class Inputs(Part):
-    """A task's rows in the form that one backbone reads: tokens of its tokenizer, or pixels."""
+    """The inputs of one backbone: tokens of its tokenizer, or pixels."""
 
     hash: str
-    """Content of train and selection rows with their labels: all that a trial learns from."""
+    """Hash of train and selection rows with their labels, which are the data of a trial."""
     splits: dict[str, str]
-    """Content of each split's rows with their labels, in this form."""
+    """Hash of each split's inputs and labels."""
     vocabulary: int | None = None
-    """Words of the tokenizer; None for images."""
+    """Size of the tokenizer's vocabulary; None for images."""
     tokens: dict[str, TokenCounts] = {}
     """Lengths by split; empty for images."""
     mean: tuple[float, ...] | None = None
@@ -53,30 +53,30 @@ class Inputs(Part):
 
 
 class Manifest(Result):
-    """`data/<task>/manifest.json`: what prepare made of a task's rows."""
+    """`data/<task>/manifest.json`: the prepared data of a task."""
 
     made_by: ClassVar[str] = "prepare"
     task: str
     """The task's name."""
     modality: Literal["text", "image"]
-    """Which backbones and methods serve it."""
+    """Kind of the rows; it selects backbones and methods."""
     kind: Literal["classification", "regression"]
-    """What an exit answers with."""
+    """Kind of the answers."""
     protocol: Literal["holdout", "paper"]
-    """Where selection rows come from."""
+    """Source of the selection rows."""
     columns: tuple[str, ...]
     """Columns of the inputs."""
     label_names: tuple[str, ...]
     """Classes in their order; empty for a regression."""
     metrics: tuple[str, ...]
-    """What the score is the mean of."""
+    """Metrics, whose mean is the score."""
     source: dict[str, JsonValue]
-    """Where the rows came from, as params.yaml or the task's own definition has it."""
+    """Source of the rows, from params.yaml or the task's definition."""
     report_splits: tuple[str, ...]
-    """Splits that are reported."""
+    """Labelled splits that the report shows."""
     unlabelled_splits: tuple[str, ...]
-    """Splits that are predicted only."""
+    """Splits without labels, which are predicted."""
     splits: dict[str, Split]
-    """Every split by its name: train, selection, the reported and the predicted ones."""
+    """Every split by its name: train, selection, report splits and splits without labels."""
     inputs: dict[str, Inputs]
     """By backbone for texts; for images one entry, "pixels"."""

@@ -1,4 +1,4 @@
-"""What evaluate leaves: operating points with what they give, scores of exits, diagnoses, curves."""
+"""Results of evaluate: operating points with their scores, scores of single exits, diagnoses, curves."""
 
 import csv
 import io
@@ -20,13 +20,13 @@ class Row(Part):
     method: str
     """Name in `methods`."""
     split: str
-    """The reported split."""
+    """Name of the report split."""
     seeds: tuple[int, ...]
     """Seeds of the models."""
     keys: tuple[str, ...]
-    """Trials of the models, one per seed."""
+    """Keys of the models' trials, one per seed."""
     points: tuple[OperatingPoint, ...]
-    """Each seed's operating point, one criterion for all; all layers where there is none."""
+    """Operating point of each seed, all of one criterion; or all layers."""
     score: OverSeeds
     """The task's score: the mean of its metrics."""
     metrics: dict[str, OverSeeds]
@@ -36,14 +36,14 @@ class Row(Part):
     flop_speedup: OverSeeds
     """FLOPs of the plain model / FLOPs spent, embedding and heads included."""
     rule: Literal["window", "speedup", "risk"]
-    """How the threshold was chosen (pipeline/evaluation/choosing.py)."""
+    """Name of the chooser (pipeline/evaluation/choosing.py)."""
     in_window: bool
-    """Whether the rule's condition could be met on every seed's selection rows; else the nearest setting, the fastest
-    or the full model stands here."""
+    """Whether every seed's threshold meets the chooser's condition on selection rows; where it does not, it is the
+    nearest, the fastest, or the full model."""
     selected_on: str
-    """Split that chose the threshold."""
+    """Split on which the threshold was chosen."""
     risk: OverSeeds | None = None
-    """Share of this split's rows lost against the full model; None under a rule that bounds no risk."""
+    """Share of this split's rows lost against the full model; None for a chooser that bounds no risk."""
 
     @property
     def criterion(self) -> str | None:
@@ -54,7 +54,7 @@ class Row(Part):
         """The operating point of a trial's model.
 
         Raises:
-            ArtifactError: models were selected anew since.
+            ArtifactError: the trial is not among the evaluated ones.
         """
         if key not in self.keys:
             raise ArtifactError(
@@ -73,9 +73,9 @@ class ExitScores(Part):
     split: str
     """Name of the split."""
     seed: int
-    """Of the trial."""
+    """Seed of the trial."""
     key: str
-    """Of the trial."""
+    """Key of the trial."""
     layers: tuple[int, ...]
     """Layer of each exit, from 1."""
     scores: tuple[float | None, ...]
@@ -83,7 +83,7 @@ class ExitScores(Part):
 
 
 class Oracle(Part):
-    """Leaving at the first exit that is right: what no criterion can beat with these exits."""
+    """The bound of leaving at the first exit that is right, which no criterion can beat with these exits."""
 
     score: float | None
     """The task's score."""
@@ -97,24 +97,24 @@ class Calibration(Part):
     """Expected calibration error: accuracy against confidence."""
 
     bins: int
-    """Bins of the confidence."""
+    """Number of bins of the confidence."""
     error: tuple[float | None, ...]
-    """Error of each exit."""
+    """Calibration error of each exit."""
 
 
 class Outcome(Part):
-    """Where rows leave under a criterion at its operating point, and which it loses and wins against the full model."""
+    """Where rows leave under a criterion at its operating point, and the rows that it loses and wins."""
 
     criterion: str
     """Name of the criterion."""
     threshold: float | None
     """Its threshold; None: never."""
     exits: tuple[int, ...]
-    """Rows that leave at each exit."""
+    """Number of rows that leave at each exit."""
     lost: Share | None
-    """Wrong here and right at the last exit; None for a regression."""
+    """Rows with a wrong early answer and a right last exit; None for a regression."""
     won: Share | None
-    """Right here and wrong at the last exit; None for a regression."""
+    """Rows with a right early answer and a wrong last exit; None for a regression."""
     lost_rows: tuple[int, ...] | None
     """Ids of the first ten lost rows."""
     won_rows: tuple[int, ...] | None
@@ -125,53 +125,53 @@ class Findings(Part):
     """Why early exit helps or hurts on a trace."""
 
     rows: int
-    """Labelled rows."""
+    """Number of rows, all labelled."""
     layers: tuple[float, ...]
     """Layer of each exit."""
     overthinking: Share | None
-    """Right at some exit and wrong at the last; None for a regression."""
+    """Rows that some exit has right and the last wrong; None for a regression."""
     oracle: Oracle
-    """The bound."""
+    """The oracle's score and speed-up."""
     agreement: tuple[tuple[float | None, ...], ...] | None
-    """Share of rows that two exits answer alike, exits x exits; None for a regression."""
+    """Share of rows with the same answer at two exits, exits x exits; None for a regression."""
     calibration: Calibration | None
-    """None for a regression."""
+    """Calibration of each exit; None for a regression."""
     criteria: tuple[Outcome, ...]
     """Each criterion at its operating point."""
 
 
 class Diagnosis(Findings):
-    """The findings on one model of several exits and one reported split."""
+    """The findings on one multi-exit model and one report split."""
 
     backbone: str
     """Name in `backbones`."""
     method: str
     """Name in `methods`."""
     split: str
-    """The reported split."""
+    """Name of the report split."""
     seed: int
-    """Of the trial."""
+    """Seed of the trial."""
     key: str
-    """Of the trial."""
+    """Key of the trial."""
 
 
 class Choosing(Part):
-    """How thresholds were chosen: the settings of `evaluate.choose`, and the window."""
+    """The chooser of thresholds: the settings of `evaluate.choose`, and the window."""
 
     rule: Literal["window", "speedup", "risk"]
-    """window: best score in the window; speedup: nearest to a target; risk: fastest with a bounded loss."""
+    """window: best score in the window; speedup: nearest above a target; risk: fastest with a bounded loss."""
     window: tuple[float, float]
-    """Layer speed-ups of the rule `window`."""
+    """Lowest and highest layer speed-up of `window`."""
     target: float | None = None
-    """Layer speed-up of the rule `speedup`."""
+    """Layer speed-up of `speedup`."""
     epsilon: float | None = None
-    """Share of rows that the rule `risk` may lose."""
+    """Share of rows that `risk` may lose."""
     delta: float | None = None
-    """Chance with which it may lose more."""
+    """Probability with which `risk` may lose more."""
     loss: Literal["gap", "consistency"] | None = None
-    """What counts as lost."""
+    """Meaning of a lost row."""
     tolerance: float | None = None
-    """Regression: label units that do not count."""
+    """Regression: label units by which an answer may be worse."""
 
 
 class Evaluated(Result):
@@ -181,27 +181,27 @@ class Evaluated(Result):
     task: str
     """The task's name."""
     modality: Literal["text", "image"]
-    """Of the task."""
+    """Kind of the task's rows."""
     kind: Literal["classification", "regression"]
-    """What an exit answers with."""
+    """Kind of the answers."""
     metrics: tuple[str, ...]
-    """What the score is the mean of."""
+    """Metrics, whose mean is the score."""
     protocol: Literal["holdout", "paper"]
-    """Whether selection rows, or the reported ones, chose."""
+    """Whether selection rows chose (holdout), or the first report split (paper)."""
     choosing: Choosing
-    """How thresholds were chosen."""
+    """The chooser of thresholds."""
     rows: tuple[Row, ...]
-    """Every group, criterion and reported split."""
+    """A row per group, criterion and report split."""
     exits: tuple[ExitScores, ...]
-    """Every model and split, selection rows included."""
+    """An entry per model and split, selection included."""
     diagnosis: tuple[Diagnosis, ...]
-    """Every model of several exits and reported split."""
+    """An entry per multi-exit model and report split."""
 
 
 class CurvePoint(NamedTuple):
     """A line of `outputs/evaluate/<task>.curves.csv`: one setting of a criterion on one model and split.
 
-    threshold `inf` is the full model; score `nan` is not defined.
+    Threshold `inf` is the full model; score `nan` is undefined.
     """
 
     backbone: str
@@ -225,7 +225,7 @@ def curves_text(points: Iterable[CurvePoint]) -> str:
 
 
 def read_curves(path: Path, remedy: str) -> list[CurvePoint]:
-    """Read what `curves_text` gave, in its order.
+    """Read the curves that `curves_text` wrote.
 
     Raises:
         ArtifactError: missing, other columns, or a value of the wrong type.

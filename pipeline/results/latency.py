@@ -1,4 +1,4 @@
-"""What latency leaves: wall time at the operating points that evaluate chose."""
+"""Results of latency: wall time at the operating points that evaluate chose."""
 
 from typing import ClassVar
 
@@ -14,13 +14,13 @@ class LatencyRow(Part):
     method: str
     """Name in `methods`."""
     key: str
-    """The trial that was timed, of the first seed."""
+    """Key of the timed trial, of the first seed."""
     point: OperatingPoint
-    """How it leaves; all layers: the full pass that the others are measured against."""
+    """Operating point; "all layers" is the full pass, to which speed-ups are relative."""
     mode: str
     """"batch 1", or "batch 32"."""
     examples: int
-    """Rows timed."""
+    """Number of timed rows."""
     ms_per_example: float
     """Median over repeats, in milliseconds."""
     measured_speedup: float
@@ -37,9 +37,9 @@ class Measured(Part):
     device: str
     """"cpu", or the GPU's name."""
     threads: int
-    """Compute threads."""
+    """Number of compute threads."""
     rows: tuple[LatencyRow, ...]
-    """By model, mode and operating point."""
+    """A row per model, mode and operating point."""
 
 
 class Latency(Result):

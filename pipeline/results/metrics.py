@@ -1,11 +1,11 @@
-"""Metrics of a finished run, kept to compare a later run with."""
+"""Metrics of a finished run, stored for comparison with later runs."""
 
 from typing import ClassVar, Literal
 
 from pipeline.results.base import Result
 
 Kind = Literal["score", "layer_speedup", "flop_speedup", "accuracy", "exact"]
-"""Kind of a metric: what it measures, and so how far it may move (pipeline/commands/compare_metrics.py)."""
+"""Kind of a metric, which sets its tolerance (pipeline/commands/compare_metrics.py)."""
 
 
 class StoredMetrics(Result):
@@ -15,4 +15,4 @@ class StoredMetrics(Result):
     made_by: ClassVar[str] = "compare-metrics"
 
     metrics: dict[Kind, dict[str, float | None]]
-    """By kind and name; None where a metric is not defined."""
+    """Metrics by kind and name; None where one is undefined."""

@@ -1,4 +1,4 @@
-"""Numbers with their intervals. None stands for "not defined", never 0."""
+"""Numbers with their intervals. An undefined number is None, never 0."""
 
 from abc import abstractmethod
 
@@ -16,23 +16,23 @@ class Interval(Part):
     @property
     @abstractmethod
     def centre(self) -> float | None:
-        """The number itself; None where it is not defined."""
+        """The number; None where it is undefined."""
 
     @property
     @abstractmethod
     def count(self) -> int:
-        """Seeds or examples behind it."""
+        """Number of seeds or examples."""
 
 
 class OverSeeds(Interval):
-    """A median over seeds, with the seeds' range."""
+    """A median over seeds, with the range of the seeds as interval."""
 
     median: float | None
-    """Median over seeds; None where one seed's value is not defined."""
+    """Median over seeds; None where a seed's value is undefined."""
     coverage: float | None = None
-    """Chance that the range holds the population's median; None with one seed."""
+    """Probability that the range covers the population median; None with one seed."""
     values: tuple[float | None, ...] = ()
-    """Each seed's value."""
+    """Value of each seed."""
 
     @property
     def centre(self) -> float | None:
@@ -49,7 +49,7 @@ class OverExamples(Interval):
     value: float | None
     """The share or mean; None without examples."""
     n: int
-    """Examples."""
+    """Number of examples."""
 
     @property
     def centre(self) -> float | None:
@@ -61,9 +61,9 @@ class OverExamples(Interval):
 
 
 class Share(Part):
-    """Some rows of all."""
+    """A number of rows, and its share of all rows."""
 
     rows: int
-    """How many."""
+    """Number of rows."""
     share: float
-    """Their share of all rows."""
+    """Share of all rows."""

@@ -1,4 +1,4 @@
-"""The operating point: how a trained model decides that a row may leave."""
+"""The operating point: the criterion and threshold at which rows leave."""
 
 import math
 
@@ -8,20 +8,20 @@ from pipeline.results.base import Part
 
 
 class OperatingPoint(Part):
-    """A criterion with its settings, what it learned, and its threshold; "all layers" is one of its values.
+    """A criterion with its settings, its fit and its threshold; or "all layers".
 
-    Made once, by evaluate, and read by all that run, time, attack, predict or show a model. `pipeline.evaluation.point`
-    turns it into the criterion that decides, and back.
+    evaluate makes it; live inference, latency, attack, predictions and report read it. `pipeline.evaluation.point`
+    converts it to a criterion and back.
     """
 
     criterion: str | None = None
-    """Name of the exit criterion; None: all layers, the last exit answers."""
+    """Name of the criterion; None: all layers, where the last exit answers."""
     settings: dict[str, float] = {}
-    """The criterion's settings, as params.yaml has them."""
+    """Settings of the criterion in params.yaml."""
     fitted: dict[str, JsonValue] = {}
-    """What the criterion learned from selection rows, such as temperatures; mostly empty."""
+    """Fields that the criterion learned from selection rows, such as temperatures; empty for most."""
     threshold: float | None = None
-    """A row leaves at the first exit whose score reaches it; None: never before the last."""
+    """A row leaves at the first exit whose score reaches it; None: no row leaves before the last exit."""
 
     @property
     def limit(self) -> float:
@@ -30,7 +30,7 @@ class OperatingPoint(Part):
 
     @property
     def name(self) -> str:
-        """How it is called in a metric's or a file's name."""
+        """Its name in metrics and files."""
         return self.criterion or "full"
 
 

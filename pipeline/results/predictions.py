@@ -1,4 +1,4 @@
-"""What evaluate leaves of splits without labels: files of predictions, and which there are."""
+"""Results of evaluate for splits without labels: the index of the files of predictions."""
 
 from typing import ClassVar
 
@@ -10,27 +10,27 @@ class PredictionFile(Part):
     """Predictions of one model at one operating point for one split."""
 
     model: str
-    """backbone.method.criterion."""
+    """Name of the model: backbone.method.criterion."""
     backbone: str
     """Name in `backbones`."""
     method: str
     """Name in `methods`."""
     seed: int
-    """The seed that answers: the one with the best selection score at its operating point."""
+    """Seed of the model: the one with the best selection score at its operating point."""
     key: str
-    """Its trial."""
+    """Key of its trial."""
     point: OperatingPoint
-    """How it leaves."""
+    """Its operating point."""
     selection: float | None
     """Its selection score."""
     split: str
-    """The predicted split."""
+    """Name of the predicted split."""
     rows: int
-    """Rows predicted."""
+    """Number of predicted rows."""
     layer_speedup: float
     """Layers of the plain model / mean layers run."""
     file: str
-    """Path of the table, below the index's folder."""
+    """Path of the table, relative to the index's folder."""
     sha256: str
     """Hash of the table."""
 
@@ -42,4 +42,4 @@ class Predictions(Result):
     task: str
     """The task's name."""
     files: tuple[PredictionFile, ...]
-    """None where the task has no split without labels."""
+    """Files of predictions; empty where the task has no split without labels."""

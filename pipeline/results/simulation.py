@@ -1,4 +1,4 @@
-"""What simulate leaves: Appendix C and Theorem 1."""
+"""Results of simulate: Appendix C and Theorem 1."""
 
 from typing import ClassVar
 
@@ -6,22 +6,22 @@ from pipeline.results.base import Part, Result
 
 
 class RequiredAccuracy(Part):
-    """What each classifier needs so that patience reaches the original accuracy (Figure 5)."""
+    """The accuracy that each classifier needs so that patience reaches the original accuracy (Figure 5)."""
 
     t: int
     """Patience."""
     original_accuracy: float
-    """Without early exit."""
+    """Accuracy without early exit."""
     required_accuracy: float
-    """Of each classifier, exact."""
+    """Required accuracy of each classifier, exact."""
     reduction: float
-    """How much less that is."""
+    """Original accuracy minus required accuracy."""
     simulated_accuracy_at_required: float
-    """By drawing answers, at the required accuracy."""
+    """Simulated accuracy of patience at the required accuracy."""
 
 
 class Counterexample(Part):
-    """A case in which a bound promises a gain that is not there."""
+    """A case in which a bound promises a gain that does not exist."""
 
     t: int
     """Patience."""
@@ -30,24 +30,24 @@ class Counterexample(Part):
     p: float
     """Error rate of the last."""
     gain: float
-    """Exact gain, negative or 0."""
+    """Exact gain, at most 0."""
 
 
 class Bound(Part):
     """One printed form of Theorem 1 against the exact accuracy, over a grid of cases."""
 
     name: str
-    """Where the paper prints it."""
+    """Place in the paper."""
     cells: int
-    """Cases."""
+    """Number of cases."""
     claims: int
-    """Gains promised."""
+    """Cases in which the bound promises a gain."""
     true_claims: int
-    """Of these there."""
+    """Promised gains that exist."""
     false_claims: int
-    """Of these not there."""
+    """Promised gains that do not exist."""
     missed: int
-    """Gains not promised."""
+    """Gains that exist and are not promised."""
     counterexample: Counterexample | None
     """The worst false claim."""
 
@@ -58,11 +58,11 @@ class ExamplePoint(Part):
     t: int
     """Patience."""
     exact_accuracy: float
-    """By dynamic programming."""
+    """Accuracy by dynamic programming."""
     simulated_accuracy: float
-    """By drawing answers."""
+    """Accuracy by simulation."""
     mean_layers: float
-    """Layers run."""
+    """Mean layers run."""
 
 
 class Simulation(Result):
@@ -70,12 +70,12 @@ class Simulation(Result):
 
     made_by: ClassVar[str] = "simulate"
     layers: int
-    """Classifiers, n."""
+    """Number of classifiers, n."""
     samples: int
-    """Rows drawn."""
+    """Number of simulated rows."""
     rows: tuple[RequiredAccuracy, ...]
-    """By patience and original accuracy."""
+    """A row per patience and original accuracy."""
     theorem: tuple[Bound, ...]
     """The three printed bounds."""
     example: tuple[ExamplePoint, ...]
-    """By patience."""
+    """A point per patience."""

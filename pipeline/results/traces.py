@@ -1,4 +1,4 @@
-"""What trace leaves beside the traces: which there are."""
+"""Results of trace: the index of the traces."""
 
 from typing import ClassVar
 
@@ -15,9 +15,9 @@ class TraceEntry(Part):
     multi_exit: bool
     """Whether criteria apply."""
     seed: int
-    """Of the trial."""
+    """Seed of the trial."""
     key: str
-    """Of the trial."""
+    """Key of the trial."""
     weights_sha256: str
     """Hash of the model's file."""
     split: str
@@ -27,19 +27,19 @@ class TraceEntry(Part):
     sha256: str
     """Hash of that file."""
     rows: int
-    """Rows recorded."""
+    """Number of rows."""
 
 
 class TraceIndex(Result):
     """`outputs/traces/<task>/index.json`.
 
-    Splits without labels have a list of their own, so that whoever computes scores meets none.
+    Splits without labels are in a separate list, so that code that computes scores does not read them.
     """
 
     made_by: ClassVar[str] = "trace"
     task: str
     """The task's name."""
     traces: tuple[TraceEntry, ...]
-    """Selection and report splits."""
+    """Traces of the selection and report splits."""
     unlabelled: tuple[TraceEntry, ...]
-    """Splits without labels."""
+    """Traces of splits without labels."""

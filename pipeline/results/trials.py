@@ -1,4 +1,4 @@
-"""What finetune leaves: each trial's result, the table of all trials, and the models selected for a task."""
+"""Results of finetune: each trial's result, the table of all trials, and the selected models of a task."""
 
 from typing import ClassVar, Literal
 
@@ -14,64 +14,64 @@ class TrialResult(Result):
     best_epoch: int
     """Epoch whose weights were kept, from 1."""
     epochs_run: int
-    """Epochs trained."""
+    """Number of trained epochs."""
     selection: float | None
-    """Score that picks epochs and grid points, on selection rows; None where it is not defined."""
+    """Score on selection rows that picks epochs and grid points; None where it is undefined."""
     train_seconds: float
-    """Seconds in optimiser steps, all epochs."""
+    """Seconds of optimiser steps, all epochs."""
     train_seconds_to_best: float
     """The same up to the kept epoch."""
     micro_batch: int | None
-    """Rows that went through the model at a time; None: whole batches."""
+    """Rows per pass through the model; None: whole batches."""
     metrics: dict[str, float | None]
-    """The kept epoch's metrics: loss, score of each exit."""
+    """Metrics of the kept epoch: loss, score of each exit."""
     parameters: int
-    """Parameters of the kept model."""
+    """Number of parameters of the kept model."""
     early_exit_parameters: int
-    """Of these, what leaving early needs: exits before the last, channels."""
+    """Number of parameters of early exits and channels."""
     layers: int
-    """Layers of the plain model that speed-ups are measured against."""
+    """Layers of the plain model, to which speed-ups are relative."""
     exits: tuple[int, ...]
     """Layers with an exit, from 1."""
     weights_sha256: str
-    """Hash of the kept model's file; a file with another hash counts as not run."""
+    """Hash of the kept model's file."""
     code: str = ""
     """Hash of the code that trained it."""
     versions: dict[str, str] = {}
-    """Libraries that trained it, and the commit."""
+    """Versions of the libraries that trained it, and the commit."""
 
 
 class TrialRecord(Part):
     """A trial of the plan."""
 
     key: str
-    """Hash of all that its result hangs on; its folder's name."""
+    """Hash of its settings; the name of its folder."""
     group: str
     """task/backbone/method."""
     settings: dict[str, JsonValue]
-    """All that its result hangs on."""
+    """All settings that its result depends on."""
     train_seconds: float | None
-    """Seconds in optimiser steps; None for a trial that failed."""
+    """Seconds of optimiser steps; None for a failed trial."""
     train_seconds_to_best: float | None
     """The same up to the kept epoch."""
     epochs_run: int | None
-    """Epochs trained."""
+    """Number of trained epochs."""
     best_epoch: int | None
     """Epoch whose weights were kept."""
     mlflow_run_id: str | None
-    """Its tracked run; None where the store lost it."""
+    """Its run in MLflow; None where the store has none."""
     other_code: bool = False
-    """Whether code trained it that is not today's, and was declared to do the same."""
+    """Whether other code than today's trained it, which was declared to train alike."""
     versions: dict[str, str] = {}
-    """Libraries that trained it."""
+    """Versions of the libraries that trained it."""
 
 
 class Trials(Result):
-    """`outputs/finetune/trials.json`: every trial of today's plan. Its seconds differ from run to run."""
+    """`outputs/finetune/trials.json`: every trial of the plan. Seconds differ from run to run."""
 
     made_by: ClassVar[str] = "finetune"
     trials: tuple[TrialRecord, ...]
-    """The grids first, then further seeds."""
+    """Trials of the grids, then of further seeds."""
 
 
 class GridPoint(Part):
@@ -108,7 +108,7 @@ class FailedTrial(Part):
 
 
 class ModelGroup(Part):
-    """One (task, backbone, method): what its grid gave, and the models that stand for it."""
+    """One (task, backbone, method): the scores of its grid, and its selected models."""
 
     group: str
     """task/backbone/method."""
@@ -119,34 +119,34 @@ class ModelGroup(Part):
     multi_exit: bool
     """Whether there are early exits, so that criteria apply."""
     batch_size: int
-    """Of the chosen point."""
+    """Batch size of the chosen point."""
     learning_rate: float
-    """Of the chosen point."""
+    """Learning rate of the chosen point."""
     grid: tuple[GridPoint, ...]
-    """All points."""
+    """All points of the grid."""
     trials: tuple[SelectedTrial, ...]
     """The chosen point's trial of each seed."""
     failed: tuple[FailedTrial, ...]
     """Trials of the group that failed."""
     layers: int
-    """Layers of the plain model that speed-ups are measured against."""
+    """Layers of the plain model, to which speed-ups are relative."""
     exits: tuple[int, ...]
     """Layers with an exit, from 1."""
     parameters: int
-    """Parameters of a model."""
+    """Number of parameters of a model."""
     early_exit_parameters: int
-    """Of these, what leaving early needs."""
+    """Number of parameters of early exits and channels."""
 
 
 class Selected(Result):
-    """`outputs/selected/<task>.json`: the models that stand for a task; they lie in `outputs/models/<task>`."""
+    """`outputs/selected/<task>.json`: the selected models of a task; their files are in `outputs/models/<task>`."""
 
     made_by: ClassVar[str] = "finetune"
     task: str
     """The task's name."""
     modality: Literal["text", "image"]
-    """Of the task."""
+    """Kind of the task's rows."""
     protocol: Literal["holdout", "paper"]
-    """What picked epochs and grid points."""
+    """Source of the rows that picked epochs and grid points."""
     groups: tuple[ModelGroup, ...]
     """In the order of params.yaml: backbones, then methods."""

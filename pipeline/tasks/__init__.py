@@ -1,1 +1,1 @@
-"""What is asked: tasks by name, where their rows come from, how they are split and stored."""
+"""Tasks: their definitions, the sources of their rows, and their prepared splits."""

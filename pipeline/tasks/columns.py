@@ -1,4 +1,4 @@
-"""A table's columns as a task wants them: texts as strings, labels as numbers. For own rows and for attack sets."""
+"""Columns of a table for a task: texts as strings, labels as numbers. For task data and attack sets."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,11 +15,11 @@ def column(table: pa.Table, name: str, where: str, remedy: str) -> pa.ChunkedArr
     """One column by its name.
 
     Args:
-        where: what the table is, for the message.
-        remedy: what to do where there is no such column.
+        where: name of the table, for messages.
+        remedy: remedy for a missing column, for messages.
 
     Raises:
-        DataError: there is none, or more than one.
+        DataError: the table has no such column, or several.
     """
     count = table.column_names.count(name)
     if count == 0:
@@ -33,38 +33,38 @@ def as_text(values: pa.ChunkedArray, what: str) -> pa.ChunkedArray:
     """A column as strings.
 
     Raises:
-        DataError: bytes that are no UTF-8, or no text at all; the message begins with `what`.
+        DataError: bytes that are not UTF-8, or no text; the message begins with `what`.
     """
     try:
         return values.cast(pa.string())
     except pa.ArrowInvalid:
         raise DataError(f"{what} is not UTF-8; save the file as UTF-8") from None
     except pa.ArrowException:
-        raise DataError(f"{what} holds {values.type} and no text; name another column, or mend the source") from None
+        raise DataError(f"{what} holds {values.type}, not text; name another column, or mend the source") from None
 
 
 def texts_of(table: pa.Table, names: Sequence[str], where: str, remedy: str) -> list[pa.ChunkedArray]:
-    """The text columns as strings; null is the empty one.
+    """The text columns as strings; null becomes the empty string.
 
     Raises:
-        DataError: a column is not there, there twice, or no text.
+        DataError: a column is missing, repeated, or not text.
     """
-    found = [(name, column(table, name, where, remedy)) for name in names]
-    return [as_text(values, f"{where}: column {name!r}").fill_null("") for name, values in found]
+    columns = [(name, column(table, name, where, remedy)) for name in names]
+    return [as_text(values, f"{where}: column {name!r}").fill_null("") for name, values in columns]
 
 
 def read_labels(task: Task, columns: Mapping[str, Sequence[Any]], remedy: str) -> dict[str, np.ndarray]:
     """Labels as floats, class indices or real values; NaN for rows to leave out (`drop_label`).
 
-    A label that is, written as text, one of `label_names` is that class, whatever its type: 1 and 1.0 are "1", true is
-    "true" or "True". Only else is it an index, counted from 0. Where names are numbers a label may be both, so there
-    all labels together are names, or all are indices.
+    A label whose text is one of `label_names` is that class, whatever its type: 1 and 1.0 are "1", true is "true" or
+    "True". Any other label is an index, counted from 0. Where names are numbers, a label may be both; then all labels
+    are read as names, or all as indices.
 
     Args:
-        columns: what a column is, for messages, to its labels; all are read alike.
+        columns: name of each column, for messages, to its labels; all columns are read in the same way.
 
     Raises:
-        DataError: a label is neither.
+        DataError: a label is neither a name nor an index.
     """
     dropped = {where: np.array([_is_dropped(task, v) for v in values], bool) for where, values in columns.items()}
     named = {where: _named(task, values) for where, values in columns.items()}
@@ -85,19 +85,19 @@ def _is_dropped(task: Task, value: Any) -> bool:
 
 
 def _named(task: Task, values: Sequence[Any]) -> np.ndarray:
-    """Labels as the classes whose names they are; NaN for others."""
+    """Class index of each label that is a name; NaN for others."""
     exact = {name: i for i, name in enumerate(task.label_names)}
     forms = Counter(_form(name) for name in task.label_names)
     like = {_form(name): i for name, i in exact.items() if forms[_form(name)] == 1}
-    found = (
+    classes = (
         exact.get(str(value), like.get(_form(value))) if isinstance(value, (str, int, float)) else None
         for value in values
     )
-    return np.array([np.nan if i is None else i for i in found], dtype=np.float64)
+    return np.array([np.nan if i is None else i for i in classes], dtype=np.float64)
 
 
 def _counted(task: Task, values: Sequence[Any]) -> np.ndarray:
-    """Labels as numbers, for a classification indices of classes; NaN for others."""
+    """Labels as numbers, for a classification as class indices; NaN for others."""
     numbers = np.array([_number(value) for value in values], dtype=np.float64)
     if task.kind == "classification":
         numbers[(numbers != np.floor(numbers)) | (numbers < 0) | (numbers >= len(task.label_names))] = np.nan
@@ -105,7 +105,7 @@ def _counted(task: Task, values: Sequence[Any]) -> np.ndarray:
 
 
 def _number(value: Any) -> float:
-    """A finite number, or text that is one; NaN for all else."""
+    """The value as a finite number; NaN where it is none."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return np.nan
     try:
@@ -116,7 +116,7 @@ def _number(value: Any) -> float:
 
 
 def _form(value: str | int | float) -> str:
-    """How a label is written, without what the reader of a file may have changed of it: 1.0 for 1, True for true."""
+    """A label's text in a normal form, which undoes changes by file readers: 1.0 for 1, True for true."""
     number = _number(value)
     if not np.isnan(number):
         return repr(number)
@@ -131,13 +131,13 @@ def _first_wrong(
     named: Mapping[str, np.ndarray],
     counted: Mapping[str, np.ndarray],
 ) -> str:
-    """Says which label is wrong: the first that is neither name nor index, else the first that is no name."""
+    """The message for the first label that is neither name nor index, else for the first that is no name."""
     names, last = ", ".join(task.label_names), len(task.label_names) - 1
-    wanted = f"one of {names} or 0..{last}" if names else "a finite number"
+    expected = f"one of {names} or 0..{last}" if names else "a finite number"
     unnamed = {where: np.isnan(named[where]) & ~dropped[where] for where in columns}
     neither = {where: unnamed[where] & np.isnan(counted[where]) for where in columns}
     if not any(rows.any() for rows in neither.values()):
-        neither, wanted = unnamed, f"one of {names}, and not all labels are 0..{last}"
+        neither, expected = unnamed, f"one of {names}, and not all labels are 0..{last}"
     where = next(where for where in columns if neither[where].any())
     row = int(neither[where].argmax())
-    return f"{where}, row {row}: label {columns[where][row]!r} is not {wanted}"
+    return f"{where}, row {row}: label {columns[where][row]!r} is not {expected}"

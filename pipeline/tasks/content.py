@@ -1,4 +1,4 @@
-"""What data are, whatever file they come in: hashes of column names, types and values."""
+"""The identity of data, whatever their file: hashes of column names, types and values."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -11,14 +11,14 @@ import pyarrow.compute as pc
 from pipeline.storage import content_key
 
 TRAINED = ("train", "selection")
-"""Splits that a trial learns from: it trains on the one and picks its epoch by the other."""
+"""Splits that a trial learns from: it trains on the first and picks its epoch by the second."""
 
 
 def data_identity(splits: Mapping[str, pa.Table | Mapping[str, np.ndarray]]) -> str:
-    """A hash of what a trial learns from: of the given splits, those in TRAINED; the others and row ids do not count.
+    """A hash of the data that a trial learns from: the splits in TRAINED, without row ids.
 
     Args:
-        splits: split to its table (tokens and labels) or its arrays (pixels and labels).
+        splits: split to its table (tokens and labels) or its arrays (pixels and labels); others are ignored.
 
     Returns:
         16 hex digits.
@@ -36,8 +36,8 @@ def data_identity(splits: Mapping[str, pa.Table | Mapping[str, np.ndarray]]) -> 
 def table_content_hash(table: pa.Table) -> str:
     """A hash of column names, logical types, values and their order.
 
-    Chunks, offsets into larger buffers, padding, what lies under a null, 32 or 64 bits for offsets, a dictionary's
-    encoding, metadata and the version of Arrow make no difference.
+    The hash does not depend on chunks, offsets into larger buffers, padding, values under a null, the width of offsets,
+    dictionary encoding, metadata or the version of Arrow.
 
     Raises:
         TypeError: a column of a type other than booleans, numbers, texts, bytes, and lists and structs of them.
@@ -46,7 +46,7 @@ def table_content_hash(table: pa.Table) -> str:
 
 
 def array_content_hash(arrays: Mapping[str, np.ndarray]) -> str:
-    """A hash of names, types, shapes and values; memory order, byte order and alignment make no difference."""
+    """A hash of names, types, shapes and values; it does not depend on memory order, byte order or alignment."""
     return content_key({name: _digest(_array(array)) for name, array in arrays.items()})
 
 
@@ -70,7 +70,7 @@ def _array(array: np.ndarray) -> Iterator[bytes | memoryview]:
 
 
 def _arrow(array: Any) -> Iterator[bytes | memoryview]:
-    """The type's name, which values are null, and the values, of an Arrow array."""
+    """Type name, positions of nulls, and values of an Arrow array."""
     kind = array.type
     if pa.types.is_dictionary(kind):
         yield from _arrow(array.dictionary_decode())
@@ -85,7 +85,7 @@ def _arrow(array: Any) -> Iterator[bytes | memoryview]:
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind):
         values = array.fill_null(0).to_numpy(zero_copy_only=False)
         if values.dtype.kind == "f":
-            values = np.where(np.isnan(values), np.array(np.nan, values.dtype), values)  # one NaN of the many
+            values = np.where(np.isnan(values), np.array(np.nan, values.dtype), values)  # one bit pattern for every NaN
         yield from _array(values)
     elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
         yield b"string;"

@@ -1,4 +1,4 @@
-"""Whether the hub answers, asked once."""
+"""A check that the hub answers, once per process."""
 
 import functools
 import sys
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def prepare_for(where: str) -> None:
-    """Call before a name is loaded from the hub: where nobody answers there, its libraries use their caches only.
+    """Call this before loading a name from the hub: where the hub does not answer, its libraries use their caches only.
 
-    Left alone they try six times over half a minute, with lines of their own, before they look into the cache.
+    Otherwise they print lines and try six times over half a minute before they look into the cache.
     """
     if not Path(where).is_dir():
         _offline_unless_reachable()
@@ -23,9 +23,9 @@ def _offline_unless_reachable() -> None:
         return
     try:
         huggingface_hub.get_session().head(constants.ENDPOINT, timeout=10)
-    except Exception:  # requests' or httpx's own kinds, by the library's version
+    except Exception:  # errors of requests or httpx, by the library's version
         constants.HF_HUB_OFFLINE = True
-        # Libraries copy the flag when they are imported, which may have been before.
+        # Libraries that are already imported have copied the flag.
         for module, flag in (("datasets.config", "HF_HUB_OFFLINE"), ("transformers.utils.hub", "_is_offline_mode")):
             if module in sys.modules:
                 setattr(sys.modules[module], flag, True)

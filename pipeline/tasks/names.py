@@ -1,4 +1,4 @@
-"""The tasks that are known by name, and how an entry of params.yaml becomes a complete task."""
+"""Tasks by name, and the completion of an entry of params.yaml's `tasks`."""
 
 import re
 from dataclasses import replace
@@ -82,7 +82,7 @@ TASKS: dict[str, Task] = {
         _glue("qnli", "QNLI", ("question", "sentence"), _ENTAILED),
         _glue("rte", "RTE", _PAIR, _ENTAILED),
         replace(_hub("snli", "stanfordnlp/snli", _PREMISE, _NLI, "validation"), drop_label=-1),
-        # SICK's validation split has 500 rows, Yelp and AG News have none: their labelled test splits report.
+        # SICK's validation split has 500 rows, and Yelp and AG News have none, so their labelled test splits report.
         _hub("sick", "RobZamp/sick", _SICK, _NLI, "test"),
         _hub("sick-relatedness", "RobZamp/sick", _SICK, (), "test", "relatedness_score"),
         _hub("yelp", "fancyzhx/yelp_polarity", ("text",), ("negative", "positive"), "test"),
@@ -107,58 +107,67 @@ TASKS: dict[str, Task] = {
 
 
 def resolve_task(name: str, settings: TaskSettings) -> Task:
-    """Complete an entry of `tasks`.
+    """The complete task of an entry of `tasks`.
 
     Raises:
-        ParamsError: unknown name without a source, a missing or unknown setting, settings that do not go together.
+        ParamsError: unknown name without a source, a missing or unknown setting, or settings that contradict.
     """
-    known = TASKS.get(name)
-    given = settings.model_dump(
+    template = TASKS.get(name)
+    values = settings.model_dump(
         exclude_none=True, include={"kind", "text", "image", "label", "label_names", "metrics", "drop_label"}
     )
-    source = settings.source or (known.source if known else None)
+    source = settings.source or (template.source if template else None)
     if source is None:
-        raise ParamsError(f"{unknown('task', name, TASKS, key='tasks')}; for own data give tasks.{name}.source")
-    if "text" in given and "image" in given:
-        raise ParamsError(f"tasks.{name}: has both text and image; a task's rows are one of them, take one out")
-    if known is None:
-        _complete(name, given)
-    elif ("image" if known.image is None else "text") in given:
-        raise ParamsError(f"tasks.{name}: its rows are {known.modality}s; give own data a name that is not taken")
-    base = known.__dict__ if known else {}
-    merged = {**base, **given, "name": name, "source": source, "rows": settings.rows, "max_length": settings.max_length}
-    if settings.source is not None:  # other rows than those of the name
+        raise ParamsError(f"{unknown('task', name, TASKS, key='tasks')}; for your own data give tasks.{name}.source")
+    if "text" in values and "image" in values:
+        raise ParamsError(f"tasks.{name}: has both text and image; a task has one of them, take the other out")
+    if template is None:
+        _complete(name, values)
+    elif ("image" if template.image is None else "text") in values:
+        raise ParamsError(
+            f"tasks.{name}: its rows are {template.modality}s; give your own data a name that is not taken"
+        )
+    base = template.__dict__ if template else {}
+    merged = {
+        **base,
+        **values,
+        "name": name,
+        "source": source,
+        "rows": settings.rows,
+        "max_length": settings.max_length,
+    }
+    if settings.source is not None:  # the named task's files, colours and folders are of other rows
         merged |= {"server": None, "colours": None, "torchvision": None}
     merged["test"] = _wants_test(name, settings, source)
     task = Task(**merged)
     if task.kind == "classification" and len(set(task.label_names)) < max(2, len(task.label_names)):
-        given_names = ", ".join(task.label_names) or "none"
-        raise ParamsError(f"tasks.{name}.label_names: {given_names}; a classification needs two or more, all different")
+        shown_names = ", ".join(task.label_names) or "none"
+        raise ParamsError(f"tasks.{name}.label_names: {shown_names}; a classification needs two or more, all different")
     _check_metrics(task)
     _check_splits(task)
     return task
 
 
-def _complete(name: str, given: dict[str, Any]) -> None:
-    """Own data: what may be left out, and that nothing else was."""
-    kind = given.setdefault("kind", "classification")
-    if "image" in given:
-        given["text"] = ()
+def _complete(name: str, values: dict[str, Any]) -> None:
+    """Fill in the defaults of a task without a template; refuse missing settings."""
+    kind = values.setdefault("kind", "classification")
+    if "image" in values:
+        values["text"] = ()
         if kind == "regression":
-            raise ParamsError(f"tasks.{name}.kind: images are classified only; take regression out")
-    given.setdefault("metrics", ("accuracy",) if kind == "classification" else ("pearson", "spearman"))
+            raise ParamsError(f"tasks.{name}.kind: images have no regression; take kind out")
+    values.setdefault("metrics", ("accuracy",) if kind == "classification" else ("pearson", "spearman"))
     needed = ("text", "label", "label_names") if kind == "classification" else ("text", "label")
     for key in needed:
-        if key not in given:
+        if key not in values:
             also = ", or image in place of text" if key == "text" else ""
-            raise ParamsError(f"tasks.{name}.{key}: missing; own data needs {', '.join(needed)}{also}")
-    given.setdefault("label_names", ())
+            raise ParamsError(f"tasks.{name}.{key}: missing; your own data needs {', '.join(needed)}{also}")
+    values.setdefault("label_names", ())
 
 
 def _wants_test(name: str, settings: TaskSettings, source: Source) -> bool:
     named = not isinstance(source, DemoSource) and bool(source.test)
     if settings.test and not named:
-        raise ParamsError(f"tasks.{name}.test: true and the source has no split without labels; name it in source.test")
+        raise ParamsError(f"tasks.{name}.test: true, but the source has no unlabelled split; name it in source.test")
     return named and (settings.source is not None if settings.test is None else settings.test)
 
 
@@ -177,13 +186,13 @@ def _check_metrics(task: Task) -> None:
 
 
 def _check_splits(task: Task) -> None:
-    """Split names become file names beside train and selection."""
+    """Check that split names can be file names beside train and selection."""
     if isinstance(task.source, DemoSource):
         return
     names = [*task.source.report, *task.source.test]
     for split in names:
         if not re.fullmatch(r"[A-Za-z0-9_-]+", split) or split in ("train", "selection") or names.count(split) > 1:
             raise ParamsError(
-                f"tasks.{task.name}.source: split name {split!r} is taken or no plain word; give each split a name of "
-                "its own in letters and digits"
+                f"tasks.{task.name}.source: split name {split!r} is taken or no plain word; give each split a "
+                "name of its own in letters and digits"
             )

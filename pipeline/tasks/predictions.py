@@ -1,8 +1,8 @@
-"""Predictions for rows without labels, at the operating points that evaluate chose, in files that others read.
+"""Files of predictions for rows without labels, at the operating points that evaluate chose.
 
-GLUE's server has a format of its own (gluebenchmark.com/faq): one file a task with the header `index`, `prediction`,
-class names for the inference tasks, 0 or 1 for the others, a similarity from 0 to 5. Other tasks get the same table
-with class names, or values as they are.
+GLUE's server has its own format (gluebenchmark.com/faq): one file per task with the header `index`, `prediction`; class
+names for the inference tasks, 0 or 1 for the others, a similarity from 0 to 5. Files of other tasks have the same
+columns, with class names or unchanged values.
 """
 
 import csv
@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.groups import SELECTION, Group, SeedTraces
 from pipeline.evaluation.point import sweep_at
-from pipeline.evaluation.traced import SELECTION, Group, Seeded
 from pipeline.results import OperatingPoint, PredictionFile, Row
 from pipeline.storage import file_hash, write_text
 from pipeline.tasks.task import Task
 
 
 def model_of(backbone: str, method: str, criterion: str | None) -> str:
-    """How a model under a criterion is called in files; no criterion: all layers.
+    """The name of a model with a criterion in file names; no criterion means all layers.
 
     >>> model_of("albert-base", "joint", "patience"), model_of("minilm", "single_exit", None)
     ('albert-base.joint.patience', 'minilm.single_exit.full')
@@ -35,7 +35,7 @@ def file_of(task: Task, split: str) -> str:
 
 
 def table(task: Task, row_ids: np.ndarray, answers: np.ndarray) -> str:
-    """The file's text: row ids (n,) and answers (n,), class indices or values in label units."""
+    """The text of a file with row ids (n,) and answers (n,), class indices or values in label units."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow(["index", "prediction"])
@@ -57,12 +57,12 @@ def _shown(task: Task, answers: np.ndarray) -> Iterable[str]:
 def write_predictions(folder: Path, task: Task, group: Group, rows: Sequence[Row]) -> Iterator[PredictionFile]:
     """Write a file per operating point and split without labels, below `folder`.
 
-    One seed answers, since a server scores one model: the one whose selection rows score best at its operating point
-    (the first of equals). Selection rows chose the operating point too, so nothing new is looked at.
+    A server scores one model, so one seed answers: the one with the best selection score at its operating point (the
+    first of equals). Selection rows also chose the operating point.
 
     Args:
-        group: with its selection traces, and those of splits without labels.
-        rows: the group's, of evaluate; bounds, which no model runs, are left out.
+        group: the group with its selection traces, and those of splits without labels.
+        rows: the group's rows of evaluate; bounds are left out.
     """
     if not any(group.unlabelled.values()):
         return
@@ -90,7 +90,7 @@ def write_predictions(folder: Path, task: Task, group: Group, rows: Sequence[Row
             )
 
 
-def _best(row: Row, seeds: Sequence[Seeded], metrics: tuple[str, ...]) -> tuple[Seeded, OperatingPoint, float]:
+def _best(row: Row, seeds: Sequence[SeedTraces], metrics: tuple[str, ...]) -> tuple[SeedTraces, OperatingPoint, float]:
     """The seed with the best selection score at its operating point, the point, and that score."""
     every = []
     for member, point in zip(seeds, row.points, strict=True):

@@ -1,4 +1,4 @@
-"""Freeze a task: its splits in the form that every trial maps, and a manifest that says what is there."""
+"""Prepare a task: splits as files that every trial maps, and their manifest."""
 
 import json
 from collections.abc import Mapping
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 def prepare(
     task: Task, tokenizers: Mapping[str, "Tokenizer"], protocol: Protocol, folder: Path, mirror: Path | None
 ) -> Manifest:
-    """Write `folder` anew, beside the target and moved there at the end, so that a failure leaves nothing half-written.
+    """Write `folder` with all splits; it is replaced when complete, so that a failure leaves the old one.
 
     Texts: text/<split>.parquet, <backbone>/<split>.arrow and tokenizer.json. Images: pixels/<split>.*.npy. Both:
     manifest.json.
 
     Args:
-        tokenizers: of each text backbone, by its name; none for images.
+        tokenizers: name of each text backbone to its tokenizer; empty for images.
 
     Returns:
         The manifest.

@@ -1,4 +1,4 @@
-"""Where rows come from: the hub, its mirror on disk, own files, or the demo's generators. All give Arrow tables."""
+"""Sources of rows: the hub, its mirror on disk, files, or the demo's generators. All give Arrow tables."""
 
 import tempfile
 from collections.abc import Collection, Mapping
@@ -21,7 +21,7 @@ _DEMO_ROWS = {"train": 3000, "report": 600}
 
 
 def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
-    """Read a task's splits: "train", one per report split and one per split to predict, under our names for them.
+    """Read a task's splits under this project's names: "train", the report splits and the splits to predict.
 
     Raises:
         DataError: a missing or unreadable source, file or split.
@@ -40,18 +40,18 @@ def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
 def _read(
     source: HubSource | FileSource, names: Mapping[str, str | Path], columns: Collection[str], mirror: Path | None
 ) -> dict[str, pa.Table]:
-    """Splits by our names for them, given the source's."""
+    """Splits under this project's names; `names` maps them to the source's names or files."""
     if isinstance(source, FileSource):
-        return {ours: read_file(Path(path), columns) for ours, path in names.items()}
-    tables = load_hub(source, mirror, [str(theirs) for theirs in names.values()])
-    return {ours: tables[str(theirs)] for ours, theirs in names.items()}
+        return {split: read_file(Path(path), columns) for split, path in names.items()}
+    tables = load_hub(source, mirror, [str(source_name) for source_name in names.values()])
+    return {split: tables[str(source_name)] for split, source_name in names.items()}
 
 
 def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[str, pa.Table]:
-    """Read splits of a hub data set, by their names on the hub; from below `mirror` where one is given.
+    """Read splits of a hub source by their names on the hub, from `mirror` where it is set.
 
     Raises:
-        DataError: no such data set, configuration or split, or neither network nor mirror.
+        DataError: no such source, configuration or split, or neither network nor mirror.
     """
     if mirror is None:
         prepare_for(source.hub)
@@ -62,16 +62,16 @@ def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[
     if mirror is not None:
         local = mirror / "datasets" / source.hub
         if not local.is_dir():
-            raise DataError(f"{shown}: no folder {local} in the hub mirror; put the data set there or unset HUB_MIRROR")
+            raise DataError(f"{shown}: no folder {local} in the hub mirror; put the data there or unset HUB_MIRROR")
         where = str(local)
     datasets.disable_progress_bars()
-    # Below a mirror, a cache of its own: the shared one goes by the folder's name and would not see other files in it.
+    # A mirror gets a temporary cache: the shared one is keyed by folder name and misses changed files.
     with tempfile.TemporaryDirectory() if mirror is not None else nullcontext() as cache:
         tables = {}
         for split in splits:
             try:
                 data = datasets.load_dataset(where, source.config, split=split, cache_dir=cache)
-            except Exception as error:  # datasets raises a dozen kinds, from OSError to its own
+            except Exception as error:  # datasets raises many kinds
                 reason = " ".join(str(error).split())[:200]
                 remedy = (
                     "check the name" if mirror else "check the name and the network, or name a mirror with HUB_MIRROR"
@@ -85,16 +85,16 @@ def read_file(path: Path, as_written: Collection[str] = ()) -> pa.Table:
     """Read .csv, .tsv, .jsonl or .parquet.
 
     Args:
-        as_written: columns that come as the strings that the file holds (an empty cell as ""), where Arrow would guess
-            at a type and make 7 of 007. Numbers of a .jsonl and what a .parquet says of its columns stay.
+        as_written: columns to read as the file's strings (an empty cell as ""), without Arrow's guess of a type, which
+            turns 007 into 7. Numbers of a .jsonl and column types of a .parquet stay.
 
     Raises:
         DataError: missing, of another type, or unreadable.
     """
     readers = {
-        # Arrow reads block by block, and without this a block may end at a line break inside quotes.
+        # Without this, a block of Arrow's may end at a line break inside quotes.
         ".csv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(newlines_in_values=True), as_written),
-        # GLUE's own .tsv files have unbalanced quotes in their sentences.
+        # GLUE's .tsv files have unbalanced quotes in sentences.
         ".tsv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False), as_written),
         ".jsonl": lambda: _read_json(path, as_written),
         ".parquet": lambda: pyarrow.parquet.read_table(path),
@@ -114,7 +114,7 @@ def read_file(path: Path, as_written: Collection[str] = ()) -> pa.Table:
 
 
 def _read_csv(path: Path, layout: Any, as_written: Collection[str]) -> pa.Table:
-    # As bytes, so that those that are no UTF-8 are found below, where the column is known.
+    # Read as bytes, so that the check for UTF-8 below can name the column.
     types = dict.fromkeys(as_written, pa.binary())
     options = pyarrow.csv.ConvertOptions(column_types=types)
     table = pyarrow.csv.read_csv(path, parse_options=layout, convert_options=options)
@@ -126,7 +126,7 @@ def _read_csv(path: Path, layout: Any, as_written: Collection[str]) -> pa.Table:
 
 def _read_json(path: Path, as_written: Collection[str]) -> pa.Table:
     table = pyarrow.json.read_json(path)
-    # Strings that look like dates come as dates.
+    # Arrow reads strings that look like dates as dates.
     dates = [field.name for field in table.schema if field.name in as_written and pa.types.is_temporal(field.type)]
     if not dates:
         return table
@@ -139,7 +139,7 @@ def _generate(source: DemoSource, task: Task) -> dict[str, pa.Table]:
 
     makers = {"sentences": demo.sentences, "pairs": demo.pairs, "similarity": demo.similarity}
     make = makers[source.demo]
-    # Generated train rows cover the selection rows that are carved out of them.
+    # Generated train rows include the selection rows, which are taken from them.
     train = (task.rows.train or _DEMO_ROWS["train"]) + (task.rows.selection or 0)
     report = task.rows.report or _DEMO_ROWS["report"]
     seed = 2 * task.rows.seed

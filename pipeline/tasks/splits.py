@@ -1,4 +1,4 @@
-"""Which rows of a source go into which split. Texts and images alike."""
+"""The rows of each split, for texts and images."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,16 +11,16 @@ from pipeline.tasks.task import Rows
 TRAIN, SELECTION = "train", "selection"
 Protocol = Literal["holdout", "paper"]
 Chosen = dict[str, tuple[str, np.ndarray]]
-"""Our split to the source's split that its rows come from, and their positions there, ascending."""
+"""Split to the source's split of its rows, and their positions in it, ascending."""
 
 
 def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Protocol) -> Chosen:
     """Choose the rows of train, selection and the reported splits, with the generator of `rows.seed`.
 
-    holdout carves the selection rows out of the training split; paper selects on the first reported split itself.
+    holdout takes the selection rows from the training split; paper selects on the first report split.
 
     Args:
-        counts: rows of the source: "train" first, then each reported split.
+        counts: number of rows of each split of the source: "train" first, then the report splits.
 
     Raises:
         DataError: no training rows are left, or a split is empty.
@@ -34,13 +34,13 @@ def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Prot
     if protocol == "paper":
         selection, rest = next(iter(report.values())), order
     else:
-        wanted = rows.selection or min(available // 10, 2000)
-        if wanted >= available:
+        size = rows.selection or min(available // 10, 2000)
+        if size >= available:
             raise DataError(
-                f"{task}: {available} training rows leave none beside {wanted} selection rows; "
+                f"{task}: {available} training rows leave none beside {size} selection rows; "
                 f"lower tasks.{task}.rows.selection"
             )
-        selection, rest = (TRAIN, np.sort(order[:wanted])), order[wanted:]
+        selection, rest = (TRAIN, np.sort(order[:size])), order[size:]
     chosen: Chosen = {TRAIN: (TRAIN, np.sort(rest[: rows.train])), SELECTION: selection, **report}
     refuse_empty(task, {name: len(index) for name, (_, index) in chosen.items()})
     return chosen

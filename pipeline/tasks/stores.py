@@ -1,4 +1,4 @@
-"""A prepared split, whatever its rows are: what training, recording and timing ask of it."""
+"""Prepared splits behind one protocol, which training, recording and timing use for texts and images."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
@@ -17,7 +17,7 @@ class Store(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """Class index or real value, (n,) float64; NaN where it is not known."""
+        """Class index or real value, (n,) float64; NaN without a label."""
 
     @property
     def row_ids(self) -> np.ndarray:
@@ -25,12 +25,12 @@ class Store(Protocol):
 
     @property
     def sizes(self) -> np.ndarray:
-        """Tokens of each row, or pixels along its side, (n,): what its FLOPs hang on."""
+        """Tokens of each row, or pixels along its side, (n,), which determine its FLOPs."""
 
     def __len__(self) -> int: ...
 
     def batch(self, rows: np.ndarray, device: Any) -> "dict[str, Tensor]":
-        """Inputs of the given rows, on the device."""
+        """Inputs of some rows, on the device."""
 
     def in_order(self) -> Iterator[np.ndarray]:
         """All rows in batches for evaluation, in a fixed order."""
@@ -41,7 +41,7 @@ class Store(Protocol):
     def epoch(
         self, batch_size: int, generator: np.random.Generator, device: Any, augment: bool = False
     ) -> "Iterator[tuple[dict[str, Tensor], np.ndarray]]":
-        """A shuffled epoch: inputs on the device and the rows that they are, a pure function of the generator."""
+        """A shuffled epoch: inputs on the device with their rows, a pure function of the generator."""
 
 
 def manifest_of(task: str) -> Manifest:
@@ -53,7 +53,7 @@ def open_store(manifest: Manifest, backbone: str, split: str, device: str) -> St
     """Map a prepared split.
 
     Args:
-        backbone: whose tokens to read; images are the same for all.
+        backbone: name of the backbone, which selects the tokens; images are the same for all.
 
     Raises:
         ArtifactError: missing or cut short.
@@ -68,7 +68,7 @@ def open_store(manifest: Manifest, backbone: str, split: str, device: str) -> St
 
 
 def inputs_name(manifest: Manifest, backbone: str) -> str:
-    """Under which name the manifest holds what a backbone reads."""
+    """Key of a backbone's inputs in the manifest."""
     return backbone if manifest.modality == "text" else PIXELS
 
 

@@ -1,7 +1,7 @@
-"""Tasks: what is asked of which rows, where their columns and labels are, and how answers are scored.
+"""Tasks: source, columns, labels and metrics.
 
-A task of params.yaml is a name of `pipeline/tasks/names.py` with a few settings changed, or own data that gives source,
-text (or image), label and label names itself.
+An entry of params.yaml's `tasks` is a name of `pipeline/tasks/names.py` with some settings changed, or the user's own
+data with source, text (or image), label and label names.
 """
 
 from collections.abc import Mapping
@@ -15,29 +15,28 @@ from pipeline.settings import Block, Count, PositiveInt
 
 Kind = Literal["classification", "regression"]
 Modality = Literal["text", "image"]
-"""What a task's rows are: a backbone serves one of them, a method one or both."""
+"""Kind of a task's rows: a backbone serves one modality, a method one or both."""
 
 
 class HubSource(Block):
-    """A data set by its hub name; read from the hub, or below the hub mirror where one is named."""
+    """Data of the hub by name, read from the hub or from the hub mirror where one is set."""
 
     hub: str
     config: str | None = None
     train: str = "train"
     report: dict[str, str] = {"validation": "validation"}
-    """Report splits, our name to the hub's: MNLI has two, kept apart."""
+    """Report splits: this project's name to the hub's. MNLI has two, reported separately."""
     test: dict[str, str] = {}
-    """Splits without labels, our name to the hub's; a label column that they have is not read."""
+    """Splits without labels: this project's name to the hub's; a label column in them is not read."""
 
 
 class FileSource(Block):
-    """Own files: .csv, .tsv, .jsonl or .parquet with named columns; for images also folders that hold one folder per
-    class."""
+    """Files: .csv, .tsv, .jsonl or .parquet with named columns; for images also a folder with one folder per class."""
 
     train: Path
     report: dict[str, Path] = Field(min_length=1)
     test: dict[str, Path] = {}
-    """Files without labels; a label column that they have is not read."""
+    """Files without labels; a label column in them is not read."""
 
 
 class DemoSource(Block):
@@ -50,11 +49,11 @@ Source = HubSource | FileSource | DemoSource
 
 
 class Rows(Block):
-    """How many rows to take; None takes all. Sub-samples are drawn with `seed`, once."""
+    """Number of rows of each split; None takes all. Sub-samples are drawn once, with `seed`."""
 
     train: PositiveInt | None = None
     selection: PositiveInt | None = None
-    """Rows carved from the training split to select on; None takes a tenth, at most 2,000."""
+    """Selection rows, taken from the training split; None takes a tenth, at most 2,000."""
     report: PositiveInt | None = None
     seed: Count = 0
 
@@ -67,22 +66,22 @@ class TaskSettings(Block):
     text: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=2)
     """Columns of the text, one or two."""
     image: str | None = None
-    """Column of the images, in place of text: their bytes, or paths of files beside the table. A folder per class needs
-    no column: give any name."""
+    """Column of the images, in place of text: bytes, or paths relative to the table's folder. For a folder per class
+    give any name."""
     label: str | None = None
     label_names: tuple[str, ...] | None = None
-    """Class names in the order of the classes. A label of the data that is, as text, one of them (1 and 1.0 are "1",
-    true is "true") is that class; only else it is a class index from 0. Where names are numbers, all labels of all
-    splits are read as names, or all as indices."""
+    """Class names in the order of the classes. A label whose text is one of them (1 and 1.0 are "1", true is "true") is
+    that class; any other label is a class index from 0. Where names are numbers, all labels of all splits are read as
+    names, or all as indices."""
     drop_label: int | str | None = None
-    """Rows with this label have no gold label and are left out, -1 in SNLI."""
+    """Rows with this label are left out, such as -1 in SNLI (no gold label)."""
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
     test: bool | None = None
-    """Predict the splits without labels and write them to files, for GLUE in its server's format. None: own data that
-    names such splits, and no task that is known here."""
+    """Whether to predict the splits without labels, for GLUE in its server's format. None: only for a source of your
+    own that names such splits."""
     rows: Rows = Rows()
     max_length: PositiveInt = 128
-    """Texts: longest input in tokens; longer ones are cut."""
+    """Texts: longest input in tokens; longer inputs are cut."""
 
 
 _ALL_ROWS = Rows()
@@ -90,11 +89,11 @@ _ALL_ROWS = Rows()
 
 @dataclass(frozen=True)
 class ServerFiles:
-    """How the GLUE server wants a task's predictions.
+    """Format of a task's predictions for the GLUE server.
 
     Attributes:
         names: split to the file's name.
-        words: classes by name rather than by number.
+        words: whether classes are written by name; else by number.
         span: lowest and highest value of a regression.
     """
 
@@ -113,16 +112,16 @@ class Colours:
 
 @dataclass(frozen=True)
 class Task:
-    """A task, complete. `metrics` are averaged into its score, as GLUE does.
+    """A task with all its settings. The mean of its `metrics` is its score, as in GLUE.
 
     Attributes:
         text: columns of the text; none where rows are images.
         test: whether the source's splits without labels are prepared and predicted.
         drop_label: rows with this label are left out.
-        server: how GLUE wants predictions; None for a task that is not GLUE's.
+        server: format of predictions for GLUE's server; None for other tasks.
         image: column of the images; None where rows are texts.
-        colours: of an image task whose figures are published; None: prepare computes them.
-        torchvision: class of torchvision.datasets and the folder that it unpacks to, where a mirror may hold that.
+        colours: published figures of an image task; None: prepare computes them.
+        torchvision: class of torchvision.datasets and its folder, which a mirror may hold.
     """
 
     name: str
@@ -143,7 +142,7 @@ class Task:
 
     @property
     def modality(self) -> Modality:
-        """What the rows are."""
+        """Kind of the rows."""
         return "text" if self.image is None else "image"
 
     @property
@@ -153,7 +152,7 @@ class Task:
 
     @property
     def unlabelled(self) -> Mapping[str, str | Path]:
-        """Splits to predict, our name to the source's; none unless `test` asks for them."""
+        """Splits to predict: this project's name to the source's; empty unless `test` is set."""
         return {} if isinstance(self.source, DemoSource) or not self.test else dict(self.source.test)
 
     @property

@@ -1,1 +1,1 @@
-"""Training: methods, the loop, trials addressed by their content, and the plan that says which may run."""
+"""Training: methods, the training loop, trials with their content keys, and the plan of trials."""

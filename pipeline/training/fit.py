@@ -1,4 +1,4 @@
-"""The training loop: epochs, early stopping, the best checkpoint kept, resume after a kill. Text and images alike."""
+"""The training loop for texts and images: epochs, early stopping, best checkpoint, resuming."""
 
 import json
 import math
@@ -25,16 +25,16 @@ class Fit:
     """One training run.
 
     Attributes:
-        model: what is trained, and what a checkpoint of progress holds.
+        model: the model to train, which is saved for resuming.
         objective: model, inputs, labels (n,) and the share of training done, 0..1, to a scalar, a mean over rows.
         batches: epoch to its batches (inputs, labels on the device); a pure function of the epoch, so that a
-            resumed run sees what an uninterrupted one would.
-        evaluate: per-epoch metrics; must hold "selection", the score that picks the epoch, higher is better.
+            resumed run sees the same batches as an uninterrupted one.
+        evaluate: model to the metrics of an epoch, with "selection", the score that picks the epoch (higher is better).
         schedule: share of training done, 0..1, to a factor on the learning rate.
-        training_mode: puts the model into training mode; a recipe keeps its frozen parts in eval mode.
-        served: what is judged and kept, if it is a part of `model`; shares its weights.
-        micro_batch: rows that go through the model at a time; their gradients add up to the batch's. None: all, and
-            half as many whenever the GPU's memory does not hold them.
+        training_mode: puts the model into training mode; frozen parts stay in eval mode.
+        served: the model that is evaluated and stored, where it is a part of `model`; it shares the weights.
+        micro_batch: rows per pass through the model; gradients are accumulated over the batch. None: the whole batch,
+            halved whenever the GPU runs out of memory.
         compiler: backend of torch.compile for the model's forward pass, for batches of any shape; None: not compiled.
     """
 
@@ -57,13 +57,13 @@ class Fit:
 
 
 def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
-    """Train; leave the best epoch's checkpoint, metrics.jsonl and resume.pt in `directory`.
+    """Train, and write the best epoch's checkpoint, metrics.jsonl and resume.pt to `directory`.
 
-    A killed run goes on after its last whole epoch: randomness is drawn anew each epoch from (seed, epoch).
+    A killed run resumes after its last complete epoch: each epoch is seeded from (seed, epoch).
 
     Returns:
-        best_epoch, epochs_run, selection (the best score), train_seconds, micro_batch (None where no batch was
-        parted), and the best epoch's metrics, None where one is not defined.
+        best_epoch, epochs_run, selection (the best score), train_seconds, micro_batch (None where no batch
+        was split), and the best epoch's metrics, None where one is undefined.
     """
     history = _resume(fit, directory)
     served = fit.served or fit.model
@@ -102,7 +102,7 @@ class Steps:
     """The optimiser's steps.
 
     Attributes:
-        rows: that go through the model at a time; None: a whole batch.
+        rows: rows per pass through the model; None: a whole batch.
     """
 
     def __init__(self, fit: Fit) -> None:
@@ -114,7 +114,7 @@ class Steps:
             fit.model.compile(dynamic=True, backend=fit.compiler)
 
     def epoch(self, epoch: int) -> float:
-        """Train one epoch; the mean loss over its batches."""
+        """Train one epoch; return the mean loss over its batches."""
         fit = self.fit
         fit.training_mode(fit.model)
         groups = fit.optimizer.param_groups
@@ -132,7 +132,7 @@ class Steps:
         return float(torch.stack(losses).mean())
 
     def _gradients(self, inputs: Mapping[str, Tensor], labels: Tensor, done: float) -> Tensor:
-        """Leave the batch's gradient in the parameters; its loss. Takes fewer rows at a time when memory runs out."""
+        """Compute the batch's gradients and loss; use fewer rows per pass when memory runs out."""
         while True:
             self.fit.optimizer.zero_grad(set_to_none=True)
             try:
@@ -159,7 +159,7 @@ class Steps:
 
 
 def _check_compiler(backend: str, device: str) -> None:
-    """Raise a ParamsError where inductor would look for a C++ compiler in vain, minutes later."""
+    """Raise ParamsError where inductor would fail for lack of a C++ compiler, minutes later."""
     names = [os.environ["CXX"]] if "CXX" in os.environ else ["g++", "clang++"]
     if backend == "inductor" and device == "cpu" and not any(map(shutil.which, names)):
         raise ParamsError(
@@ -179,8 +179,8 @@ def _stalled(history: list[dict[str, float]], stop_after: int) -> bool:
 
 
 def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -> None:
-    """State after a whole epoch; history travels inside so that the two cannot disagree."""
-    # The history as text: a NumPy number in it would be written as a pickle that no safe loading reads again.
+    """Write the state after an epoch, in one file with the history, so that both agree."""
+    # The history is text, since safe loading refuses pickled NumPy numbers.
     state = {"model": fit.model.state_dict(), "optimizer": fit.optimizer.state_dict(), "history": json.dumps(history)}
     partial = directory / "resume.pt.partial"
     torch.save(state, partial)
@@ -190,7 +190,7 @@ def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -
 
 
 def _resume(fit: Fit, directory: Path) -> list[dict[str, float]]:
-    """Load the state of an interrupted run; an unreadable one is dropped and training starts over."""
+    """Load the state of an interrupted run; training starts over where it is unreadable."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "resume.pt"
     if not path.is_file() or not (directory / "model.safetensors").is_file():
@@ -198,7 +198,7 @@ def _resume(fit: Fit, directory: Path) -> list[dict[str, float]]:
     try:
         state = torch.load(path, weights_only=True, map_location="cpu")
         history: list[dict[str, float]] = json.loads(state["history"])
-    except Exception:  # whatever an interrupted disk left there: starting over is always right
+    except Exception:  # any damage: starting over is right
         return []
     fit.model.load_state_dict(state["model"])
     fit.optimizer.load_state_dict(state["optimizer"])

@@ -1,4 +1,4 @@
-"""The groups of a plan: the product of tasks, backbones and methods whose modality agrees."""
+"""The groups of a plan: tasks x backbones x methods of the same modality."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from pipeline.training.settings import Grid, ImageTraining, Training
 
 @dataclass(frozen=True)
 class Study:
-    """What is trained: everything of params.yaml and of the prepared data that a plan hangs on.
+    """The inputs of a plan, from params.yaml and the prepared data.
 
     Attributes:
-        tasks: with their manifests.
-        grids, training: by modality.
-        weights: backbone's name to the content of its pretrained weights; "" for random ones.
-        code: (modality, method) to the identity of the code that trains it.
+        tasks: tasks with their manifests.
+        grids, training: settings by modality.
+        weights: backbone's name to the hash of its pretrained weights; "" for random ones.
+        code: (modality, method) to the hash of the code that trains it.
     """
 
     tasks: Sequence[tuple[Task, Manifest]]
@@ -38,7 +38,7 @@ def groups_of(study: Study) -> list[Group]:
     """The groups, in the order of tasks, then backbones, then methods.
 
     Raises:
-        ArtifactError: a task's data lack the tokens of a backbone.
+        ArtifactError: the prepared data of a task have no tokens of a backbone.
     """
     return [
         _group(study, task, manifest, spec, method)
@@ -87,7 +87,7 @@ def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, met
 
 
 def identity_of(training: Training | ImageTraining) -> dict[str, Any]:
-    """What of a block `training` a trial's result hangs on: not how many rows go through the model at a time."""
+    """The settings of a block `training` that a trial's result depends on; `micro_batch` is not one of them."""
     fields = training.model_dump(mode="json", exclude={"micro_batch"})
     if not fields.get("compile"):
         fields.pop("compile", None)

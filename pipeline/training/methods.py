@@ -1,4 +1,4 @@
-"""Training recipes by name. Holds names only; a recipe's module loads when a trial uses it."""
+"""Methods by name, without importing their recipes."""
 
 import importlib
 from dataclasses import dataclass
@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """What the plan needs to know of a recipe without importing it; the recipe is the module of its name.
+    """A method, as the plan needs it; its recipe is the module of its name in `recipes`.
 
     Attributes:
-        parent: method whose selected trial of the same seed this one starts from.
-        multi_exit: whether exit criteria apply to its models.
-        channels: what its models record beside the logits, for criteria that read it.
-        modalities: of the tasks that it serves.
+        source: one line for `python -m pipeline list methods`: description and paper.
+        parent: method from whose selected trial of the same seed this one starts.
+        multi_exit: whether its models have early exits, so that criteria apply.
+        channels: channels that its models record beside the logits.
+        modalities: modalities of the tasks that it serves.
     """
 
     name: str
@@ -98,7 +99,7 @@ METHODS: dict[str, MethodInfo] = {
 
 
 def load_recipe(name: str) -> "Recipe":
-    """Import a recipe by its name."""
+    """Import the recipe of a method."""
     module = importlib.import_module(f"pipeline.training.recipes.{name}")
     recipe: Recipe = module.RECIPE
     return recipe

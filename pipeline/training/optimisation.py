@@ -1,4 +1,4 @@
-"""Optimisers and schedules: one pair per modality."""
+"""The optimiser and schedule of each modality."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ MILESTONES = (0.35, 0.60, 0.85)
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How parameters move.
+    """An optimiser with its schedule.
 
     Attributes:
         schedule: share of training done, 0..1, to a factor on the learning rate.
         stop_after: epochs without a better selection score before training stops.
-        clip_norm: largest norm of all gradients together; None: they are not cut.
+        clip_norm: largest norm of all gradients; None: no clipping.
     """
 
     optimizer: torch.optim.Optimizer
@@ -33,8 +33,8 @@ def optimisation(
 ) -> Optimisation:
     """The optimiser of a modality; `options` is the block `training` of a trial's settings.
 
-    Texts: AdamW (weight decay on matrices only), as the paper's code has it. Images: SGD with momentum 0.9 and weight
-    decay on every parameter, as He et al. (2016, 4.2) and Shallow-Deep's code have it.
+    Texts: AdamW with weight decay on matrices only, as in the paper's code. Images: SGD with momentum 0.9 and weight
+    decay on every parameter, as in He et al. (2016, 4.2) and Shallow-Deep's code.
     """
     if modality == "image":
         sgd = torch.optim.SGD(
@@ -60,9 +60,9 @@ def warmup_linear(warmup: float) -> Callable[[float], float]:
 
 
 def steps(done: float) -> float:
-    """Factor on the learning rate: a tenth less after 35%, 60% and 85% of training.
+    """Factor on the learning rate, which falls to a tenth after 35%, 60% and 85% of training.
 
-    Shallow-Deep's setting (epochs 35, 60 and 85 of 100, from 0.1), which BERT Loses Patience says it follows; He et al.
-    step at 50% and 75%.
+    This is Shallow-Deep's schedule (epochs 35, 60 and 85 of 100, from 0.1), which BERT Loses Patience follows. He et
+    al. step at 50% and 75%.
     """
     return float(0.1 ** sum(done > share for share in MILESTONES))

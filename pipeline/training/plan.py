@@ -1,11 +1,11 @@
-"""Trials, addressed by content, and the plan that says which there are.
+"""Trials with their content keys, and the plan of all trials.
 
-A group is what one grid searches: (task, backbone, method). Its trials are the grid with the first seed, then the
-chosen point with the further seeds. A method with a parent starts from the parent group's selected trial of the same
-seed, so its trials can be made only when that selection is there. Everything that changes what a trial learns is in its
-settings; their hash is its key and its folder's name, so that a finished trial is never run again.
+A group is one (task, backbone, method). Its trials are the grid with the first seed, then the chosen point with the
+further seeds. A method with a parent starts from the parent group's selected trial of the same seed, so its trials are
+known only after that selection. A trial's settings hold all inputs of its training. Their hash is its key and the name
+of its folder, so that a finished trial is never run again.
 
-A plan does not change; what became of its trials so far is in `pipeline/training/progress.py`.
+A plan does not change; `pipeline/training/progress.py` holds the state of its trials.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,8 +28,8 @@ class Trial:
     """One training run.
 
     Attributes:
-        settings: all that changes its result, as JSON.
-        names: where a worker finds what the settings identify by content: task, backbone, hub name. No part of the key.
+        settings: all inputs of its result, as JSON.
+        names: names of the inputs that the settings identify by content: task, backbone, hub name. Not in the key.
     """
 
     group: str
@@ -38,7 +38,7 @@ class Trial:
 
     @cached_property
     def key(self) -> str:
-        """Hash of the settings' canonical JSON (sorted names, no spaces): of their content, not of their order."""
+        """Hash of the settings' canonical JSON."""
         return content_key(self.settings)
 
     @property
@@ -49,17 +49,17 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """For a progress line: the group, the grid point and the seed."""
+        """Group, grid point and seed, for a progress line."""
         s = self.settings
         return f"{self.group} bs={s['batch_size']} lr={s['learning_rate']:g} seed={s['seed']}"
 
 
 @dataclass(frozen=True)
 class Group:
-    """One grid.
+    """The trials of one (task, backbone, method).
 
     Attributes:
-        settings, names: common to its trials.
+        settings, names: those that all its trials share.
         parent: name of the group that it starts from.
         batch_sizes, learning_rates: the grid.
     """
@@ -73,24 +73,24 @@ class Group:
 
 
 Results = Mapping[str, TrialResult | None]
-"""Key to a trial's result; None for a trial that failed for good; absent while it has not run."""
+"""Key to result of each trial that has ended; None for a failed one."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which trials there are. Names of groups are distinct, and so are seeds; a parent is among the groups."""
+    """All groups with their seeds. Names of groups are distinct, seeds are distinct, and each parent is a group."""
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
 
     @property
     def total(self) -> int:
-        """How many trials there will be if none fails."""
+        """Number of trials if none fails."""
         grids = sum(len(group.batch_sizes) * len(group.learning_rates) for group in self.groups)
         return grids + len(self.groups) * (len(self.seeds) - 1)
 
     def grid(self, group: Group, parent: str | None = None) -> list[Trial]:
-        """The group's grid with the first seed, a batch size at a time.
+        """The trials of the group's grid with the first seed, ordered by batch size.
 
         Args:
             parent: key of the trial that all of them start from, where the group has a parent.
@@ -102,7 +102,7 @@ class Plan:
         ]
 
     def reseeded(self, group: Group, point: Trial, seed: int, parent: str | None = None) -> Trial:
-        """The trial at the grid point of another one, with a seed and a parent of its own."""
+        """The trial at the grid point of `point`, with another seed and parent."""
         return self._trial(group, point.settings["batch_size"], point.settings["learning_rate"], seed, parent)
 
     def _trial(self, group: Group, batch_size: int, rate: float, seed: int, parent: str | None) -> Trial:
@@ -113,7 +113,7 @@ class Plan:
 
 
 def read_result(directory: Path) -> TrialResult | None:
-    """The trial's result, or None where it has not finished; an unreadable marker counts as not finished."""
+    """The trial's result; None where it is missing or unreadable."""
     try:
         return TrialResult.read(directory / RESULT, "")
     except ArtifactError:
@@ -121,15 +121,15 @@ def read_result(directory: Path) -> TrialResult | None:
 
 
 def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Path], TrialResult]) -> TrialResult:
-    """Run `train` in the trial's folder and write the marker last; a finished trial returns its stored result."""
+    """Run `train` in the trial's folder and write result.json last; a finished trial returns its stored result."""
     stored = read_result(directory)
     if stored is not None and (directory / WEIGHTS).is_file():
         return stored
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / RESULT).unlink(missing_ok=True)  # of weights that are gone: a kill must not leave it beside new ones
+    (directory / RESULT).unlink(missing_ok=True)  # a kill must not leave an old result beside new weights
     write_json(directory / "settings.json", settings)
     result = train(directory)
     result.write(directory / RESULT)
-    (directory / RESUME).unlink(missing_ok=True)  # only now: until the marker is there it may be needed
+    (directory / RESUME).unlink(missing_ok=True)  # needed until the result is stored
     (directory / "error.txt").unlink(missing_ok=True)
     return result

@@ -1,18 +1,18 @@
-"""What became of a plan's trials so far, kept up to date one ended trial at a time.
+"""The state of a plan's trials, updated whenever a trial ends.
 
-The definitions, which tests/test_plan.py works out anew after every event and compares:
+tests/test_plan.py computes these definitions again after every event and compares:
 
-- A group's grid is made at once, or, for a group with a parent, when the parent's choice is there.
-- The choice of a group is its grid's best selection score once all of the grid has ended; of equal ones the first. A
-  trial that failed and one whose score is not defined are never chosen; a group with nothing else has no choice.
-- The further seeds are made at the chosen point; those of a group with a parent one by one, as the parent's trials of
-  the same seed end well.
-- Of the trials that may run now the first one runs next: grids in the order of groups, then further seeds likewise.
-- A result on disk counts as if the trial had just ended. But a trial that a group selects is needed with its weights:
-  one whose weights were dropped when it was not selected runs again, and the choice of a grid waits for that.
+- A group's grid is made at once; for a group with a parent, when the parent has a choice.
+- The choice of a group is the trial with the best selection score (the first among equals) once its whole grid has
+  ended. Failed trials and trials with an undefined score are never chosen, so a group may have no choice.
+- The further seeds are made at the chosen point. In a group with a parent, each is made when the parent's trial of the
+  same seed has finished.
+- The next trial is the first of those that may run: grids in the order of groups, then further seeds in that order.
+- A result on disk counts as if the trial had just ended, but a selected trial also needs its weights. One whose weights
+  were dropped runs again, and the choice of its group waits for it.
 
-Each trial is made, hashed and looked up on disk once, and an ended trial concerns its own group and those that start
-from it, so that a plan of ten times as many trials costs ten times as much (benchmarks/bench_plan.py).
+Each trial is made, hashed and looked up on disk once. An ended trial affects only its group and those that start from
+it, so the cost is linear in the number of trials (benchmarks/bench_plan.py).
 """
 
 import heapq
@@ -37,7 +37,7 @@ class _Search:
     children: list["_Search"] = field(default_factory=list)
     grid: list[Trial] = field(default_factory=list)
     open: set[str] = field(default_factory=set)
-    """Keys of grid trials without a result; the choice waits for them."""
+    """Keys of grid trials without a result, for which the choice waits."""
     best: Trial | None = None
     further: dict[int, Trial] = field(default_factory=dict)
 
@@ -49,16 +49,16 @@ class _Search:
 
 
 class _Place(NamedTuple):
-    """Where in the plan a trial stands: what sorts first runs first."""
+    """The place of a trial in the plan; the first in order runs first."""
 
     phase: int
     group: int
     position: int
-    """In the grid, or among the seeds."""
+    """Position in the grid, or among the further seeds."""
 
 
 class Progress:
-    """The state of a plan, from what is on disk: `next` hands out a trial, `end` takes what became of it.
+    """The state of a plan, with the results on disk: `next` hands out a trial, `end` takes its result.
 
     Args:
         root: parent folder of the trial folders.
@@ -67,13 +67,13 @@ class Progress:
     def __init__(self, plan: Plan, root: Path) -> None:
         self.plan, self.root = plan, root
         self.results: dict[str, TrialResult | None] = {}
-        """Key to result of every trial that ended; None for one that failed."""
+        """Key to result of every trial that has ended; None for a failed one."""
         self.running: dict[str, Trial] = {}
-        """Key to trial of those that were handed out and did not end."""
+        """Key to trial of every trial that was handed out and has not ended."""
         self._trials: dict[str, Trial] = {}
-        self._places: dict[str, list[_Place]] = {}  # equal settings, in two groups or twice in a grid, are one trial
+        self._places: dict[str, list[_Place]] = {}  # equal settings are one trial with several places
         self._queue: list[tuple[_Place, str]] = []
-        self._unchecked: set[str] = set()  # keys of results from disk whose weights were not looked for yet
+        self._unchecked: set[str] = set()  # keys of results from disk whose weights are not yet checked
         self._searches = [_Search(index, group) for index, group in enumerate(plan.groups)]
         self._by_name = {search.group.name: search for search in self._searches}
         for search in self._searches:
@@ -95,7 +95,7 @@ class Progress:
         return None
 
     def end(self, key: str, result: TrialResult | None) -> Trial:
-        """Take the result of a trial that was handed out, None for a failure. Its weights are taken to be there."""
+        """Take the result of a trial that was handed out; None for a failure. Its weights are assumed to exist."""
         trial = self.running.pop(key)
         self.results[key] = result
         for place in self._places[key]:
@@ -108,7 +108,7 @@ class Progress:
         return trial
 
     def unfinished(self) -> int:
-        """How many trials run or may run now; goes through all that wait."""
+        """Number of trials that run or may run now; linear in the number of waiting ones."""
         return len(self.running) + len({key for _, key in self._queue if self._waits(key)})
 
     def prune(self) -> None:
@@ -119,35 +119,35 @@ class Progress:
                 for name in (WEIGHTS, RESUME):
                     (self.root / key / name).unlink(missing_ok=True)
 
-    # What there is
+    # Trials and choices
 
     def trials(self) -> list[Trial]:
-        """All trials that could be made so far, ended or not: grids in the order of groups, then further seeds."""
+        """All trials made so far, ended or not: grids in the order of groups, then further seeds."""
         grids = [trial for search in self._searches for trial in search.grid]
         return grids + [trial for search in self._searches for trial in self._further(search)]
 
     def trials_of(self, group: Group) -> list[Trial]:
-        """As `trials`, of one group."""
+        """All trials of one group made so far."""
         search = self._by_name[group.name]
         return [*search.grid, *self._further(search)]
 
     def best(self, group: Group) -> Trial | None:
-        """The grid's chosen trial; None until all of the grid has ended, and where none of it can be chosen."""
+        """The grid's chosen trial; None until the whole grid has ended, and where no trial can be chosen."""
         return self._by_name[group.name].best
 
     def selected(self, group: Group) -> dict[int, Trial]:
-        """Seed to the trial at the chosen grid point, ended or not, for seeds whose trial could be made."""
+        """Seed to the trial at the chosen grid point, ended or not, for seeds whose trial has been made."""
         search = self._by_name[group.name]
         if search.best is None:
             return {}
         return {self.plan.seeds[0]: search.best} | {t.settings["seed"]: t for t in self._further(search)}
 
     def failures(self) -> list[Trial]:
-        """Trials that failed for good."""
+        """Failed trials."""
         return [trial for trial in self.trials() if self._failed(trial)]
 
     def check(self) -> None:
-        """Raise TrialsFailedError when a group has nothing to select from."""
+        """Raise TrialsFailedError where a group has no choice."""
         for search in self._searches:
             if search.best is None:
                 failed = [trial.key for trial in search.grid if self._failed(trial)]
@@ -166,7 +166,7 @@ class Progress:
     def _waits(self, key: str) -> bool:
         return key not in self.results and key not in self.running
 
-    # What follows from a result
+    # Consequences of a result
 
     def _make_grid(self, search: _Search, parent: str | None) -> None:
         search.grid = self.plan.grid(search.group, parent)
@@ -188,7 +188,7 @@ class Progress:
             self._make_seed(search, position)
 
     def _make_seed(self, search: _Search, position: int) -> None:
-        """Make the trial of a further seed, once the group has a choice and what the trial starts from is there."""
+        """Make the trial of a further seed, once the group has a choice and the parent's trial has finished."""
         if search.best is None:
             return
         seed, parent = self.plan.seeds[1 + position], None
@@ -207,7 +207,7 @@ class Progress:
             self._make_seed(child, position)
 
     def _add(self, trial: Trial, place: _Place) -> None:
-        """Take a trial into the plan, with its result if it has one on disk, else to wait for its turn."""
+        """Add a trial, with its result where one is on disk; else it waits."""
         key = trial.key
         if key not in self._trials:
             self._trials[key] = trial
@@ -221,7 +221,7 @@ class Progress:
             heapq.heappush(self._queue, (place, key))
 
     def _has_weights(self, key: str) -> bool:
-        """Whether a result stands with its weights; one from disk without them is taken back, to run again."""
+        """Whether a result has its weights; a result on disk without them is dropped, and its trial runs again."""
         if key not in self._unchecked:
             return True
         self._unchecked.remove(key)

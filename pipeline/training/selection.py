@@ -1,4 +1,4 @@
-"""What the grids gave: the models that stand for a task, taken out of the trials' cache."""
+"""Selection: the chosen models of a task, copied from the cache of trials."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,10 +18,10 @@ MODEL_FILES = ("model.json", "model.safetensors")
 def selected_models(
     task: Task, protocol: Literal["holdout", "paper"], groups: Sequence[Group], progress: Progress
 ) -> Selected:
-    """What stands for a task.
+    """The selected models of a task.
 
     Args:
-        groups: of this task.
+        groups: the task's groups.
     """
     return Selected(
         task=task.name,
@@ -32,7 +32,7 @@ def selected_models(
 
 
 def keep_models(selected: Selected, workspace: Workspace, folder: Path) -> None:
-    """Put the files of the selected models into `folder`, a folder per key."""
+    """Put the files of the selected models into `folder`, in a folder per key."""
     for group in selected.groups:
         for trial in group.trials:
             for name in MODEL_FILES:

@@ -1,13 +1,13 @@
-"""How trials are trained: blocks of params.yaml."""
+"""The blocks `grid`, `training` and `images` of params.yaml."""
 
 from pydantic import Field, field_validator
 
-from pipeline.evaluation.settings import ordered
+from pipeline.evaluation.settings import ascending
 from pipeline.settings import Block, NonNegativeFloat, PositiveFloat, PositiveInt, Share
 
 
 class Grid(Block):
-    """The grid that every (task, backbone, method) searches with the first seed; the paper's (4.3) where left out."""
+    """The grid of every (task, backbone, method), searched with the first seed; the default is the paper's (4.3)."""
 
     batch_size: list[PositiveInt] = Field(default=[16, 32, 128], min_length=1)
     learning_rate: list[PositiveFloat] = Field(default=[1e-5, 2e-5, 3e-5, 5e-5], min_length=1)
@@ -23,15 +23,15 @@ class Training(Block):
     weight_decay: NonNegativeFloat = 0.01
     clip_norm: PositiveFloat = 1.0
     micro_batch: PositiveInt | None = None
-    """Rows that go through a model at a time, where a batch does not fit into memory; gradients are added up. None:
-    the whole batch, and half as many rows again and again on a GPU that runs out of memory."""
+    """Rows per pass through the model, where a batch does not fit into memory; gradients are accumulated. None: the
+    whole batch, halved whenever a GPU runs out of memory."""
     compile: bool = False
-    """Whether torch.compile makes the model's forward pass: some minutes per trial at its start, less per step. Recipes
-    that do not train on it (berxit, layer_drop, theseus, patient_distillation) gain nothing."""
+    """Whether torch.compile compiles the model's forward pass: some minutes at the start of a trial, and faster steps.
+    Methods that do not train with it (berxit, layer_drop, theseus, patient_distillation) gain nothing."""
 
 
 class ImageTraining(Block):
-    """Images: SGD with momentum, the learning rate stepped down; no early stopping, but the best epoch is kept."""
+    """Images: SGD with momentum and a stepped learning rate; no early stopping, but the best epoch is kept."""
 
     epochs: PositiveInt = 100
     weight_decay: NonNegativeFloat = 1e-4
@@ -42,11 +42,11 @@ class ImageTraining(Block):
 
 
 class Images(Block):
-    """What image tasks have of their own; left out, the paper's settings (Appendix A)."""
+    """Settings of image tasks; the defaults are the paper's (Appendix A)."""
 
     grid: Grid = Grid(batch_size=[128], learning_rate=[0.1])
     training: ImageTraining = ImageTraining()
     window: tuple[PositiveFloat, PositiveFloat] = (1.20, 1.40)
     """As `evaluate.window`."""
 
-    _ordered = field_validator("window")(ordered)
+    _check_window = field_validator("window")(ascending)

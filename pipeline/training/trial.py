@@ -1,4 +1,4 @@
-"""How a worker trains one trial. Text and images alike."""
+"""The training of one trial in a worker, for texts and images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,10 +30,10 @@ def train(settings: Settings, names: Settings, directory: Path, context: Setting
     """Train one trial in a worker.
 
     Args:
-        settings: of the trial; all that changes the result.
-        names: where the worker finds what the settings identify by content: the task, the backbone's name and hub name.
+        settings: the trial's settings, which hold all inputs of its result.
+        names: names of the inputs that the settings identify by content: task, backbone, hub name.
         directory: the trial's folder.
-        context: threads, device, mirror, micro_batch: where and how.
+        context: settings that change no result: threads, device, mirror, micro_batch.
         report: called with each epoch's metrics.
     """
     import torch
@@ -46,7 +46,7 @@ def train(settings: Settings, names: Settings, directory: Path, context: Setting
             settings, directory, lambda folder: _train(settings, names, folder, device, context, report, code)
         )
     finally:
-        if device == "cuda":  # the worker process is reused: leave the next trial the whole share
+        if device == "cuda":  # the next trial in this process needs the memory
             torch.cuda.empty_cache()
 
 
@@ -85,7 +85,7 @@ def build_fit(
     """The training run that a trial's settings describe.
 
     Args:
-        rows, selection: the stores to train and to judge on.
+        rows, selection: the stores of training and selection rows.
     """
     import torch
 
@@ -131,7 +131,7 @@ def build_fit(
 
 
 def _freeze_others(model: "MultiExit", recipe: "Recipe", start: "Start") -> list[Any]:
-    """Leave gradients to what the recipe moves, and return that."""
+    """Enable gradients for the recipe's parameters only, and return them."""
     moved = recipe.trainable(model)
     moving = {id(p) for p in moved}
     for p in [*model.parameters(), *(start.parent.parameters() if start.parent else ())]:
@@ -140,7 +140,7 @@ def _freeze_others(model: "MultiExit", recipe: "Recipe", start: "Start") -> list
 
 
 def exit_costs(model: "MultiExit", rows: Store) -> tuple[float, ...]:
-    """FLOPs of leaving at each exit, as shares of those of the last, for a row of mean size."""
+    """FLOPs of leaving at each exit as shares of the last exit's, for a row of mean size."""
     flops, _ = model.backbone.flops(rows.sizes.mean(keepdims=True), model.outputs, model.exits)
     return tuple((flops[0] / flops[0, -1]).tolist())
 
@@ -154,16 +154,16 @@ def judge(
     logits, channels = record(model, selection, device)
     scores = exit_scores(logits, selection.labels, metrics)
     per_exit = {f"score_exit_{layer:02d}": float(s) for layer, s in zip(model.exits, scores, strict=True)}
-    own = recipe.selection(
+    selection_score = recipe.selection(
         torch.from_numpy(logits),
         {name: torch.from_numpy(values) for name, values in channels.items()},
         torch.tensor(selection.labels),
     )
-    if own is None:
+    if selection_score is None:
         weights = np.asarray(recipe.selection_weights(exit_costs(model, selection)))
-        # An exit whose score is not defined (a constant prediction has no correlation) counts as nothing learned.
-        own = float(np.dot(weights, np.nan_to_num(scores)))
-    return {"selection": own, **per_exit}
+        # An undefined score (a constant prediction has no correlation) counts as 0.
+        selection_score = float(np.dot(weights, np.nan_to_num(scores)))
+    return {"selection": selection_score, **per_exit}
 
 
 def start_of(
@@ -175,10 +175,10 @@ def start_of(
     device: str,
     label_mean: float,
 ) -> "Start":
-    """What the trial starts from: the hub's weights, random ones, and the parent trial's model.
+    """The start of a trial: pretrained or random weights, and the parent's model.
 
-    New regression heads start at the mean label: Adam moves a bias by no more than the learning rate per step, and a
-    few hundred steps of fine-tuning do not reach 2.7 from 0. The paper's code starts at 0.
+    The bias of a new regression head starts at the mean label. Adam moves a bias by at most the learning rate per step,
+    so a few hundred steps of fine-tuning do not reach 2.7 from 0. The paper's code starts at 0.
 
     Args:
         trials: parent folder of the trial folders.

@@ -26,7 +26,7 @@ NAMES = (
     "oracle",
     "random",
 )
-"""Each has a module of its name here, and a class CRITERION in it."""
+"""Each is a module of this package, with the class CRITERION."""
 CRITERIA: dict[str, type[Criterion]] = {name: import_module(f"{__name__}.{name}").CRITERION for name in NAMES}
 
 
@@ -41,10 +41,10 @@ def make(
 
     Args:
         settings: numbers, as params.yaml has them.
-        fitted: what `fitted_values` gave of a criterion that learned from rows, back from JSON.
+        fitted: the result of `fitted_values` of a fitted criterion, read back from JSON.
 
     Raises:
-        ParamsError: unknown name, a setting that the criterion does not have, or a value that it cannot take.
+        ParamsError: unknown name, unknown setting, or an impossible value.
     """
     if name not in CRITERIA:
         raise unknown("criterion", name, CRITERIA, key=key)
@@ -61,15 +61,15 @@ def make(
     try:
         return cls(**(settings or {}), **learned)
     except ParamsError as error:
-        raise ParamsError(f"{key}.{error}") from None  # the criterion knows its name and not who asks
+        raise ParamsError(f"{key}.{error}") from None  # the criterion's own message lacks the key
 
 
 def fitted_values(criterion: Criterion) -> dict[str, Any]:
-    """What the criterion learned in `fit`, for JSON; empty for one that learns nothing. `make` takes it back."""
+    """The fields that `fit` set, for JSON; empty for a criterion that learns nothing. `make` takes them back."""
     fields = dataclasses.fields(criterion)
     return {f.name: getattr(criterion, f.name) for f in fields if f.metadata.get("fitted")}
 
 
 def _frozen(value: Any) -> Any:
-    """Lists to tuples, all the way down."""
+    """Lists to tuples, at every depth."""
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value

@@ -1,13 +1,13 @@
 """The contract of an exit criterion: a causal score per row after each exit, compared with a threshold.
 
 After exit j a criterion has seen exits 1..j and gives each row a score. The row leaves at the first exit whose
-score reaches the threshold (score >= threshold), else at the last exit. Laws that every criterion keeps (held by
-tests/test_criteria.py): it never looks past its exit; a higher threshold never exits earlier; a threshold of
+score reaches the threshold (score >= threshold), else at the last exit. Every criterion keeps four laws
+(tests/test_criteria.py): it never looks past its exit; a higher threshold never exits earlier; a threshold of
 infinity is the full model; rows do not influence each other.
 
-A criterion reads one recorded array per exit, the channel named by `reads`: the exit's logits, or another that the
-model records beside them. `step` is written once against the array namespace it is handed: NumPy in replay and live,
-so that both run the same arithmetic; a Torch tensor does too.
+A criterion reads one recorded array per exit, the channel named by `reads`: the exit's logits, or an array that the
+model records beside them. `step` uses the array namespace of its arguments. Replay and live inference both call it with
+NumPy arrays, so that they run the same arithmetic; Torch tensors work too.
 """
 
 from abc import ABC, abstractmethod
@@ -25,27 +25,27 @@ if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
 
 Array = Any  # numpy.ndarray or torch.Tensor; the array API has no common static type yet
-State = dict[str, Array]  # per-row arrays, first axis n; the engine drops the rows that left
+State = dict[str, Array]  # per-row arrays, first axis n; the engine drops rows that have left
 
 
 @dataclass(frozen=True)
 class Criterion(ABC):
-    """Base of the exit criteria. Subclasses are frozen: their fields are settings, the threshold is not one."""
+    """Base of the exit criteria. Fields of a subclass are its settings; the threshold is not one of them."""
 
     name: ClassVar[str]
     title: ClassVar[str]
-    """Its name in tables, with the short name of the paper that it comes from."""
+    """Its name in tables, with the short name of its paper."""
     symbol: ClassVar[str] = "θ"
-    """How its threshold is written."""
+    """Symbol of its threshold."""
     source: ClassVar[str]
     reads: ClassVar[str] = "logits"
-    """The channel that `step` is handed: "logits", or one that the model records into the trace beside them."""
+    """The channel that `step` reads: "logits", or one that the model records beside them."""
     recorded_by: ClassVar[str | None] = None
-    """Training method whose models record the channel, for criteria that read another than the logits."""
+    """The method whose models record the channel; None for logits and for bounds."""
     regression: ClassVar[bool] = False
-    """Whether the score has a meaning when the model answers with one real number."""
+    """Whether the score has a meaning for a regression."""
     causal: ClassVar[bool] = True
-    """False for bounds that look at labels or at the dice (oracle, random): replay only."""
+    """False for the bounds oracle and random, which only replay can compute."""
 
     @abstractmethod
     def start(self, n: int, like: Array) -> State:
@@ -57,8 +57,8 @@ class Criterion(ABC):
 
         Args:
             state: arrays with first axis n, from `start` or the last `step`.
-            values: what this exit recorded in the channel `reads`; logits: (n, classes), or (n, 1) for regression;
-                another channel: (n,) or (n, k). Float, no NaN.
+            values: the channel `reads` at this exit. Logits: (n, classes), or (n, 1) for regression; another
+                channel: (n,) or (n, k). Float, no NaN.
 
         Returns:
             The new state, and the score (n,) after this exit.
@@ -66,12 +66,13 @@ class Criterion(ABC):
 
     @abstractmethod
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
-        """The sweep that traces this criterion's whole curve, ascending, (k,) float64."""
+        """Thresholds that cover the criterion's whole curve, ascending, (k,) float64."""
 
     def answer(self, state: State, logits: Array) -> Array:
-        """What a row that leaves at this exit is answered with: the exit's own logits, unless a criterion says more.
+        """The answer to a row that leaves at this exit: the exit's logits, unless the criterion overrides it.
 
-        Asked at early exits only: the last exit answers for itself, so that no rule changes the full model.
+        The engines call it at early exits only. The last exit answers with its logits, so that no criterion changes the
+        full model.
 
         Args:
             state: from the `step` of this exit.
@@ -83,16 +84,16 @@ class Criterion(ABC):
         return logits
 
     def fit(self, trace: "Trace") -> "Self":
-        """This criterion with what it learns from labelled selection rows; most learn nothing and return themselves."""
+        """The criterion fitted on labelled selection rows; most learn nothing and return themselves."""
         return self
 
     def applies_to(self, trace: "Trace") -> bool:
-        """Whether the trace holds what this criterion reads and asks a question to which it has an answer."""
+        """Whether the trace has the channel that this criterion reads, and a kind that it serves."""
         recorded = self.reads == "logits" or self.reads in trace.channels or not self.causal
         return recorded and (self.regression or trace.kind == "classification")
 
     def values(self, trace: "Trace") -> np.ndarray:
-        """The recorded array that `step` reads, (n, exits) or (n, exits, k); bounds derive theirs here.
+        """The recorded array that `step` reads, (n, exits) or (n, exits, k); bounds compute theirs here.
 
         Raises:
             ArtifactError: the trace has no such channel.
@@ -100,23 +101,23 @@ class Criterion(ABC):
         if self.reads == "logits":
             return trace.logits
         if self.reads not in trace.channels:
-            remedy = f"; method {self.recorded_by!r} records it: train with that" if self.recorded_by else ""
+            remedy = f"train with method {self.recorded_by!r}, which records it, or " if self.recorded_by else ""
             raise ArtifactError(
-                f"trace: no channel {self.reads!r}, which criterion {self.name!r} reads{remedy}"
-                f" or add the tensor 'channel.{self.reads}' (docs/trace-format.md)"
+                f"trace: no channel {self.reads!r}, which criterion {self.name!r} reads; {remedy}"
+                f"add the tensor 'channel.{self.reads}' (docs/trace-format.md)"
             )
         return trace.channels[self.reads]
 
 
 def answers_itself(criterion: Criterion) -> bool:
-    """Whether the criterion answers with something else than the exit's own logits."""
+    """Whether the criterion overrides `answer`."""
     return type(criterion).answer is not Criterion.answer
 
 
 def log_probabilities(logits: Array) -> Array:
     """Log-softmax over the last axis, (n, classes) to (n, classes), computed in float64.
 
-    Float64 so that two paths to the same float32 logits cannot fall on two sides of a threshold.
+    Float64 keeps equal float32 logits on one side of a threshold, whichever way they are computed.
     """
     xp = namespace_of(logits)
     wide = xp.astype(logits, xp.float64)

@@ -13,8 +13,8 @@ from pipeline.evaluation.criteria.base import Array, Criterion, State, log_proba
 class Confidence(Criterion):
     """Largest softmax probability, max_c p_j(c), at temperature 1 (Kaya et al. 2019, 4.1).
 
-    Leaves when max p >= theta. When nothing crosses, the last exit answers, as the paper's own comparison does;
-    Shallow-Deep's released code then takes the most confident of all exits, which is not followed here.
+    A row leaves when max p >= theta. When no exit reaches theta, the last exit answers, as in the paper's comparison.
+    Shallow-Deep's released code then takes the most confident exit; that is not followed.
     """
 
     name: ClassVar[str] = "confidence"

@@ -16,10 +16,10 @@ class Divergence(Criterion):
     cnt_1 = 0;  cnt_j = cnt_{j-1} + 1 if JSD(p_j, p_{j-1}) < tau else 0;  leave when cnt_j >= t.
     JSD(p, q) = KL(p, m) / 2 + KL(q, m) / 2 with m = (p + q) / 2, in nats, 0 to ln 2.
 
-    The released code differs in three points, none followed. Its divergence is the entropy of m, which is JSD plus the
-    mean entropy of p and q, so that two exits that agree on being unsure do not count. It compares exit j with the
-    state of layer j+1 under exit j's classifier, a layer that it runs and does not count. It stops a whole batch at
-    once. For regression it falls back to patience: use `patience`.
+    The released code differs in three points; none is followed. Its divergence is the entropy of m, which is JSD plus
+    the mean entropy of p and q, so two uncertain exits that agree do not count. It compares exit j with the state of
+    layer j+1 under exit j's classifier, and does not count that layer. It stops a whole batch at once. For regression
+    it falls back to patience: use `patience`.
 
     Attributes:
         tau: Jensen-Shannon divergence in nats below which two exits agree.
@@ -32,7 +32,7 @@ class Divergence(Criterion):
 
     def start(self, n: int, like: Array) -> State:
         xp = array_namespace(like)
-        # NaN is close to nothing, so the first exit starts the count at 0.
+        # A comparison with NaN is false, so the first exit starts the count at 0.
         return {
             "previous": xp.full_like(like, xp.nan, dtype=xp.float64),
             "count": xp.zeros((n,), dtype=xp.float64, device=device(like)),

@@ -1,4 +1,4 @@
-"""Ensemble of exits (Zero Time Waste): the exits so far answer together, and leave when they are sure together."""
+"""Ensemble of exits (Zero Time Waste): leave when the exits so far are confident together; they answer together."""
 
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 LOWEST = -1e30
 """Log-probability of a class that an exit rules out: minus infinity would be NaN under a weight of 0."""
 LARGEST = 10.0
-"""Bound on a weight: rows that the exits all get right would drive weights to infinity."""
+"""Bound on a weight: without it, rows that all exits get right would drive weights to infinity."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Ensemble(Criterion):
     ln q_j(c) = sum_{i<=j} w_ji ln p_i(c) + b_j(c) - ln Z;  leaves when max q_j >= theta, and answers with q_j.
 
     `fit` minimises the negative log-likelihood of q_j over w_j >= 0 and b_j on selection rows, for each exit; the
-    paper does so on training rows by gradient descent. Unfitted, w_ji = 1/j and b = 0: the plain geometric mean. The
-    released code takes exp(w) / j for weights, a mere change of variable, and as here lets the last exit answer alone.
-    The paper's cascade (each head reads the head before) is a matter of the model, not of the rule.
+    paper does so on training rows by gradient descent. Unfitted, w_ji = 1/j and b = 0: the geometric mean. The
+    released code uses exp(w) / j as weights, a change of variable, and like this one lets the last exit answer alone.
+    The paper's cascade (each head reads the head before it) belongs to the model, not to the criterion.
 
     Attributes:
         weights: row j holds w_j1..w_jj, from `fit`; not a setting of params.yaml.
@@ -43,8 +43,8 @@ class Ensemble(Criterion):
     def fit(self, trace: "Trace") -> "Ensemble":
         logits, labels = labelled(trace, self.name)
         log_p = _finite(log_probabilities(logits))
-        found = [_fit_one(log_p[:, : j + 1], labels) for j in range(trace.exits)]
-        return replace(self, weights=tuple(w for w, _ in found), biases=tuple(b for _, b in found))
+        fits = [_fit_one(log_p[:, : j + 1], labels) for j in range(trace.exits)]
+        return replace(self, weights=tuple(w for w, _ in fits), biases=tuple(b for _, b in fits))
 
     def start(self, n: int, like: Array) -> State:
         return {}
@@ -55,7 +55,7 @@ class Ensemble(Criterion):
         past = [*(value for name, value in state.items() if name != "answer"), log_p]
         exits = len(past)
         weights = self.weights[exits - 1] if self.weights else (1 / exits,) * exits
-        # One exit after the other, so that the sum's rounding does not depend on how many rows there are.
+        # One exit at a time, so that rounding does not depend on the number of rows.
         mixed = past[0] * weights[0]
         for i in range(1, exits):
             mixed = mixed + past[i] * weights[i]

@@ -12,8 +12,8 @@ from pipeline.evaluation.criteria.base import Array, Criterion, State, negative_
 class Entropy(Criterion):
     """Negative entropy in nats, sum_c p_j(c) ln p_j(c) (Teerapittayanon et al. 2016; Xin et al. 2020).
 
-    Leaves when -H >= theta, that is H <= -theta: theta = -ln(classes) lets every row leave at the first exit. The
-    released codes compare H < S with one S; the sign is turned here so that a higher threshold is always stricter.
+    A row leaves when -H >= theta, that is H <= -theta; theta = -ln(classes) lets every row leave at the first exit. The
+    released codes test H < S. The sign is reversed here, so that a higher threshold is stricter, as everywhere.
     """
 
     name: ClassVar[str] = "entropy"

@@ -1,4 +1,4 @@
-"""What criteria that learn from selection rows share."""
+"""Shared code of criteria that learn from selection rows."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +15,22 @@ FITTED: dict[str, Any] = {"fitted": True}
 
 
 def labelled(trace: "Trace", criterion: str) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (m, exits, classes) float64 and labels (m,) int64 of the rows whose label is known.
+    """Logits (m, exits, classes) float64 and labels (m,) int64 of the rows with a label.
 
     Raises:
         UnsupportedError: the trace is a regression.
-        ArtifactError: no label is known.
+        ArtifactError: no row has a label.
         InvalidLogitsError: a logit is NaN.
     """
     if trace.kind == "regression":
-        raise UnsupportedError(f"criterion {criterion!r} needs class probabilities and the trace is a regression")
-    trace.answers()  # refuses NaN
-    known = ~np.isnan(trace.labels)
-    if not known.any():
-        raise ArtifactError(f"trace: no row has a label, and criterion {criterion!r} learns from labels")
-    return trace.logits[known].astype(np.float64), trace.labels[known].astype(np.int64)
+        raise UnsupportedError(
+            f"criterion {criterion!r} needs class probabilities and the trace is a regression; use patience"
+        )
+    trace.answers()  # raises on NaN
+    has_label = ~np.isnan(trace.labels)
+    if not has_label.any():
+        raise ArtifactError(f"trace: no row has a label, and criterion {criterion!r} learns from labels; add them")
+    return trace.logits[has_label].astype(np.float64), trace.labels[has_label].astype(np.int64)
 
 
 def mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Fixed layer: every row leaves at the same exit. The baseline that any adaptive rule has to beat."""
+"""Fixed layer: every row leaves at the same exit. The baseline that an adaptive criterion has to beat."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,7 +11,7 @@ from pipeline.evaluation.criteria.base import Array, Criterion, State
 
 @dataclass(frozen=True)
 class FixedExit(Criterion):
-    """Number of exits taken so far, j; the threshold is the exit to leave at, counted from 1."""
+    """Number of exits so far, j; the threshold is the exit at which to leave, counted from 1."""
 
     name: ClassVar[str] = "fixed"
     title: ClassVar[str] = "fixed layer"

@@ -1,4 +1,4 @@
-"""Learned exit (BERxiT LTE): leave when a small head on the hidden state says that the exit is right."""
+"""Learned exit (BERxiT LTE): leave when a small head on the hidden state predicts that the exit is right."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,12 +11,11 @@ from pipeline.evaluation.criteria.base import Array, Criterion, State, probabili
 
 @dataclass(frozen=True)
 class Learned(Criterion):
-    """Certainty that one linear layer, shared by all exits, predicts: u_j = sigmoid(c . h_j + b) (Xin et al. 2021).
+    """Certainty predicted by one linear layer, shared by all exits: u_j = sigmoid(c . h_j + b) (Xin et al. 2021).
 
-    Reads channel "lte", (n,) in 0..1, which models of the method `berxit` record; leaves when u_j >= theta. Serves
-    regression as well: there the head learned 1 - tanh|y - label|. The released code predicts the other way round,
-    an uncertainty, leaves when it is below a threshold, and has a threshold per layer written into it; here one serves
-    all layers.
+    It reads channel "lte", (n,) in 0..1, which models of the method `berxit` record. A row leaves when u_j >= theta.
+    For regression the head has learned 1 - tanh|y - label|. The released code predicts an uncertainty instead, leaves
+    when it is below a threshold, and has one fixed threshold per layer; here one threshold serves all layers.
     """
 
     name: ClassVar[str] = "learned"

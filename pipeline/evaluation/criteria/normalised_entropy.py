@@ -12,9 +12,9 @@ from pipeline.evaluation.criteria.base import Array, Criterion, State, negative_
 class NormalisedEntropy(Criterion):
     """Negative entropy over ln of the number of classes, sum_c p_j(c) ln p_j(c) / ln C, from -1 to 0 (Liu et al. 2020).
 
-    Leaves when the score >= theta. FastBERT calls U = H / ln C the uncertainty and its threshold the speed, and leaves
-    when U < speed: theta = -speed, and U = speed leaves too here. Its released code cuts the rows of a batch apart as
-    is done here. Same order of rows as `entropy`; only the scale of the threshold differs.
+    A row leaves when the score >= theta. FastBERT calls U = H / ln C the uncertainty and its threshold the speed, and
+    leaves when U < speed; so theta = -speed, but here U = speed leaves too. Its released code also lets each row of a
+    batch leave by itself. The score orders rows as `entropy` does; only the scale of the threshold differs.
     """
 
     name: ClassVar[str] = "normalised_entropy"

@@ -1,4 +1,4 @@
-"""Oracle: leave at the first exit that is right. The bound that no rule can beat with these exits."""
+"""Oracle: leave at the first exit that is right. No criterion can beat this bound with the same exits."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Oracle(Criterion):
-    """1 where the exit is right, else 0; one threshold, 1. A row that is never right runs to the end.
+    """1 where the exit is right, else 0; the only threshold is 1. A row that no exit gets right runs all layers.
 
-    Classification: right is the label's class. Regression: right is as near to the label as the last exit, so that
-    leaving costs nothing; it looks ahead to the last exit, which a bound may. A row without a label is never right.
+    Classification: an exit is right where it predicts the label. Regression: it is right where its error is at most the
+    last exit's, so that leaving costs nothing; a bound may look ahead. A row without a label is never right.
     """
 
     name: ClassVar[str] = "oracle"

@@ -16,13 +16,13 @@ class Patience(Criterion):
 
     cnt_1 = 0;  cnt_j = cnt_{j-1} + 1 if same(y_j, y_{j-1}) else 0;  leave when cnt_j >= t.
 
-    Classification: same = equal argmax. Regression: same = |y_j - y_{j-1}| < tau. The paper prints the signed
-    difference; its released code takes the absolute one, which is followed here. The earliest exit is layer t+1.
-    Threshold 0 leaves at the first exit; the released code takes patience 0 to mean "no early exit", which is not
-    copied. The released code keeps one counter per batch; here every row has its own.
+    Classification: same = equal argmax. Regression: same = |y_j - y_{j-1}| < tau; the paper prints the signed
+    difference, and the absolute one of its released code is followed. The earliest exit is layer t+1. Two points of the
+    released code are not followed: it reads patience 0 as "no early exit", where threshold 0 here leaves at the first
+    exit, and it keeps one counter per batch, where every row here has its own.
 
     Attributes:
-        tau: regression only: the largest difference, in label units, that counts as unchanged.
+        tau: regression only; differences below tau, in label units, count as unchanged.
     """
 
     name: ClassVar[str] = "patience"
@@ -34,7 +34,7 @@ class Patience(Criterion):
 
     def start(self, n: int, like: Array) -> State:
         xp = namespace_of(like)
-        # NaN is unequal to everything, so the first exit starts the count at 0.
+        # NaN equals nothing, so the first exit starts the count at 0.
         return {
             "previous": xp.full((n,), xp.nan, dtype=xp.float64, device=device(like)),
             "count": xp.zeros((n,), dtype=xp.float64, device=device(like)),

@@ -1,4 +1,4 @@
-"""Patient confidence (PCEE-BERT): leave when t exits in a row were sure of themselves."""
+"""Patient confidence (PCEE-BERT): leave when t exits in a row were certain."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,12 +15,12 @@ class PatientConfidence(Criterion):
 
     cnt_0 = 0;  cnt_j = cnt_{j-1} + 1 if H(p_j) / ln C < tau else 0;  leave when cnt_j >= t.
 
-    What the exits answer does not matter, only that they are sure; exit 1 counts, so the earliest exit at t is layer t.
-    The answer is the current exit's. The released code can also average the probabilities of the run or of all exits
-    (do_ensemble 1 and 2), takes patience 0 to mean "no early exit", and handles one row at a time; none is followed.
+    The answers of the exits need not agree; each must only be certain. Exit 1 counts, so the earliest exit at t is
+    layer t. The current exit answers. The released code can also average the probabilities of the run or of all exits
+    (do_ensemble 1 and 2), reads patience 0 as "no early exit", and handles one row at a time; none is followed.
 
     Attributes:
-        tau: normalised entropy, 0 to 1, below which an exit is sure.
+        tau: normalised entropy, 0 to 1, below which an exit is certain.
     """
 
     name: ClassVar[str] = "patient_confidence"

@@ -1,4 +1,4 @@
-"""Random exit: each exit tosses a coin. What a rule must beat to have looked at the row at all."""
+"""Random exit: each exit draws a number. A criterion that uses the row at all must beat this bound."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 class RandomExit(Criterion):
     """A uniform number in [0, 1) per row and exit; a row leaves an exit with probability 1 - theta.
 
-    The number is a hash of (seed, row id, exit), so a row's dice do not depend on what else is in the trace.
+    The number is a hash of (seed, row id, exit), so it does not depend on the other rows of the trace.
 
     Attributes:
-        seed: a whole number, 0 or more; another one throws other dice.
+        seed: a whole number, 0 or more; each seed draws other numbers.
     """
 
     name: ClassVar[str] = "random"
@@ -32,7 +32,7 @@ class RandomExit(Criterion):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.seed < 2**64 and self.seed == int(self.seed)):  # a NaN fails the first
+        if not (0 <= self.seed < 2**64 and self.seed == int(self.seed)):  # NaN fails the first test
             raise ParamsError(f"random.seed: {self.seed} is not a whole number from 0 to 2^64 - 1; give one, such as 1")
 
     def values(self, trace: "Trace") -> np.ndarray:
@@ -58,7 +58,7 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 def _mix(x: np.ndarray) -> np.ndarray:
     """One output of SplitMix64 (Steele, Lea and Flood 2014) per state, uint64 to uint64, modulo 2^64.
 
-    NumPy's own generators give one stream, not one number per row id.
+    NumPy's generators give a stream, where a number per row id is needed.
     """
     z = x + _STEP
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
 
 BOUNDS = (0.05, 20.0)
-"""Temperatures that are tried: a fit at a bound is an exit that is always right, or one that knows nothing."""
+"""Range of temperatures; an exit that is always right, or that has learned nothing, is fitted at a bound."""
 
 
 @dataclass(frozen=True)
 class Temperature(Criterion):
     """Largest softmax probability at the exit's own temperature, max_c softmax(z_j / T_j)(c) (Schwartz et al. 2020).
 
-    Leaves when the score >= theta. `fit` sets each T_j to the minimum of the negative log-likelihood on selection rows
-    (Guo et al. 2017), as RightTool does on its validation set; the thresholds chosen on the same rows are chosen with
-    temperatures that have seen them. Unfitted, every T_j is 1 and the rule is `confidence`. RightTool's exits also
-    differ (a learned mix of the layers so far, below each classifier): a matter of the model, not of the rule.
+    A row leaves when the score >= theta. `fit` sets each T_j to the minimum of the negative log-likelihood on selection
+    rows (Guo et al. 2017), as RightTool does on its validation set. Thresholds are then chosen on the same rows.
+    Unfitted, every T_j is 1 and the criterion is `confidence`. RightTool's exits also differ (each classifier reads a
+    learned mix of the layers so far); that belongs to the model, not to the criterion.
 
     Attributes:
         temperatures: T_1..T_exits, from `fit`; not a setting of params.yaml.
@@ -46,8 +46,8 @@ class Temperature(Criterion):
         xp = array_namespace(values)
         index = state["exit"]
         if self.temperatures:
-            own = xp.take(xp.asarray(self.temperatures, dtype=xp.float64, device=device(values)), index)
-            values = xp.astype(values, xp.float64) / own[:, None]
+            temperature = xp.take(xp.asarray(self.temperatures, dtype=xp.float64, device=device(values)), index)
+            values = xp.astype(values, xp.float64) / temperature[:, None]
         return {"exit": index + 1}, xp.exp(xp.max(log_probabilities(values), axis=-1))
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
@@ -59,10 +59,10 @@ def _fit_one(logits: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
 
     low, high = np.log(BOUNDS)
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda log_t: mean_nll(logits / np.exp(log_t), labels), bounds=(low, high), method="bounded"
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
 CRITERION = Temperature

@@ -10,19 +10,20 @@ from pipeline.errors import ParamsError
 from pipeline.evaluation.arrays import largest_class
 from pipeline.evaluation.criteria.base import Array, Criterion, State
 
-_UNNAMED = 1e-9  # a class without a vote gets this much of one, so that its logarithm is finite
+_UNNAMED = 1e-9  # added to all votes, so that the logarithm of no vote is finite
 
 
 @dataclass(frozen=True)
 class Voting(Criterion):
     """Votes for the leading class over a power of the number of votes, max_c sum_{i<=j} [y_i = c] / j^power.
 
-    Leaves when the score >= v. Power 1 is the leading class's share of the votes: always 1 at exit 1, so that no
-    threshold would use a second exit; power 0 is its count. The paper's lambda lies between them and is tuned per task.
+    A row leaves when the score >= v. Power 0 counts the votes of the leading class. Power 1 would give its share of the
+    votes, which is 1 at exit 1, so that every row would leave there. The paper's lambda lies between and is tuned per
+    task.
 
-    The answer is the class with most votes, as in the paper; a tie goes to the class that the current exit names if it
-    is one of them, else to the lower index. The paper also trains its exits to differ: a matter of the model, not the
-    rule. No released code was found to compare with.
+    The answer is the class with most votes, as in the paper. A tie goes to the class that the current exit names if it
+    is among the leaders, else to the lower index. The paper also trains its exits to differ, which belongs to the
+    model, not to the criterion. No released code is known.
 
     Attributes:
         power: 0 <= power < 1.
@@ -52,12 +53,12 @@ class Voting(Criterion):
 
     def answer(self, state: State, logits: Array) -> Array:
         xp = array_namespace(logits)
-        # Half a vote settles ties and no more: votes are whole numbers.
+        # Votes are whole numbers, so half a vote only settles ties.
         return xp.log(state["votes"] + 0.5 * state["current"] + _UNNAMED)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
-        given = np.arange(1, exits + 1)
-        return np.unique((given[:, None] / given[None, :] ** self.power)[given[:, None] <= given[None, :]])
+        counts = np.arange(1, exits + 1)
+        return np.unique((counts[:, None] / counts[None, :] ** self.power)[counts[:, None] <= counts[None, :]])
 
 
 CRITERION = Voting

@@ -1,7 +1,7 @@
 """Encoders laid out like BERT, RoBERTa, ALBERT or DistilBERT, taken apart into embed, layer and pool.
 
-Transformers' modules hold the weights; the loop over layers is ours, so that inference can stop in it, and so are the
-calls inside a layer (pipeline/models/encoders/fast.py). Works on Transformers 4.57 and 5.
+Transformers' modules hold the weights. The loop over layers is this project's, so that inference can stop in it, and so
+are the calls inside a layer (pipeline/models/encoders/fast.py). Works with Transformers 4.57 and 5.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,16 +22,16 @@ from pipeline.models.names import DEMO_POSITIONS, BackboneSpec, Pooling, first_p
 
 
 class State(NamedTuple):
-    """What flows from layer to layer: hidden (n, tokens, h), keep (n, tokens) or None where nothing is padded,
-    and the additive attention mask made of it, (n, 1, 1, tokens)."""
+    """The state between layers: hidden (n, tokens, h), keep (n, tokens) or None without padding, and the additive
+    attention mask of `keep`, (n, 1, 1, tokens)."""
 
     hidden: Tensor
     keep: Tensor | None
     bias: Tensor | None
 
     def select(self, index: Tensor) -> "State":
-        """Keep the rows in `index`, with all their columns: batches come sorted by length, so that the rows left
-        are about as long as those gone (docs/live-engine.md has the measurement)."""
+        """Keep the rows in `index`, without cutting padding: batches are sorted by length, so the remaining rows are
+        about as long as the others (docs/live-engine.md has the measurement)."""
         if self.keep is None or self.bias is None:
             return State(self.hidden[index], None, None)
         return State(self.hidden[index], self.keep[index], self.bias[index])
@@ -42,9 +42,9 @@ class Encoder(nn.Module):
 
     Args:
         config: the Transformers configuration; shortened to `layers` in place.
-        pooling: what the shared tanh pooler reads.
-        layers: keep only the first so many.
-        full_layers: of the model that speed-ups are measured against; None: this one.
+        pooling: the vector that the shared tanh pooler reads.
+        layers: number of layers to keep, from the first.
+        full_layers: layers of the model that speed-ups are relative to; None: this one.
         heads: attention heads of each block, where some were pruned.
 
     Attributes:
@@ -52,8 +52,8 @@ class Encoder(nn.Module):
         width: width of the pooled vector that the exits read.
 
     Raises:
-        ParamsError: more layers than there are, or fewer of an ALBERT whose layers are in several groups; or positions
-            other than absolute ones.
+        ParamsError: more layers than the model has, fewer of an ALBERT with several groups, or positions that are not
+            absolute.
     """
 
     encoder: Any
@@ -76,7 +76,9 @@ class Encoder(nn.Module):
         self.layers: int = layers or config.num_hidden_layers
         self.full_layers: int = full_layers or self.layers
         if self.layers > config.num_hidden_layers:
-            raise ParamsError(f"layers: {self.layers} asked of an encoder of {config.num_hidden_layers}; ask for fewer")
+            raise ParamsError(
+                f"layers: {self.layers} are more than the encoder's {config.num_hidden_layers}; ask for fewer"
+            )
         self.groups: int = getattr(config, "num_hidden_groups", 1)
         if self.groups > 1 and self.layers < config.num_hidden_layers:
             raise ParamsError(f"layers: an ALBERT of {self.groups} groups cannot be cut; leave `layers` out")
@@ -89,12 +91,11 @@ class Encoder(nn.Module):
         config._attn_implementation = "sdpa"
         model = model_class(self.family)(config)
         self.embeddings = model.embeddings
-        self.add_module(self.family.chain, getattr(model, self.family.chain))  # under its name in checkpoints
+        self.add_module(self.family.chain, getattr(model, self.family.chain))  # its name in checkpoints
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
         fuse_gelu(self)
-        # RoBERTa finds the padding by its id; ours is marked in `keep`, behind the row, where its position makes no
-        # difference.
+        # RoBERTa finds padding by its id. Here `keep` marks it, after the row, where its position has no effect.
         self.first_position = first_position(config)
         self.heads: tuple[int, ...] = (config.num_attention_heads,) * len(self.blocks())
         self.wire()
@@ -107,13 +108,13 @@ class Encoder(nn.Module):
         return getattr(self, self.family.chain)
 
     def blocks(self) -> list[nn.Module]:
-        """Attention and feed-forward blocks with weights of their own: one per layer, or those that ALBERT shares."""
+        """Attention and feed-forward blocks: one per layer, or the blocks that ALBERT's layers share."""
         if self.config.model_type == "albert":
             return [block for group in self.chain.albert_layer_groups for block in group.albert_layers]
         return list(self.chain.layer)
 
     def blocks_of(self, index: int) -> list[int]:
-        """Positions in `blocks` of what layer `index`, counted from 0, runs: one, or ALBERT's inner ones."""
+        """Positions in `blocks` of the blocks that layer `index`, counted from 0, runs."""
         if self.config.model_type == "albert":
             inner: int = self.config.inner_group_num
             first = index * self.groups // self.layers * inner
@@ -121,7 +122,7 @@ class Encoder(nn.Module):
         return [index]
 
     def wire(self) -> None:
-        """Take the modules apart again, after some were exchanged."""
+        """Rebuild the fast layers after modules were replaced."""
         rates = self.family.dropout_of(self.config)
         projection = self.chain.embedding_hidden_mapping_in if self.config.model_type == "albert" else None
         self.pooler_table = table_of(self.pooler)
@@ -136,7 +137,7 @@ class Encoder(nn.Module):
         """Remove the attention heads that are not named; the projections become smaller.
 
         Args:
-            kept: of each of `blocks`, the heads that stay, counted from 0, ascending.
+            kept: for each of `blocks`, the heads that stay, counted from 0, ascending.
         """
         for block, stay in zip(self.blocks(), kept, strict=True):
             rows = torch.cat([torch.arange(head * self.head_size, (head + 1) * self.head_size) for head in stay])
@@ -162,9 +163,9 @@ class Encoder(nn.Module):
         return State(hidden, keep, bias)
 
     def _types(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        # With one type only (RoBERTa) a tokenizer's segment 1 is no row of the table: the model's zeros then.
-        known = "types" in self.family.inputs and self.config.type_vocab_size > 1
-        return batch["token_type_ids"] if known else None
+        # RoBERTa's table has one row, so a tokenizer's segment 1 is not in it; without types the model uses zeros.
+        has_types = "types" in self.family.inputs and self.config.type_vocab_size > 1
+        return batch["token_type_ids"] if has_types else None
 
     def layer(self, index: int, state: State) -> State:
         """Run layer `index`, counted from 0."""
@@ -174,7 +175,7 @@ class Encoder(nn.Module):
         return State(hidden, state.keep, state.bias)
 
     def summary(self, state: State) -> Tensor:
-        """What the pooler reads of a layer, (n, h): the first token, or the mean of the kept ones."""
+        """The vector that the pooler reads, (n, h): the first token, or the mean of the kept tokens."""
         if self.pooling == "first":
             return state.hidden[:, 0]
         if state.keep is None:
@@ -192,7 +193,7 @@ class Encoder(nn.Module):
         return [self.width] * self.layers
 
     def exit_places(self) -> tuple[int, ...]:
-        """Layers that an exit may stand after, from 1: all."""
+        """Layers after which an exit may stand, counted from 1: all."""
         return tuple(range(1, self.layers + 1))
 
     def flops(
@@ -201,13 +202,13 @@ class Encoder(nn.Module):
         """FLOPs of each row at each exit, (n, exits), and of the plain model, (n,), for rows of `sizes` tokens.
 
         Args:
-            against_itself: the plain model has this one's layers, also where it was cut from a larger one.
+            against_itself: take this model's layers for the plain model, also where it was cut from a larger one.
         """
         shape = self.shape(outputs)
         return encoder_flops(replace(shape, full_layers=0) if against_itself else shape, sizes, np.asarray(exits))
 
     def shape(self, classes: int) -> EncoderShape:
-        """What the FLOP count needs."""
+        """The shape for the FLOP count."""
         config = self.config
         inner = config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size
         return EncoderShape(
@@ -225,7 +226,7 @@ class Encoder(nn.Module):
         )
 
     def description(self) -> dict[str, Any]:
-        """All that is needed to build the same module again without the hub; JSON."""
+        """A description from which the same module can be built without the hub; JSON."""
         return {
             "pooling": self.pooling,
             "layers": self.layers,
@@ -236,10 +237,10 @@ class Encoder(nn.Module):
 
 
 def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Path | None = None) -> Encoder:
-    """A pretrained encoder from the hub, its mirror or a folder; the demo encoder from random weights.
+    """A pretrained encoder from the hub, its mirror or a folder; the demo encoder with random weights.
 
     Raises:
-        DataError: the model is not to be had: no network and no mirror, or no such name.
+        DataError: the model cannot be loaded: no network and no mirror, or no such name.
     """
     if spec.hub is None:
         return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers, spec.full_layers)
@@ -252,7 +253,7 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
                 f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; known families: {', '.join(FAMILIES)}"
             )
         pretrained = transformers.AutoModel.from_pretrained(where, config=config, dtype=torch.float32)
-    except (OSError, ValueError) as error:  # ValueError: a config.json of no known model
+    except (OSError, ValueError) as error:  # ValueError: a config.json of an unknown model
         reason = str(error).splitlines()[0][:200]
         raise DataError(
             f"backbones.{spec.name}: cannot load {spec.hub!r} ({reason}); check the name and the network, "
@@ -260,15 +261,15 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
         ) from None
     encoder = Encoder(config, spec.pooling, spec.layers, spec.full_layers)
     weights = pretrained.state_dict()
-    own = encoder.state_dict()
+    initial = encoder.state_dict()
     pooler = encoder.family.pooler
     renamed = {name.replace(pooler, "pooler.") if pooler else name: value for name, value in weights.items()}
-    missing = [name for name in own if name not in renamed and not name.startswith("pooler.")]
+    missing = [name for name in initial if name not in renamed and not name.startswith("pooler.")]
     if missing:
         raise DataError(
             f"backbones.{spec.name}: {spec.hub!r} has no weights for {missing[0]!r}; take another checkpoint"
         )
-    encoder.load_state_dict({name: renamed.get(name, own[name]) for name in own})
+    encoder.load_state_dict({name: renamed.get(name, initial[name]) for name in initial})
     return encoder
 
 

@@ -1,4 +1,4 @@
-"""Families of encoders by Transformers model type: where their parts are. Transformers loads when one is asked for."""
+"""Families of encoders by Transformers model type, with the places of their parts. Imports Transformers on demand."""
 
 import sys
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _HIDDEN, _ATTENTION = "hidden_dropout_prob", "attention_probs_dropout_prob"
 
 @dataclass(frozen=True, slots=True)
 class Dropout:
-    """Rates in training: on the embedding, on attention weights, on what attention adds, on what feed-forward adds."""
+    """Dropout rates: on the embedding, the attention weights, the attention output and the feed-forward output."""
 
     embedding: float
     attention: float
@@ -25,15 +25,15 @@ class Dropout:
 
 @dataclass(frozen=True)
 class Family:
-    """How the Transformers models of one model type are laid out.
+    """The layout of the Transformers models of one type.
 
     Attributes:
         module: module and class prefix, `transformers.models.<module>.modeling_<module>.<prefix>Model`.
         chain: attribute that holds the layers.
         parts: path inside a layer of each part that FastLayer asks for.
-        pooler: prefix of the pretrained pooler's weights; None where there is none, and ours starts at random.
-        inputs: what the embeddings take beside the ids: "types" (token types), or nothing.
-        dropout: where the configuration has the rates that `Dropout` names; None: nothing is dropped there.
+        pooler: prefix of the pretrained pooler's weights; None where there is none, and the pooler starts at random.
+        inputs: inputs of the embeddings beside the ids: "types" (token types), or none.
+        dropout: names of the rates of `Dropout` in the configuration; None: no dropout there.
     """
 
     module: str
@@ -45,7 +45,7 @@ class Family:
     dropout: tuple[str | None, ...] = (_HIDDEN, _ATTENTION, _HIDDEN, _HIDDEN)
 
     def dropout_of(self, config: Any) -> Dropout:
-        """The rates of a configuration."""
+        """The dropout rates of a configuration."""
         return Dropout(*(0.0 if name is None else float(getattr(config, name)) for name in self.dropout))
 
 
@@ -103,8 +103,8 @@ FAMILIES: dict[str, Family] = {
 def transformers_module(name: str) -> Any:
     """Import a module of Transformers.
 
-    Where they are installed it imports scikit-learn for speculative decoding and SciPy for the losses of object
-    detection, which no encoder needs: a third of what importing one takes. What it sees first it holds to.
+    Transformers imports scikit-learn (for speculative decoding) and SciPy (for losses of object detection) where they
+    are installed. No encoder needs them, and they take a third of the import, so its first import sees neither.
     """
     if "transformers" in sys.modules:
         return import_module(name)
@@ -113,7 +113,7 @@ def transformers_module(name: str) -> Any:
 
 
 def model_class(family: Family) -> Any:
-    """The Transformers model class. Not through AutoModel, whose import takes seconds more."""
+    """The Transformers model class, without AutoModel, whose import takes seconds more."""
     module = transformers_module(f"transformers.models.{family.module}.modeling_{family.module}")
     return getattr(module, family.prefix + "Model")
 
@@ -125,8 +125,8 @@ def config_class(family: Family) -> Any:
 
 
 def fuse_gelu(model: nn.Module) -> None:
-    """Put one kernel where Transformers writes the tanh approximation of GELU (ALBERT) as eight operations."""
-    from transformers.activations import NewGELUActivation  # a model's class came first
+    """Replace Transformers' tanh approximation of GELU (ALBERT), eight operations, by one kernel."""
+    from transformers.activations import NewGELUActivation  # imported after a model's class
 
     for module in list(model.modules()):
         for name, child in module.named_children():

@@ -1,4 +1,4 @@
-"""The tokenizer that comes with an encoder, and how long an input the encoder takes."""
+"""The tokenizer of an encoder, and the longest input that the encoder takes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ def tokenizer_of(spec: BackboneSpec, task: Task, mirror: Path | None) -> "Tokeni
 
     Raises:
         DataError: no tokenizer or no configuration of that name.
-        ParamsError: the task's inputs may be longer than the backbone takes.
+        ParamsError: the task's `max_length` is more than the backbone takes.
     """
     longest = _positions(spec, mirror)
     if longest is not None and task.max_length > longest:
@@ -37,7 +37,7 @@ def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
 
     try:
         fast = AutoTokenizer.from_pretrained(where, use_fast=True)
-    except Exception as error:  # a missing file is an OSError, ValueError, KeyError or TypeError, as the model has it
+    except Exception as error:  # a missing file raises OSError, ValueError, KeyError or TypeError
         raise _not_to_be_had(spec, "tokenizer", error) from None
     backend: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
     if backend is None:
@@ -49,7 +49,7 @@ def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
 
 
 def _positions(spec: BackboneSpec, mirror: Path | None) -> int | None:
-    """Tokens of the longest input that a backbone takes; None where its configuration does not say."""
+    """Longest input of a backbone, in tokens; None where its configuration has no limit."""
     if spec.hub is None:
         return DEMO_POSITIONS
     from transformers import AutoConfig
@@ -58,7 +58,7 @@ def _positions(spec: BackboneSpec, mirror: Path | None) -> int | None:
         config = AutoConfig.from_pretrained(hub_path(spec.hub, mirror))
         positions = getattr(config, "max_position_embeddings", None)
         return None if positions is None else int(positions) - first_position(config)
-    except Exception as error:  # a config.json can be wrong in a dozen ways, each with a kind of its own
+    except Exception as error:  # a wrong config.json raises many kinds
         raise _not_to_be_had(spec, "configuration", error) from None
 
 
@@ -71,7 +71,7 @@ def _not_to_be_had(spec: BackboneSpec, what: str, error: Exception) -> DataError
 
 
 def _word_tokenizer() -> "Tokenizer":
-    """One token per word over the demo's vocabulary, framed as BERT frames its input."""
+    """A tokenizer of the demo's words, one token each, with BERT's special tokens."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     from pipeline.tasks.demo.text import vocabulary

@@ -1,8 +1,7 @@
 """Generated demo images: ten shapes and textures, from clean and colour-coded to cluttered.
 
-The image half of `pipeline.tasks.demo.text`; see there for what difficulty is for and why a seed gives
-the same bytes everywhere. Classes look the same in a mirror, so the usual flip augmentation of
-CIFAR recipes keeps every label.
+`pipeline.tasks.demo.text` explains the purpose of `difficulty`, and why a seed gives the same bytes on
+every machine. Classes look the same in a mirror, so the usual flip augmentation keeps every label.
 """
 
 from collections.abc import Callable
@@ -37,7 +36,7 @@ _SHAPES: Final[dict[str, Callable[[Ints, Ints, Ints, Ints], Bools]]] = {
     "checks": lambda x, y, r, w: _box(x, y, r) & ((x // w + y // w) % 2 == 0),
 }
 
-# What a class is painted in when it is easy: a cue that the first layers can read.
+# The colour of each class in easy images: a cue that the first layers can read.
 _USUAL_COLOUR: Final = np.array(
     [
         *([230, 60, 60], [60, 200, 80], [70, 100, 240], [235, 215, 70], [210, 80, 215]),
@@ -51,9 +50,9 @@ _SPECKS: Final = np.array([0, 1, 3, 8])
 
 
 def images(rows: int, seed: int) -> dict[str, npt.NDArray[Any]]:
-    """Ten classes of shapes on noise; the colour gives the class away only where it is easy.
+    """Ten classes of shapes on noise; the colour shows the class in easy images only.
 
-    difficulty: 0 the class's usual colour, clean; 1 any colour; 2 more noise, a bar across the
+    difficulty: 0 the class's colour, clean; 1 any colour; 2 more noise, a bar across the
     shape; 3 low contrast, strong noise, clutter.
 
     Returns image (uint8, rows x 32 x 32 x 3), label (int64, 0..9, equal shares), difficulty

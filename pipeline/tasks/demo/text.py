@@ -1,16 +1,16 @@
-"""Generated demo data: the whole pipeline runs from seeds, offline, in minutes on two CPU cores.
+"""Generated demo data, with which the whole pipeline runs offline, in minutes on two CPU cores.
 
-Each task has a rule that fixes the label and a `difficulty` that says how far that rule is from
-counting words: the first exits of a multi-exit model can answer easy rows, hard rows need depth.
-Without that spread an early exit has nothing to decide.
+Each task has a rule that determines the label, and a `difficulty`: how far that rule is from
+counting words. The first exits of a multi-exit model can answer easy rows; hard rows need depth.
+Without that range an early exit would have nothing to decide.
 
 The same (rows, seed) gives the same bytes on every machine: all draws are uniform draws of
-`numpy.random.default_rng(seed)`, the rest is integer arithmetic and single IEEE operations (no
-`hash()`, no BLAS, no libm). Classes come in equal shares. Splits are different seeds; a few easy
-rows in a hundred thousand may then occur in two of them.
+`numpy.random.default_rng(seed)`, and the rest is integer arithmetic and single IEEE operations (no
+`hash()`, no BLAS, no libm). Classes have equal shares. Splits have different seeds, so a few easy
+rows in a hundred thousand may occur in two of them.
 
-Several marginals are skewed on purpose. From scratch, a transformer sits at chance for hundreds of
-steps when no single word says anything about the label; the real data sets have such cues too.
+Several word frequencies are skewed on purpose. When no single word correlates with the label, a
+transformer trained from scratch stays at chance for hundreds of steps. Real data have such cues too.
 """
 
 from collections.abc import Iterator, Sequence
@@ -38,9 +38,9 @@ PAIR_LABELS: Final = ("entailment", "neutral", "contradiction")
 Columns = dict[str, list[Any]]
 T = TypeVar("T")
 
-# One synonym set per entry. A word is in exactly one set and every rule speaks of sets, so a swap
-# inside a set keeps the label. The last word of a set of three or more is rare: a model sees it a
-# few times in training, and that is what a word-swap attack finds.
+# One synonym set per entry. A word is in exactly one set and every rule is about sets, so a swap
+# within a set keeps the label. The last word of a set of three or more is rare: a model sees it a
+# few times in training, and a word-swap attack finds it.
 _RARE_ONE_IN: Final = 64
 _LEXICON: Final[dict[str, list[str]]] = {
     "positive": [
@@ -85,7 +85,7 @@ _LEXICON: Final[dict[str, list[str]]] = {
         "boat ship vessel",
         "coat jacket parka",
     ],
-    # Similarity: entries 0 and 1 are the everyday things, 2 and 3 only ever replace them.
+    # Similarity: entries 0 and 1 are common, entries 2 and 3 only replace them.
     "who": [
         "man guy gentleman",
         "woman lady dame",
@@ -147,7 +147,7 @@ class _Draw:
 
 
 def sentences(rows: int, seed: int) -> Columns:
-    """Sentiment of one sentence: clauses joined by "but", of which the last one decides.
+    """Sentiment of a sentence: clauses joined by "but", of which the last one decides.
 
     "nobody said ..." and "not" each flip the polarity of their clause. difficulty: 0 one clause,
     no negation; 1 several clauses, none negated; 2 one clause, negated; 3 several, negated.
@@ -160,7 +160,7 @@ def sentences(rows: int, seed: int) -> Columns:
     for label in draw.labels(rows, 2):
         level = draw.pick((0, 0, 0, 0, 1, 1, 1, 2, 2, 3))
         clauses = 1 if level in (0, 2) else draw.pick((2, 2, 3))
-        # Level 3 negates once or twice equally often: there the polar word says nothing by itself.
+        # Level 3 negates once or twice, equally often, so that the polar word alone is no cue.
         last = {0: 0, 1: 0, 2: draw.pick((1, 1, 1, 2)), 3: draw.pick((1, 2))}[level]
         parts = [_clause(draw, bool(draw.below(2)), draw.below(3) if level == 3 else 0) for _ in range(clauses - 1)]
         parts.append(_clause(draw, bool(label), last))
@@ -170,7 +170,7 @@ def sentences(rows: int, seed: int) -> Columns:
 
 
 def _clause(draw: _Draw, positive: bool, negations: int) -> str:
-    """One judgement that comes out `positive` after its negations."""
+    """One clause that is `positive` after its negations."""
     outer = negations == 2 or (negations == 1 and draw.below(2) == 0)
     words = []
     if outer:
@@ -188,7 +188,7 @@ def _clause(draw: _Draw, positive: bool, negations: int) -> str:
 def pairs(rows: int, seed: int) -> Columns:
     """Inference over facts such as "anna is tall": entailed, contradicted, or not stated.
 
-    difficulty: 0 one fact, the hypothesis alone gives the label away ("someone is", "nobody is",
+    difficulty: 0 one fact, and the hypothesis alone shows the label ("someone is", "nobody is",
     a wish); 1 one fact, antonyms; 2 two or three facts about different people; 3 the same in
     synonyms and with "not" in half of the hypotheses.
 
@@ -204,33 +204,33 @@ def pairs(rows: int, seed: int) -> Columns:
         traits = draw.order(len(_SETS["high"]))[:count]
         # Mostly "high", so that a "low" word in the hypothesis hints at contradiction.
         poles = [draw.pick(("high", "high", "high", "high", "low")) for _ in traits]
-        said = [draw.word(_SETS[pole][trait]) for pole, trait in zip(poles, traits, strict=True)]
-        facts = [f"{who} is {word}" for who, word in zip(people, said, strict=False)]
+        words = [draw.word(_SETS[pole][trait]) for pole, trait in zip(poles, traits, strict=True)]
+        facts = [f"{who} is {word}" for who, word in zip(people, words, strict=False)]
         premise = f"{' and '.join(facts)} {draw.pick(_WHERE)} {draw.pick(_MOMENTS)}"
         if label == 1:
             hypothesis = _unstated(draw, people, traits, level)
         else:
             at = draw.below(count)
-            hypothesis = _stated(draw, people[at], traits[at], poles[at], said[at], label, level)
+            hypothesis = _stated(draw, people[at], traits[at], poles[at], words[at], label, level)
         _append(out, premise, hypothesis, label, level)
     return out
 
 
-def _stated(draw: _Draw, who: str, trait: int, pole: str, said: str, label: int, level: int) -> str:
+def _stated(draw: _Draw, who: str, trait: int, pole: str, word: str, label: int, level: int) -> str:
     """A hypothesis that the fact (who, trait, pole) entails (label 0) or contradicts (label 2)."""
     if level == 0:
-        return f"{'someone' if label == 0 else 'nobody'} is {said}"
+        return f"{'someone' if label == 0 else 'nobody'} is {word}"
     negated = level == 3 and draw.below(2) == 0
     if (label == 0) == negated:
         pole = "low" if pole == "high" else "high"
-        said = draw.word(_SETS[pole][trait])
+        word = draw.word(_SETS[pole][trait])
     elif level == 3:
-        said = draw.word([word for word in _SETS[pole][trait] if word != said])
-    return f"{who} is {'not ' if negated else ''}{said}"
+        word = draw.word([other for other in _SETS[pole][trait] if other != word])
+    return f"{who} is {'not ' if negated else ''}{word}"
 
 
 def _unstated(draw: _Draw, people: Sequence[str], traits: Sequence[int], level: int) -> str:
-    """A hypothesis about nothing in the premise; the last of `people` is not mentioned there."""
+    """A hypothesis that the premise does not decide; the last of `people` is not in the premise."""
     if level == 0 or (level == 1 and draw.below(2)):
         return f"{draw.pick(people)} {draw.role('wish')} a {draw.role('belonging')}"
     if level > 1 and draw.below(2):
@@ -244,9 +244,9 @@ def _unstated(draw: _Draw, people: Sequence[str], traits: Sequence[int], level: 
 def similarity(rows: int, seed: int) -> Columns:
     """Similarity of two sentences of up to five slots: who does what to what, where, with what.
 
-    score = 5 * 2 * shared / (slots of the first + slots of the second): shared slots name the same
-    synonym set. difficulty: 0 shared slots in the same words, the others from another world
-    ("pirate", "cave"); 1 the others from the same world; 2 also the shared ones in other words.
+    score = 5 * 2 * shared / (slots of the first + slots of the second), where shared slots are of
+    the same synonym set. difficulty: 0 shared slots in the same words, the others from another
+    world ("pirate", "cave"); 1 the others from the same world; 2 the shared ones in other words too.
 
     Columns: sentence1, sentence2 (str), score (float, 0..5), difficulty (0..2). Fixed by
     (rows, seed).
@@ -288,13 +288,13 @@ def _append(columns: Columns, *values: object) -> None:
 
 
 def vocabulary() -> list[str]:
-    """Every word that the three text generators can emit, sorted."""
+    """All words of the three text generators, sorted."""
     fixed = " ".join((*_NAMES, *_WHERE, *_MOMENTS, *_GLUE)).split()
     return sorted({*fixed, *(w for sets in _SETS.values() for words in sets for w in words)})
 
 
 def synonyms() -> dict[str, list[str]]:
-    """For each word that has any: the words that can replace it and keep every label.
+    """Word to the words that can replace it without changing a label.
 
     >>> synonyms()["good"]
     ['fine', 'decent', 'worthy']
@@ -304,7 +304,7 @@ def synonyms() -> dict[str, list[str]]:
 
 
 def word_vectors(dim: int = 64, seed: int = 0) -> tuple[list[str], npt.NDArray[np.float32]]:
-    """Unit vectors in which only synonyms are near, as counter-fitted vectors are.
+    """Unit vectors in which only synonyms are near, like counter-fitted vectors.
 
     Two synonyms have cosine 1 - 4 k / dim with k = dim // 32 (.875 at 64); any other two words,
     antonyms among them, stay well below .5. Entries are +-1/sqrt(dim), so norms and cosines are
@@ -322,7 +322,7 @@ def word_vectors(dim: int = 64, seed: int = 0) -> tuple[list[str], npt.NDArray[n
         if word in signs:
             continue
         candidates = 2 * rng.integers(2, size=(64, dim)) - 1
-        # Random directions alone come as near as cosine .5; keep the loneliest of 64.
+        # Random directions reach cosine .5; keep the most distant of 64.
         crowd = np.abs(candidates @ np.array([*chosen, 0 * candidates[0]]).T).max(axis=1)
         chosen.append(candidates[int(crowd.argmin())])
         flips = np.argsort(rng.random(dim), kind="stable")

@@ -1,4 +1,4 @@
-"""Stored images: mapped from disk on the CPU, held whole on a GPU, augmented where they lie."""
+"""Stored images: mapped from disk on the CPU, held on a GPU, and augmented on their device."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class ImageStore:
             ArtifactError: missing or cut short.
         """
         try:
-            # Mode "c" maps copy-on-write: Torch wants a writable array, and nothing here writes to it.
+            # Mode "c" maps copy-on-write, since Torch requires a writable array; nothing writes to it.
             parts = [np.load(folder / f"{split}.{p}.npy", mmap_mode="c") for p in ("images", "labels", "rows")]
         except (OSError, ValueError, EOFError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -52,11 +52,11 @@ class ImageStore:
 
     @property
     def sizes(self) -> np.ndarray:
-        """Pixels along a side of each row, (n,): what a row's FLOPs hang on; all are alike."""
+        """Pixels along a side of each image, (n,), which determine its FLOPs; all are equal."""
         return np.full(len(self), self.images.shape[1])
 
     def batch(self, rows: np.ndarray, device: Any = None) -> dict[str, Tensor]:
-        """Inputs of the given rows, on the device where the store lies."""
+        """Inputs of some rows, on the store's device."""
         return {"image": self.images[torch.from_numpy(np.asarray(rows)).to(self.images.device)]}
 
     def in_order(self) -> Iterator[np.ndarray]:
@@ -70,8 +70,8 @@ class ImageStore:
     def epoch(
         self, batch_size: int, generator: np.random.Generator, device: Any = None, augment: bool = False
     ) -> Iterator[tuple[dict[str, Tensor], np.ndarray]]:
-        """A shuffled epoch: inputs and the rows that they are. All randomness comes from `generator`, so that a GPU
-        sees what a CPU would."""
+        """A shuffled epoch: inputs with their rows. All randomness comes from `generator`, so that CPU and GPU see the
+        same images."""
         order = generator.permutation(len(self))
         for rows in self.timed(order, batch_size):
             inputs = self.batch(rows)
@@ -79,12 +79,11 @@ class ImageStore:
 
 
 def crop_and_flip(images: Tensor, generator: np.random.Generator) -> Tensor:
-    """Pad by 4 black pixels, cut 32x32 at a random place, mirror half of them (He et al. 2016, 4.2), each image on its
-    own account.
+    """Pad each image by 4 black pixels, crop 32x32 at a random place, and mirror half of them (He et al. 2016, 4.2).
 
-    One gather instead of torchvision.transforms.v2: v2.RandomCrop and RandomHorizontalFlip draw once per call, so a
-    batch would share one crop and one flip, and a call per image costs more than the training step on a GPU. It also
-    saves every worker torchvision's import. A test holds that the results are those of v2's own pad, crop and flip.
+    One gather replaces torchvision.transforms.v2, whose RandomCrop and RandomHorizontalFlip draw once per call: a batch
+    would share one crop and one flip, and a call per image costs more than a training step on a GPU. It also avoids the
+    import of torchvision in each worker. A test compares the results with v2's pad, crop and flip.
 
     Args:
         images: (n, h, w, 3) uint8.
@@ -96,7 +95,7 @@ def crop_and_flip(images: Tensor, generator: np.random.Generator) -> Tensor:
     across = np.where(mirrored[:, None], np.arange(width)[::-1], np.arange(width))
     columns = corner[1][:, None] + across
     padded = torch.nn.functional.pad(images, (0, 0, PADDING, PADDING, PADDING, PADDING))
-    flat = padded.view(-1, 3)  # one row per pixel: a plain row gather is faster than three index tensors
+    flat = padded.view(-1, 3)  # one row per pixel: a row gather is faster than three index tensors
     base = np.arange(n)[:, None, None] * (padded.shape[1] * padded.shape[2])
     index = base + rows[:, :, None] * padded.shape[2] + columns[:, None, :]
     return flat[torch.from_numpy(index.reshape(-1)).to(images.device)].view(images.shape)

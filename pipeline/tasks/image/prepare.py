@@ -1,4 +1,4 @@
-"""Freeze a task of images: pixels as .npy that every trial maps, labels as numbers."""
+"""Prepare an image task: pixels as .npy files that every trial maps, labels as numbers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,11 +21,10 @@ def prepare_images(
 ) -> tuple[dict[str, Split], dict[str, Inputs]]:
     """Write pixels/<split>.images.npy, .labels.npy and .rows.npy (position in the source) below `folder`.
 
-    All of CIFAR-10 takes 9 s, so nothing is reused from an earlier call and nothing can be stale; only the rows that
-    are asked for are decoded.
+    Only chosen rows are decoded. Nothing is reused from an earlier call; all of CIFAR-10 takes 9 s.
 
     Returns:
-        What the manifest says of the splits and of the pixels.
+        The manifest's entries for the splits and for the pixels.
 
     Raises:
         DataError: as `pipeline.tasks.prepare.prepare`.
@@ -57,10 +56,10 @@ def stored_arrays(folder: Path, split: str) -> dict[str, np.ndarray]:
 
 
 def _labels(task: Task, source: Mapping[str, Images]) -> dict[str, np.ndarray]:
-    """Class indices of each split, (n,) float64; NaN for rows to leave out. All splits are read alike."""
+    """Class indices of each split, (n,) float64; NaN for rows to leave out."""
     where = {split: f"{task.name}: split {split!r}" for split in source}
-    given = {where[split]: images.labels for split, images in source.items()}
-    labels = read_labels(task, given, f"mend the source or tasks.{task.name}.label_names")
+    label_columns = {where[split]: images.labels for split, images in source.items()}
+    labels = read_labels(task, label_columns, f"mend the source or tasks.{task.name}.label_names")
     return {split: labels[where[split]] for split in source}
 
 
@@ -81,7 +80,7 @@ def _write(task: Task, folder: Path, split: str, source: Images, labels: np.ndar
 
 
 def _colours(images: np.ndarray) -> Colours:
-    """Mean and standard deviation of each colour, rounded as published figures are."""
+    """Mean and standard deviation of each colour, rounded to four places like published figures."""
     pixels = images.reshape(-1, images.shape[-1]) / 255.0
     mean, std = (np.round(values, 4) for values in (pixels.mean(axis=0), pixels.std(axis=0)))
     return Colours(tuple(mean.tolist()), tuple(np.maximum(std, 1e-4).tolist()))

@@ -1,6 +1,6 @@
-"""Where images come from: generated, the hub, its mirror, torchvision's own folders, own tables, a folder per class.
+"""Sources of images: the demo's generator, the hub, its mirror, torchvision's folders, tables, a folder per class.
 
-All give labels of all rows, and pixels of the rows that are asked for.
+Each gives the labels of all rows, and the pixels of chosen rows.
 """
 
 import io
@@ -18,7 +18,7 @@ from pipeline.tasks.sources import load_hub, read_file
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
 
 SIZE = 32
-"""Height and width of a stored image: the residual networks are CIFAR's."""
+"""Height and width of a stored image, as the residual networks for CIFAR need."""
 FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 _DEMO_ROWS = {"train": 3000, "report": 600}
 
@@ -34,18 +34,18 @@ class Images:
 def read_images(task: Task, mirror: Path | None) -> dict[str, Images]:
     """ "train" and the report splits of a task, whole.
 
-    A set of the hub comes from the mirror's `datasets/...`; where it has none, CIFAR comes from the mirror's
-    `torchvision/` with the folders that torchvision.datasets unpacks; without a mirror from the hub. Own images of
-    another size are cut to their middle square and scaled to 32x32.
+    A hub source is read from the mirror's `datasets/...`, else (CIFAR) from the folders of torchvision.datasets in the
+    mirror's `torchvision/`; without a mirror, from the hub. Images of files of another size are cropped to their middle
+    square and scaled to 32x32.
 
     Raises:
-        DataError: no such data set, column, file or folder, or neither network nor mirror.
+        DataError: a missing source, column, file or folder, or neither network nor mirror.
     """
     source = task.source
     if isinstance(source, DemoSource):
         return _generate(task)
     if isinstance(source, FileSource):
-        return {split: _own(task, path) for split, path in {"train": source.train, **source.report}.items()}
+        return {split: _from_path(task, path) for split, path in {"train": source.train, **source.report}.items()}
     return _from_hub(task, source, mirror)
 
 
@@ -53,15 +53,15 @@ def _generate(task: Task) -> dict[str, Images]:
     from pipeline.tasks.demo.images import images
 
     rows = task.rows
-    # Generated train rows cover the selection rows that are carved out of them.
+    # Generated train rows include the selection rows, which are taken from them.
     sizes = {
         "train": (rows.train or _DEMO_ROWS["train"]) + (rows.selection or 0),
         "test": rows.report or _DEMO_ROWS["report"],
     }
     out = {}
     for offset, (split, size) in enumerate(sizes.items()):
-        made = images(size, seed=2 * rows.seed + offset)
-        out[split] = Images(made["label"].tolist(), made["image"].__getitem__)
+        generated = images(size, seed=2 * rows.seed + offset)
+        out[split] = Images(generated["label"].tolist(), generated["image"].__getitem__)
     return out
 
 
@@ -72,11 +72,11 @@ def _from_hub(task: Task, source: HubSource, mirror: Path | None) -> dict[str, I
             return _read_torchvision(task, task.torchvision[0], unpacked)
     names = {"train": source.train, **source.report}
     tables = load_hub(source, mirror, list(names.values()))
-    return {ours: _from_table(task, f"{task.name}: split {ours!r}", tables[name]) for ours, name in names.items()}
+    return {split: _from_table(task, f"{task.name}: split {split!r}", tables[name]) for split, name in names.items()}
 
 
 def _read_torchvision(task: Task, kind: str, unpacked: Path) -> dict[str, Images]:
-    """Torchvision's own data set, checked by its checksums; never downloaded here."""
+    """CIFAR from torchvision's folders, checked by its checksums; never downloads."""
     import torchvision
 
     out = {}
@@ -92,8 +92,8 @@ def _read_torchvision(task: Task, kind: str, unpacked: Path) -> dict[str, Images
     return out
 
 
-def _own(task: Task, path: Path) -> Images:
-    """Own images: a folder per class, or a table with a column of paths (beside the table) or of bytes."""
+def _from_path(task: Task, path: Path) -> Images:
+    """Images of a folder per class, or of a table with a column of paths (relative to its folder) or of bytes."""
     if path.is_dir():
         return _from_folders(task, path)
     table = read_file(path, as_written=(task.image or "", task.label))
@@ -134,12 +134,12 @@ def _stacked(rows: Sequence[Any], read: Callable[[Any], np.ndarray]) -> np.ndarr
 
 
 def _cell(where: str, value: Any, beside: Path | None, scaled: bool) -> np.ndarray:
-    """A cell of a table: the hub's {"bytes"}, bytes, or the path of a file beside an own table."""
+    """The image of a table's cell: the hub's {"bytes"}, bytes, or a path relative to the table's folder."""
     content = value.get("bytes") if isinstance(value, Mapping) else value
     if isinstance(content, str) and beside is not None:
         return _scaled_file(beside / content)
     if not content or not isinstance(content, bytes):
-        raise DataError(f"{where}: no image bytes; store the images inside the parquet files, or give paths of files")
+        raise DataError(f"{where}: no image bytes; store the images in the parquet files, or give paths of files")
     pixels = _decode(where, io.BytesIO(content), scaled)
     if pixels.shape != (SIZE, SIZE, 3):
         raise DataError(
@@ -150,7 +150,7 @@ def _cell(where: str, value: Any, beside: Path | None, scaled: bool) -> np.ndarr
 
 def _scaled_file(path: Path) -> np.ndarray:
     if not path.is_file():
-        raise DataError(f"{path}: no such image; paths count from the table's folder")
+        raise DataError(f"{path}: no such image; give paths relative to the table's folder")
     return _decode(str(path), path, scaled=True)
 
 

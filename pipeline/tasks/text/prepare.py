@@ -1,4 +1,4 @@
-"""Freeze a task of texts: splits as Parquet, labels as numbers, tokens as Arrow."""
+"""Prepare a text task: splits as Parquet, labels as numbers, tokens as Arrow."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def prepare_texts(
     """Write text/<split>.parquet, <backbone>/<split>.arrow and <backbone>/tokenizer.json below `folder`.
 
     Returns:
-        What the manifest says of the splits, and of the tokens of each backbone.
+        The manifest's entries for the splits, and for the tokens of each backbone.
 
     Raises:
         DataError: as `pipeline.tasks.prepare.prepare`.
@@ -56,13 +56,13 @@ def _columns(task: Task, raw: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     where = {split: f"{task.name}: split {split!r}" for split in raw}
     remedy = f"mend tasks.{task.name}.text or .label"
     texts = {split: texts_of(table, task.text, where[split], remedy) for split, table in raw.items()}
-    given = {
+    label_columns = {
         where[split]: column(table, task.label, where[split], remedy).to_pylist()
         for split, table in raw.items()
         if split not in task.unlabelled
     }
-    # Of all splits at once: what a number means is one question.
-    labels = read_labels(task, given, f"mend the row or tasks.{task.name}.label_names")
+    # All splits together, so that a number has one meaning: name or index.
+    labels = read_labels(task, label_columns, f"mend the row or tasks.{task.name}.label_names")
     out = {}
     for split, table in raw.items():
         labelled = where[split] in labels
@@ -75,18 +75,18 @@ def _columns(task: Task, raw: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
 
 def _describe(task: Task, table: pa.Table) -> Split:
     labels = table["label"].to_numpy()
-    about: dict[str, Any] = {}
+    label_statistics: dict[str, Any] = {}
     if np.isnan(labels).all():
-        pass  # nothing is known of them
+        pass  # a split without labels
     elif task.kind == "classification":
-        about = {"label_counts": {name: int(np.sum(labels == i)) for i, name in enumerate(task.label_names)}}
+        label_statistics = {"label_counts": {name: int(np.sum(labels == i)) for i, name in enumerate(task.label_names)}}
     else:
-        about = {"label_mean": round(float(labels.mean()), 6), "label_std": round(float(labels.std()), 6)}
+        label_statistics = {"label_mean": round(float(labels.mean()), 6), "label_std": round(float(labels.std()), 6)}
     words = np.array([sum(len(row[c].split()) for c in task.text) for row in table.select(task.text).to_pylist()])
     return Split(
         rows=len(table),
         sha256=table_content_hash(table),
         words_mean=round(float(words.mean()), 3),
         words_max=int(words.max()),
-        **about,
+        **label_statistics,
     )

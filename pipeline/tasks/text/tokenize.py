@@ -1,4 +1,4 @@
-"""Making tokens: once per task and tokenizer, written as Arrow for pipeline.tasks.text.tokens to map."""
+"""Tokens of a task: made once per tokenizer, and written as Arrow files that trials map."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def save_tokens(task: Task, tokenizer: "Tokenizer", splits: Mapping[str, pa.Table], folder: Path) -> Inputs:
-    """Tokenize all splits; write tokenizer.json and <split>.arrow; say what there is.
+    """Tokenize all splits, write tokenizer.json and <split>.arrow, and return the manifest's entry.
 
-    The hash covers what training sees: tokens and labels of train and selection, not of report.
+    The hash covers the data that training uses: tokens and labels of train and selection.
     """
     folder.mkdir(parents=True)
     tokenizer.no_padding()

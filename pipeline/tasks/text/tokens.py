@@ -1,4 +1,4 @@
-"""Stored tokens: memory-mapped by every trial, padded to the longest row of a batch."""
+"""Stored tokens: memory-mapped by every trial, and padded to the longest row of a batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ EVALUATION_BATCH = 64
 
 
 def load_tokenizer(path: Path) -> "Tokenizer":
-    """Read a stored tokenizer.json; it truncates as the task's tokens were and does not pad."""
+    """Read a stored tokenizer.json; it truncates to the task's `max_length` and does not pad."""
     from tokenizers import Tokenizer
 
     if not path.is_file():
@@ -73,27 +73,27 @@ class TokenStore:
         return np.diff(self.offsets)
 
     def batch(self, rows: Sequence[int] | np.ndarray, device: Any) -> dict[str, "Tensor"]:
-        """Inputs of the given rows, padded to the longest of them."""
+        """Inputs of some rows, padded to the longest of them."""
         spans = [slice(self.offsets[i], self.offsets[i + 1]) for i in rows]
         return collate([self.ids[s] for s in spans], [self.types[s] for s in spans], device)
 
     @property
     def sizes(self) -> np.ndarray:
-        """Tokens per row, (n,): what a row's FLOPs hang on."""
+        """Tokens per row, (n,), which determine its FLOPs."""
         return self.lengths
 
     def in_order(self) -> Iterator[np.ndarray]:
-        """All rows in batches for evaluation, rows of like length together."""
+        """All rows in batches of similar length, for evaluation."""
         return by_length(self.lengths, EVALUATION_BATCH)
 
     def timed(self, rows: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-        """Some rows in batches for timing, rows of like length together."""
+        """Some rows in batches of similar length, for timing."""
         return (rows[part] for part in by_length(self.lengths[rows], batch_size))
 
     def epoch(
         self, batch_size: int, generator: np.random.Generator, device: Any, augment: bool = False
     ) -> Iterator[tuple[dict[str, "Tensor"], np.ndarray]]:
-        """A shuffled epoch: inputs on the device and the rows that they are. Texts know no augmentation."""
+        """A shuffled epoch: inputs on the device with their rows; texts have no augmentation."""
         for rows in bucketed(self.lengths, batch_size, generator):
             yield self.batch(rows, device), rows
 
@@ -115,8 +115,8 @@ def collate(ids: Sequence[Any], types: Sequence[Any], device: Any) -> dict[str, 
 
 
 def bucketed(lengths: np.ndarray, batch_size: int, generator: np.random.Generator) -> Iterator[np.ndarray]:
-    """A shuffled epoch in batches of like length: rows are sorted by length within pools of 50 batches only, so
-    that batches stay random enough to train on."""
+    """A shuffled epoch in batches of similar length: rows are sorted by length within pools of 50 batches only, so
+    that batches stay random enough for training."""
     order = generator.permutation(len(lengths))
     pool = 50 * batch_size
     batches = []
@@ -129,17 +129,17 @@ def bucketed(lengths: np.ndarray, batch_size: int, generator: np.random.Generato
 
 
 def by_length(lengths: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
-    """All rows in batches of like length, in a fixed order; for evaluation."""
+    """All rows in batches of similar length, in a fixed order; for evaluation."""
     order = np.argsort(lengths, kind="stable")
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
 def in_buckets(lengths: np.ndarray, batch_size: int, least: int = 8) -> Iterator[np.ndarray]:
-    """All rows in batches of like length that are cut where the length changes, so that most need no padding.
+    """All rows in batches that end where the length changes, so that most need no padding.
 
     Args:
-        least: a batch of fewer rows takes on longer ones; padding costs less than a call for two rows.
+        least: a batch with fewer rows also takes longer rows; padding costs less than a call for two rows.
     """
     order = np.argsort(lengths, kind="stable")
     start = 0

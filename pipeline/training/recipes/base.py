@@ -1,4 +1,4 @@
-"""The contract of a training recipe: which exits, from which weights, with which loss, judged how."""
+"""The contract of a method's recipe: exits, initial weights, loss and selection score."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,12 +17,12 @@ Batches = Iterable[tuple[Mapping[str, Tensor], Tensor]]
 
 @dataclass(frozen=True)
 class Start:
-    """What a trial starts from.
+    """The start of a trial.
 
     Attributes:
-        pretrained: makes the backbone with its pretrained weights (random ones for the demo's).
-        parent: the trained model that the recipe starts from or learns from, in eval mode, if it has one.
-        head_bias: where the bias of a new regression head starts.
+        pretrained: makes the backbone with its pretrained weights (random ones for the demo's backbones).
+        parent: the trained model that the recipe starts or learns from, in eval mode; None where it needs none.
+        head_bias: initial bias of a new regression head.
     """
 
     pretrained: Callable[[], Any]
@@ -32,9 +32,9 @@ class Start:
     head_bias: float = 0.0
 
     def teacher(self) -> MultiExit:
-        """The parent, of a recipe that has one."""
+        """The parent, for a recipe that needs one."""
         if self.parent is None:
-            raise ValueError("the recipe starts from another's trained model and got none")
+            raise ValueError("the recipe needs a parent's trained model and got none")
         return self.parent
 
     def model(self, backbone: Any, exits: Sequence[int], channels: Sequence[str] = ()) -> MultiExit:
@@ -44,12 +44,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Moment:
-    """Where training is.
+    """A moment of training.
 
     Attributes:
-        done: share of training behind it, 0..1.
+        done: share of training done, 0..1.
         parent: the model that the trial started from.
-        costs: FLOPs of leaving at each exit, as shares of those of the last: ascending, the last is 1.
+        costs: FLOPs of leaving at each exit as shares of the last exit's, ascending to 1.
     """
 
     done: float
@@ -64,7 +64,7 @@ class Recipe(ABC):
 
     @abstractmethod
     def exits(self, places: Sequence[int]) -> tuple[int, ...]:
-        """Layers with a classifier, counted from 1, of those that a backbone offers, ascending."""
+        """Layers with a classifier, chosen from the backbone's places; counted from 1, ascending."""
 
     def build(self, start: Start) -> MultiExit:
         """The model before training."""
@@ -72,18 +72,18 @@ class Recipe(ABC):
         return start.model(backbone, self.exits(backbone.exit_places()))
 
     def prepare(self, model: MultiExit, batches: Batches) -> None:  # noqa: B027 - most recipes need none
-        """Change the model by what it does on the training rows, once, before it is trained."""
+        """Change the model once before training, based on the training rows."""
 
     def trainable(self, model: MultiExit) -> list[nn.Parameter]:
-        """Parameters that the recipe moves; the others get no gradient."""
+        """Parameters to train; the others get no gradient."""
         return list(model.parameters())
 
     def training_mode(self, model: MultiExit) -> None:
-        """Put the model into training mode; a recipe with frozen parts puts those back into eval mode."""
+        """Put the model into training mode; a recipe with frozen parts keeps them in eval mode."""
         model.train()
 
-    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
-        """A batch and its labels (n,) to the scalar that training lowers; a mean over rows."""
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, moment: Moment) -> Tensor:
+        """The scalar to minimise for a batch with labels (n,); a mean over rows."""
         return self.loss(model(batch).float(), labels)
 
     @abstractmethod
@@ -91,7 +91,7 @@ class Recipe(ABC):
         """Logits (n, exits, outputs) and labels (n,) to a scalar."""
 
     def served(self, model: MultiExit) -> MultiExit:
-        """The model that is judged and kept; it may be a part of the one that is trained, and shares its weights."""
+        """The model that is evaluated and stored; it may be a part of the trained model, whose weights it shares."""
         return model
 
     @abstractmethod
@@ -99,16 +99,16 @@ class Recipe(ABC):
         """Weight of each exit's score in the score that picks epochs and grid points; they sum to 1.
 
         Args:
-            costs: as in `Moment`.
+            costs: costs of the exits, as in `Moment`.
         """
 
     def selection(self, logits: Tensor, channels: Mapping[str, Tensor], labels: Tensor) -> float | None:
-        """A score of the recipe's own to pick epochs and grid points by, higher is better; None: the weighted scores.
+        """The recipe's own score that picks epochs and grid points, higher is better; None: the weighted scores.
 
         Args:
-            logits: of the selection rows, (n, exits, outputs).
-            channels: what the model recorded beside them, (n, exits) each.
-            labels: (n,).
+            logits: logits of the selection rows, (n, exits, outputs).
+            channels: the model's channels, (n, exits) each.
+            labels: labels, (n,).
         """
         return None
 

@@ -1,4 +1,4 @@
-"""Learning to exit (BERxiT, Xin et al. 2021): a small head that says whether an exit is right."""
+"""Learning to exit (BERxiT, Xin et al. 2021): a small head that predicts whether an exit is right."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,15 +12,16 @@ CHANNEL = "lte"
 
 
 class Berxit(Recipe):
-    """One linear layer, shared by all exits, on top of a jointly trained model that stays as it is.
+    """One linear layer, shared by all exits, on top of a frozen, jointly trained model.
 
-    u_j = sigmoid(c . h_j + b) is trained by the squared error against whether exit j is right, the mean over rows and
-    exits; for regression against 1 - tanh|y_j - label|. h_j is the pooled vector that the exit's classifier reads.
+    u_j = sigmoid(c . h_j + b) is trained with the squared error to 1 where exit j is right and 0 where it is wrong, the
+    mean over rows and exits; for regression, to 1 - tanh|y_j - label|. h_j is the pooled vector that the exit's
+    classifier reads.
 
-    The paper trains c and b together with the rest and alternates between the last exit's loss and the sum of all;
-    here backbone and classifiers are the `joint` parent's and frozen, so that the exit rule is all that differs from
-    it. The released code predicts the opposite (an uncertainty) and softens its targets to 0.01 and 0.63; not followed.
-    Epochs and grid points are picked by 1 minus that error on the selection rows.
+    The paper trains c and b together with the model and alternates between the last exit's loss and the sum of all.
+    Here backbone and classifiers are those of the `joint` parent, frozen, so that only the criterion differs from it.
+    The released code predicts the opposite (an uncertainty) and softens its targets to 0.01 and 0.63; that is not
+    followed. Epochs and grid points are picked by 1 minus the error on the selection rows.
     """
 
     name = "berxit"
@@ -40,12 +41,12 @@ class Berxit(Recipe):
     def training_mode(self, model: MultiExit) -> None:
         model.eval()
 
-    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, moment: Moment) -> Tensor:
         logits, channels = model.record(batch, [CHANNEL])
-        return self.loss(_said(logits, channels).float(), labels)
+        return self.loss(_with_certainty(logits, channels).float(), labels)
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits of all exits with the certainty behind them, (n, exits, outputs + 1), and labels (n,) to a scalar."""
+        """Logits of all exits, the certainty as last output, (n, exits, outputs + 1), and labels (n,) to a scalar."""
         certainty, answers = logits[:, :, -1], logits[:, :, :-1].detach()
         if answers.shape[2] == 1:
             target = 1 - torch.tanh((answers[:, :, 0] - labels[:, None].to(answers.dtype)).abs())
@@ -57,10 +58,10 @@ class Berxit(Recipe):
         return [1 / len(costs)] * len(costs)
 
     def selection(self, logits: Tensor, channels: Mapping[str, Tensor], labels: Tensor) -> float | None:
-        return 1 - float(self.loss(_said(logits, channels), labels))
+        return 1 - float(self.loss(_with_certainty(logits, channels), labels))
 
 
-def _said(logits: Tensor, channels: Mapping[str, Tensor]) -> Tensor:
+def _with_certainty(logits: Tensor, channels: Mapping[str, Tensor]) -> Tensor:
     return torch.cat([logits, channels[CHANNEL][:, :, None]], dim=2)
 
 

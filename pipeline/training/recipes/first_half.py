@@ -19,7 +19,7 @@ class FirstHalf(SingleExit):
 
 
 def first_layers(layers: int, share: float) -> int:
-    """How many of the first layers are a share of them, rounded up.
+    """A share of the layers, rounded up.
 
     >>> first_layers(12, 1 / 2), first_layers(12, 3 / 4), first_layers(6, 3 / 4), first_layers(1, 1 / 2)
     (6, 9, 5, 1)

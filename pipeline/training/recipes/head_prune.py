@@ -1,4 +1,4 @@
-"""Head pruning (Michel et al. 2019): the attention heads that matter least are removed, over the whole model."""
+"""Head pruning (Michel et al. 2019): the least important attention heads of the whole model are removed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,16 +12,17 @@ from pipeline.training.recipes.single_exit import SingleExit
 
 SHARE = 0.5
 ROWS = 32
-"""Rows whose importance is computed at a time."""
+"""Rows per pass when importance is computed."""
 
 
 class HeadPrune(SingleExit):
-    """I_h = mean_x |dL(x) / d xi_h| over the training rows, xi_h = 1 a factor on head h's output (equation 2 of Michel
-    et al.), divided by its l2 norm over the layer; the half of all heads with the smallest goes, one per layer stays.
+    """I_h = mean_x |dL(x) / d xi_h| over the training rows, where xi_h = 1 is a factor on head h's output (equation 2
+    of Michel et al.). I_h is divided by the l2 norm over the layer. The half of all heads with the smallest importance
+    is removed; each layer keeps at least one.
 
-    Half of them is what brings the FLOPs to the 1.2x that BERT Loses Patience prints for this row. The fine-tuned
-    model is pruned at once and trained on; Michel et al. prune in steps and do not train on, which can only be worse.
-    Heads that ALBERT's layers share are one head each: their factors are shared too.
+    Half of the heads gives the 1.2x in FLOPs that BERT Loses Patience prints for this row. The fine-tuned model is
+    pruned at once and then trained further; Michel et al. prune in steps without further training. A head that
+    ALBERT's layers share counts once, with one factor.
     """
 
     name = "head_prune"
@@ -41,18 +42,18 @@ def head_importance(model: MultiExit, batches: Batches, recipe: SingleExit) -> l
     totals = [torch.zeros(heads) for heads in backbone.heads]
     rows = 0
     for inputs, labels in _parts(batches):
-        # A factor for each row: the rows' losses are added, so each gets the derivative of its own.
+        # A factor per row: the loss is a sum over rows, so each factor gets the derivative of its row's loss.
         gates = [torch.ones(len(labels), heads, device=labels.device, requires_grad=True) for heads in backbone.heads]
         logits = _gated(model, inputs, gates)
         loss = recipe.loss(logits.float(), labels) * len(labels)
-        found = torch.autograd.grad(loss, gates)
-        totals = [total + grad.abs().sum(dim=0).cpu() for total, grad in zip(totals, found, strict=True)]
+        gradients = torch.autograd.grad(loss, gates)
+        totals = [total + grad.abs().sum(dim=0).cpu() for total, grad in zip(totals, gradients, strict=True)]
         rows += len(labels)
     return [total / rows for total in totals]
 
 
 def _parts(batches: Batches) -> Batches:
-    """Batches of at most `ROWS` rows: no optimiser step hangs on their size, and larger ones may not fit in memory."""
+    """Batches of at most `ROWS` rows; their size changes no result, and larger ones may not fit in memory."""
     for inputs, labels in batches:
         for start in range(0, len(labels), ROWS):
             part = slice(start, start + ROWS)
@@ -72,7 +73,7 @@ def _gated(model: MultiExit, inputs: Mapping[str, Tensor], gates: list[Tensor]) 
 
 
 def most_important(importance: list[Tensor], share: float) -> list[list[int]]:
-    """Heads to keep of each block: `share` of all by normalised importance, and the best of each block.
+    """Heads to keep in each block: a `share` of all by normalised importance, and the best of each block.
 
     >>> most_important([torch.tensor([3.0, 4.0]), torch.tensor([0.1, 5.0])], 0.5)
     [[1], [1]]
@@ -81,10 +82,10 @@ def most_important(importance: list[Tensor], share: float) -> list[list[int]]:
     """
     scaled = [values / values.norm().clamp_min(1e-12) for values in importance]
     best = [{int(values.argmax())} for values in scaled]
-    wanted = round(share * sum(len(values) for values in scaled))
+    count = round(share * sum(len(values) for values in scaled))
     every = [(float(value), -block, -head) for block, values in enumerate(scaled) for head, value in enumerate(values)]
     for _, block, head in sorted(every, reverse=True):
-        if sum(len(kept) for kept in best) >= wanted:
+        if sum(len(kept) for kept in best) >= count:
             break
         best[-block].add(-head)
     return [sorted(kept) for kept in best]

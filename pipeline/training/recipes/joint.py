@@ -1,4 +1,4 @@
-"""Joint training of all exits. PABEE, BranchyNet and Shallow-Deep share this model, as in the paper (4.2)."""
+"""Joint training of all exits. PABEE, BranchyNet and Shallow-Deep use the same model, as in the paper (4.2)."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,8 @@ from pipeline.training.recipes.base import Recipe, depth_weights, exit_losses
 class Joint(Recipe):
     """L = sum_j j L_j / sum_j j over all layers (the paper, equation 6).
 
-    Epochs and grid points are picked by the exits' scores under the same weights, so that no criterion and no
-    threshold is favoured; the released code picks by the accuracy that one patience reaches.
+    The exits' scores, with the same weights, pick epochs and grid points, so that no criterion or threshold is
+    favoured. The released code picks by the accuracy at one patience.
     """
 
     name = "joint"

@@ -1,4 +1,4 @@
-"""LayerDrop (Fan et al. 2020): layers are dropped at random in training, so that some can be left out for good."""
+"""LayerDrop (Fan et al. 2020): layers are dropped at random in training, so that some can be removed afterwards."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,16 +15,16 @@ RATE = 0.2
 
 
 class LayerDrop(SingleExit):
-    """Each layer is skipped with probability 0.2, drawn anew for each batch; layers 2, 4, 6, ... are kept.
+    """Each layer is skipped with probability 0.2, drawn for each batch; layers 2, 4, 6, ... are kept.
 
-    0.2 and "every other" are Fan et al.'s settings for fine-tuning (3.1 and 3.2); no further training follows the
-    pruning, which is their point. What is judged, and what picks the epoch, is the pruned model. Of an ALBERT, whose
-    layers are one, the pruned model runs that one half as often.
+    0.2 and "every other" are Fan et al.'s settings for fine-tuning (3.1 and 3.2). As in their paper, no training
+    follows the pruning. The pruned model is evaluated, also to pick the epoch. For an ALBERT, whose layers share one
+    block, the pruned model runs the block half as often.
     """
 
     name = "layer_drop"
 
-    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, moment: Moment) -> Tensor:
         backbone = model.backbone
         state: Any = backbone.embed(batch)
         for index, draw in enumerate(torch.rand(backbone.layers).tolist()):

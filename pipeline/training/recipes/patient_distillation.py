@@ -18,29 +18,29 @@ ALPHA, BETA, TEMPERATURE = 0.5, 100.0, 10.0
 class PatientDistillation(FirstHalf):
     """L = (1 - alpha) L_CE + alpha L_DS + beta L_PT (equation 8 of Sun et al.), alpha .5, beta 100.
 
-    L_DS is the cross-entropy with the teacher's softmax at temperature 10 (equation 5); for regression the squared
+    L_DS is the cross-entropy with the teacher's softmax at temperature 10 (equation 5); for regression, the squared
     distance to its answer. L_PT = mean_x sum_i || h_i/||h_i|| - t_I(i)/||t_I(i)|| ||^2 (equation 7) over the student's
-    layers but the last; I(i) are the teacher's every other layers, "PKD-skip": 2, 4, ..., 10 of 12 for 6. h is what
-    the pooler reads: the first token, as there, or the mean for backbones that pool so.
+    layers but the last. I(i) are every other layer of the teacher, "PKD-skip": 2, 4, ..., 10 of 12 for 6. h is the
+    vector that the pooler reads: the first token as in the paper, or the mean for backbones with mean pooling.
 
-    The student starts from the first layers of the pretrained model, as there.
+    The student starts from the first layers of the pretrained model, as in the paper.
     """
 
     name = "patient_distillation"
 
-    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
-        assert now.parent is not None
-        own, student = layerwise(model, batch)
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, moment: Moment) -> Tensor:
+        assert moment.parent is not None
+        student_states, student = layerwise(model, batch)
         with torch.no_grad():
-            theirs, teacher = layerwise(now.parent, batch)
+            teacher_states, teacher = layerwise(moment.parent, batch)
         soft = distillation(student, teacher)
-        patient = patience_loss(own, theirs)
+        patient = patience_loss(student_states, teacher_states)
         hard = self.loss(student[:, None], labels)
         return (1 - ALPHA) * hard + ALPHA * soft + BETA * patient
 
 
 def layerwise(model: MultiExit, batch: Mapping[str, Tensor]) -> tuple[list[Tensor], Tensor]:
-    """What the pooler reads after each layer, (n, h) each, and the logits, (n, outputs)."""
+    """The pooler's input after each layer, (n, h) each, and the logits, (n, outputs)."""
     backbone = model.backbone
     state: Any = backbone.embed(batch)
     summaries = []
@@ -51,14 +51,14 @@ def layerwise(model: MultiExit, batch: Mapping[str, Tensor]) -> tuple[list[Tenso
 
 
 def distillation(student: Tensor, teacher: Tensor) -> Tensor:
-    """L_DS of two (n, outputs)."""
+    """L_DS of two models' logits, (n, outputs) each."""
     if student.shape[1] == 1:
         return functional.mse_loss(student, teacher)
     return functional.cross_entropy(student / TEMPERATURE, functional.softmax(teacher / TEMPERATURE, dim=1))
 
 
 def patience_loss(student: list[Tensor], teacher: list[Tensor]) -> Tensor:
-    """L_PT of the layers of two models, (n, h) each: student layer i learns from teacher layer i * L / k."""
+    """L_PT of two models' layers, (n, h) each: student layer i learns from teacher layer i * L / k."""
     step = len(teacher) / len(student)
     pairs = [(student[i - 1], teacher[round(i * step) - 1]) for i in range(1, len(student))]
     if not pairs:

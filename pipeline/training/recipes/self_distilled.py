@@ -8,12 +8,11 @@ from pipeline.training.recipes.two_stage import TwoStage
 
 
 class SelfDistilled(TwoStage):
-    """L = sum_j KL(p_j || p_L) over the exits before the last, equations 6 and 7; labels are not looked at.
+    """L = sum_j KL(p_j || p_L) over the exits before the last, equations 6 and 7; labels are not used.
 
-    For regression the squared distance to the last exit's answer. Nothing is dropped out, so that the teacher's
-    answer is the one it gives when it is used. FastBERT's exits have a small self-attention of their own ("student
-    classifiers"); here they are the linear heads that all methods share, so that the loss is all that differs from
-    `two_stage`.
+    For regression it is the squared distance to the last exit's answer. There is no dropout, so that the teacher
+    answers as at inference. FastBERT's exits have a small self-attention ("student classifiers"); here they are linear
+    heads as in all methods, so that only the loss differs from `two_stage`.
     """
 
     name = "self_distilled"
@@ -25,8 +24,8 @@ class SelfDistilled(TwoStage):
         students, teacher = logits[:, :-1], logits[:, -1:].detach()
         if logits.shape[2] == 1:
             return (students - teacher).square().sum(dim=1).mean()
-        said = functional.log_softmax(students, dim=2)
-        return (said.exp() * (said - functional.log_softmax(teacher, dim=2))).sum(dim=(1, 2)).mean()
+        log_p = functional.log_softmax(students, dim=2)
+        return (log_p.exp() * (log_p - functional.log_softmax(teacher, dim=2))).sum(dim=(1, 2)).mean()
 
 
 RECIPE = SelfDistilled()

@@ -1,4 +1,4 @@
-"""Shallow-Deep's own training: early exits come in slowly, and never weigh more than they cost (Kaya et al. 2019)."""
+"""Shallow-Deep's training: the weights of early exits rise to their relative costs (Kaya et al. 2019)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,19 +15,20 @@ START = 0.01
 class ShallowDeep(Joint):
     """L = L_last + sum_i tau_i L_i; tau_i rises linearly over training from 0.01 to C_i (Kaya et al. 2019).
 
-    C_i is the cost of leaving at exit i relative to the whole network. Differences from the released code
-    (model_funcs.py): C_i is counted from this network, not fixed at 0.15 ... 0.90; tau_i moves every step, not every
-    epoch; the code's min(C_i, 0.01 + epoch / epochs * C_i) arrives a little before the end, the paper's line at it.
+    C_i is the cost of leaving at exit i relative to the whole network. There are three differences from the released
+    code (model_funcs.py): C_i is counted for this network, not fixed at 0.15 ... 0.90; tau_i changes every step, not
+    every epoch; and it reaches C_i at the end, as in the paper, where the code's min(C_i, 0.01 + epoch / epochs * C_i)
+    reaches it a little earlier.
 
-    Epochs and grid points are picked by the exits' scores as the loss weighs them at the end of training, so that no
-    criterion and no threshold is favoured.
+    The exits' scores, with the weights of the loss at the end of training, pick epochs and grid points, so that no
+    criterion or threshold is favoured.
     """
 
     name = "shallow_deep"
 
-    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, moment: Moment) -> Tensor:
         losses = exit_losses(model(batch).float(), labels)
-        weights = torch.tensor(loss_weights(now.costs, now.done), dtype=losses.dtype, device=losses.device)
+        weights = torch.tensor(loss_weights(moment.costs, moment.done), dtype=losses.dtype, device=losses.device)
         return (weights * losses).sum()
 
     def selection_weights(self, costs: Sequence[float]) -> list[float]:

@@ -8,7 +8,7 @@ from pipeline.training.recipes.base import Recipe, exit_losses
 
 
 class SingleExit(Recipe):
-    """Cross-entropy (or squared error) of the last layer alone; selected on its score."""
+    """Cross-entropy (for regression, squared error) of the last layer, whose score also selects."""
 
     name = "single_exit"
 

@@ -1,4 +1,4 @@
-"""Module replacing (BERT-of-Theseus, Xu et al. 2020): single layers take the place of pairs, more and more often."""
+"""Module replacing (BERT-of-Theseus, Xu et al. 2020): single layers replace pairs of layers, with a rising rate."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,10 +19,10 @@ class Theseus(FirstHalf):
     """y_i+1 = r_i scc_i(y_i) + (1 - r_i) prd_i(y_i), r_i ~ Bernoulli(p) for each batch (equation 3 of Xu et al.);
     p = min(1, k t + b) (equation 6), from b = 0.3 to 1 over the first half of training.
 
-    Predecessors are the layers of the fine-tuned model, frozen, in as many modules as there are successors; successor
-    i starts as the predecessor's layer i, as in the released code. While the rate rises only successors move; the
-    second half is their "successor fine-tuning": all successors, and everything moves. The epoch is picked, as
-    everywhere, by the score of the model that is kept: successors alone.
+    Predecessors are the frozen layers of the fine-tuned model, grouped into as many modules as there are successors.
+    Successor i starts as the predecessor's layer i, as in the released code. While the rate rises, only successors are
+    trained. In the second half ("successor fine-tuning") all modules are successors, and all parameters are trained.
+    The score of the stored model, successors alone, picks the epoch.
     """
 
     name = "theseus"
@@ -35,15 +35,15 @@ class Theseus(FirstHalf):
         model.heads.load_state_dict(parent.heads.state_dict())
         return model
 
-    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, now: Moment) -> Tensor:
-        assert now.parent is not None
-        rate = replacement_rate(now.done)
+    def objective(self, model: MultiExit, batch: Mapping[str, Tensor], labels: Tensor, moment: Moment) -> Tensor:
+        assert moment.parent is not None
+        rate = replacement_rate(moment.done)
         for parameter in around(model):
             parameter.requires_grad_(rate >= 1)
         replaced = torch.rand(model.backbone.layers) < rate
-        if not replaced.any():  # such a batch would teach nothing
+        if not replaced.any():  # such a batch would have no gradient
             replaced[torch.randint(len(replaced), ())] = True
-        state = mixed(model.backbone, now.parent.backbone, replaced.tolist(), batch)
+        state = mixed(model.backbone, moment.parent.backbone, replaced.tolist(), batch)
         return self.loss(model.answer(0, state)[:, None].float(), labels)
 
 
@@ -57,13 +57,13 @@ def replacement_rate(done: float) -> float:
 
 
 def around(model: MultiExit) -> list[nn.Parameter]:
-    """What is around the successors: embedding, pooler and classifier."""
+    """Parameters outside the successors: embedding, pooler and classifier."""
     inside = {id(p) for block in model.backbone.blocks() for p in block.parameters()}
     return [p for p in model.parameters() if id(p) not in inside]
 
 
 def mixed(successor: Any, predecessor: Any, replaced: list[bool], batch: Mapping[str, Tensor]) -> Any:
-    """The state after all modules, each one the successor's layer or the predecessor's layers."""
+    """The state after all modules; each module is the successor's layer or the predecessor's layers."""
     state: Any = successor.embed(batch)
     bounds = [round(i * predecessor.layers / successor.layers) for i in range(successor.layers + 1)]
     for index, use in enumerate(replaced):

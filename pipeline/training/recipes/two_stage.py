@@ -9,10 +9,10 @@ from pipeline.training.recipes.base import Recipe, Start, exit_losses
 
 
 class TwoStage(Recipe):
-    """Stage 1 is the plain fine-tuned model, used as it is; stage 2 trains the exits before the last, L = sum_j L_j.
+    """Stage 1 is the `single_exit` model, frozen; stage 2 trains the exits before the last, L = sum_j L_j.
 
-    The last classifier is stage 1's, trained. DeeBERT's released code leaves its last off-ramp untrained in one
-    of its modes, which is not followed.
+    The last classifier is the trained one of stage 1. One mode of DeeBERT's released code leaves the last off-ramp
+    untrained; that is not followed.
     """
 
     name = "two_stage"

@@ -1,4 +1,4 @@
-"""Groups of models by their traces, as the trace stage left them."""
+"""Groups of models with their traces, as the trace stage stored them."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from pipeline.evaluation.trace import Trace, load_trace
 from pipeline.results import TraceEntry, TraceIndex
 
 SELECTION = "selection"
-"""The split that chooses."""
+"""The split on which thresholds are chosen."""
 
 
 @dataclass(frozen=True)
-class Seeded:
+class SeedTraces:
     """One seed of a group: its trial's key and its traces by split (selection and the report splits)."""
 
     seed: int
@@ -28,18 +28,18 @@ class Group:
     Attributes:
         multi_exit: whether criteria apply.
         seeds: in the order of training.
-        unlabelled: key to the traces of splits without labels, by split.
+        unlabelled: trial's key to its traces of splits without labels, by split.
     """
 
     backbone: str
     method: str
     multi_exit: bool
-    seeds: tuple[Seeded, ...]
+    seeds: tuple[SeedTraces, ...]
     unlabelled: Mapping[str, Mapping[str, Trace]] = field(default_factory=dict)
 
     @property
     def report_splits(self) -> list[str]:
-        """Labelled splits but the one that chooses, in the task's order."""
+        """Labelled splits without the selection split, in the task's order."""
         return [split for split in self.seeds[0].traces if split != SELECTION]
 
 
@@ -57,7 +57,8 @@ def load_groups(index: TraceIndex, folder: Path) -> Iterator[Group]:
         index.traces, key=lambda e: (e.backbone, e.method, e.multi_exit)
     ):
         seeds = tuple(
-            Seeded(seed, key, load(of_seed)) for (seed, key), of_seed in groupby(members, key=lambda e: (e.seed, e.key))
+            SeedTraces(seed, key, load(of_seed))
+            for (seed, key), of_seed in groupby(members, key=lambda e: (e.seed, e.key))
         )
         unlabelled = {member.key: load(e for e in index.unlabelled if e.key == member.key) for member in seeds}
         yield Group(backbone, method, multi_exit, seeds, unlabelled)

@@ -1,4 +1,4 @@
-"""Traces under the key of what they record: a trace that is there is never recorded again."""
+"""The cache of traces: each is stored under a key of its contents and is never recorded twice."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from pipeline.tasks.stores import inputs_name
 
 
 class Recorder:
-    """Records the selected models of one task, or finds what was recorded of them.
+    """Records the selected models of one task, or takes their traces from the cache.
 
     Args:
         code: identity of the code that records.
 
     Attributes:
-        recorded: traces that were recorded here; the others were there.
+        recorded: number of traces that were recorded; the others came from the cache.
     """
 
     def __init__(self, manifest: Manifest, workspace: Workspace, device: str, code: str) -> None:
@@ -29,7 +29,7 @@ class Recorder:
         """Put the trace of one model and split into `folder`.
 
         Raises:
-            ArtifactError: the model's weights are not those that were selected.
+            ArtifactError: the model's file is missing, or its weights are not the selected ones.
         """
         stored = self.workspace.recorded / f"{self._key(group, trial, split)}.safetensors"
         rows = _rows(stored)
@@ -54,7 +54,7 @@ class Recorder:
         )
 
     def _key(self, group: ModelGroup, trial: SelectedTrial, split: str) -> str:
-        """Of all that a trace holds: the model, the rows, what it says of them, and what computes."""
+        """The key of a trace: a hash of model, rows, metadata, device and code."""
         manifest = self.manifest
         return content_key(
             {
@@ -72,15 +72,15 @@ class Recorder:
 
 
 def _check_weights(path: Path, sha256: str) -> None:
-    """Raise ArtifactError where a selected model's file is gone or is another."""
+    """Raise ArtifactError where a selected model's file is missing or has other weights."""
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; run `dvc repro finetune`")
     if file_hash(path) != sha256:
-        raise ArtifactError(f"{path}: other weights than those that were selected; run `dvc repro -f finetune`")
+        raise ArtifactError(f"{path}: its weights are not the selected ones; run `dvc repro -f finetune`")
 
 
 def _rows(path: Path) -> int | None:
-    """Rows of a trace; None where there is none, or an unreadable one."""
+    """Number of rows of a trace; None where it is missing or unreadable."""
     try:
         return load_trace(path).rows
     except ArtifactError:
