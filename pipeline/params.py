@@ -19,7 +19,7 @@ from pipeline.layout import HERE
 from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbone
 from pipeline.models.settings import Latency
 from pipeline.running.settings import Runtime
-from pipeline.settings import Block, Count
+from pipeline.settings import Block, Name, Seed
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Modality, Task, TaskSettings
 from pipeline.theory import Simulate
@@ -33,14 +33,14 @@ class Params(Block):
     protocol: Literal["holdout", "paper"] = "holdout"
     """holdout: selection rows come out of the training split, the official validation split only reports.
     paper: the official validation split also selects, as in the paper; every row of the report then says so."""
-    tasks: dict[str, TaskSettings] = Field(min_length=1)
-    backbones: dict[str, BackboneSettings] = Field(default={"minilm": BackboneSettings()}, min_length=1)
+    tasks: dict[Name, TaskSettings] = Field(min_length=1)
+    backbones: dict[Name, BackboneSettings] = Field(default={"minilm": BackboneSettings()}, min_length=1)
     """A task is run on every backbone of its modality."""
     methods: list[str] = Field(default=["single_exit", "joint"], min_length=1)
     """A backbone is trained by every method of its modality."""
     grid: Grid = Grid()
     """For text tasks; images have their own."""
-    seeds: list[Count] = Field(default=[1, 2, 3, 4, 5], min_length=1)
+    seeds: list[Seed] = Field(default=[1, 2, 3, 4, 5], min_length=1)
     training: Training = Training()
     """For text tasks; images have their own."""
     images: Images = Images()
@@ -135,6 +135,18 @@ def _refuse_repeats(block: Block, *names: str, prefix: str = "") -> None:
             raise ParamsError(f"{prefix}{name}: {values} repeats a value; give distinct ones")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once, as DVC reads it; PyYAML would take the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [(self.construct_object(key, deep=True), key.start_mark) for key, _ in node.value]
+        for i, (key, mark) in enumerate(keys):
+            if any(key == other for other, _ in keys[:i]):
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", mark)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
 def load_params(path: Path = HERE.params) -> Params:
     """Read and validate the settings.
 
@@ -142,7 +154,7 @@ def load_params(path: Path = HERE.params) -> Params:
         ParamsError: missing or unreadable file, unknown name, wrong type or impossible value.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; copy one of profiles/*.yaml there") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -161,7 +173,7 @@ def _first_problem(error: ValidationError) -> str:
     """The first validation error as one line: key, value, remedy."""
     first = error.errors(include_url=False)[0]
     variants = ("HubSource", "FileSource", "DemoSource", "AttackResources")
-    key = ".".join(str(part) for part in first["loc"] if part not in variants)
+    key = ".".join(str(part)[:80] for part in first["loc"] if part not in (*variants, "[key]"))
     if first["type"] == "extra_forbidden":
         return f"{key}: no such setting; pipeline/params.py names the blocks, whose classes list their settings"
     if first["type"] == "missing":

@@ -104,6 +104,30 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"evaluate.criteria": {"random": {"seed": -1}}}, ["evaluate.criteria.random.seed", "-1", "whole number"]),
         ({"evaluate.criteria": {"random": {"seed": 0.5}}}, ["evaluate.criteria.random.seed", "0.5", "whole number"]),
         ({"evaluate.criteria": {"voting": {"power": 2.0}}}, ["evaluate.criteria.voting.power", "2.0", "[0, 1)"]),
+        # Names that would leave the folder, or mean something to a shell, to DVC or to MLflow.
+        *(
+            ({f"{block}": {name: {**settings}}}, [block, repr(name), "begin with a letter or digit"])
+            for name in (
+                "..",
+                "../up",
+                "/tmp/x",
+                "a;touch PWNED",
+                "my.task",
+                "my task",
+                "x(1)",
+                "a&b",
+                "it's",
+                "-x",
+                "",
+            )
+            for block, settings in (("tasks", {}), ("backbones", {"hub": "some/encoder"}))
+        ),
+        ({"backbones": {"bert@tiny": {"hub": "a/b"}}}, ["backbones", "'bert@tiny'"]),
+        ({"tasks": {"sst2": {"source": {"hub": "a/b", "report": {"-x": "test"}}}}}, ["tasks.sst2.source", "'-x'"]),
+        ({"tasks.demo-sentences.drop_label": False}, ["tasks.demo-sentences.drop_label", "False"]),
+        ({"tasks.demo-sentences.text": ["sentence", "sentence"]}, ["tasks.demo-sentences.text", "one column twice"]),
+        ({"seeds": [2**32]}, ["seeds.0", str(2**32), "less than"]),
+        ({"attack.seed": 2**63}, ["attack.seed", "less than"]),
         # Impossible values.
         ({"protocol": "papers"}, ["protocol", "'papers'", "'paper'"]),
         ({"grid.batch_size": [0]}, ["grid.batch_size.0", "0", "greater than or equal to 1"]),
@@ -145,6 +169,8 @@ def test_params(workspace: Workspace, changes: dict[str, Any], parts: list[str])
         (b"- a\n- b\n", ["params.yaml", "list", "profiles/"]),
         (b"grid: [1, 2\nseeds: 3", ["params.yaml", "not valid YAML", "line 2"]),
         (b"\xff\xfe\x00", ["params.yaml", "not valid YAML"]),
+        (b"seeds: [1]\nprotocol: paper\nseeds: [2]\n", ["params.yaml", "'seeds' stands twice", "line 3"]),
+        (b"grid: {batch_size: [1], batch_size: [2]}\n", ["params.yaml", "'batch_size' stands twice", "line 1"]),
     ],
 )
 def test_a_params_file_that_is_none(workspace: Workspace, content: bytes | None, parts: list[str]) -> None:
@@ -268,6 +294,18 @@ def test_no_network_and_no_mirror(workspace: Workspace) -> None:
     line = workspace.command("-m", "stages.prepare", "sst2", **NO_NETWORK).error()
     assert all(part in line for part in ("nyu-mll/glue (sst2)", "'train'", "network", "HUB_MIRROR")), line
     assert workspace.files() == set()
+
+
+@pytest.mark.parametrize(("task", "least"), [("demo-sentences", 3), ("demo-pairs", 5)])
+def test_a_length_that_leaves_no_room_for_a_text(workspace: Workspace, task: str, least: int) -> None:
+    rows = {"train": 40, "selection": 12, "report": 12}
+    for length in (1, least - 1, least):
+        workspace.write_params({"tasks": {task: {"rows": rows, "max_length": length}}, **NO_LATER})
+        done = workspace.stage("prepare", task)
+        assert done.code == (length < least), done.err
+    workspace.write_params({"tasks": {task: {"rows": rows, "max_length": 1}}, **NO_LATER})
+    line = workspace.stage("prepare", task).error()
+    assert all(part in line for part in (f"tasks.{task}.max_length: 1 leaves no room", f"give {least} or more")), line
 
 
 def test_a_backbone_without_a_tokenizer(workspace: Workspace) -> None:

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.criteria import CRITERIA
-from pipeline.settings import Block, Count, PositiveInt
+from pipeline.settings import Block, PositiveInt, Seed
 from pipeline.tasks.task import HubSource
 
 
@@ -51,7 +51,7 @@ class Attack(Block):
     single_exit: str = "single_exit"
     multi_exit: str = "joint"
     resources: AttackResources | Literal["stock", "demo"] = "stock"
-    seed: Count = 0
+    seed: Seed = 0
     max_queries: PositiveInt | None = None
 
     @field_validator("criteria")

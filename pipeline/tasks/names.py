@@ -1,11 +1,11 @@
 """Tasks by name, and the completion of an entry of params.yaml's `tasks`."""
 
-import re
 from dataclasses import replace
 from typing import Any, Literal
 
 from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.metrics import BINARY, CORRELATIONS, METRICS
+from pipeline.settings import NAME
 from pipeline.tasks.task import Colours, DemoSource, HubSource, Kind, ServerFiles, Source, Task, TaskSettings
 from pipeline.tasks.words import CIFAR10, CIFAR100, IMAGE_LABELS
 
@@ -139,6 +139,8 @@ def resolve_task(name: str, settings: TaskSettings) -> Task:
     if settings.source is not None:  # the named task's files, colours and folders are of other rows
         merged |= {"server": None, "colours": None, "torchvision": None}
     merged["test"] = _wants_test(name, settings, source)
+    if len(set(merged["text"])) < len(merged["text"]):
+        raise ParamsError(f"tasks.{name}.text: {', '.join(merged['text'])} names one column twice; name two, or one")
     task = Task(**merged)
     if task.kind == "classification" and len(set(task.label_names)) < max(2, len(task.label_names)):
         shown_names = ", ".join(task.label_names) or "none"
@@ -191,7 +193,7 @@ def _check_splits(task: Task) -> None:
         return
     names = [*task.source.report, *task.source.test]
     for split in names:
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", split) or split in ("train", "selection") or names.count(split) > 1:
+        if not NAME.fullmatch(split) or split in ("train", "selection") or names.count(split) > 1:
             raise ParamsError(
                 f"tasks.{task.name}.source: split name {split!r} is taken or no plain word; give each split a "
                 "name of its own in letters and digits"

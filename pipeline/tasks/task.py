@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, StrictInt, StrictStr
 
 from pipeline.settings import Block, Count, PositiveInt
 
@@ -73,7 +73,7 @@ class TaskSettings(Block):
     """Class names in the order of the classes. A label whose text is one of them (1 and 1.0 are "1", true is "true") is
     that class; any other label is a class index from 0. Where names are numbers, all labels of all splits are read as
     names, or all as indices."""
-    drop_label: int | str | None = None
+    drop_label: StrictInt | StrictStr | None = None
     """Rows with this label are left out, such as -1 in SNLI (no gold label)."""
     metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
     test: bool | None = None

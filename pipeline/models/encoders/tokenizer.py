@@ -17,7 +17,7 @@ def tokenizer_of(spec: BackboneSpec, task: Task, mirror: Path | None) -> "Tokeni
 
     Raises:
         DataError: no tokenizer or no configuration of that name.
-        ParamsError: the task's `max_length` is more than the backbone takes.
+        ParamsError: the task's `max_length` is more than the backbone takes, or leaves no room for a text.
     """
     longest = _positions(spec, mirror)
     if longest is not None and task.max_length > longest:
@@ -25,7 +25,14 @@ def tokenizer_of(spec: BackboneSpec, task: Task, mirror: Path | None) -> "Tokeni
             f"tasks.{task.name}.max_length: {task.max_length} tokens are more than backbones.{spec.name} takes "
             f"({longest}); lower it to {longest}, or take another backbone"
         )
-    return _make_tokenizer(spec, mirror)
+    tokenizer = _make_tokenizer(spec, mirror)
+    needed = tokenizer.num_special_tokens_to_add(is_pair=len(task.text) == 2) + len(task.text)
+    if task.max_length < needed:
+        raise ParamsError(
+            f"tasks.{task.name}.max_length: {task.max_length} leaves no room for a text beside the special tokens; "
+            f"give {needed} or more"
+        )
+    return tokenizer
 
 
 def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
