@@ -78,7 +78,10 @@ Results = Mapping[str, TrialResult | None]
 
 @dataclass(frozen=True)
 class Plan:
-    """Which trials there are. Names of groups are distinct, and so are seeds; a parent is among the groups."""
+    """Which trials there are.
+
+    Names of groups are distinct, and so are seeds; a parent is among the groups; equal settings have equal grids.
+    """
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
