@@ -292,29 +292,25 @@ def compare(progress: Progress, expected: Definitions) -> None:
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Groups in any order of parent and child, some alike in all but the name; a point may be twice in a grid."""
+    """Groups in any order of parent and child, some alike in all but the name and the parent; a point may be twice in a
+    grid."""
     names = draw(st.permutations("abcd"))[: draw(st.integers(1, 4))]
-    groups = {
-        name: Group(name, {"task": draw(st.sampled_from("xyz"))}, draw(st.sampled_from([None, *names[:at]])))
-        for at, name in enumerate(names)
-    }
-    grids = {
-        name: with_grid(
-            [group],
-            tuple(draw(st.lists(st.sampled_from(BATCH_SIZES), min_size=1, max_size=2))),
-            tuple(draw(st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=1, max_size=2))),
-        )[0]
-        for name, group in groups.items()
-    }
+    batch_sizes = st.lists(st.sampled_from(BATCH_SIZES), min_size=1, max_size=2)
+    rates = st.lists(st.sampled_from([0.1, 0.2, 0.3]), min_size=1, max_size=2)
+    grids = {task: (tuple(draw(batch_sizes)), tuple(draw(rates))) for task in "xyz"}
+    groups = {}
+    for at, name in enumerate(names):
+        task = draw(st.sampled_from("xyz"))
+        groups[name] = Group(name, {"task": task}, draw(st.sampled_from([None, *names[:at]])), {}, *grids[task])
     seeds = draw(st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=3, unique=True))
-    return Plan(tuple(grids[name] for name in sorted(grids)), tuple(seeds))
+    return Plan(tuple(groups[name] for name in sorted(groups)), tuple(seeds))
 
 
 OUTCOMES = st.sampled_from([None, float("nan"), 0.1, 0.1, 0.2, 0.3])
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=100)
 def test_hands_out_and_selects_what_the_definitions_say(data: st.DataObject) -> None:
     """Over drivers one after another, of one plan or another: each finds on disk what the ones before it left, which
     were killed at any moment or went through to the end."""

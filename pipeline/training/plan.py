@@ -78,7 +78,10 @@ Results = Mapping[str, TrialResult | None]
 
 @dataclass(frozen=True)
 class Plan:
-    """All groups with their seeds. Names of groups are distinct, seeds are distinct, and each parent is a group."""
+    """All groups with their seeds.
+
+    Names of groups are distinct, seeds are distinct, each parent is a group, and equal settings have equal grids.
+    """
 
     groups: tuple[Group, ...]
     seeds: tuple[int, ...]
