@@ -40,17 +40,18 @@ from pipeline.attacks.recipes import build_attack
 from pipeline.attacks.resources import Resources, resolve
 from pipeline.attacks.sentences import MeanPooled
 from pipeline.attacks.setting import Setting
+from pipeline.attacks.settings import AttackResources
 from pipeline.attacks.victim import Victim
 from pipeline.evaluation.criteria import make
 from pipeline.models.encoders.encoder import encoder_from_description
+from pipeline.models.encoders.tokenizer import tokenizer_of
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.models.names import BACKBONES, hub_path
-from pipeline.params import AttackResources
 from pipeline.tasks.names import resolve_task
-from pipeline.tasks.prepare import freeze_splits
 from pipeline.tasks.sources import load_hub
 from pipeline.tasks.task import HubSource, Rows, TaskSettings
+from pipeline.tasks.text.prepare import freeze_splits
 from pipeline.tasks.text.tokenize import save_tokens
 from pipeline.tasks.text.tokens import TokenStore, load_tokenizer
 
@@ -84,7 +85,7 @@ def material(rows: int, examples: int, folder: Path) -> tuple[TokenStore, Any, l
         "rotten_tomatoes" if hub else "demo-sentences", TaskSettings(rows=Rows(train=rows, selection=64))
     )
     splits = freeze_splits(task, "holdout", hub)
-    save_tokens(task, SPEC if hub else BACKBONES["demo-albert"], splits, folder, hub)
+    save_tokens(task, tokenizer_of(SPEC if hub else BACKBONES["demo-albert"], task, hub), splits, folder)
     store, tokenizer = TokenStore.open(folder / "train.arrow"), load_tokenizer(folder / "tokenizer.json")
     if hub is None:
         held = splits["selection"]
@@ -162,7 +163,8 @@ def _start(folder: Path) -> None:
 
 def _attack(example: Example, attacker: str, defences: Defences) -> list[Ended]:
     """One example against each defence, on one thread."""
-    shared, ended = Shared(), []
+    shared = Shared()
+    ended: list[Ended] = []
     for criterion, threshold in defences:
         engine = LiveEngine(_ready["model"], make(criterion) if criterion else None, threshold)
         victim = Victim(engine, _ready["tokenizer"], "cpu")

@@ -3,6 +3,7 @@ matrix products. python benchmarks/bench_live_batch1.py [--device cuda --dtype b
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def measure_row(
     patience = make("patience")
     engines = {f"patience {t}": LiveEngine(model, patience, float(t)) for t in PATIENCES}
     engines["full"] = LiveEngine(model, None)
-    runs: dict[str, Callable[[], Any]] = {name: lambda e=e: e(batch) for name, e in engines.items()}
+    runs: dict[str, Callable[[], Any]] = {name: partial(engine, batch) for name, engine in engines.items()}
     inputs = {name: batch[name] for name in ("input_ids", "token_type_ids")}
     runs["transformers"] = lambda: plain(**inputs).logits.argmax(-1).tolist()
     for name, engine in engines.items():

@@ -23,12 +23,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a ch
 
 from benchmarks.common import options, seconds, table
 from pipeline.models.encoders.encoder import Encoder, build_encoder
+from pipeline.models.encoders.tokenizer import tokenizer_of
 from pipeline.models.flops import encoder_flops
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.names import BACKBONES, hub_path
 from pipeline.tasks.names import resolve_task
-from pipeline.tasks.prepare import freeze_splits
 from pipeline.tasks.task import Rows, TaskSettings
+from pipeline.tasks.text.prepare import freeze_splits
 from pipeline.tasks.text.tokenize import save_tokens
 from pipeline.tasks.text.tokens import TokenStore, bucketed
 from pipeline.training.fit import Fit, Steps
@@ -52,7 +53,7 @@ def tokens(name: str, rows: int, folder: Path) -> tuple[TokenStore, TokenStore, 
     known = name if hub else {"sst2": "demo-sentences", "mrpc": "demo-pairs"}[name]
     task = resolve_task(known, TaskSettings(rows=Rows(train=rows, selection=HELD, report=HELD)))
     splits = freeze_splits(task, "holdout", hub)
-    save_tokens(task, SPEC if hub else BACKBONES["demo-albert"], splits, folder, hub)
+    save_tokens(task, tokenizer_of(SPEC if hub else BACKBONES["demo-albert"], task, hub), splits, folder)
     return TokenStore.open(folder / "train.arrow"), TokenStore.open(folder / "selection.arrow"), task.outputs
 
 
@@ -110,7 +111,7 @@ def published(model: MultiExit, store: TokenStore, batch: int, seed: int, device
             labels = torch.from_numpy(store.labels[rows].astype(np.float32)).to(device)
             loss = recipe.loss(torch.stack(logits, dim=1), labels)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(moved, 1.0, foreach=False)
             optimizer.step()
         own.embeddings.load_state_dict(inner.embeddings.state_dict())

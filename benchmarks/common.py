@@ -82,7 +82,7 @@ def sst2_like(rows: int, seed: int = 0) -> TokenStore:
 def always_agree(model: MultiExit) -> None:
     """Every exit answers class 0, so that patience t leaves at layer t + 1."""
     for head in model.heads:
-        head.bias.copy_(torch.tensor([100.0, -100.0]))  # type: ignore[operator,union-attr]
+        head.bias.copy_(torch.tensor([100.0, -100.0]))  # type: ignore[operator]
 
 
 @torch.inference_mode()
@@ -97,8 +97,8 @@ def often_agree(model: MultiExit, store: TokenStore, device: str) -> None:
         pooled = model.backbone.pool(index, state).float().cpu()
         weight = shared + 0.7 * torch.randn(2, 768, generator=generator)
         weight = 3.0 * (index + 1) / LAYERS * weight / (pooled.std(dim=0) + 1e-4) / 768**0.5
-        head.weight.copy_(weight)  # type: ignore[operator,union-attr]
-        head.bias.copy_(-weight @ pooled.mean(dim=0))  # type: ignore[operator,union-attr]
+        head.weight.copy_(weight)  # type: ignore[operator]
+        head.bias.copy_(-weight @ pooled.mean(dim=0))  # type: ignore[operator]
 
 
 def trace_of(logits: np.ndarray) -> Trace:
