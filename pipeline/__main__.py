@@ -104,7 +104,9 @@ def why(name: str) -> None:
 
 
 @cli.command()
-@click.option("--reason", required=True, metavar="TEXT", help="Why the change changes no result; the report prints it.")
+@click.option(
+    "--reason", required=True, metavar="TEXT", help="Why the change changes no result; the declaration keeps it."
+)
 @click.option("--since", default="HEAD", show_default=True, metavar="REV", help="The commit to compare with.")
 def harmless(reason: str, since: str) -> None:
     """Declare that the code trains as it did at REV, so that trials keep their keys and are not run again."""

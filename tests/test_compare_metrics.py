@@ -118,7 +118,7 @@ def test_files_that_cannot_be_compared(run: Workspace, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"metrics\.speed.*'score'.*--write"):
         read_stored(stored)
     stored.write_text('{"schema": 1, "metrics": {"score": {}}}')
-    with pytest.raises(ArtifactError, match="there are none; write it"):
+    with pytest.raises(ArtifactError, match="holds no metrics; write it"):
         read_stored(stored)
     with pytest.raises(ArtifactError, match=r"evaluate.*: no such file; run `dvc repro`"):
         collect(Workspace(tmp_path))

@@ -30,13 +30,11 @@ from tests.prepared import prepared as prepared_task
 from tests.ray_cluster import clean_environment
 from tests.workspace import Done, Workspace, kill_group
 
-# What runs
-
+pytestmark = pytest.mark.slow
 
 CLUSTER = """
 import ray
 
-pytestmark = pytest.mark.slow
 ray.init(include_dashboard=False, num_cpus=1, log_to_driver=False, object_store_memory=100 * 2**20)
 print(ray.get_runtime_context().gcs_address, flush=True)
 input()

@@ -23,6 +23,8 @@ from pipeline.theory import appendix_c
 from ray_jobs import entry, submit
 from tests.ray_cluster import Cluster, clean_environment, free_ports, ray_cluster
 
+pytestmark = pytest.mark.slow
+
 SIMULATE = {"layers": 6, "patiences": [1, 2], "step": 0.1, "samples": 200, "seed": 0}
 
 JOIN = '''
@@ -34,8 +36,6 @@ from pipeline.params import load_params
 from pipeline.results import TrialResult
 from pipeline.training.plan import Group, Plan, run_trial
 from pipeline.running.ray.tune import run_plan
-
-pytestmark = pytest.mark.slow
 
 
 class Silent:

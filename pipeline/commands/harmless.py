@@ -32,7 +32,7 @@ def declare_harmless(reason: str, since: str, root: Path = ROOT) -> list[str]:
         ArtifactError: the earlier code has no identity.
     """
     if not reason.strip():
-        raise ParamsError("--reason: empty; give the reason why no result changes, which the report prints")
+        raise ParamsError("--reason: empty; give the reason why no result changes, which the declaration keeps")
     commit = _git(root, since, "rev-parse", "--verify", "--quiet", f"{since}^{{commit}}").decode().strip()
     with tempfile.TemporaryDirectory() as folder:
         archive = _git(root, since, "archive", "--format=tar", commit, "pipeline")

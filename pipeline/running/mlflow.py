@@ -121,6 +121,10 @@ class TrackedRun:
         if entries:
             self.tracker.client.log_batch(self.run_id, metrics=entries)
 
+    def steps(self, metric: str) -> set[int]:
+        """The steps at which a metric was logged."""
+        return {entry.step for entry in self.tracker.client.get_metric_history(self.run_id, metric)}
+
     def set_tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 

@@ -22,6 +22,8 @@ class TrialObserver:
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.runs: dict[str, TrackedRun] = {}
+        self._heard: dict[str, set[int]] = {}
+        """The epochs of each trial that its run has; one that resumes reports them again."""
 
     def started(self, trial: Trial) -> None:
         settings, task = trial.settings, str(trial.names["task"])
@@ -38,9 +40,13 @@ class TrialObserver:
         )
         run.log_dataset(task, str(settings["data"]), str(HERE.data(task)), "training")
         self.runs[trial.key] = run
+        self._heard[trial.key] = run.steps("epoch")
 
     def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None:
-        self.runs[trial.key].log_metrics(metrics, step=int(metrics["epoch"]))
+        step = int(metrics["epoch"])
+        if step not in self._heard[trial.key]:
+            self.runs[trial.key].log_metrics(metrics, step=step)
+            self._heard[trial.key].add(step)
 
     def ended(self, trial: Trial, result: TrialResult | None) -> None:
         run = self.runs[trial.key]

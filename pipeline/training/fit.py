@@ -59,13 +59,15 @@ class Fit:
 def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     """Train, and write the best epoch's checkpoint, metrics.jsonl and resume.pt to `directory`.
 
-    A killed run resumes after its last complete epoch: each epoch is seeded from (seed, epoch).
+    A killed run reports its complete epochs again and resumes after the last: each epoch is seeded from (seed, epoch).
 
     Returns:
         best_epoch, epochs_run, selection (the best score), train_seconds, micro_batch (None where no batch
         was split), and the best epoch's metrics, None where one is undefined.
     """
     history = _resume(fit, directory)
+    for row in history:
+        report(row)  # the driver may have been killed before it heard of the last
     served = fit.served or fit.model
     steps = Steps(fit)
     for epoch in range(len(history) + 1, fit.epochs + 1):

@@ -15,6 +15,7 @@ from pipeline.layout import Workspace
 from pipeline.report.collect import collect
 from pipeline.report.render import Report, build
 from pipeline.report.sections import SECTIONS
+from pipeline.results import Attack
 from tests.report.pages import PROVENANCE, Page, edit, report_of, small
 from tests.stored_results import params_for, write_all
 
@@ -59,11 +60,16 @@ def test_same_inputs_same_bytes(tmp_path: Path) -> None:
     assert first == build(collect(params, Workspace(tmp_path)), PROVENANCE)
 
 
-def test_names_are_escaped(tmp_path: Path) -> None:
+def test_what_results_say_is_escaped(tmp_path: Path) -> None:
+    """Names have no such characters; a source of the user's, and what another tool wrote into a result, may."""
     evil = "<script>alert(1)<b>|$x$`"
-    source = {"source": {"demo": "sentences"}, "text": ["sentence"], "label": "label", "label_names": ["a", "b"]}
-    params = params_for({evil: source, "demo-similarity": {}}, "demo-albert", methods=["joint"])
-    report = report_of(tmp_path, params)
+    params, workspace = params_for({"demo-sentences": {}, "demo-similarity": {}}, "demo-albert"), Workspace(tmp_path)
+    write_all(workspace, params)
+    attack = Attack.read(workspace.attack("demo-sentences"), "")
+    assert attack.attacked
+    attacked = attack.attacked.model_copy(update={"source": evil})
+    Attack(task=attack.task, attacked=attacked).write(workspace.attack("demo-sentences"))
+    report = build(collect(params, workspace), PROVENANCE)
     assert Page(report.html).balanced
     assert "<script" not in report.html
     assert "&lt;script&gt;alert(1)" in report.html
