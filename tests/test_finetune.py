@@ -193,15 +193,19 @@ def test_a_killed_text_trial_goes_on_after_its_last_epoch_to_the_same_weights(wo
     group = plan_of(params).groups[0]
     settings = {**group.settings, "batch_size": 16, "learning_rate": 1e-3, "seed": 1}
 
+    heard: list[dict[str, float]] = []
+
     def kill(row: dict[str, float]) -> None:
+        heard.append(row)
         if row["epoch"] == 2:
             raise Killed
 
-    epochs: list[float] = []
+    told: list[dict[str, float]] = []
     with pytest.raises(Killed):
         train(settings, group.names, HERE.trial("killed"), CONTEXT, kill)
-    again = train(settings, group.names, HERE.trial("killed"), CONTEXT, lambda row: epochs.append(row["epoch"]))
-    assert epochs == [3]
+    again = train(settings, group.names, HERE.trial("killed"), CONTEXT, told.append)
+    assert told[:2] == heard  # to the microsecond: they are reported again, not trained again
+    assert [row["epoch"] for row in told] == [1, 2, 3]
     whole = train(settings, group.names, HERE.trial("whole"), CONTEXT, lambda row: None)
     assert again.epochs_run == whole.epochs_run == 3
     one, other = ((HERE.trial(name) / "model.safetensors").read_bytes() for name in ("killed", "whole"))
