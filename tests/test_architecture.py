@@ -184,6 +184,7 @@ LOADS: dict[str, tuple[str, set[str]]] = {
 """What a stage does, and the slow libraries that it may load for it: what is added here every such stage pays."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", LOADS)
 def test_a_stage_loads_no_more_than_it_needs(what: str, tmp_path: Path) -> None:
     code, needed = LOADS[what]

@@ -186,6 +186,7 @@ def dvc(folder: Path, *arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "dvc", *arguments], cwd=folder, check=True, capture_output=True)
 
 
+@pytest.mark.slow
 def test_a_stage_s_inputs_are_named(tmp_path: Path) -> None:
     def put(name: str, text: str) -> None:
         (tmp_path / name).write_text(text, encoding="utf-8")

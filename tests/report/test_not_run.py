@@ -78,6 +78,7 @@ def test_every_combination_of_empty_parts_has_its_sentences(full: Stored, no_pat
 
 
 # A figure hangs on one part alone, and drawing is slow: whole pages with one part empty, and with all.
+@pytest.mark.slow
 @pytest.mark.parametrize("empty", [*([part] for part in SENTENCES), [*NOTHING]], ids="-".join)
 def test_a_page_with_empty_parts_is_whole(full: Stored, no_patience: Stored, empty: list[str]) -> None:
     report = build(without(full, no_patience, frozenset(empty)), PROVENANCE)
