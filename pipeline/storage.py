@@ -18,12 +18,19 @@ def content_key(payload: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a file atomically."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file to write, beside `path`, which it replaces at the end; on an error `path` stays as it was."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
+    yield partial
     os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file atomically."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8")
     return path
 
 

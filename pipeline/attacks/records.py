@@ -1,6 +1,5 @@
 """Results of an attack: a record per example, and a row of means per defence."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example, Text
 from pipeline.evaluation.intervals import mean_interval, proportion_interval
 from pipeline.results import DefenceRow, Paired, Record
+from pipeline.storage import whole_file
 
 HEADLINES = (
     "original_accuracy",
@@ -148,8 +148,6 @@ _SCHEMA = pa.schema(
 def save_records(path: Path, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> Path:
     """Write every attacked example of every defence as Parquet, one row each; whole or not at all."""
     rows = [defence.columns() | record.model_dump() for defence, records in attacked for record in records]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)
     return path

@@ -8,7 +8,7 @@ from pipeline.errors import ArtifactError, ParamsError, unknown
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import PredictionFile, Predictions
-from pipeline.storage import file_hash
+from pipeline.storage import file_hash, whole_file
 from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import Task
 
@@ -74,10 +74,7 @@ def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, PredictionFil
 
 def write_archive(out: Path, files: Mapping[str, Path]) -> None:
     """Zip files under their names, without folders; the archive appears when it is complete."""
-    partial = out.with_name(out.name + ".partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(partial, "w") as archive:
+    with whole_file(out) as partial, zipfile.ZipFile(partial, "w") as archive:
         for name in sorted(files):
             info = zipfile.ZipInfo(name, FIRST_DAY)
             archive.writestr(info, files[name].read_bytes(), zipfile.ZIP_DEFLATED)
-    partial.replace(out)

@@ -21,7 +21,6 @@ Metadata: `schema`, `kind` (classification or regression), `label_names` and `pr
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ from safetensors.numpy import save
 
 from pipeline.errors import ArtifactError, InvalidLogitsError
 from pipeline.evaluation.arrays import largest_class
+from pipeline.storage import whole_file
 
 SCHEMA = "early-exit-trace/1"
 _TENSORS = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
@@ -173,10 +173,8 @@ def save_trace(trace: Trace, path: Path) -> str:
         "provenance": json.dumps(trace.provenance, sort_keys=True),
     }
     content = _ordered(save(tensors, metadata=metadata))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
     return hashlib.sha256(content).hexdigest()
 
 

@@ -1,7 +1,6 @@
 """The multi-exit model, a backbone with classifiers after its layers, and its checkpoint on disk."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from pipeline.errors import ArtifactError
+from pipeline.storage import whole_file, write_text
 
 SCHEMA = "early-exit-checkpoint/1"
 
@@ -141,10 +141,8 @@ class MultiExit(nn.Module):
 
 def save_checkpoint(model: MultiExit, directory: Path) -> None:
     """Write model.safetensors, then its description model.json, each atomically."""
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = directory / "model.safetensors.partial"
-    save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, partial)
-    os.replace(partial, directory / "model.safetensors")
+    with whole_file(directory / "model.safetensors") as partial:
+        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, partial)
     description = {
         "schema": SCHEMA,
         "exits": list(model.exits),
@@ -153,9 +151,7 @@ def save_checkpoint(model: MultiExit, directory: Path) -> None:
         "channels": list(model.channels),
         "backbone": model.backbone.description(),
     }
-    partial = directory / "model.json.partial"
-    partial.write_text(json.dumps(description, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(partial, directory / "model.json")
+    write_text(directory / "model.json", json.dumps(description, indent=1, sort_keys=True))
 
 
 def backbone_of(description: Mapping[str, Any]) -> Any:

@@ -1,6 +1,5 @@
 """One figure of several criteria over one trace, as the command `replay --compare` draws it."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from pipeline.report.lines import criterion_lines, speed_axis
 from pipeline.report.stored import Curve
 from pipeline.report.svg import MUTED, canvas
 from pipeline.results import CurvePoint
+from pipeline.storage import whole_file, write_text
 
 KINDS = (".svg", ".png")
 DOTS_PER_INCH = 200
@@ -32,13 +32,10 @@ def draw(sweeps: Mapping[str, Sweep], metrics: tuple[str, ...], title: str, out:
         measure = " and ".join(metrics)
         axes.set(xlabel="speed-up (layers in all / layers run)", ylabel=f"{measure} (points)")
         panel = drawing.finish(title)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = out.with_name(out.name + ".partial")
         if out.suffix == ".svg":
-            partial.write_text(panel.file(), encoding="utf-8")
-        else:
+            return write_text(out, panel.file())
+        with whole_file(out) as partial:
             drawing.figure.savefig(partial, format="png", dpi=DOTS_PER_INCH, facecolor="white")
-        os.replace(partial, out)
     return out
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import ParamsError
 from pipeline.models.multi_exit import MultiExit, save_checkpoint
+from pipeline.storage import whole_file
 
 Batch = tuple[Mapping[str, Tensor], Tensor]
 Report = Callable[[dict[str, float]], None]
@@ -184,9 +185,8 @@ def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -
     """Write the state after an epoch, in one file with the history, so that both agree."""
     # The history is text, since safe loading refuses pickled NumPy numbers.
     state = {"model": fit.model.state_dict(), "optimizer": fit.optimizer.state_dict(), "history": json.dumps(history)}
-    partial = directory / "resume.pt.partial"
-    torch.save(state, partial)
-    os.replace(partial, directory / "resume.pt")
+    with whole_file(directory / "resume.pt") as partial:
+        torch.save(state, partial)
     lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
     (directory / "metrics.jsonl").write_text(lines, encoding="utf-8")
 
