@@ -63,10 +63,10 @@ def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
         payload = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; {remedy}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
-    if not isinstance(payload, dict) or payload.get("schema") != schema:
-        version = payload.get("schema") if isinstance(payload, dict) else None
+    version = payload.get("schema") if isinstance(payload, dict) else None
+    if not isinstance(payload, dict) or version != schema or isinstance(version, bool):
         raise ArtifactError(f"{path}: schema {version!r} is not {schema}; {remedy}")
     return payload
 

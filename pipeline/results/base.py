@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ArtifactError
-from pipeline.storage import write_text
+from pipeline.storage import read_json, write_text
 
 
 class Part(BaseModel):
@@ -51,15 +51,8 @@ class Result(Part):
         Raises:
             ArtifactError: missing, cut short, of another schema version, or with a missing or wrong field.
         """
-        try:
-            payload = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise ArtifactError(f"{path}: no such file; {remedy}") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
-        version = payload.pop("schema", None) if isinstance(payload, dict) else None
-        if version != cls.schema_version or isinstance(version, bool):
-            raise ArtifactError(f"{path}: schema {version!r} is not {cls.schema_version}; {remedy}")
+        payload = read_json(path, cls.schema_version, remedy)
+        del payload["schema"]
         try:
             # From JSON, since strict validation then takes arrays for tuples.
             result = cls.model_validate_json(json.dumps(payload))
