@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands import replay as replay_commands
-from pipeline.errors import ParamsError, PipelineError, unknown
+from pipeline.errors import ParamsError, exit_with_one_line, unknown
 from pipeline.layout import HERE
 
 
@@ -122,11 +122,8 @@ cli.add_command(replay_commands.diagnose)
 
 def main() -> None:
     """Run the command line; errors of the input are one line and exit code 1."""
-    try:
+    with exit_with_one_line():
         cli(prog_name="python -m pipeline")
-    except PipelineError as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

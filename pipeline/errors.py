@@ -12,7 +12,9 @@ PipelineError                 one line: key or file, value, remedy; the process 
 """
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class PipelineError(Exception):
@@ -49,6 +51,16 @@ class ClusterError(PipelineError):
 
 class TrackingError(PipelineError):
     """The MLflow store cannot be used as asked."""
+
+
+@contextmanager
+def exit_with_one_line(name: str = "error") -> Iterator[None]:
+    """End the process on a PipelineError, with its one line after `name` and exit code 1."""
+    try:
+        yield
+    except PipelineError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def unknown(kind: str, name: str, names: Iterable[str], *, key: str | None = None) -> ParamsError:

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 from filelock import FileLock, Timeout
 
-from pipeline.errors import ClusterError, PipelineError
+from pipeline.errors import ClusterError, exit_with_one_line
 from pipeline.identity.versions import git_commit
 from pipeline.storage import write_json, write_text
 
@@ -109,11 +109,8 @@ def _repro(work: Path, stages: Sequence[str]) -> int:
 @click.option("--profile")
 def entry(home: Path, stages: tuple[str, ...], profile: str | None) -> None:
     """Run STAGES (default: all) in HOME/work and publish results in HOME/outputs."""
-    try:
+    with exit_with_one_line():
         raise SystemExit(run(SOURCE, home.absolute(), stages, profile))
-    except PipelineError as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 import yaml
 
-from pipeline.errors import ClusterError, ParamsError, PipelineError, unknown
+from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, unknown
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.params import load_params
 from ray_jobs.entry import OUTPUTS, RECORD, WORK
@@ -207,11 +207,8 @@ def cli(
 
 def main() -> None:
     """Run the command line; errors of the input are one line and exit code 1."""
-    try:
+    with exit_with_one_line():
         cli(prog_name="python -m ray_jobs.submit")
-    except PipelineError as error:
-        click.echo(f"error: {error}", err=True)
-        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from filelock import FileLock, Timeout
 
-from pipeline.errors import ClusterError, PipelineError, TrackingError
+from pipeline.errors import ClusterError, TrackingError, exit_with_one_line
 from pipeline.identity.versions import git_commit
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
@@ -74,11 +74,8 @@ def run_stage(
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
     @click.argument("instance", default="")
     def command(instance: str) -> None:
-        try:
+        with exit_with_one_line(name):
             _locked(name, instance, main, unasked)
-        except PipelineError as error:
-            click.echo(f"{name}: {error}", err=True)
-            raise SystemExit(1) from None
 
     command()
 
@@ -88,11 +85,8 @@ def run_untracked(name: str, main: Callable[[], None]) -> None:
 
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
     def command() -> None:
-        try:
+        with exit_with_one_line(name):
             main()
-        except PipelineError as error:
-            click.echo(f"{name}: {error}", err=True)
-            raise SystemExit(1) from None
 
     command()
 
