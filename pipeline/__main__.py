@@ -31,7 +31,7 @@ def _lines(what: str) -> dict[str, str]:
     if what == "tasks":
         from pipeline.tasks.names import TASKS
 
-        return {name: f"{t.kind}, {' + '.join(t.text)}, {' and '.join(t.metrics)}" for name, t in TASKS.items()}
+        return {name: f"{t.kind}, {' + '.join(t.columns)}, {' and '.join(t.metrics)}" for name, t in TASKS.items()}
     if what == "backbones":
         from pipeline.models.names import BACKBONES
 
