@@ -47,9 +47,12 @@ class Criterion(ABC):
     causal: ClassVar[bool] = True
     """False for the bounds oracle and random, which only replay can compute."""
 
-    @abstractmethod
     def start(self, n: int, like: Array) -> State:
-        """State before the first exit for n rows, on the device and in the namespace of `like` (the first values)."""
+        """State before the first exit for n rows, on the device and in the namespace of `like` (the first values).
+
+        Empty, unless the criterion keeps something per row and overrides it.
+        """
+        return {}
 
     @abstractmethod
     def step(self, state: State, values: Array) -> tuple[State, Array]:
@@ -107,6 +110,14 @@ class Criterion(ABC):
                 f"add the tensor 'channel.{self.reads}' (docs/trace-format.md)"
             )
         return trace.channels[self.reads]
+
+
+class RecordedScore(Criterion):
+    """Base of the criteria whose score is the channel itself, (n,)."""
+
+    def step(self, state: State, values: Array) -> tuple[State, Array]:
+        xp = namespace_of(values)
+        return state, xp.astype(values, xp.float64)
 
 
 def answers_itself(criterion: Criterion) -> bool:

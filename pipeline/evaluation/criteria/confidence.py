@@ -21,9 +21,6 @@ class Confidence(Criterion):
     title: ClassVar[str] = "confidence (Shallow-Deep)"
     source: ClassVar[str] = "Kaya et al. 2019, Shallow-Deep Networks; Schwartz et al. 2020, RightTool"
 
-    def start(self, n: int, like: Array) -> State:
-        return {}
-
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         xp = array_namespace(values)
         return state, xp.exp(xp.max(log_probabilities(values), axis=-1))

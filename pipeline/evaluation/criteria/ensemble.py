@@ -46,9 +46,6 @@ class Ensemble(Criterion):
         fits = [_fit_one(log_p[:, : j + 1], labels) for j in range(trace.exits)]
         return replace(self, weights=tuple(w for w, _ in fits), biases=tuple(b for _, b in fits))
 
-    def start(self, n: int, like: Array) -> State:
-        return {}
-
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         xp = array_namespace(values)
         log_p = _finite(log_probabilities(values))

@@ -20,9 +20,6 @@ class Entropy(Criterion):
     title: ClassVar[str] = "entropy (BranchyNet)"
     source: ClassVar[str] = "Teerapittayanon et al. 2016, BranchyNet; Xin et al. 2020, DeeBERT"
 
-    def start(self, n: int, like: Array) -> State:
-        return {}
-
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         return state, negative_entropy(values)
 

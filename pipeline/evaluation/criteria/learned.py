@@ -4,13 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from pipeline.evaluation.criteria.base import Array, Criterion, State, probability_sweep
+from pipeline.evaluation.criteria.base import RecordedScore, probability_sweep
 
 
 @dataclass(frozen=True)
-class Learned(Criterion):
+class Learned(RecordedScore):
     """Certainty predicted by one linear layer, shared by all exits: u_j = sigmoid(c . h_j + b) (Xin et al. 2021).
 
     It reads channel "lte", (n,) in 0..1, which models of the method `berxit` record. A row leaves when u_j >= theta.
@@ -24,13 +23,6 @@ class Learned(Criterion):
     reads: ClassVar[str] = "lte"
     recorded_by: ClassVar[str | None] = "berxit"
     regression: ClassVar[bool] = True
-
-    def start(self, n: int, like: Array) -> State:
-        return {}
-
-    def step(self, state: State, values: Array) -> tuple[State, Array]:
-        xp = array_namespace(values)
-        return state, xp.astype(values, xp.float64)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return probability_sweep(0.0)

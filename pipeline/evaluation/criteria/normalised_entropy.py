@@ -21,9 +21,6 @@ class NormalisedEntropy(Criterion):
     title: ClassVar[str] = "normalised entropy (FastBERT)"
     source: ClassVar[str] = "Liu et al. 2020, FastBERT"
 
-    def start(self, n: int, like: Array) -> State:
-        return {}
-
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         return state, negative_entropy(values) / np.log(values.shape[-1])
 

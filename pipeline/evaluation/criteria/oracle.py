@@ -4,16 +4,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
-from pipeline.evaluation.criteria.base import Array, Criterion, State
+from pipeline.evaluation.criteria.base import RecordedScore
 
 if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
 
 
 @dataclass(frozen=True)
-class Oracle(Criterion):
+class Oracle(RecordedScore):
     """1 where the exit is right, else 0; the only threshold is 1. A row that no exit gets right runs all layers.
 
     Classification: an exit is right where it predicts the label. Regression: it is right where its error is at most the
@@ -35,13 +34,6 @@ class Oracle(Criterion):
             error = np.abs(answers - trace.labels[:, None])
             right = error <= error[:, -1:]
         return np.asarray(right, dtype=np.float64)
-
-    def start(self, n: int, like: Array) -> State:
-        return {}
-
-    def step(self, state: State, values: Array) -> tuple[State, Array]:
-        xp = array_namespace(values)
-        return state, xp.astype(values, xp.float64)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.array([1.0])

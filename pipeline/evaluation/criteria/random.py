@@ -4,17 +4,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from array_api_compat import array_namespace
 
 from pipeline.errors import ParamsError
-from pipeline.evaluation.criteria.base import Array, Criterion, State
+from pipeline.evaluation.criteria.base import RecordedScore
 
 if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
 
 
 @dataclass(frozen=True)
-class RandomExit(Criterion):
+class RandomExit(RecordedScore):
     """A uniform number in [0, 1) per row and exit; a row leaves an exit with probability 1 - theta.
 
     The number is a hash of (seed, row id, exit), so it does not depend on the other rows of the trace.
@@ -40,13 +39,6 @@ class RandomExit(Criterion):
         rows = _mix(start ^ trace.row_ids.astype(np.int64).view(np.uint64))
         bits = _mix(rows[:, None] + np.arange(trace.exits, dtype=np.uint64) * _STEP)
         return (bits >> np.uint64(11)) * 2.0**-53
-
-    def start(self, n: int, like: Array) -> State:
-        return {}
-
-    def step(self, state: State, values: Array) -> tuple[State, Array]:
-        xp = array_namespace(values)
-        return state, xp.astype(values, xp.float64)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.linspace(0.0, 1.0, 101)
