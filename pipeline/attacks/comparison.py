@@ -29,7 +29,7 @@ class Workers:
     """How shards are run.
 
     Attributes:
-        fan_out: runs jobs side by side: (jobs, runner=, root=, done=), as `pipeline.running.ray.tune.fan_out` does.
+        fan_out: runs jobs side by side: (jobs, runner=, root=, done=), as `pipeline.running.ray.jobs.fan_out` does.
         device, threads: of each worker.
         progress: whether to print a line for each finished shard.
     """

@@ -14,10 +14,9 @@ import pyarrow.parquet
 from pipeline.errors import DataError
 from pipeline.tasks.columns import as_text
 from pipeline.tasks.hub import prepare_for
-from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
+from pipeline.tasks.task import DemoSource, FileSource, HubSource, Rows, Task
 
 DEMO_REPORT = "validation"
-_DEMO_ROWS = {"train": 3000, "report": 600}
 
 
 def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
@@ -134,14 +133,17 @@ def _read_json(path: Path, as_written: Collection[str]) -> pa.Table:
     return pyarrow.json.read_json(path, parse_options=pyarrow.json.ParseOptions(explicit_schema=strings))
 
 
+def demo_sizes(rows: Rows) -> tuple[int, int]:
+    """Numbers of rows to generate, train and report; train includes the selection rows, which are taken from it."""
+    return (rows.train or 3000) + (rows.selection or 0), rows.report or 600
+
+
 def _generate(source: DemoSource, task: Task) -> dict[str, pa.Table]:
     from pipeline.tasks.demo import text as demo
 
     makers = {"sentences": demo.sentences, "pairs": demo.pairs, "similarity": demo.similarity}
     make = makers[source.demo]
-    # Generated train rows include the selection rows, which are taken from them.
-    train = (task.rows.train or _DEMO_ROWS["train"]) + (task.rows.selection or 0)
-    report = task.rows.report or _DEMO_ROWS["report"]
+    train, report = demo_sizes(task.rows)
     seed = 2 * task.rows.seed
     return {
         "train": pa.table(dict(make(train, seed=seed))),

@@ -14,13 +14,12 @@ import pyarrow as pa
 
 from pipeline.errors import DataError
 from pipeline.tasks.columns import column
-from pipeline.tasks.sources import load_hub, read_file
+from pipeline.tasks.sources import demo_sizes, load_hub, read_file
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
 
 SIZE = 32
 """Height and width of a stored image, as the residual networks for CIFAR need."""
 FORMATS = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
-_DEMO_ROWS = {"train": 3000, "report": 600}
 
 
 @dataclass(frozen=True)
@@ -52,15 +51,9 @@ def read_images(task: Task, mirror: Path | None) -> dict[str, Images]:
 def _generate(task: Task) -> dict[str, Images]:
     from pipeline.tasks.demo.images import images
 
-    rows = task.rows
-    # Generated train rows include the selection rows, which are taken from them.
-    sizes = {
-        "train": (rows.train or _DEMO_ROWS["train"]) + (rows.selection or 0),
-        "test": rows.report or _DEMO_ROWS["report"],
-    }
     out = {}
-    for offset, (split, size) in enumerate(sizes.items()):
-        generated = images(size, seed=2 * rows.seed + offset)
+    for offset, (split, size) in enumerate(zip(("train", "test"), demo_sizes(task.rows), strict=True)):
+        generated = images(size, seed=2 * task.rows.seed + offset)
         out[split] = Images(generated["label"].tolist(), generated["image"].__getitem__)
     return out
 
