@@ -11,8 +11,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from pipeline.attacks.settings import Attack
-from pipeline.errors import ParamsError, UnsupportedError, unknown
+from pipeline.attacks.settings import Attack, refuse_task
+from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.settings import Evaluate
 from pipeline.layout import HERE
@@ -65,8 +65,7 @@ class Params(Block):
                 if name not in self.tasks:
                     raise unknown("task", name, self.tasks, key=key)
         for name in self.attack.tasks:
-            if self.task(name).modality == "image":
-                raise UnsupportedError(f"attack.tasks: {name!r} has images, and attacks change words; take it out")
+            refuse_task(self.task(name))
         _refuse_repeats(self, "methods", "seeds")
         _refuse_repeats(self.latency, "tasks", prefix="latency.")
         for grid, prefix in ((self.grid, "grid."), (self.images.grid, "images.grid.")):

@@ -87,6 +87,14 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
             },
             ["attack.tasks", "'demo-images'", "take it out"],
         ),
+        (
+            {
+                "tasks": {"demo-similarity": {}},
+                "latency.tasks": [],
+                "attack.tasks": {"demo-similarity": {"examples": 1}},
+            },
+            ["attack.tasks", "'demo-similarity'", "regression", "take it out"],
+        ),
         ({"trainings": {}}, ["trainings", "no such setting"]),
         ({"training.epoch": 3}, ["training.epoch", "no such setting"]),
         ({"tasks.demo-sentences.rows.trian": 3}, ["tasks.demo-sentences.rows.trian", "no such setting"]),

@@ -10,20 +10,11 @@ from pipeline.attacks.needs import check, describe
 from pipeline.attacks.records import paired, summarise
 from pipeline.attacks.setting import QUERY_RULE, Setting
 from pipeline.attacks.settings import Attack
-from pipeline.errors import UnsupportedError
 from pipeline.results import Attacked, DefenceRow, Evaluated, Record, Selected
 from pipeline.tasks.task import Task
 
 Attacks = Sequence[tuple[Defence, Sequence[Record]]]
 """Each defence's records of the same examples, in the same order; the single exit first."""
-
-
-def refuse_task(task: Task) -> None:
-    """Raise UnsupportedError for a task whose rows no recipe can attack."""
-    if task.kind == "regression":
-        raise UnsupportedError(f"attack.tasks: {task.name!r} is a regression, attacks need classes; take it out")
-    if task.modality != "text":
-        raise UnsupportedError(f"attack.tasks: {task.name!r} has images, attacks change words; take it out")
 
 
 def attack_task(

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.errors import ParamsError, unknown
+from pipeline.errors import ParamsError, UnsupportedError, unknown
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.settings import Block, PositiveInt, Seed
-from pipeline.tasks.task import HubSource
+from pipeline.tasks.task import HubSource, Task
 
 
 class AttackResources(Block):
@@ -63,3 +63,11 @@ class Attack(Block):
             if not CRITERIA[name].causal:
                 raise ParamsError(f"attack.criteria: {name!r} is a bound that only replay can compute; take it out")
         return value
+
+
+def refuse_task(task: Task) -> None:
+    """Raise UnsupportedError for a task whose rows no recipe can attack."""
+    if task.kind == "regression":
+        raise UnsupportedError(f"attack.tasks: {task.name!r} is a regression, attacks need classes; take it out")
+    if task.modality != "text":
+        raise UnsupportedError(f"attack.tasks: {task.name!r} has images, attacks change words; take it out")
