@@ -145,7 +145,7 @@ def trace_of(kind: str, classes: int, exits: int, layers: int, seed: int) -> Tra
         logits = noise + depth[:, :, None] * np.eye(classes)[classes_of][:, None, :]
     flops = np.repeat(10.0 + at[None, :], ROWS, axis=0)
     full = np.full(ROWS, 9.0 + layers)
-    return Trace(kind, logits.astype(np.float32), labels, np.arange(ROWS), at, flops, full)
+    return Trace(kind, logits.astype(np.float32), labels, np.arange(ROWS), at, flops, full, last_flops=full)
 
 
 def _splits(task: Task) -> list[str]:
