@@ -10,6 +10,7 @@ model records beside them. `step` uses the array namespace of its arguments. Rep
 NumPy arrays, so that they run the same arithmetic; Torch tensors work too.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,7 +37,7 @@ class Criterion(ABC):
     title: ClassVar[str]
     """Its name in tables, with the short name of its paper."""
     symbol: ClassVar[str] = "θ"
-    """Symbol of its threshold."""
+    """Symbol of its threshold: θ for a bound on a score of its own, t for a count of exits in a row."""
     source: ClassVar[str]
     reads: ClassVar[str] = "logits"
     """The channel that `step` reads: "logits", or one that the model records beside them."""
@@ -121,6 +122,11 @@ class Criterion(ABC):
                 "write it in that shape"
             )
         return values
+
+    def used_settings(self, *, regression: bool) -> dict[str, float]:
+        """The settings that decide on a task of this kind, with their values; overridden where some do not."""
+        fields = (f.name for f in dataclasses.fields(self) if not f.metadata.get("fitted"))
+        return {name: getattr(self, name) for name in fields}
 
     def serves(self, exits: int, classes: int) -> bool:
         """Whether what `fit` set is for a model of so many exits and classes; overridden where it depends on them."""
