@@ -243,8 +243,8 @@ def _measured(models: Sequence[Models]) -> results.Measured:
             examples=64,
             ms_per_example=10 / speed,
             measured_speedup=1 + gain * (speed - 1),
-            layer_speedup=speed,
-            flop_speedup=speed - 0.02,
+            own_layer_speedup=speed,
+            own_flop_speedup=speed - 0.02,
         )
         for member in _of_method(models, "joint")
         for mode, gain in modes
