@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 
 from pipeline.results import Bound, Counterexample, ExamplePoint, RequiredAccuracy, Simulation
-from pipeline.settings import Block, Count, PositiveInt
+from pipeline.settings import Block, Distinct, Seed, Size
 
 Array = np.ndarray
 EXAMPLE = (0.2, 0.1)
@@ -21,11 +21,11 @@ EXAMPLE = (0.2, 0.1)
 class Simulate(Block):
     """Appendix C and Theorem 1."""
 
-    layers: PositiveInt = 12
-    patiences: list[Count] = list(range(1, 12))
-    step: Annotated[float, Field(gt=0, le=0.5)] = 0.01
-    samples: PositiveInt = 10_000
-    seed: Count = 0
+    layers: Annotated[int, Field(ge=1, le=200, strict=True)] = 12
+    patiences: Annotated[list[Annotated[int, Field(ge=0, le=200, strict=True)]], Distinct] = list(range(1, 12))
+    step: Annotated[float, Field(ge=0.001, le=0.5, strict=True)] = 0.01
+    samples: Size = 10_000
+    seed: Seed = 0
 
 
 def exact(accuracies: ArrayLike, t: int) -> tuple[Array, Array]:

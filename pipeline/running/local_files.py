@@ -33,7 +33,7 @@ def source_files(task: Task, mirror: Path | None) -> dict[str, Path]:
     """
     source = task.source
     if isinstance(source, FileSource):
-        files = {}
+        files: dict[str, Path] = {}
         for key, path in _named(task, source).items():
             if not path.exists():
                 raise DataError(f"tasks.{task.name}.source.{key}: {path}: no such file; check the path in params.yaml")
@@ -85,7 +85,8 @@ def attack_files(params: Params, task: Task) -> dict[str, Path]:
     Raises:
         DataError: a path that params.yaml names is missing.
     """
-    chosen, files = params.attack.tasks.get(task.name), {}
+    chosen = params.attack.tasks.get(task.name)
+    files: dict[str, Path] = {}
     if chosen is None:
         return {}
     if chosen.source is not None and params.runtime.hub_mirror is not None:
@@ -98,6 +99,29 @@ def attack_files(params: Params, task: Task) -> dict[str, Path]:
                     raise DataError(f"attack.resources.{name}: {path}: no such file or folder; check the path")
                 files |= {f"{name}/{part or path.name}": at for part, at in _below(path)}
     return files
+
+
+def refuse_lost_files(params: Params, here: Workspace) -> None:
+    """Refuse what the run would remove: DVC empties a stage's output before the stage runs.
+
+    Raises:
+        DataError: a task's folder of prepared data holds other files, or a source lies where the run writes.
+    """
+    places = [here.data(name).absolute() for name in params.tasks]
+    places += [here.outputs.absolute(), here.runs.absolute()]
+    for task in map(params.task, params.tasks):
+        folder = here.data(task.name)
+        if folder.exists() and not here.manifest(task.name).is_file() and (folder.is_file() or any(folder.iterdir())):
+            raise DataError(
+                f"{folder}: holds files that no run made, and task {task.name!r} writes its data there; move them, or "
+                "rename the task"
+            )
+        for key, path in _named(task, task.source).items() if isinstance(task.source, FileSource) else ():
+            place = next((place for place in places if path.absolute().is_relative_to(place)), None)
+            if place is not None:
+                raise DataError(
+                    f"tasks.{task.name}.source.{key}: {path} lies in {place.name}, which the run writes anew; move it"
+                )
 
 
 def hashes(files: Files) -> dict[str, str]:
