@@ -12,6 +12,7 @@ PipelineError                 one line: key or file, value, remedy; the process 
 """
 
 import difflib
+import reprlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -63,14 +64,30 @@ def exit_with_one_line(name: str = "error") -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+_REPR = reprlib.Repr()
+_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its repr in one line, long ones with their middle left out.
+
+    >>> shown([1, 2]), len(shown("long" * 1000))
+    ('[1, 2]', 80)
+    """
+    return f"{len(value)} bytes" if isinstance(value, bytes) else " ".join(_REPR.repr(value).split())
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The most similar of the known names as a question, and all of them, for the end of a message."""
+    names = sorted(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"{f'; did you mean {near[0]!r}?' if near else ';'} (known: {', '.join(names)})"
+
+
 def unknown(kind: str, name: str, names: Iterable[str], *, key: str | None = None) -> ParamsError:
     """Build the error for an unknown name, with the most similar known name.
 
     >>> str(unknown("criterion", "patiense", ["patience", "entropy"], key="evaluate.criteria"))
     "evaluate.criteria: unknown criterion 'patiense'; did you mean 'patience'? (known: entropy, patience)"
     """
-    names = sorted(names)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    where = f"{key}: " if key else ""
-    return ParamsError(f"{where}unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+    return ParamsError(f"{f'{key}: ' if key else ''}unknown {kind} {shown(name)}{nearest(name, names)}")

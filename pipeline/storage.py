@@ -78,6 +78,59 @@ def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
     return payload
 
 
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as DVC reads it: YAML 1.2, in which `no` is a text and 2e-5 a number; no key stands twice.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not readable as YAML; the message is one line, and names the line of the file where it can.
+    """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML as `read_yaml` does.
+
+    Raises:
+        ValueError: not readable as YAML, in one line.
+    """
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return _yaml().load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (YAMLError, ValueError) as error:  # ValueError: an impossible date
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        at = f"line {mark.line + 1}: " if mark is not None else ""
+        raise ValueError(at + reason.partition("; use sys.")[0][:200]) from None
+
+
+def _yaml() -> Any:
+    """DVC's reader, less the underscores in numbers, which YAML 1.2 does not have."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+
+    class Constructor(SafeConstructor):
+        def number(self, node: Any) -> Any:
+            if "_" in node.value:
+                raise ConstructorError(None, None, f"{node.value!r} is no number; write it without _", node.start_mark)
+            kind = node.tag.rpartition(":")[2]
+            return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
+
+    for kind in ("int", "float"):
+        Constructor.add_constructor(f"tag:yaml.org,2002:{kind}", Constructor.number)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = Constructor
+    return yaml
+
+
 def file_hash(*paths: Path) -> str:
     """SHA-256 over the contents of files, in the order of the arguments."""
     digest = hashlib.sha256()

@@ -76,4 +76,4 @@ def kinds_of(params: Params) -> list[tuple[Modality, str]]:
 
 
 if __name__ == "__main__":
-    run_stage("finetune", main)
+    run_stage("finetune", main, per_task=False)

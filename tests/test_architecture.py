@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.identity.imports import ROOT, imported_files, imported_names
+from pipeline.layout import Workspace
 from pipeline.params import Params, load_params
 from pipeline.running.tracked import stage_settings
 from tests.workspace import changed
@@ -239,7 +240,7 @@ def settings_of(**changes: Any) -> dict[tuple[str, str], Any]:
     """What each stage hangs on, by stage and task, of the demo's params with dotted settings changed."""
     raw = yaml.safe_load((ROOT / "profiles/demo.yaml").read_text(encoding="utf-8"))
     params = Params.model_validate(changed(raw, changes))
-    return {(stage, task): settings for stage, task, settings in stage_settings(params)}
+    return {(stage, task): settings for stage, task, settings in stage_settings(params, Workspace(Path("no-run")))}
 
 
 def hangs_on(**changes: Any) -> set[str]:
@@ -257,12 +258,15 @@ ALL = (*TEXTS, "demo-images")
     [
         ({"evaluate.window": [1.5, 2.0]}, {f"evaluate@{task}" for task in TEXTS}),
         ({"images.window": [1.5, 2.0]}, {"evaluate@demo-images"}),
-        ({"evaluate.criteria": {"patience": {}}}, {f"evaluate@{task}" for task in ALL}),
+        (
+            {"evaluate.criteria": {"patience": {}, "confidence": {}, "entropy": {}}},
+            {f"evaluate@{task}" for task in ALL},
+        ),
         ({"seeds": [1, 2, 3]}, {"finetune"}),
         ({"grid.batch_size": [32]}, {"finetune"}),
         ({"training.epochs": 9}, {"finetune"}),
         ({"images.training": {"epochs": 9}}, {"finetune"}),
-        ({"methods": ["joint"]}, {"finetune", "report"}),
+        ({"methods": ["single_exit", "joint", "two_stage"]}, {"finetune", "report"}),
         ({"latency.rows": 7}, {"latency@demo-sentences"}),
         ({"latency.tasks": ["demo-sentences", "demo-images"]}, {"latency@demo-images", "report"}),
         ({"attack.seed": 3}, {"attack@demo-sentences"}),

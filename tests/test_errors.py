@@ -17,10 +17,12 @@ from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import TraceEntry, TraceIndex
+from pipeline.tasks.task import TaskSettings
 from tests import prepared as preparing
 from tests.selections import select
 from tests.workspace import NO_NETWORK, Workspace, small_params
 
+ATTACKED = {"attack.tasks": {"demo-sentences": {"examples": 1}}}
 OWN = {"text": ["sentence"], "label": "label", "label_names": ["bad", "good"]}
 NO_LATER = {"latency.tasks": [], "attack.tasks": {}}
 ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
@@ -96,7 +98,42 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
             },
             ["attack.tasks", "'demo-similarity'", "regression", "take it out"],
         ),
-        ({"trainings": {}}, ["trainings", "no such setting"]),
+        # What is attacked is trained and evaluated.
+        *(
+            ({"methods": ["single_exit", "joint"], **ATTACKED, **changes}, parts)
+            for changes, parts in (
+                ({"attack.criteria": ["voting"]}, ["attack.criteria", "'voting'", "evaluate.criteria"]),
+                ({"attack.multi_exit": "jiont"}, ["attack.multi_exit", "did you mean 'joint'?"]),
+                ({"attack.multi_exit": "single_exit"}, ["attack.multi_exit", "one exit", "name one of joint"]),
+                ({"attack.single_exit": "joint"}, ["attack.single_exit", "early exits", "name one of single_exit"]),
+                ({"attack.single_exit": "first_half"}, ["attack.single_exit", "'first_half' is not in methods"]),
+                ({"methods": ["joint"]}, ["attack.single_exit", "'single_exit' is not in methods", "attack.tasks"]),
+                ({"attack.recipe": "pwws"}, ["attack.resources", "no wordnet", "'pwws'"]),
+                ({"attack.recipe": "bae"}, ["attack.resources", "no masked_lm", "'bae'"]),
+                ({"attack.tasks.demo-sentences.source": {"hub": "a/b", "report": {}}}, ["source.report", "at least 1"]),
+                ({"attack.tasks.demo-sentences.text": ["a"]}, ["attack.tasks.demo-sentences", "text", "add source"]),
+                (
+                    {"attack.tasks.demo-sentences": {"examples": 2, "source": {"hub": "a/b"}, "text": ["a", "b"]}},
+                    ["attack.tasks.demo-sentences.text", "a, b", "one column for each of sentence"],
+                ),
+                (
+                    {
+                        "methods": ["single_exit", "joint", "berxit"],
+                        "evaluate.criteria": {"learned": {}},
+                        "attack.criteria": ["learned"],
+                    },
+                    ["attack.criteria", "'learned'", "multi_exit 'berxit'"],
+                ),
+            )
+        ),
+        ({"tasks": {"sst2": {"source": {"hub": "a/b", "report": {}}}}}, ["tasks.sst2.source.report", "at least 1"]),
+        # A slip in a source is named, not what it leaves missing.
+        ({"tasks": {"own": {"source": {"trian": "a", "report": {"t": "b"}}}}}, ["source.trian", "mean 'train'?"]),
+        ({"tasks": {"own": {"source": {"train": "a", "dev": "b"}}}}, ["tasks.own.source.dev: no such", "report"]),
+        ({"tasks": {"own": {"source": {"train": "a", "report": "b"}}}}, ["tasks.own.source.report: 'b'", "dict"]),
+        ({"tasks": {"own": {"source": {"report": {"t": "b"}}}}}, ["tasks.own.source.train: missing"]),
+        ({"tasks": {"sst2": {"source": {"hub": "a/b", "confg": "c"}}}}, ["source.confg", "did you mean 'config'?"]),
+        ({"trainings": {}}, ["trainings", "no such setting", "did you mean 'training'?"]),
         ({"training.epoch": 3}, ["training.epoch", "no such setting"]),
         ({"tasks.demo-sentences.rows.trian": 3}, ["tasks.demo-sentences.rows.trian", "no such setting"]),
         ({"tasks": None}, ["tasks", "missing", "add it"]),
@@ -104,7 +141,7 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"grid.batch_size": 64}, ["grid.batch_size", "64", "list"]),
         ({"grid.batch_size": ["many"]}, ["grid.batch_size.0", "'many'", "integer"]),
         ({"grid.batch_size": [16.0]}, ["grid.batch_size.0", "16.0", "integer"]),
-        ({"grid.learning_rate": ["2e-5"]}, ["grid.learning_rate.0", "'2e-5'", "number"]),
+        ({"grid.learning_rate": ["fast"]}, ["grid.learning_rate.0", "'fast'", "number"]),
         ({"seeds": [True]}, ["seeds.0", "True", "integer"]),
         ({"tasks": ["demo-sentences"]}, ["tasks", "demo-sentences", "dictionary"]),
         ({"training": 3}, ["training", "3", "dictionary"]),
@@ -137,6 +174,26 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"tasks.demo-sentences.text": ["sentence", "sentence"]}, ["tasks.demo-sentences.text", "one column twice"]),
         ({"seeds": [2**32]}, ["seeds.0", str(2**32), "less than"]),
         ({"attack.seed": 2**63}, ["attack.seed", "less than"]),
+        # Lists that are sets, and sizes that no machine has.
+        ({"simulate.patiences": [1, 1]}, ["simulate.patiences", "[1, 1]", "distinct"]),
+        ({"attack.criteria": ["patience", "patience"]}, ["attack.criteria", "distinct"]),
+        ({"tasks.demo-sentences.metrics": ["accuracy", "accuracy"]}, ["metrics", "distinct"]),
+        ({"tasks.demo-sentences.rows.train": 10**12}, ["tasks.demo-sentences.rows.train", "at most"]),
+        ({"simulate.samples": 10**13}, ["simulate.samples", "less than or equal"]),
+        ({"simulate.step": 1e-9}, ["simulate.step", "1e-09", "0.001"]),
+        ({"simulate.layers": 10**6}, ["simulate.layers", "200"]),
+        ({"simulate.patiences": [10**9]}, ["simulate.patiences.0", "200"]),
+        ({"grid.batch_size": [10**12]}, ["grid.batch_size.0", "less than or equal"]),
+        ({"backbones": {"demo-albert": {}, "resnet60000000002": {}}}, ["backbones", "resnet60000000002", "1202"]),
+        ({"latency.repeats": 10**9}, ["latency.repeats", "less than or equal"]),
+        # No value is shown at length.
+        ({"methods": ["x" * 100_000]}, ["methods: unknown method 'xxx"]),
+        ({"x" * 100_000: 1}, ["xxx", "no such setting"]),
+        ({"seeds": ["y" * 100_000]}, ["seeds.0", "yyy...yyy", "integer"]),
+        ({"tasks": {"z" * 100_000: {}}}, ["tasks", "zzz...zzz", "begin with a letter"]),
+        # Numbers and truth values are not taken for each other.
+        ({"evaluate.criteria": {"patience": {"tau": True}}}, ["evaluate.criteria.patience.tau", "True"]),
+        ({"evaluate.choose": {"rule": "speedup", "target": "2"}}, ["evaluate.choose.target", "'2'"]),
         # Impossible values.
         ({"protocol": "papers"}, ["protocol", "'papers'", "'paper'"]),
         ({"grid.batch_size": [0]}, ["grid.batch_size.0", "0", "greater than or equal to 1"]),
@@ -174,12 +231,21 @@ def test_params(workspace: Workspace, changes: dict[str, Any], parts: list[str])
     ("content", "parts"),
     [
         (None, ["params.yaml", "no such file", "profiles/"]),
-        (b"", ["params.yaml", "NoneType", "profiles/"]),
-        (b"- a\n- b\n", ["params.yaml", "list", "profiles/"]),
+        (b"", ["params.yaml", "empty", "profiles/"]),
+        (b"- a\n- b\n", ["params.yaml", "['a', 'b'], not blocks", "profiles/"]),
         (b"grid: [1, 2\nseeds: 3", ["params.yaml", "not valid YAML", "line 2"]),
         (b"\xff\xfe\x00", ["params.yaml", "not valid YAML"]),
-        (b"seeds: [1]\nprotocol: paper\nseeds: [2]\n", ["params.yaml", "'seeds' stands twice", "line 3"]),
-        (b"grid: {batch_size: [1], batch_size: [2]}\n", ["params.yaml", "'batch_size' stands twice", "line 1"]),
+        (b"seeds: [1]\nprotocol: paper\nseeds: [2]\n", ["params.yaml", 'line 3: found duplicate key "seeds"']),
+        (b"grid: {batch_size: [1], batch_size: [2]}\n", ["params.yaml", 'line 1: found duplicate key "batch_size"']),
+        (b"seeds: [1_0]\n", ["params.yaml", "line 1: '1_0' is no number"]),
+        (b"seeds: [" + b"9" * 5000 + b"]\n", ["params.yaml", "5000 digits"]),
+        (b"seeds: 2026-13-45\n", ["params.yaml", "month must be in 1..12"]),
+        (b"seeds: " + b"[" * 3000, ["params.yaml", "nested too deeply"]),
+        (b"seeds: !!python/name:os.system\n", ["params.yaml", "line 1", "constructor for the tag"]),
+        (b"? [a, b]\n: 1\n", ["params.yaml", "no such setting"]),
+        (b"tasks: {demo-sentences: {label_names: [~, yes]}}", ["tasks.demo-sentences.label_names.0", "None"]),
+        (b"tasks: {own: {drop_label: no}}\nseeds: [1:30]", ["seeds.0: '1:30'", "integer"]),
+        (b"tasks: {own: {drop_label: true}}", ["tasks.own.drop_label", "True"]),
     ],
 )
 def test_a_params_file_that_is_none(workspace: Workspace, content: bytes | None, parts: list[str]) -> None:
@@ -190,6 +256,37 @@ def test_a_params_file_that_is_none(workspace: Workspace, content: bytes | None,
     assert all(part in line for part in parts), line
 
 
+def test_a_params_file_that_is_a_folder_or_leads_to_itself(workspace: Workspace) -> None:
+    path = Path("params.yaml")
+    path.unlink()
+    path.mkdir()
+    assert "params.yaml: not valid YAML (Is a directory)" in workspace.stage("simulate").error()
+    path.rmdir()
+    path.symlink_to(path)
+    assert "params.yaml: not valid YAML (Too many levels of symbolic links)" in workspace.stage("simulate").error()
+
+
+def test_numbers_and_names_as_people_write_them(workspace: Workspace) -> None:
+    text = Path("params.yaml").read_text().replace("0.001", "2e-5")
+    Path("params.yaml").write_text(text + "\nprotocol: paper\n" if "protocol" not in text else text)
+    assert load_params().grid.learning_rate == [2e-5]
+    settings = TaskSettings.model_validate({"label_names": [0, 1.5, True, "no"]})
+    assert settings.label_names == ("0", "1.5", "true", "no")
+
+
+@pytest.mark.parametrize("stage", ["finetune", "report", "simulate"])
+def test_a_stage_of_all_tasks_takes_no_argument(workspace: Workspace, stage: str) -> None:
+    line = workspace.stage(stage, "demo-sentences").error()
+    assert f"{stage}: 'demo-sentences' given; it runs for all tasks at once" in line
+    assert workspace.files() == set()
+
+
+@pytest.mark.parametrize("stage", ["prepare", "trace", "evaluate", "latency", "attack"])
+def test_a_stage_of_one_task_takes_one(workspace: Workspace, stage: str) -> None:
+    line = workspace.stage(stage, "").error()
+    assert f"{stage}: no task given; name one of demo-sentences" in line
+
+
 @pytest.mark.parametrize("stage", ["prepare", "trace", "evaluate", "latency", "attack"])
 def test_an_instance_that_params_do_not_name(workspace: Workspace, stage: str) -> None:
     line = workspace.stage(stage, "demo-sentenses").error()
@@ -197,6 +294,8 @@ def test_an_instance_that_params_do_not_name(workspace: Workspace, stage: str) -
 
 
 def test_as_a_process(workspace: Workspace) -> None:
+    for stage in ("finetune", "simulate", "report"):
+        assert "it runs for all tasks" in workspace.command("-m", f"stages.{stage}", "demo-sentences").error()
     workspace.write_params({"methods": ["jiont"]})
     line = workspace.command("-m", "stages.finetune").error()
     assert "did you mean 'joint'?" in line
@@ -239,6 +338,8 @@ def broken(kind: str, path: Path) -> None:
         pyarrow.parquet.write_table(pa.table({**ROWS, "label": [*ROWS["label"][:-1], None]}), path)
     elif kind == "folder":
         path.mkdir()
+    elif kind == "type":
+        path.touch()
 
 
 @pytest.mark.parametrize(
@@ -443,13 +544,19 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
         ("trace", "demo-sentences", ["data/demo-sentences/manifest.json", "dvc repro prepare@demo-sentences"]),
         ("evaluate", "demo-sentences", ["index.json", "dvc repro trace@demo-sentences"]),
         ("latency", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
-        ("attack", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
         ("report", "", ["outputs/", "dvc repro"]),
     ],
 )
 def test_a_stage_whose_input_is_not_there(workspace: Workspace, stage: str, instance: str, parts: list[str]) -> None:
     line = workspace.stage(stage, instance).error()
     assert all(part in line for part in (*parts, "no such file")), line
+    assert workspace.files() == set()
+
+
+def test_an_attack_whose_input_is_not_there(workspace: Workspace) -> None:
+    workspace.write_params({"methods": ["single_exit", "joint"], **ATTACKED})
+    line = workspace.stage("attack", "demo-sentences").error()
+    assert all(part in line for part in ("outputs/evaluate/demo-sentences.json", "no such file", "dvc repro evaluate@"))
     assert workspace.files() == set()
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.attacks.settings import AttackTask
-from pipeline.errors import ArtifactError, DataError
+from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
 from pipeline.tasks.columns import column, read_labels, texts_of
 from pipeline.tasks.sources import load_hub
@@ -68,10 +68,6 @@ def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Tabl
     split = next(iter(setting.source.report.values()))
     table = load_hub(setting.source, mirror, [split])[split]
     columns = setting.text or task.text
-    if len(columns) != len(task.text):
-        raise DataError(
-            f"attack.tasks.{task.name}.text: {', '.join(columns)}; name one column for each of {', '.join(task.text)}"
-        )
     remedy = f"name its text columns in attack.tasks.{task.name}.text, or another set"
     texts = texts_of(table, columns, key, remedy)
     label_columns = {key: column(table, task.label, key, remedy).to_pylist()}

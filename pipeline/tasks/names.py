@@ -56,6 +56,9 @@ _ENTAILED = ("entailment", "not_entailment")
 _SICK = ("sentence_A", "sentence_B")
 _SAME = ("not_equivalent", "equivalent")
 
+MOST_MADE = 200_000
+"""Rows of a generated split, at most."""
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -190,6 +193,7 @@ def _check_metrics(task: Task) -> None:
 def _check_splits(task: Task) -> None:
     """Check that split names can be file names beside train and selection."""
     if isinstance(task.source, DemoSource):
+        _check_made(task)
         return
     names = [*task.source.report, *task.source.test]
     for split in names:
@@ -197,4 +201,14 @@ def _check_splits(task: Task) -> None:
             raise ParamsError(
                 f"tasks.{task.name}.source: split name {split!r} is taken or no plain word; give each split a "
                 "name of its own in letters and digits"
+            )
+
+
+def _check_made(task: Task) -> None:
+    """Check that generated rows fit into memory."""
+    for key in ("train", "selection", "report"):
+        rows = getattr(task.rows, key)
+        if rows is not None and rows > MOST_MADE:
+            raise ParamsError(
+                f"tasks.{task.name}.rows.{key}: {rows}; the demo makes at most {MOST_MADE} rows, lower it"
             )

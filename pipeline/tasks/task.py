@@ -7,11 +7,11 @@ data with source, text (or image), label and label names.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, StrictInt, StrictStr, Tag
 
-from pipeline.settings import Block, Count, PositiveInt
+from pipeline.settings import Block, Distinct, PositiveInt, Seed, Size
 
 Kind = Literal["classification", "regression"]
 Modality = Literal["text", "image"]
@@ -24,7 +24,7 @@ class HubSource(Block):
     hub: str
     config: str | None = None
     train: str = "train"
-    report: dict[str, str] = {"validation": "validation"}
+    report: dict[str, str] = Field(default={"validation": "validation"}, min_length=1)
     """Report splits: this project's name to the hub's. MNLI has two, reported separately."""
     test: dict[str, str] = {}
     """Splits without labels: this project's name to the hub's; a label column in them is not read."""
@@ -45,7 +45,28 @@ class DemoSource(Block):
     demo: Literal["sentences", "pairs", "similarity", "images"]
 
 
-Source = HubSource | FileSource | DemoSource
+def _kind_of_source(value: Any) -> str:
+    """The kind that an entry means by its keys, so that a slip in another key is named as one."""
+    if isinstance(value, BaseModel):
+        return type(value).__name__
+    keys = value if isinstance(value, dict) else ()
+    return "DemoSource" if "demo" in keys else "HubSource" if "hub" in keys or "config" in keys else "FileSource"
+
+
+Source = Annotated[
+    Annotated[HubSource, Tag("HubSource")]
+    | Annotated[FileSource, Tag("FileSource")]
+    | Annotated[DemoSource, Tag("DemoSource")],
+    Discriminator(_kind_of_source),
+]
+
+
+def _class_name(value: Any) -> Any:
+    """The text of a class name that YAML reads as a number or a truth value."""
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, (int, float)) else value
+
+
+ClassName = Annotated[str, BeforeValidator(_class_name), Field(min_length=1)]
 
 
 class Rows(Block):
@@ -55,13 +76,13 @@ class Rows(Block):
     selection: PositiveInt | None = None
     """Selection rows, taken from the training split; None takes a tenth, at most 2,000."""
     report: PositiveInt | None = None
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class TaskSettings(Block):
     """One entry of params.yaml's `tasks`."""
 
-    source: HubSource | FileSource | DemoSource | None = None
+    source: Source | None = None
     kind: Kind | None = None
     text: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=2)
     """Columns of the text, one or two."""
@@ -69,18 +90,18 @@ class TaskSettings(Block):
     """Column of the images, in place of text: bytes, or paths relative to the table's folder. For a folder per class
     give any name."""
     label: str | None = None
-    label_names: tuple[str, ...] | None = None
+    label_names: tuple[ClassName, ...] | None = None
     """Class names in the order of the classes. A label whose text is one of them (1 and 1.0 are "1", true is "true") is
     that class; any other label is a class index from 0. Where names are numbers, all labels of all splits are read as
     names, or all as indices."""
     drop_label: StrictInt | StrictStr | None = None
     """Rows with this label are left out, such as -1 in SNLI (no gold label)."""
-    metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
+    metrics: Annotated[tuple[str, ...], Distinct] | None = Field(default=None, min_length=1)
     test: bool | None = None
     """Whether to predict the splits without labels, for GLUE in its server's format. None: only for a source of your
     own that names such splits."""
     rows: Rows = Rows()
-    max_length: PositiveInt = 128
+    max_length: Size = 128
     """Texts: longest input in tokens; longer inputs are cut."""
 
 
