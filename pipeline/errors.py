@@ -54,13 +54,18 @@ class TrackingError(PipelineError):
     """The MLflow store cannot be used as asked."""
 
 
+def one_line(error: PipelineError) -> str:
+    """The message on one line, whatever paths and libraries put into it."""
+    return " ".join(str(error).split("\n"))
+
+
 @contextmanager
 def exit_with_one_line(name: str = "error") -> Iterator[None]:
     """End the process on a PipelineError, with its one line after `name` and exit code 1."""
     try:
         yield
     except PipelineError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(f"{name}: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

@@ -18,11 +18,16 @@ Modality = Literal["text", "image"]
 """Kind of a task's rows: a backbone serves one modality, a method one or both."""
 
 
+_ON_THE_HUB = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+HubName = Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}(/{_ON_THE_HUB})?$")]
+"""A name on the hub, and a path below the hub mirror."""
+
+
 class HubSource(Block):
     """Data of the hub by name, read from the hub or from the hub mirror where one is set."""
 
-    hub: str
-    config: str | None = None
+    hub: HubName
+    config: Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}$")] | None = None
     train: str = "train"
     report: dict[str, str] = Field(default={"validation": "validation"}, min_length=1)
     """Report splits: this project's name to the hub's. MNLI has two, reported separately."""
