@@ -531,6 +531,17 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
     assert workspace.files() == before
 
 
+def test_resources_of_an_attack_are_missed_before_training(workspace: Workspace) -> None:
+    prepared()
+    Path("encoder").mkdir()
+    Path("vectors.npz").touch()
+    resources = {"word_vectors": "vectors.npz", "sentence_encoder": "encoder"}
+    workspace.write_params({"methods": ["single_exit", "joint"], **ATTACKED, "attack.resources": resources})
+    line = workspace.stage("finetune").error()
+    assert "attack.resources.sentence_encoder: 'encoder' has no config.json" in line
+    assert not HERE.trials.exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "instance", "parts"),
     [
