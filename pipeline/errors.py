@@ -53,6 +53,36 @@ class TrackingError(PipelineError):
     """The MLflow store cannot be used as asked."""
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A user's value for a message: on one line and short; bytes as their number.
+
+    >>> shown("so-so"), shown(b"PNG"), shown("a" * 100_000, limit=12)
+    ("'so-so'", '3 bytes', "'aaaaaaaa...")
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{len(value)} bytes"
+    plain = value is None or isinstance(value, (str, int, float, list, tuple, dict))
+    try:
+        text = repr(value if plain else str(value))  # without the name of a Python class
+    except ValueError:  # Python writes integers of up to 4,300 digits
+        return "a number of more than 4,300 digits"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def listed(names: Iterable[object], limit: int = 10) -> str:
+    """A user's names for a message, without quotes where they are plain words; the first ones of many.
+
+    >>> listed(["bad", "good"]), listed(["two\\nlines"]), listed(range(100), limit=2)
+    ('bad, good', "'two\\\\nlines'", '0, 1 and 98 more')
+    """
+    names = list(names)
+    words = [
+        text if 0 < len(text) <= 40 and text.isprintable() else shown(text, 40) for text in map(str, names[:limit])
+    ]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(words) + more
+
+
 @contextmanager
 def exit_with_one_line(name: str = "error") -> Iterator[None]:
     """End the process on a PipelineError, with its one line after `name` and exit code 1."""
@@ -73,4 +103,4 @@ def unknown(kind: str, name: str, names: Iterable[str], *, key: str | None = Non
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ";"
     where = f"{key}: " if key else ""
-    return ParamsError(f"{where}unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+    return ParamsError(f"{where}unknown {kind} {shown(name)}{hint} (known: {', '.join(names)})")
