@@ -443,11 +443,18 @@ def test_own_images_in_a_table_of_paths(here: Path) -> None:
     own(here, "train.csv", "test.csv")
     assert_cats_are_red(10)
     (here / "train/cat/0.png").unlink()
-    with pytest.raises(DataError, match=r"cat/0\.png: no such image"):
+    with pytest.raises(DataError, match=r"row 0: no such image file as 'train/cat/0\.png'; give"):
         own(here, "train.csv", "test.csv")
-    (here / "train/cat/0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"cat/0\.png: not readable as an image"):
+    # PIL raises another kind for each of these.
+    for content in (b"no image", b"", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17), b"GIF89a" + b"\xff" * 60):
+        (here / "train/cat/0.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"cat/0\.png: not readable as an image"):
+            own(here, "train.csv", "test.csv")
+    long = "x" * 100_000
+    (here / "train.csv").write_text(f"photo,animal\n{long},cat\n" + "cat/2.png,dog\n" * 9)
+    with pytest.raises(DataError, match=r"row 0: no such image file as 'x{76}\.\.\.; give paths") as error:
         own(here, "train.csv", "test.csv")
+    assert len(str(error.value)) < 300
 
 
 def test_missing_or_short_arrays_name_the_remedy(here: Path) -> None:
