@@ -12,7 +12,6 @@ PipelineError                 one line: key or file, value, remedy; the process 
 """
 
 import difflib
-import reprlib
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -59,6 +58,38 @@ def one_line(error: PipelineError) -> str:
     return " ".join(str(error).split("\n"))
 
 
+def shown(value: object, limit: int = 80) -> str:
+    """A user's value for a message: on one line and short; bytes as their number.
+
+    >>> shown("so-so"), shown(b"PNG"), shown("a" * 100_000, limit=12)
+    ("'so-so'", '3 bytes', "'aaaaaaaa...")
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{len(value)} bytes"
+    plain = value is None or isinstance(value, (str, int, float, list, tuple, dict))
+    try:
+        text = repr(value if plain else str(value))  # without the name of a Python class
+    except ValueError:  # Python writes integers of up to 4,300 digits
+        return "a number of more than 4,300 digits"
+    except RecursionError:
+        return "a value nested too deeply"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def listed(names: Iterable[object], limit: int = 10) -> str:
+    """A user's names for a message, without quotes where they are plain words; the first ones of many.
+
+    >>> listed(["bad", "good"]), listed(["two\\nlines"]), listed(range(100), limit=2)
+    ('bad, good', "'two\\\\nlines'", '0, 1 and 98 more')
+    """
+    names = list(names)
+    words = [
+        text if 0 < len(text) <= 40 and text.isprintable() else shown(text, 40) for text in map(str, names[:limit])
+    ]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(words) + more
+
+
 @contextmanager
 def exit_with_one_line(name: str = "error") -> Iterator[None]:
     """End the process on a PipelineError, with its one line after `name` and exit code 1."""
@@ -67,19 +98,6 @@ def exit_with_one_line(name: str = "error") -> Iterator[None]:
     except PipelineError as error:
         print(f"{name}: {one_line(error)}", file=sys.stderr)
         raise SystemExit(1) from None
-
-
-_REPR = reprlib.Repr()
-_REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
-
-
-def shown(value: object) -> str:
-    """A value as a message shows it: its repr in one line, long ones with their middle left out.
-
-    >>> shown([1, 2]), len(shown("long" * 1000))
-    ('[1, 2]', 80)
-    """
-    return f"{len(value)} bytes" if isinstance(value, bytes) else " ".join(_REPR.repr(value).split())
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
