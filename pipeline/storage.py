@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,18 @@ def content_key(payload: Mapping[str, Any]) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file to write, beside `path`, which it replaces at the end; on an error `path` stays as it was."""
+    """A temporary file to write, beside `path`, which it replaces at the end.
+
+    On an error it is removed, and `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        with suppress(OSError):  # it was renamed, or never made
+            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> Path:

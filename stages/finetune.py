@@ -6,7 +6,7 @@ from pipeline.attacks.needs import check
 from pipeline.layout import HERE
 from pipeline.models.weights import weights_identity
 from pipeline.params import Params
-from pipeline.results import Trials
+from pipeline.results import ModelGroup, Trials
 from pipeline.running.observer import TrialObserver
 from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
@@ -42,8 +42,7 @@ def main(stage: Stage) -> None:
             keep_models(selected, HERE, models / name)
             stage.write(selections / HERE.selected(name).name, selected)
             for group in selected.groups:
-                best = max(point.selection or 0.0 for point in group.grid)
-                stage.log_metrics({f"{group.group}.selection".replace("/", "."): best})
+                stage.log_metrics({f"{group.group}.selection".replace("/", "."): best_selection(group)})
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
     for trial in progress.trials():
@@ -51,6 +50,11 @@ def main(stage: Stage) -> None:
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
         records.append(observer.record(trial, result, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))
+
+
+def best_selection(group: ModelGroup) -> float | None:
+    """The best score of a grid; a correlation may be below 0, and a failed trial has none."""
+    return max((point.selection for point in group.grid if point.selection is not None), default=None)
 
 
 def plan_of(params: Params) -> Plan:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -525,7 +526,7 @@ def test_checkpoints(workspace: Workspace, file: str, damage: Callable[[Path], N
 
 def one_trace() -> Trace:
     ones = np.ones(4)
-    return Trace("classification", np.ones((4, 3, 2), np.float32), ones, ones.astype(np.int64), np.arange(1.0, 4),
+    return Trace("classification", np.ones((4, 3, 2), np.float32), ones, np.arange(4), np.arange(1.0, 4),
                  np.ones((4, 3)), ones)  # fmt: skip
 
 
@@ -535,20 +536,25 @@ def other_trace_schema(path: Path) -> None:
     path.write_bytes(content.replace(b"early-exit-trace/1", b"early-exit-trace/0"))
 
 
+def other_trace(path: Path) -> None:
+    save_trace(replace(one_trace(), labels=np.zeros(4)), path)
+
+
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
         (other_trace_schema, ["'early-exit-trace/0'", "'early-exit-trace/1'"]),
         (cut, ["unreadable or cut short"]),
         (Path.unlink, ["no such trace"]),
+        (other_trace, ["not the trace that the index names"]),
     ],
-    ids=["schema", "cut", "missing"],
+    ids=["schema", "cut", "missing", "other"],
 )
 def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: list[str]) -> None:
     folder = Path("outputs/traces/demo-sentences")
     entries = []
     for split in ("selection", "validation"):
-        save_trace(one_trace(), folder / f"k.{split}.safetensors")
+        sha256 = save_trace(one_trace(), folder / f"k.{split}.safetensors")
         entries.append(
             TraceEntry(
                 backbone="demo-albert",
@@ -559,7 +565,7 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
                 weights_sha256="",
                 split=split,
                 file=f"k.{split}.safetensors",
-                sha256="",
+                sha256=sha256,
                 rows=4,
             )
         )

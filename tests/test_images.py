@@ -198,6 +198,7 @@ def test_a_trace_says_what_it_cost_and_where_it_comes_from(here: Path) -> None:
     flops, full = resnet_flops(ResNetShape(14, 4, 10), 5, np.arange(1, 7))
     np.testing.assert_array_equal(trace.flops, flops)
     np.testing.assert_array_equal(trace.full_flops, full)
+    np.testing.assert_array_equal(trace.last_cost, full)
     np.testing.assert_array_equal(trace.layers, np.arange(1.0, 7.0))
     assert trace.provenance["trial"] == "key"
     assert trace.provenance["data_sha256"] == "of the test"
