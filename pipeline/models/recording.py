@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.errors import InvalidLogitsError
 from pipeline.evaluation.metrics import score
 from pipeline.results import Manifest
 from pipeline.storage import file_hash
@@ -37,9 +38,19 @@ def record(model: "MultiExit", store: Store, device: str) -> tuple[np.ndarray, d
 
 
 def exit_scores(logits: np.ndarray, labels: np.ndarray, metrics: Sequence[str]) -> np.ndarray:
-    """Score of each exit taken alone, (n, exits, outputs), (n,) to (exits,)."""
+    """Score of each exit taken alone, finite (n, exits, outputs), (n,) to (exits,)."""
     predictions = logits[:, :, 0].astype(np.float64) if logits.shape[2] == 1 else np.argmax(logits, axis=2)
     return score(tuple(metrics), predictions.T, labels)
+
+
+def refuse_diverged(name: str, values: np.ndarray) -> None:
+    """Raise InvalidLogitsError where one of `values`, (n, ...), is not finite; NaN would count as class 0."""
+    bad = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum())
+    if bad:
+        raise InvalidLogitsError(
+            f"{name} of {bad} of {len(values)} selection rows are not finite, the model diverged; "
+            "lower the learning rate"
+        )
 
 
 def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str, device: str) -> "Trace":

@@ -10,7 +10,7 @@ from pipeline.identity.code import CodeIdentity
 from pipeline.identity.versions import library_versions
 from pipeline.models.device import device_of
 from pipeline.models.names import BackboneSpec
-from pipeline.models.recording import exit_scores, record
+from pipeline.models.recording import exit_scores, record, refuse_diverged
 from pipeline.results import Manifest, TrialResult
 from pipeline.storage import file_hash
 from pipeline.tasks.stores import Store, inputs_name, manifest_of, open_store
@@ -148,10 +148,16 @@ def exit_costs(model: "MultiExit", rows: Store) -> tuple[float, ...]:
 def judge(
     model: "MultiExit", recipe: "Recipe", selection: Store, metrics: Sequence[str], device: str
 ) -> dict[str, float]:
-    """The score of each exit on selection rows, and "selection": the score that picks epochs and grid points."""
+    """The score of each exit on selection rows, and "selection": the score that picks epochs and grid points.
+
+    Raises:
+        InvalidLogitsError: an answer is not finite.
+    """
     import torch
 
     logits, channels = record(model, selection, device)
+    for name, values in {"logits": logits, **channels}.items():
+        refuse_diverged(name, values)
     scores = exit_scores(logits, selection.labels, metrics)
     per_exit = {f"score_exit_{layer:02d}": float(s) for layer, s in zip(model.exits, scores, strict=True)}
     selection_score = recipe.selection(
