@@ -36,6 +36,11 @@ class Workspace:
         """The settings that a stage, or a task's instance of it, depends on."""
         return self.settings / stage / f"{task}.json" if task else self.settings / f"{stage}.json"
 
+    @property
+    def local_files(self) -> Path:
+        """Links to the local files that stages read; DVC watches their content."""
+        return self.outputs / "local"
+
     # Prepared data
 
     def data(self, task: str) -> Path:

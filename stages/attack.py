@@ -11,6 +11,7 @@ from pipeline.attacks.run import Attacks, attack_task
 from pipeline.attacks.view import view
 from pipeline.layout import HERE
 from pipeline.results import Attack, Attacked, Evaluated, Selected
+from pipeline.running.local_files import attacked_with
 from pipeline.running.ray.jobs import fan_out
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import write_text
@@ -37,6 +38,7 @@ def main(stage: Stage) -> None:
     split = manifest_of(task.name).report_splits[0]
     workers = Workers(partial(fan_out, runtime=runtime), runtime.device, runtime.threads, runtime.progress)
     attacked, attacks = attack_task(task, params.attack, selected, evaluated, split, workers, runtime.hub_mirror)
+    attacked = attacked.model_copy(update={"files": attacked_with(params, task, HERE)})
     for path in write(task, attacked, attacks):
         stage.run.log_artifact(path)
     for row in attacked.rows:

@@ -1,6 +1,7 @@
 """Prepare one task's splits under data/<task>, as files that trials map."""
 
 from pipeline.layout import HERE
+from pipeline.running.local_files import prepared_from
 from pipeline.running.stage import Stage, run_stage
 from pipeline.tasks.prepare import prepare
 
@@ -13,7 +14,8 @@ def main(stage: Stage) -> None:
         from pipeline.models.encoders.tokenizer import tokenizer_of
 
         tokenizers = {spec.name: tokenizer_of(spec, task, mirror) for spec in params.backbones_for("text")}
-    manifest = prepare(task, tokenizers, params.protocol, HERE.data(task.name), mirror)
+    files = prepared_from(params, task, HERE)
+    manifest = prepare(task, tokenizers, params.protocol, HERE.data(task.name), mirror, files)
     stage.run.log_artifact(HERE.manifest(task.name))
     for name, split in manifest.splits.items():
         stage.run.log_dataset(task.name, split.sha256, str(HERE.data(task.name)), name)

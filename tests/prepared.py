@@ -25,7 +25,7 @@ def prepared(
 ) -> Manifest:
     """Prepare a task for some backbones, in its place in the working directory or in another folder."""
     tokenizers = {spec.name: tokenizer_of(spec, task, mirror) for spec in specs if spec.modality == "text"}
-    return prepare(task, tokenizers, protocol, folder or HERE.data(task.name), mirror)
+    return prepare(task, tokenizers, protocol, folder or HERE.data(task.name), mirror, {})
 
 
 def settings_of(task: Task, manifest: Manifest, spec: BackboneSpec, method: str, **more: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.identity.imports import ROOT, imported_files, imported_names
+from pipeline.layout import Workspace
 from pipeline.params import Params, load_params
 from pipeline.running.tracked import stage_settings
 from tests.workspace import changed
@@ -239,7 +240,7 @@ def settings_of(**changes: Any) -> dict[tuple[str, str], Any]:
     """What each stage hangs on, by stage and task, of the demo's params with dotted settings changed."""
     raw = yaml.safe_load((ROOT / "profiles/demo.yaml").read_text(encoding="utf-8"))
     params = Params.model_validate(changed(raw, changes))
-    return {(stage, task): settings for stage, task, settings in stage_settings(params)}
+    return {(stage, task): settings for stage, task, settings in stage_settings(params, Workspace(Path("no-run")))}
 
 
 def hangs_on(**changes: Any) -> set[str]:

@@ -1,5 +1,6 @@
 """The real graph to its end: `dvc repro` on tiny data, with all empty that may be, and with each profile shrunk."""
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import yaml
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace as Layout
 from pipeline.params import load_params
-from pipeline.results import Attack, Evaluated, Latency, TraceIndex, Trials
+from pipeline.results import Attack, Evaluated, Latency, Manifest, TraceIndex, Trials
 from pipeline.tasks.task import Task
 from tests.conftest import POINTERS
 
@@ -50,11 +51,14 @@ class Project:
     def write_params(self, params: Mapping[str, Any]) -> None:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False), encoding="utf-8")
 
-    def dvc(self, *arguments: str) -> str:
-        done = subprocess.run(
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [sys.executable, "-m", "dvc", *arguments],
             cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
+
+    def dvc(self, *arguments: str) -> str:
+        done = self.run(*arguments)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout
 
@@ -145,9 +149,75 @@ def test_one_task_of_own_data_and_what_comes_after(project: Project, tmp_path: P
     for name in ("params.yaml", "dvc.lock", ".dvc/config"):
         shutil.copy(project.folder / name, second.folder / name)
     second.dvc("pull", "-q")
+    assert second.repro() == ["settings"], "its links to local files are not pushed"
     assert second.repro() == []
     assert second.page() == project.page()
-    assert not second.here.runs.exists()
+    # Nor does a machine without the data and the models run anything.
+    shutil.move(tmp_path / "rows", tmp_path / "moved")
+    shutil.rmtree(second.here.local_files)
+    del second.environment["HUB_MIRROR"]
+    assert second.repro() == ["settings"]
+    assert not second.here.trials.exists()
+
+
+def test_local_files_are_dependencies(project: Project, tmp_path: Path) -> None:
+    """Own data, a local model, the mirror: each is one by its content, wherever it lies."""
+    mirror = mirror_of_tiny_models(tmp_path / "hub", {"someone/encoder", "other/encoder"})
+    own_rows(mirror / "datasets/someone/reviews")
+    (mirror / "models/other/encoder").rename(tmp_path / "encoder")
+    project.environment["HUB_MIRROR"] = str(mirror)
+    about = {"text": ["review"], "label": "verdict", "label_names": ["bad", "good"], "rows": {"selection": 8}}
+    tasks = {
+        "own": {**about, "source": own_rows(project.folder / "rows")},
+        "hub": {**about, "source": {"hub": "someone/reviews", "report": {"held": "train"}}},
+    }
+    hubs = {"named": {"hub": "someone/encoder"}, "local": {"hub": str(tmp_path / "encoder")}}
+    params = {"tasks": tasks, "backbones": hubs, **SHORT}
+    project.write_params(params)
+
+    def ran() -> list[str]:
+        first, *others = re.findall(r"^Running stage '([^']+)'", project.dvc("repro", "prepare"), re.M) or [""]
+        return [first, *sorted(others)]
+
+    assert ran() == ["settings", "prepare@hub", "prepare@own"]
+    assert ran() == [""]
+    train = project.folder / "rows/train.csv"
+    train.write_text(train.read_text() + "a fine film,good\n")
+    assert ran() == ["settings", "prepare@own"]
+    assert Manifest.read(project.here.manifest("own"), "").splits["train"].rows == 17
+    with (mirror / "datasets/someone/reviews/train.csv").open("a") as file:
+        file.write("a fine film,good\n")
+    assert ran() == ["settings", "prepare@hub"]
+    settings = project.here.stage_settings("finetune")
+    before = json.loads(settings.read_text())["weights"]
+    for folder in (mirror / "models/someone/encoder", tmp_path / "encoder"):
+        config = folder / "config.json"
+        config.write_text(config.read_text().replace('"type_vocab_size": 2', '"type_vocab_size": 3'))
+        assert ran() == ["settings", "prepare@hub", "prepare@own"]
+    after = json.loads(settings.read_text())["weights"]
+    assert all(after[name] != before[name] for name in ("named", "local"))
+    # The same content at another place is no change.
+    (project.folder / "rows").rename(project.folder / "moved")
+    for split in ("train", "report"):
+        source = tasks["own"]["source"]
+        source[split] = json.loads(json.dumps(source[split]).replace("/rows/", "/moved/"))
+    project.write_params(params)
+    assert ran() == ["settings", "prepare@own"], "its path is in its manifest"
+    # Files that a task no longer has are no file of the user's: they are left alone.
+    project.write_params({**params, "tasks": {"hub": tasks["hub"]}})
+    assert ran() == ["settings"]
+    assert sorted(path.name for path in (project.folder / "moved").iterdir()) == ["held.csv", "train.csv"]
+
+
+def test_a_file_that_is_not_there_is_refused_before_all(project: Project) -> None:
+    source = {"train": "rows/train.csv", "report": {"held": "rows/held.csv"}}
+    task = {"source": source, "text": ["review"], "label": "verdict", "label_names": ["bad", "good"]}
+    project.write_params({"tasks": {"own": task}})
+    done = project.run("repro")
+    assert done.returncode != 0
+    assert "settings: tasks.own.source.train: rows/train.csv: no such file; check the path" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not [path for path in project.here.outputs.rglob("*") if path.is_file()]
 
 
 @pytest.mark.slow

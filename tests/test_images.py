@@ -368,7 +368,7 @@ def test_splits_do_not_overlap_and_the_papers_selects_on_the_report() -> None:
 def prepared(name: str, rows: Rows, mirror: Path | None = None, **settings: Any) -> Manifest:
     """Prepare an image task in the working directory."""
     task = resolve_task(name, TaskSettings(rows=rows, **settings))
-    return prepare(task, {}, "holdout", HERE.data(name), mirror)
+    return prepare(task, {}, "holdout", HERE.data(name), mirror, {})
 
 
 def opened(name: str, split: str) -> ImageStore:

@@ -143,6 +143,8 @@ class Attacked(Part):
     """Rule by which queries are counted."""
     rows: tuple[DefenceRow, ...]
     """A row per defence, the single exit first."""
+    files: dict[str, str] = {}
+    """SHA-256 of each local file that it was made with, by its role: the resource's name, or examples/...."""
 
 
 class Attack(Result):

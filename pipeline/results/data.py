@@ -72,6 +72,8 @@ class Manifest(Result):
     """Metrics, whose mean is the score."""
     source: dict[str, JsonValue]
     """Source of the rows, from params.yaml or the task's definition."""
+    files: dict[str, str] = {}
+    """SHA-256 of each local file that they were made from, by its role: source/..., or a backbone's name/...."""
     report_splits: tuple[str, ...]
     """Labelled splits that the report shows."""
     unlabelled_splits: tuple[str, ...]

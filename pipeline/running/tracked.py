@@ -10,12 +10,17 @@ from typing import Any
 
 from pipeline.layout import Workspace
 from pipeline.params import Params
+from pipeline.running.local_files import attacked_with, prepared_from, weights_of, write_links
 from pipeline.storage import whole_folder, write_json
 from pipeline.tasks.task import Task
 
 
-def stage_settings(params: Params) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Stage, task ("" for a stage of all) and the settings it hangs on, as JSON; `trace` hangs on none."""
+def stage_settings(params: Params, workspace: Workspace) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Stage, task ("" for a stage of all) and the settings it hangs on, as JSON; `trace` hangs on none.
+
+    Raises:
+        DataError: a file that params.yaml names is missing.
+    """
     blocks = params.model_dump(mode="json", exclude={"runtime"})
     latency, attack = blocks["latency"], blocks["attack"]
     timed, attacked = latency.pop("tasks"), attack.pop("tasks")
@@ -23,15 +28,19 @@ def stage_settings(params: Params) -> Iterator[tuple[str, str, dict[str, Any]]]:
         task = params.task(name)
         about = task_settings(task)
         backbones = [vars(spec) for spec in params.backbones_for(task.modality)] if task.modality == "text" else []
-        yield "prepare", name, {"protocol": params.protocol, "task": about, "backbones": backbones}
+        files = prepared_from(params, task, workspace)
+        yield "prepare", name, {"protocol": params.protocol, "task": about, "backbones": backbones, "files": files}
         evaluate = {**blocks["evaluate"], "window": list(params.window(task.modality))}
         yield "evaluate", name, {"protocol": params.protocol, "task": about, "evaluate": evaluate}
         yield "latency", name, {"latency": latency if name in timed else None}
-        yield "attack", name, {"attack": {**attack, "task": attacked[name]} if name in attacked else None}
+        files = attacked_with(params, task, workspace)
+        asked = {"attack": {**attack, "task": attacked[name]}, "files": files} if name in attacked else {"attack": None}
+        yield "attack", name, asked
     trained = ("protocol", "backbones", "methods", "grid", "seeds", "training")
     images = {key: blocks["images"][key] for key in ("grid", "training")}
     tasks = {name: task_settings(params.task(name)) for name in params.tasks}
-    yield "finetune", "", {"tasks": tasks, "images": images, **{key: blocks[key] for key in trained}}
+    weights = weights_of(params, workspace)
+    yield "finetune", "", {"tasks": tasks, "images": images, "weights": weights, **{k: blocks[k] for k in trained}}
     yield "simulate", "", blocks["simulate"]
     yield "report", "", {"tasks": tasks, "latency": timed, "attack": sorted(attacked), "methods": params.methods}
 
@@ -47,9 +56,14 @@ def _plain(value: Any) -> Any:
 
 
 def write_stage_settings(params: Params, workspace: Workspace) -> None:
-    """Write every stage's settings, whole or not at all; none of a task that is gone is left."""
+    """Write every stage's settings, whole or not at all, and links to local files; none of a task that is gone is left.
+
+    Raises:
+        DataError: a file that params.yaml names is missing.
+    """
     folder = workspace.settings
     with whole_folder(folder) as partial:
-        for stage, task, settings in stage_settings(params):
+        for stage, task, settings in stage_settings(params, workspace):
             path = workspace.stage_settings(stage, task)
             write_json(partial / path.relative_to(folder), settings)
+    write_links(params, workspace)

@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 
 def prepare(
-    task: Task, tokenizers: Mapping[str, "Tokenizer"], protocol: Protocol, folder: Path, mirror: Path | None
+    task: Task,
+    tokenizers: Mapping[str, "Tokenizer"],
+    protocol: Protocol,
+    folder: Path,
+    mirror: Path | None,
+    files: Mapping[str, str],
 ) -> Manifest:
     """Write `folder` with all splits; it is replaced when complete, so that a failure leaves the old one.
 
@@ -24,6 +29,7 @@ def prepare(
 
     Args:
         tokenizers: name of each text backbone to its tokenizer; empty for images.
+        files: SHA-256 of the local files that are read, by their roles, for the manifest.
 
     Returns:
         The manifest.
@@ -40,12 +46,18 @@ def prepare(
             from pipeline.tasks.image.prepare import prepare_images
 
             splits, inputs = prepare_images(task, protocol, partial, mirror)
-        manifest = _manifest(task, protocol, splits, inputs)
+        manifest = _manifest(task, protocol, splits, inputs, files)
         manifest.write(partial / "manifest.json")
     return manifest
 
 
-def _manifest(task: Task, protocol: Protocol, splits: Mapping[str, Split], inputs: Mapping[str, Inputs]) -> Manifest:
+def _manifest(
+    task: Task,
+    protocol: Protocol,
+    splits: Mapping[str, Split],
+    inputs: Mapping[str, Inputs],
+    files: Mapping[str, str],
+) -> Manifest:
     return Manifest(
         task=task.name,
         modality=task.modality,
@@ -55,6 +67,7 @@ def _manifest(task: Task, protocol: Protocol, splits: Mapping[str, Split], input
         label_names=task.label_names,
         metrics=task.metrics,
         source=json.loads(task.source.model_dump_json()),
+        files=dict(files),
         report_splits=tuple(name for name in splits if name not in (TRAIN, SELECTION, *task.unlabelled)),
         unlabelled_splits=tuple(task.unlabelled),
         splits=dict(splits),

@@ -1,0 +1,192 @@
+"""The local files that a run reads, so that DVC sees their changes: own data, local models, the hub mirror.
+
+DVC watches paths that dvc.yaml names, and these stand in params.yaml and the environment. So the stage `settings`
+writes links to them, as an output that DVC hashes and does not keep: where a file's content changed, the output did,
+and the stage runs again. Their hashes go into the settings of the stages that read them (docs/design/graph.md).
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from pipeline.attacks.settings import AttackResources
+from pipeline.errors import ArtifactError, DataError
+from pipeline.layout import Workspace
+from pipeline.models.names import BackboneSpec, hub_path
+from pipeline.models.weights import weights_identity
+from pipeline.params import Params
+from pipeline.results import Attack, Manifest, Trials
+from pipeline.storage import file_hash, whole_folder
+from pipeline.tasks.task import FileSource, HubSource, Task
+
+Files = Mapping[str, Path]
+"""Role of each file, such as source/train.csv, to its path."""
+_WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".ot", ".pt")
+
+
+def source_files(task: Task, mirror: Path | None) -> dict[str, Path]:
+    """The files of a task's source; none where it is generated or comes from the hub.
+
+    Raises:
+        DataError: a file that params.yaml names is missing.
+    """
+    source = task.source
+    if isinstance(source, FileSource):
+        files = {}
+        for key, path in _named(task, source).items():
+            if not path.exists():
+                raise DataError(f"tasks.{task.name}.source.{key}: {path}: no such file; check the path in params.yaml")
+            split = key.rpartition(".")[2]
+            files |= {f"source/{split}{'/' if part else path.suffix}{part}": at for part, at in _below(path)}
+        return files
+    if not isinstance(source, HubSource) or mirror is None:
+        return {}
+    folder = mirror / "datasets" / source.hub
+    if not folder.is_dir() and task.torchvision:
+        folder = mirror / "torchvision" / task.torchvision[1]
+    return {f"source/{part}": path for part, path in _below(folder)} if folder.is_dir() else {}
+
+
+def _named(task: Task, source: FileSource) -> dict[str, Path]:
+    """The source's paths by their keys in params.yaml."""
+    report = {f"report.{split}": path for split, path in source.report.items()}
+    test = {f"test.{split}": source.test[split] for split in task.unlabelled}
+    return {"train": source.train, **report, **test}
+
+
+def _below(path: Path) -> Iterator[tuple[str, Path]]:
+    """The files of a folder with their paths in it, sorted; or the file itself, with an empty path."""
+    if not path.is_dir():
+        yield "", path
+        return
+    for folder, folders, names in os.walk(path, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            at = Path(folder, name)
+            if not name.startswith(".") and at.is_file():
+                yield at.relative_to(path).as_posix(), at
+
+
+def model_files(spec: BackboneSpec, mirror: Path | None) -> dict[str, Path]:
+    """The files of a backbone's local folder; none where it comes from the hub or has no pretrained weights."""
+    folder = Path(hub_path(spec.hub, mirror)) if spec.hub else None
+    return {f"{spec.name}/{part}": path for part, path in _below(folder)} if folder and folder.is_dir() else {}
+
+
+def tokenizer_files(spec: BackboneSpec, mirror: Path | None) -> dict[str, Path]:
+    """The files of a backbone's local folder that hold no weights: its tokenizer and configuration."""
+    return {role: path for role, path in model_files(spec, mirror).items() if path.suffix not in _WEIGHTS}
+
+
+def attack_files(params: Params, task: Task) -> dict[str, Path]:
+    """The files that an attack on a task reads: its resources, and an attack set of the hub mirror.
+
+    Raises:
+        DataError: a path that params.yaml names is missing.
+    """
+    chosen, files = params.attack.tasks.get(task.name), {}
+    if chosen is None:
+        return {}
+    if chosen.source is not None and params.runtime.hub_mirror is not None:
+        folder = params.runtime.hub_mirror / "datasets" / chosen.source.hub
+        files |= {f"examples/{part}": path for part, path in _below(folder)} if folder.is_dir() else {}
+    if isinstance(params.attack.resources, AttackResources):
+        for name, path in params.attack.resources:
+            if isinstance(path, Path):
+                if not path.exists():
+                    raise DataError(f"attack.resources.{name}: {path}: no such file or folder; check the path")
+                files |= {f"{name}/{part or path.name}": at for part, at in _below(path)}
+    return files
+
+
+def hashes(files: Files) -> dict[str, str]:
+    """SHA-256 of each file's content by its role."""
+    return {role: file_hash(path) for role, path in files.items()}
+
+
+def prepared_from(params: Params, task: Task, here: Workspace) -> dict[str, str]:
+    """Hashes of the local files that `prepare` reads for a task.
+
+    Where none of a source or model is on this machine, as in a clone that pulled the prepared data, they are those that
+    the prepared data were made from.
+    """
+    mirror = params.runtime.hub_mirror
+    specs = params.backbones_for("text") if task.modality == "text" else []
+    recorded = _recorded(task, here)
+    known = recorded.files if recorded else {}
+    parts = {"source": lambda: source_files(task, mirror)}
+    parts |= {spec.name: partial(tokenizer_files, spec, mirror) for spec in specs}
+    out: dict[str, str] = {}
+    for name, files in parts.items():
+        out |= hashes(_found(files, bool(known))) or {r: h for r, h in known.items() if r.startswith(f"{name}/")}
+    return out
+
+
+def attacked_with(params: Params, task: Task, here: Workspace) -> dict[str, str]:
+    """Hashes of the local files that `attack` reads for a task; where none is here, of those that it was made with."""
+    try:
+        attacked = Attack.read(here.attack(task.name), "").attacked
+    except ArtifactError:
+        attacked = None
+    known = attacked.files if attacked else {}
+    return hashes(_found(lambda: attack_files(params, task), bool(known))) or known
+
+
+def _found(files: Callable[[], Files], known: bool) -> Files:
+    """The files; none where a path is missing and its hash is known."""
+    try:
+        return files()
+    except DataError:
+        if known:
+            return {}
+        raise
+
+
+def _recorded(task: Task, here: Workspace) -> Manifest | None:
+    """The manifest of the task's prepared data, where they come from the same source."""
+    try:
+        manifest = Manifest.read(here.manifest(task.name), "")
+    except ArtifactError:
+        return None
+    return manifest if manifest.source == task.source.model_dump(mode="json") else None
+
+
+def weights_of(params: Params, here: Workspace) -> dict[str, str]:
+    """The identity of each backbone's pretrained weights that are on this machine; of others, as they were trained."""
+    mirror, out = params.runtime.hub_mirror, {}
+    for spec in map(params.backbone, params.backbones):
+        if spec.hub and model_files(spec, mirror):
+            out[spec.name] = weights_identity(spec.hub, mirror, here.weights)
+        elif spec.hub and (trained := _trained(spec.name, here)):
+            out[spec.name] = trained
+    return out
+
+
+def _trained(backbone: str, here: Workspace) -> str | None:
+    """The identity of the weights from which the backbone's trials started; None where there are none."""
+    try:
+        trials = Trials.read(here.trials_table, "").trials
+    except ArtifactError:
+        return None
+    return next((str(trial.settings["weights"]) for trial in trials if trial.group.split("/")[1] == backbone), None)
+
+
+def write_links(params: Params, here: Workspace) -> None:
+    """Write a link to each local file, for DVC to watch; none to what is not on this machine."""
+    mirror = params.runtime.hub_mirror
+    links: dict[str, Path] = {}
+    for task in map(params.task, params.tasks):
+        for stage, files in (
+            ("prepare", partial(source_files, task, mirror)),
+            ("attack", partial(attack_files, params, task)),
+        ):
+            links |= {f"{stage}/{task.name}/{role}": path for role, path in _found(files, True).items()}
+    for spec in map(params.backbone, params.backbones):
+        links |= {f"backbones/{role}": path for role, path in model_files(spec, mirror).items()}
+    root = here.root.resolve()
+    with whole_folder(here.local_files) as folder:
+        for role, path in links.items():
+            link, target = folder / role, path.absolute()
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent.resolve()) if target.is_relative_to(root) else target)
