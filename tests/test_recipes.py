@@ -23,7 +23,7 @@ from pipeline.models.encoders.thinning import thinned
 from pipeline.models.flops import encoder_flops
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.models.names import BackboneSpec
-from pipeline.tasks.text.tokens import collate
+from pipeline.tasks.text.tokens import TokenStore, collate
 from pipeline.training.fit import Fit, factor_at, run_fit
 from pipeline.training.methods import METHODS as EVERY_METHOD
 from pipeline.training.methods import load_recipe
@@ -33,7 +33,7 @@ from pipeline.training.recipes.base import Moment, Start
 from pipeline.training.recipes.head_prune import _gated, head_importance, most_important
 from pipeline.training.recipes.patient_distillation import layerwise, patience_loss
 from pipeline.training.recipes.theseus import around, mixed
-from pipeline.training.trial import judge
+from pipeline.training.trial import DECISION, build_fit, judge
 from tests.chain import Chain, chain_from_description, chain_model
 from tests.prepared import prepared, trained
 from tests.test_backbones import LAYERS, LENGTHS, config_of, each_family, from_disk, rows
@@ -72,7 +72,7 @@ def train(method: str, parent: MultiExit | None, folder: Path, epochs: int = 6, 
     recipe, better = load_recipe(method), itertools.count()
     torch.manual_seed(0)
     model = recipe.build(start_from(parent))
-    recipe.prepare(model, [(BATCH, LABELS)])
+    recipe.change(model, recipe.decide(model, [(BATCH, LABELS)]))
     moving = {id(p) for p in recipe.trainable(model)}
     for p in [*model.parameters(), *(parent.parameters() if parent else ())]:
         p.requires_grad_(id(p) in moving)
@@ -289,6 +289,43 @@ def test_half_of_the_heads_go_over_the_whole_model(tmp_path: Path) -> None:
     assert list(kept.backbone.heads) == expected
     assert sum(expected) == 8
     assert min(expected) >= 1
+
+
+@pytest.mark.parametrize("again", ["other heads", "as many of other blocks"])
+def test_a_resumed_pruning_keeps_the_heads_of_its_state(
+    again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the importance may differ in its last bits, and with it the heads of a second start."""
+    ids, types = rows()
+    offsets = np.cumsum([0, *map(len, ids)])
+    store = TokenStore(np.concatenate(ids), np.concatenate(types), offsets, LABELS.double().numpy(), np.arange(6))
+    settings = {
+        "modality": "text", "method": "head_prune", "metrics": ["accuracy"], "batch_size": 3, "learning_rate": 0.01,
+        "seed": 1, "training": {"epochs": 3, "stop_after": 3, "warmup": 0.1, "weight_decay": 0.0, "clip_norm": 1.0},
+    }  # fmt: skip
+    kept = [[[0, 1], [2, 3], [0], [1, 2, 3]], [[2, 3], [0], [1, 2, 3], [0, 1]]]
+    if again == "other heads":
+        kept[1] = [[2, 3], [0, 1], [3], [0, 1, 2]]
+    starts = iter(kept)
+    monkeypatch.setattr(head_prune, "most_important", lambda importance, share: next(starts))
+
+    def fit(folder: Path) -> Any:
+        return build_fit(settings, start_from(fine_tuned()), store, store, "cpu", None, folder / DECISION)
+
+    def kill(row: dict[str, float]) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run_fit(fit(tmp_path), tmp_path, kill)
+    resumed = fit(tmp_path)
+    told: list[float] = []
+    run_fit(resumed, tmp_path, lambda row: told.append(row["epoch"]))
+    assert told == [1, 2, 3]
+    starts = iter(kept)
+    whole = fit(tmp_path / "whole")
+    run_fit(whole, tmp_path / "whole", lambda row: None)
+    assert not moved(weights(whole.model), resumed.model)
+    assert list(resumed.model.backbone.heads) == [2, 2, 1, 3]
 
 
 # Distillation

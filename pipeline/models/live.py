@@ -12,6 +12,7 @@ from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.criteria.base import State, answers_itself
 from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.precision import full_float32
 from pipeline.results import OperatingPoint
 
 
@@ -57,6 +58,7 @@ class LiveEngine:
                 f"criterion {criterion.name!r} reads channel {self.reads!r}, which the model lacks; "
                 f"use a model of method {criterion.recorded_by!r}"
             )
+        full_float32()  # as the traces that the threshold comes from
         self.answers_itself = criterion is not None and answers_itself(criterion)
         self.model = model
         self.criterion = criterion

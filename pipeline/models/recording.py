@@ -54,7 +54,7 @@ def refuse_diverged(name: str, values: np.ndarray) -> None:
 
 
 def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str, device: str) -> "Trace":
-    """Record one checkpoint over one prepared split, with costs and provenance.
+    """Record one checkpoint over one prepared split in full float32, with costs and provenance.
 
     Args:
         checkpoint: the model's folder, named by its trial's key.
@@ -65,7 +65,10 @@ def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str
     """
     from pipeline.evaluation.trace import Trace
     from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.models.precision import equal_bits, full_float32
 
+    full_float32()
+    equal_bits(device)
     model: Any = load_checkpoint(checkpoint).to(device)
     store = open_store(manifest, backbone, split, device)
     flops, full = model.backbone.flops(store.sizes, model.outputs, model.exits)
