@@ -20,11 +20,20 @@ def content_key(payload: Mapping[str, Any]) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file to write, beside `path`, which it replaces at the end; on an error `path` stays as it was."""
+    """A temporary file to write, beside `path`, which it replaces at the end.
+
+    On an error `path` stays as it was, and the temporary file goes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:
