@@ -6,12 +6,14 @@ PipelineError                 one line: key or file, value, remedy; the process 
 ├── ArtifactError             a trace, checkpoint, token store or result: missing, cut short, other schema
 ├── UnsupportedError          a combination without a meaning (confidence on regression)
 ├── InvalidLogitsError        NaN where a criterion must decide
+├── StorageError              a disk that is full, read-only, or not ours to write
 ├── TrialsFailedError         every trial of a grid failed, or the run was interrupted
 ├── ClusterError              Ray: unreachable address, storage that nodes do not share, a second driver
 └── TrackingError             MLflow: unreachable server, unusable database
 """
 
 import difflib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -39,6 +41,10 @@ class UnsupportedError(PipelineError):
 
 class InvalidLogitsError(PipelineError):
     """A model answered with NaN, on which no criterion can decide."""
+
+
+class StorageError(PipelineError):
+    """A file or folder cannot be written or read as the disk is."""
 
 
 class TrialsFailedError(PipelineError):
@@ -90,13 +96,42 @@ def listed(names: Iterable[object], limit: int = 10) -> str:
     return ", ".join(words) + more
 
 
+REMEDIES = {
+    errno.ENOSPC: "free some space, then run it again",
+    errno.EDQUOT: "free some space, then run it again",
+    errno.EROFS: "put the project on a disk that can be written",
+    errno.EACCES: "give this user the right to read and write it",
+    errno.EPERM: "give this user the right to read and write it",
+    errno.EEXIST: "move it away",
+    errno.ENOTDIR: "move what is in the way",
+    errno.EISDIR: "move it away",
+}
+"""What a user can do about a disk, by what the system answers."""
+
+
+def storage_error(error: OSError) -> StorageError | None:
+    """The error of a disk that refuses, with its remedy; None for another fault.
+
+    >>> storage_error(PermissionError(errno.EACCES, "Permission denied", "outputs/report"))
+    StorageError('outputs/report: Permission denied; give this user the right to read and write it')
+    """
+    if error.errno not in REMEDIES:
+        return None
+    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+    where = f"{' or '.join(places)}: " if places else ""
+    return StorageError(f"{where}{error.strerror}; {REMEDIES[error.errno]}")
+
+
 @contextmanager
 def exit_with_one_line(name: str = "error") -> Iterator[None]:
-    """End the process on a PipelineError, with its one line after `name` and exit code 1."""
+    """End the process on a PipelineError, or a disk that refuses, with its one line after `name` and exit code 1."""
     try:
         yield
-    except PipelineError as error:
-        print(f"{name}: {one_line(error)}", file=sys.stderr)
+    except (PipelineError, OSError) as error:
+        known = storage_error(error) if isinstance(error, OSError) else error
+        if known is None:
+            raise
+        print(f"{name}: {one_line(known)}", file=sys.stderr)
         raise SystemExit(1) from None
 
 

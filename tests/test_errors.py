@@ -644,6 +644,66 @@ def test_nobody_answers_at_the_mlflow_address(workspace: Workspace) -> None:
     assert workspace.files() == set()
 
 
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        (
+            "./mlruns",
+            ["'./mlruns' is a folder", "sqlite:///mlflow.db", "http://host:5000", "unset MLFLOW"],
+        ),
+        ("file:///tmp/mlruns", ["'file:///tmp/mlruns' is a folder", "unset MLFLOW_TRACKING_URI"]),
+        ("mlflow.db", ["'mlflow.db' is a folder", "sqlite:///mlflow.db"]),
+        ("localhost:5000", ["'localhost:5000' is no address", "http://host:5000", "unset MLFLOW_TRACKING_URI"]),
+        ("ftp://ann:hunter2@host/x", ["'ftp://host/x' is no address", "http://host:5000"]),
+        ("sqlite:///folder", ["database folder cannot be used (unable to open", "move the file away"]),
+        (
+            "sqlite:///params.yaml",
+            ["database params.yaml cannot be used (file is not a database)", "move the"],
+        ),
+        ("sqlite:///params.yaml/x.db", ["params.yaml: File exists; move it away"]),
+        (
+            "postgresql://ann:hunter2@127.0.0.1:1/x",
+            ["MLflow at postgresql://127.0.0.1:1/x", "unset MLFLOW"],
+        ),
+    ],
+)
+def test_an_address_that_mlflow_cannot_use(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, address: str, parts: list[str]
+) -> None:
+    Path("folder").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    line = workspace.stage("simulate").error()
+    assert all(part in line for part in parts), line
+    assert "hunter2" not in line
+    assert workspace.files() == set()
+
+
+def test_a_database_of_mlflow_that_is_broken(workspace: Workspace) -> None:
+    Path("mlflow.db").write_bytes(b"no database, but as long as the head of one would be" * 40)
+    line = workspace.stage("simulate").error()
+    assert "MLflow's database" in line
+    assert "(file is not a database); make it and its folder writable, free the disk, or move the file away" in line
+
+
+@pytest.mark.parametrize("file", [".locks/folder-id", "outputs/simulate/simulate.json"])
+def test_a_full_disk(workspace: Workspace, file: str) -> None:
+    partial = Path(f"{file}.partial")
+    partial.parent.mkdir(parents=True)
+    partial.symlink_to("/dev/full")
+    line = workspace.stage("simulate").error()
+    assert line == f"simulate: {file}: No space left on device; free some space, then run it again"
+    assert not Path(file).exists()
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("file", [".locks", "outputs", "mlartifacts"])
+def test_a_file_where_a_folder_belongs(workspace: Workspace, file: str) -> None:
+    Path(file).touch()
+    line = workspace.stage("simulate").error()
+    assert f"{file}" in line
+    assert "; move" in line
+
+
 def test_a_second_driver_in_one_folder(workspace: Workspace) -> None:
     from filelock import FileLock
 
