@@ -193,8 +193,8 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         # No value is shown at length.
         ({"methods": ["x" * 100_000]}, ["methods: unknown method 'xxx"]),
         ({"x" * 100_000: 1}, ["xxx", "no such setting"]),
-        ({"seeds": ["y" * 100_000]}, ["seeds.0", "yyy...yyy", "integer"]),
-        ({"tasks": {"z" * 100_000: {}}}, ["tasks", "zzz...zzz", "begin with a letter"]),
+        ({"seeds": ["y" * 100_000]}, ["seeds.0", "yyy...", "integer"]),
+        ({"tasks": {"z" * 100_000: {}}}, ["tasks.zzz", "begin with a letter"]),
         # Numbers and truth values are not taken for each other.
         ({"evaluate.criteria": {"patience": {"tau": True}}}, ["evaluate.criteria.patience.tau", "True"]),
         ({"evaluate.choose": {"rule": "speedup", "target": "2"}}, ["evaluate.choose.target", "'2'"]),
