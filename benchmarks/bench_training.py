@@ -27,6 +27,7 @@ from pipeline.models.encoders.tokenizer import tokenizer_of
 from pipeline.models.flops import encoder_flops
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.names import BACKBONES, hub_path
+from pipeline.models.precision import autocast_type
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Rows, TaskSettings
 from pipeline.tasks.text.prepare import freeze_splits
@@ -154,14 +155,14 @@ def ours(
         stop_after=1,
         seed=seed,
         clip_norm=1.0,
-        autocast=device == "cuda",
+        autocast=autocast_type(device),
         compiler=compiler,
     )
     steps = Steps(fit)
     if compiler is not None:
         model.train()
         for inputs, _ in list(batches(1))[:COMPILED]:
-            with torch.autocast(device, torch.bfloat16, enabled=fit.autocast):
+            with torch.autocast(device, fit.autocast, enabled=fit.autocast is not None):
                 logits = model(inputs)
             logits.sum().backward()
 

@@ -194,7 +194,7 @@ def _first_problem(error: ValidationError) -> str:
         return f"{key}: missing; add it (profiles/demo.yaml has every key)"
     message = first["msg"].removeprefix("Value error, ")
     message = message if message.startswith("'") else message[0].lower() + message[1:]
-    if first["type"] == UNKNOWN or isinstance(first["input"], dict):
+    if first["type"] == UNKNOWN or isinstance(first["input"], dict) or message.startswith(shown(first["input"])):
         return f"{key}: {message}" if key else message
     return f"{key}: {shown(first['input'])}: {message}"
 

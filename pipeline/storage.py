@@ -29,6 +29,9 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
     finally:
         with suppress(OSError):  # it was renamed, or never made
             partial.unlink()

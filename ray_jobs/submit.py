@@ -16,6 +16,7 @@ import click
 from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, unknown
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.params import load_params
+from pipeline.running.store import database_uri
 from pipeline.storage import read_yaml
 from ray_jobs.entry import OUTPUTS, RECORD, WORK
 
@@ -201,7 +202,7 @@ def cli(
     elif (home / RECORD).is_file():
         click.echo(f"Results: {home / OUTPUTS}")
         if (store := home / WORK / "mlflow.db").is_file():
-            click.echo(f"Runs:    MLFLOW_TRACKING_URI=sqlite:///{store} make ui")
+            click.echo(f"Runs:    MLFLOW_TRACKING_URI={shlex.quote(database_uri(store))} make ui")
     else:
         click.echo(f"Results: {home / OUTPUTS} on the cluster, on a disk that this machine does not see")
     raise SystemExit(code)

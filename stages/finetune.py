@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pipeline.attacks.needs import check
 from pipeline.layout import HERE
 from pipeline.models.weights import weights_identity
 from pipeline.params import Params
@@ -29,6 +30,8 @@ def main(stage: Stage) -> None:
         "mirror": str(runtime.hub_mirror.resolve()) if runtime.hub_mirror else None,
         "micro_batch": {name: block.micro_batch for name, block in params.trainings().items()},
     }
+    if params.attack.tasks:  # found missing after the training, it would have been in vain
+        check(params.attack.resources, params.attack.recipe)
     plan = plan_of(params)
     observer = TrialObserver(stage)
     progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)

@@ -1,8 +1,9 @@
 """A small backbone that needs no library but Torch: what the live engine asks of any network, and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +36,9 @@ class Chain(nn.Module):
 
     def widths(self) -> list[int]:
         return [self.width] * self.layers
+
+    def flops(self, sizes: np.ndarray, outputs: int, exits: Sequence[int], **_: bool) -> tuple[np.ndarray, np.ndarray]:
+        return np.tile(np.asarray(exits, dtype=float), (len(sizes), 1)), np.full(len(sizes), float(self.layers))
 
     def description(self) -> dict[str, Any]:
         return {"layers": self.layers, "width": self.width}

@@ -11,7 +11,7 @@ from torch import Tensor
 from pipeline.errors import DataError, ParamsError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.sweep import sweep
-from pipeline.models.encoders.encoder import Encoder, build_encoder, encoder_from_description
+from pipeline.models.encoders.encoder import Encoder, State, build_encoder, encoder_from_description
 from pipeline.models.encoders.families import FAMILIES
 from pipeline.models.flops import EncoderShape
 from pipeline.models.live import LiveEngine
@@ -22,7 +22,7 @@ from tests.test_criteria import trace_of
 
 LAYERS, HIDDEN, VOCABULARY = 4, 32, 50
 LENGTHS = (9, 4, 7, 9, 2, 5)
-HIDDEN_RATE = "hidden_dropout_prob"
+HIDDEN_RATE, ATTENTION_RATE = "hidden_dropout_prob", "attention_probs_dropout_prob"
 each_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -113,9 +113,7 @@ def test_training_is_the_plain_model_s_to_the_bit(family: str, tmp_path: Path) -
     """Dropout in the same places at the same rates: with one seed, equal states (ALBERT's GELU is one kernel here)."""
     from transformers import AutoModel
 
-    names = (
-        ("dropout", "attention_dropout") if family == "distilbert" else (HIDDEN_RATE, "attention_probs_dropout_prob")
-    )
+    names = ("dropout", "attention_dropout") if family == "distilbert" else (HIDDEN_RATE, ATTENTION_RATE)
     torch.manual_seed(0)
     plain = AutoModel.from_config(config_of(family, **dict.fromkeys(names, 0.3))).train()
     plain.save_pretrained(tmp_path / "models" / "someone" / family)
@@ -211,6 +209,29 @@ def test_bf16_is_the_same_model_up_to_its_rounding(family: str, tmp_path: Path) 
     assert half.dtype == torch.bfloat16
     assert torch.isfinite(half).all()
     torch.testing.assert_close(half.float(), full, rtol=0.05, atol=0.05)
+
+
+@each_family
+def test_under_autocast_a_frozen_encoder_has_the_features_of_training(family: str) -> None:
+    """No dropout, so that only the arithmetic of the modes could differ; the sums of residuals stay float32."""
+    names = ("dropout", "attention_dropout") if family == "distilbert" else (HIDDEN_RATE, ATTENTION_RATE)
+    torch.manual_seed(0)
+    encoder = Encoder(config_of(family, **dict.fromkeys(names, 0.0)), "mean")
+    for lengths in (LENGTHS, (6, 6)):
+        batch = collate(*rows(lengths), "cpu")
+        with torch.no_grad():
+            exact = states(encoder.eval(), batch)
+            with torch.autocast("cpu", torch.bfloat16):
+                training = states(encoder.train(), batch)
+                frozen = states(encoder.eval(), batch)
+                pooled = [encoder.pool(0, State(h, batch.get("keep"), None)) for h in frozen]
+        assert pooled[-1].dtype == torch.bfloat16, "autocast was on"
+        for mine, theirs in zip(frozen, training, strict=True):
+            assert mine.dtype == theirs.dtype
+            assert torch.equal(mine, theirs)
+        # On a CPU autocast leaves a layer norm in the type of its input, which ALBERT's projection makes bf16.
+        assert frozen[-1].dtype == (torch.bfloat16 if family == "albert" else torch.float32)
+        torch.testing.assert_close(frozen[-1].float(), exact[-1], rtol=0.05, atol=0.05)
 
 
 @each_family

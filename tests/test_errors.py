@@ -172,6 +172,10 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"tasks": {"sst2": {"source": {"hub": "a/b", "report": {"-x": "test"}}}}}, ["tasks.sst2.source", "'-x'"]),
         ({"tasks.demo-sentences.drop_label": False}, ["tasks.demo-sentences.drop_label", "False"]),
         ({"tasks.demo-sentences.text": ["sentence", "sentence"]}, ["tasks.demo-sentences.text", "one column twice"]),
+        (
+            {"tasks": {"own": {"source": {"hub": "a/b"}, "text": ["x"], "label": "x", "label_names": ["a", "b"]}}},
+            ["tasks.own.label", "'x' is a text column too"],
+        ),
         ({"seeds": [2**32]}, ["seeds.0", str(2**32), "less than"]),
         ({"attack.seed": 2**63}, ["attack.seed", "less than"]),
         # Lists that are sets, and sizes that no machine has.
@@ -189,8 +193,8 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         # No value is shown at length.
         ({"methods": ["x" * 100_000]}, ["methods: unknown method 'xxx"]),
         ({"x" * 100_000: 1}, ["xxx", "no such setting"]),
-        ({"seeds": ["y" * 100_000]}, ["seeds.0", "yyy...yyy", "integer"]),
-        ({"tasks": {"z" * 100_000: {}}}, ["tasks", "zzz...zzz", "begin with a letter"]),
+        ({"seeds": ["y" * 100_000]}, ["seeds.0", "yyy...", "integer"]),
+        ({"tasks": {"z" * 100_000: {}}}, ["tasks.zzz", "begin with a letter"]),
         # Numbers and truth values are not taken for each other.
         ({"evaluate.criteria": {"patience": {"tau": True}}}, ["evaluate.criteria.patience.tau", "True"]),
         ({"evaluate.choose": {"rule": "speedup", "target": "2"}}, ["evaluate.choose.target", "'2'"]),
@@ -326,6 +330,22 @@ def broken(kind: str, path: Path) -> None:
         path.write_text("sentence,label\nfine,1\nbad,0,what\n")
     elif kind == "header":
         path.write_text("sentence,label\n")
+    elif kind == "quote":
+        path.write_text("sentence,label\n" + "fine,1\n" * 8 + '"bad,0\n' + "fine,1\n" * 8)
+    elif kind == "blank":
+        path.write_text("sentence,label\nfine,1\n\nbad,0\n")
+    elif kind == "latin-1":
+        path.write_bytes(b'{"sentence": "caf\xe9", "label": 1}\n')
+    elif kind == "UTF-16":
+        path.write_bytes("sentence,label\nfine,1\n".encode("utf-16"))
+    elif kind == "long":
+        write_csv(path, {**ROWS, "label": ["x" * 100_000, *["good"] * 19]})
+    elif kind == "wide":
+        path.write_text(",".join(f"column{i}" for i in range(10_000)) + "\n" + "1," * 9_999 + "1\n")
+    elif kind == "bytes":
+        pyarrow.parquet.write_table(pa.table({**ROWS, "label": [b"\xff" * 1000] * 20}), path)
+    elif kind == "list":
+        pyarrow.parquet.write_table(pa.table({**ROWS, "sentence": [["a"]] * 20}), path)
     elif kind == "empty":
         path.write_text("")
     elif kind == "columns":
@@ -349,12 +369,20 @@ def broken(kind: str, path: Path) -> None:
         ("type", "rows.xlsx", ["rows.xlsx", "'.xlsx'", ".csv"]),
         ("garbage", "rows.parquet", ["rows.parquet", "unreadable as parquet", "mend"]),
         ("cut", "rows.parquet", ["rows.parquet", "unreadable as parquet", "mend"]),
-        ("garbage", "rows.jsonl", ["rows.jsonl", "unreadable as jsonl", "mend"]),
-        ("ragged", "rows.csv", ["rows.csv", "unreadable as csv", "mend"]),
-        ("empty", "rows.csv", ["rows.csv", "unreadable as csv", "mend"]),
+        ("garbage", "rows.jsonl", ["rows.jsonl", "no text in UTF-8", "save it as UTF-8"]),
+        ("ragged", "rows.csv", ["rows.csv, line 3", "3 fields", "the header has 2", "mend"]),
+        ("empty", "rows.csv", ["rows.csv", "the file is empty", "give"]),
+        ("quote", "rows.csv", ["rows.csv, line 10", "never closed", "close it", "quoted: false"]),
+        ("blank", "rows.csv", ["rows.csv, line 3", "blank", "delete the line"]),
+        ("latin-1", "rows.jsonl", ["rows.jsonl", "'sentence' is not UTF-8", "save the file as UTF-8"]),
+        ("UTF-16", "rows.csv", ["rows.csv", "UTF-16", "save it as UTF-8"]),
+        ("long", "rows.csv", ["own", "'train', row 0", "label 'xxx", "...", "bad, good"]),
+        ("wide", "rows.csv", ["own", "no column 'sentence'", "column9 and 9990 more"]),
+        ("bytes", "rows.parquet", ["own", "'train', row 0", "label 1000 bytes is not", "bad, good"]),
+        ("list", "rows.parquet", ["own", "'train'", "'sentence' holds no text", "name another column"]),
         ("folder", "rows.csv", ["rows.csv", "unreadable as csv"]),
         ("columns", "rows.csv", ["own", "'train'", "no column 'sentence'", "text, label", "tasks.own.text"]),
-        ("header", "rows.csv", ["own", "lower tasks.own.rows.selection"]),
+        ("header", "rows.csv", ["rows.csv", "no rows below the header", "give a file with rows"]),
         ("label", "rows.csv", ["own", "'train', row 19", "label '7'", "bad, good", "tasks.own.label_names"]),
         ("name", "rows.csv", ["own", "'train', row 19", "'so-so'", "bad, good"]),
         ("hole", "rows.parquet", ["own", "'train', row 19", "None", "bad, good"]),
@@ -365,7 +393,18 @@ def test_data_files(workspace: Workspace, kind: str, file: str, parts: list[str]
     workspace.write_params(own_task(file))
     line = workspace.stage("prepare", "own").error()
     assert all(part in line for part in parts), line
+    assert len(line) < 500
     assert workspace.files() == set()
+
+
+def test_a_refused_file_leaves_the_data_of_before(workspace: Workspace) -> None:
+    write_csv(Path("rows.csv"), ROWS)
+    workspace.write_params(own_task("rows.csv"))
+    assert workspace.stage("prepare", "own").code == 0
+    before = {name: Path(name).read_bytes() for name in workspace.files()}
+    broken("quote", Path("rows.csv"))
+    workspace.stage("prepare", "own").error()
+    assert {name: Path(name).read_bytes() for name in workspace.files()} == before
 
 
 def test_no_rows_are_left_to_train_on(workspace: Workspace) -> None:
@@ -378,7 +417,11 @@ def test_no_rows_are_left_to_train_on(workspace: Workspace) -> None:
     changes["tasks"]["own"]["source"]["report"] = {"test": "empty.csv"}
     workspace.write_params(changes)
     line = workspace.stage("prepare", "own").error()
-    assert "split 'test' is empty; check the source" in line
+    assert "empty.csv: no rows below the header" in line
+    write_csv(Path("rows.csv"), ROWS | {"label": [-1] * 20})
+    workspace.write_params(own_task("rows.csv", drop_label=-1))
+    line = workspace.stage("prepare", "own").error()
+    assert "split 'train' is empty; check the source, and tasks.own.rows and .drop_label" in line
     assert workspace.files() == set()
 
 
@@ -537,6 +580,17 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
     assert workspace.files() == before
 
 
+def test_resources_of_an_attack_are_missed_before_training(workspace: Workspace) -> None:
+    prepared()
+    Path("encoder").mkdir()
+    Path("vectors.npz").touch()
+    resources = {"word_vectors": "vectors.npz", "sentence_encoder": "encoder"}
+    workspace.write_params({"methods": ["single_exit", "joint"], **ATTACKED, "attack.resources": resources})
+    line = workspace.stage("finetune").error()
+    assert "attack.resources.sentence_encoder: 'encoder' has no config.json" in line
+    assert not HERE.trials.exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "instance", "parts"),
     [
@@ -588,6 +642,66 @@ def test_nobody_answers_at_the_mlflow_address(workspace: Workspace) -> None:
     assert all(part in line for part in ("MLflow at http://127.0.0.1:1", "start the server", "MLFLOW_TRACKING_URI"))
     assert "hunter2" not in done.out + done.err
     assert workspace.files() == set()
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        (
+            "./mlruns",
+            ["'./mlruns' is a folder", "sqlite:///mlflow.db", "http://host:5000", "unset MLFLOW"],
+        ),
+        ("file:///tmp/mlruns", ["'file:///tmp/mlruns' is a folder", "unset MLFLOW_TRACKING_URI"]),
+        ("mlflow.db", ["'mlflow.db' is a folder", "sqlite:///mlflow.db"]),
+        ("localhost:5000", ["'localhost:5000' is no address", "http://host:5000", "unset MLFLOW_TRACKING_URI"]),
+        ("ftp://ann:hunter2@host/x", ["'ftp://host/x' is no address", "http://host:5000"]),
+        ("sqlite:///folder", ["database folder cannot be used (unable to open", "move the file away"]),
+        (
+            "sqlite:///params.yaml",
+            ["database params.yaml cannot be used (file is not a database)", "move the"],
+        ),
+        ("sqlite:///params.yaml/x.db", ["params.yaml: File exists; move it away"]),
+        (
+            "postgresql://ann:hunter2@127.0.0.1:1/x",
+            ["MLflow at postgresql://127.0.0.1:1/x", "unset MLFLOW"],
+        ),
+    ],
+)
+def test_an_address_that_mlflow_cannot_use(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, address: str, parts: list[str]
+) -> None:
+    Path("folder").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    line = workspace.stage("simulate").error()
+    assert all(part in line for part in parts), line
+    assert "hunter2" not in line
+    assert workspace.files() == set()
+
+
+def test_a_database_of_mlflow_that_is_broken(workspace: Workspace) -> None:
+    Path("mlflow.db").write_bytes(b"no database, but as long as the head of one would be" * 40)
+    line = workspace.stage("simulate").error()
+    assert "MLflow's database" in line
+    assert "(file is not a database); make it and its folder writable, free the disk, or move the file away" in line
+
+
+@pytest.mark.parametrize("file", [".locks/folder-id", "outputs/simulate/simulate.json"])
+def test_a_full_disk(workspace: Workspace, file: str) -> None:
+    partial = Path(f"{file}.partial")
+    partial.parent.mkdir(parents=True)
+    partial.symlink_to("/dev/full")
+    line = workspace.stage("simulate").error()
+    assert line == f"simulate: {file}: No space left on device; free some space, then run it again"
+    assert not Path(file).exists()
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("file", [".locks", "outputs", "mlartifacts"])
+def test_a_file_where_a_folder_belongs(workspace: Workspace, file: str) -> None:
+    Path(file).touch()
+    line = workspace.stage("simulate").error()
+    assert f"{file}" in line
+    assert "; move" in line
 
 
 def test_a_second_driver_in_one_folder(workspace: Workspace) -> None:

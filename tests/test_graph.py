@@ -236,7 +236,7 @@ def test_a_file_that_is_not_there_is_refused_before_all(project: Project) -> Non
     project.write_params({"tasks": {"own": task}})
     done = project.run("repro")
     assert done.returncode != 0
-    assert "settings: tasks.own.source.train: rows/train.csv: no such file; check the path" in done.stderr
+    assert "settings: tasks.own.source.train: 'rows/train.csv': no such file; check the path" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [path for path in project.here.outputs.rglob("*") if path.is_file()]
 

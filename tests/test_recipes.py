@@ -2,7 +2,10 @@
 
 import copy
 import itertools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import ParamsError
+from pipeline.errors import InvalidLogitsError, ParamsError
 from pipeline.layout import HERE
 from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.encoders.families import FAMILIES
@@ -20,16 +23,18 @@ from pipeline.models.encoders.thinning import thinned
 from pipeline.models.flops import encoder_flops
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.models.names import BackboneSpec
-from pipeline.tasks.text.tokens import collate
-from pipeline.training.fit import Fit, run_fit
+from pipeline.tasks.text.tokens import TokenStore, collate
+from pipeline.training.fit import Fit, factor_at, run_fit
 from pipeline.training.methods import METHODS as EVERY_METHOD
 from pipeline.training.methods import load_recipe
+from pipeline.training.optimisation import steps, warmup_linear
 from pipeline.training.recipes import head_prune
 from pipeline.training.recipes.base import Moment, Start
 from pipeline.training.recipes.head_prune import _gated, head_importance, most_important
 from pipeline.training.recipes.patient_distillation import layerwise, patience_loss
 from pipeline.training.recipes.theseus import around, mixed
-from tests.chain import Chain, chain_model
+from pipeline.training.trial import DECISION, build_fit, judge
+from tests.chain import Chain, chain_from_description, chain_model
 from tests.prepared import prepared, trained
 from tests.test_backbones import LAYERS, LENGTHS, config_of, each_family, from_disk, rows
 
@@ -67,7 +72,7 @@ def train(method: str, parent: MultiExit | None, folder: Path, epochs: int = 6, 
     recipe, better = load_recipe(method), itertools.count()
     torch.manual_seed(0)
     model = recipe.build(start_from(parent))
-    recipe.prepare(model, [(BATCH, LABELS)])
+    recipe.change(model, recipe.decide(model, [(BATCH, LABELS)]))
     moving = {id(p) for p in recipe.trainable(model)}
     for p in [*model.parameters(), *(parent.parameters() if parent else ())]:
         p.requires_grad_(id(p) in moving)
@@ -287,6 +292,43 @@ def test_half_of_the_heads_go_over_the_whole_model(tmp_path: Path) -> None:
     assert min(expected) >= 1
 
 
+@pytest.mark.parametrize("again", ["other heads", "as many of other blocks"])
+def test_a_resumed_pruning_keeps_the_heads_of_its_state(
+    again: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU the importance may differ in its last bits, and with it the heads of a second start."""
+    ids, types = rows()
+    offsets = np.cumsum([0, *map(len, ids)])
+    store = TokenStore(np.concatenate(ids), np.concatenate(types), offsets, LABELS.double().numpy(), np.arange(6))
+    settings = {
+        "modality": "text", "method": "head_prune", "metrics": ["accuracy"], "batch_size": 3, "learning_rate": 0.01,
+        "seed": 1, "training": {"epochs": 3, "stop_after": 3, "warmup": 0.1, "weight_decay": 0.0, "clip_norm": 1.0},
+    }  # fmt: skip
+    kept = [[[0, 1], [2, 3], [0], [1, 2, 3]], [[2, 3], [0], [1, 2, 3], [0, 1]]]
+    if again == "other heads":
+        kept[1] = [[2, 3], [0, 1], [3], [0, 1, 2]]
+    starts = iter(kept)
+    monkeypatch.setattr(head_prune, "most_important", lambda importance, share: next(starts))
+
+    def fit(folder: Path) -> Any:
+        return build_fit(settings, start_from(fine_tuned()), store, store, "cpu", None, folder / DECISION)
+
+    def kill(row: dict[str, float]) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run_fit(fit(tmp_path), tmp_path, kill)
+    resumed = fit(tmp_path)
+    told: list[float] = []
+    run_fit(resumed, tmp_path, lambda row: told.append(row["epoch"]))
+    assert told == [1, 2, 3]
+    starts = iter(kept)
+    whole = fit(tmp_path / "whole")
+    run_fit(whole, tmp_path / "whole", lambda row: None)
+    assert not moved(weights(whole.model), resumed.model)
+    assert list(resumed.model.backbone.heads) == [2, 2, 1, 3]
+
+
 # Distillation
 
 
@@ -409,6 +451,31 @@ def test_a_head_that_was_trained_keeps_its_bias(method: str) -> None:
 # The loop
 
 
+class KilledError(BaseException):
+    """What nothing catches."""
+
+
+@dataclass
+class RowsOfX:
+    """Selection rows of a chain, as `judge` reads them."""
+
+    x: Tensor
+    labels: np.ndarray
+
+    @property
+    def sizes(self) -> np.ndarray:
+        return np.ones(len(self))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, rows: np.ndarray, device: Any) -> dict[str, Tensor]:
+        return {"x": self.x[torch.from_numpy(rows)]}
+
+    def in_order(self) -> Iterator[np.ndarray]:
+        yield np.arange(len(self))
+
+
 def chain_fit(
     objective: Callable[..., Tensor] | None = None, micro_batch: int | None = None, compiler: str | None = None
 ) -> Fit:
@@ -430,6 +497,162 @@ def chain_fit(
         micro_batch=micro_batch,
         compiler=compiler,
     )
+
+
+EVERY_SCHEDULE = {
+    "images": steps,
+    **{f"warm-up {share}": warmup_linear(share) for share in (0.0, 0.1, 0.5, 0.999)},
+}
+
+
+@pytest.mark.parametrize("schedule", EVERY_SCHEDULE.values(), ids=EVERY_SCHEDULE)
+def test_a_run_of_any_length_trains(schedule: Callable[[float], float], tmp_path: Path) -> None:
+    for total in range(1, 12):
+        factors = [factor_at(schedule, step, total) for step in range(1, total + 1)]
+        assert max(factors) > 0, total
+        if total > 1:  # as ever
+            assert factors == [schedule(step / total) for step in range(1, total + 1)]
+    one, whole = chain_fit(), chain_fit()
+    before = weights(one.model)
+    for fit, chosen in ((one, schedule), (whole, lambda done: 1.0)):
+        batches = fit.batches(1)
+        alone = replace(fit, batches=lambda epoch, b=batches: b[:1], steps_per_epoch=1, epochs=1, schedule=chosen)
+        run_fit(alone, tmp_path / str(chosen is schedule), lambda row: None)
+    assert moved(before, one.model)
+    assert not moved(weights(whole.model), one.model), "the only step goes at the full rate"
+
+
+@pytest.mark.parametrize("warm", [0, 1, 3, 9])
+def test_the_schedule_of_texts_is_transformers_own_one_step_later(warm: int) -> None:
+    from transformers import get_linear_schedule_with_warmup
+
+    total, optimizer = 10, torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(optimizer, warm, total)
+    rates = []
+    for _ in range(total + 1):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        theirs.step()
+    ours = [factor_at(warmup_linear(warm / total), step, total) for step in range(1, total + 1)]
+    assert ours == pytest.approx(rates[1:])
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("scores", "best", "run"),
+    [
+        ([NAN, 0.2, 0.1], 2, 3),
+        ([0.1, NAN, 0.2], 3, 3),
+        ([0.2, NAN, 0.1], 1, 3),
+        ([NAN, NAN, NAN, NAN], 1, 3),
+        ([NAN, NAN, 0.1, 0.3], 4, 4),
+        ([-0.4, NAN, -0.2, NAN, NAN], 3, 5),
+        ([0.1, NAN, NAN, 0.2], 1, 3),  # an epoch without a score is no better one: training stops
+    ],
+)
+@pytest.mark.parametrize("killed", [False, True])
+def test_the_weights_of_the_epoch_that_is_reported_are_kept(
+    scores: list[float], best: int, run: int, killed: bool, tmp_path: Path
+) -> None:
+    """Also where the process died behind each epoch."""
+    after: list[dict[str, Tensor]] = []
+
+    def evaluate(model: MultiExit) -> dict[str, float]:
+        after.append(weights(model))
+        return {"selection": scores[len(after) - 1]}
+
+    died: set[float] = set()
+
+    def stop(row: dict[str, float]) -> None:
+        if killed and row["epoch"] not in died:
+            died.add(row["epoch"])
+            raise KilledError
+
+    def fit() -> Fit:
+        return replace(chain_fit(), evaluate=evaluate, epochs=len(scores), stop_after=2)
+
+    result = None
+    while result is None:
+        with suppress(KilledError):
+            result = run_fit(fit(), tmp_path, stop)
+    assert (result["best_epoch"], result["epochs_run"]) == (best, run)
+    assert result["selection"] == (None if math.isnan(scores[best - 1]) else scores[best - 1])
+    assert not moved(after[best - 1], load_checkpoint(tmp_path, chain_from_description))
+
+
+def test_a_kill_between_the_state_and_the_weights_loses_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after: list[dict[str, Tensor]] = []
+
+    def evaluate(model: MultiExit) -> dict[str, float]:
+        after.append(weights(model))
+        return {"selection": 1.0 / len(after) if len(after) > 2 else float(len(after))}
+
+    def killed(model: MultiExit, folder: Path) -> None:
+        if len(after) == 2:
+            raise KilledError
+        save_checkpoint(model, folder)
+
+    def fit() -> Fit:
+        return replace(chain_fit(), evaluate=evaluate)
+
+    monkeypatch.setattr("pipeline.training.fit.save_checkpoint", killed)
+    with pytest.raises(KilledError):
+        run_fit(fit(), tmp_path, lambda row: None)
+    monkeypatch.undo()
+    assert run_fit(fit(), tmp_path, lambda row: None)["best_epoch"] == 2
+    assert not moved(after[1], load_checkpoint(tmp_path, chain_from_description))
+
+
+def test_a_state_of_another_model_starts_over(tmp_path: Path) -> None:
+    def kill(row: dict[str, float]) -> None:
+        raise KilledError
+
+    with pytest.raises(KilledError):
+        run_fit(chain_fit(), tmp_path, kill)
+    other = chain_model(3, layers=4, channels=())
+    fit = replace(chain_fit(), model=other, optimizer=torch.optim.SGD(other.parameters(), lr=0.1))
+    assert run_fit(fit, tmp_path, lambda row: None)["epochs_run"] == 3
+    assert len(load_checkpoint(tmp_path, chain_from_description).exits) == 4
+
+
+@pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])
+@pytest.mark.parametrize("metrics", [("accuracy",), ("accuracy", "f1"), ("pearson", "spearman")])
+def test_answers_that_are_not_finite_are_no_answers(metrics: tuple[str, ...], bad: float) -> None:
+    outputs = 1 if "pearson" in metrics else 2
+    model, recipe = chain_model(outputs, channels=()), load_recipe("joint")
+    rows = RowsOfX(torch.randn(20, 16, generator=torch.Generator().manual_seed(0)), np.arange(20.0) % 2)
+    assert abs(judge(model, recipe, rows, metrics, "cpu")["selection"]) <= 1
+    with torch.no_grad():
+        model.heads[2].bias[-1] = bad
+    with pytest.raises(InvalidLogitsError, match=r"^logits of 20 of 20 selection rows are not finite, .*; lower the"):
+        judge(model, recipe, rows, metrics, "cpu")
+
+
+def test_a_channel_that_is_not_finite_is_no_answer() -> None:
+    model, recipe = chain_model(2), load_recipe("berxit")
+    rows = RowsOfX(torch.randn(20, 16, generator=torch.Generator().manual_seed(0)), np.arange(20.0) % 2)
+    assert 0 < judge(model, recipe, rows, ("accuracy",), "cpu")["selection"] < 1
+    torch.nn.init.constant_(model.channels["lte"].bias, NAN)
+    with pytest.raises(InvalidLogitsError, match=r"^lte of 20 of 20 selection rows"):
+        judge(model, recipe, rows, ("accuracy",), "cpu")
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_a_model_that_diverges_fails_with_one_line(epoch: int, tmp_path: Path) -> None:
+    """Its loss may still be finite: the last step of an epoch is seen by the judge alone."""
+    base, seen = chain_fit(), []
+
+    def objective(model: MultiExit, inputs: Any, labels: Tensor, done: float) -> Tensor:
+        loss = base.objective(model, inputs, labels, done)
+        seen.append(done)
+        return loss * (NAN if len(seen) == 2 * epoch else 1.0)
+
+    with pytest.raises(InvalidLogitsError, match=rf"^epoch {epoch}: the training loss is nan, .*; lower the learning"):
+        run_fit(replace(chain_fit(), objective=objective), tmp_path, lambda row: None)
 
 
 def close(one: Fit, other: Fit) -> None:

@@ -12,6 +12,7 @@ from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.criteria.base import State, answers_itself, refuse_other_fit
 from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.precision import full_float32
 from pipeline.results import OperatingPoint
 
 
@@ -60,6 +61,7 @@ class LiveEngine:
             )
         if criterion is not None:
             refuse_other_fit(criterion, len(model.exits), model.outputs)
+        full_float32()  # as the traces that the threshold comes from
         self.answers_itself = criterion is not None and answers_itself(criterion)
         self.model = model
         self.criterion = criterion

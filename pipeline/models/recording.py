@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.errors import InvalidLogitsError
 from pipeline.evaluation.metrics import score
 from pipeline.results import Manifest
 from pipeline.storage import file_hash
@@ -37,13 +38,23 @@ def record(model: "MultiExit", store: Store, device: str) -> tuple[np.ndarray, d
 
 
 def exit_scores(logits: np.ndarray, labels: np.ndarray, metrics: Sequence[str]) -> np.ndarray:
-    """Score of each exit taken alone, (n, exits, outputs), (n,) to (exits,)."""
+    """Score of each exit taken alone, finite (n, exits, outputs), (n,) to (exits,)."""
     predictions = logits[:, :, 0].astype(np.float64) if logits.shape[2] == 1 else np.argmax(logits, axis=2)
     return score(tuple(metrics), predictions.T, labels)
 
 
+def refuse_diverged(name: str, values: np.ndarray) -> None:
+    """Raise InvalidLogitsError where one of `values`, (n, ...), is not finite; NaN would count as class 0."""
+    bad = int((~np.isfinite(values)).reshape(len(values), -1).any(axis=1).sum())
+    if bad:
+        raise InvalidLogitsError(
+            f"{name} of {bad} of {len(values)} selection rows are not finite, the model diverged; "
+            "lower the learning rate"
+        )
+
+
 def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str, device: str) -> "Trace":
-    """Record one checkpoint over one prepared split, with costs and provenance.
+    """Record one checkpoint over one prepared split in full float32, with costs and provenance.
 
     Args:
         checkpoint: the model's folder, named by its trial's key.
@@ -54,7 +65,10 @@ def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str
     """
     from pipeline.evaluation.trace import Trace
     from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.models.precision import equal_bits, full_float32
 
+    full_float32()
+    equal_bits(device)
     model: Any = load_checkpoint(checkpoint).to(device)
     store = open_store(manifest, backbone, split, device)
     flops, full = model.backbone.flops(store.sizes, model.outputs, model.exits)

@@ -4,12 +4,24 @@ An entry of params.yaml's `tasks` is a name of `pipeline/tasks/names.py` with so
 data with source, text (or image), label and label names.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Discriminator, Field, StrictInt, StrictStr, Tag
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from pipeline.settings import Block, Distinct, PositiveInt, Seed, Size
 
@@ -18,11 +30,16 @@ Modality = Literal["text", "image"]
 """Kind of a task's rows: a backbone serves one modality, a method one or both."""
 
 
+_ON_THE_HUB = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+HubName = Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}(/{_ON_THE_HUB})?$")]
+"""A name on the hub, and a path below the hub mirror."""
+
+
 class HubSource(Block):
     """Data of the hub by name, read from the hub or from the hub mirror where one is set."""
 
-    hub: str
-    config: str | None = None
+    hub: HubName
+    config: Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}$")] | None = None
     train: str = "train"
     report: dict[str, str] = Field(default={"validation": "validation"}, min_length=1)
     """Report splits: this project's name to the hub's. MNLI has two, reported separately."""
@@ -37,6 +54,18 @@ class FileSource(Block):
     report: dict[str, Path] = Field(min_length=1)
     test: dict[str, Path] = {}
     """Files without labels; a label column in them is not read."""
+    quoted: StrictBool | None = None
+    """.csv and .tsv: whether quotes enclose fields, which may then hold delimiters and line breaks (true), or are plain
+    characters, as in GLUE's files (false). None: they enclose fields in a .csv; a .tsv is read in the way that its
+    quotes allow, which prepare prints. A file that may well be either is refused (`pipeline/tasks/delimited.py`)."""
+
+    @field_validator("quoted")
+    @classmethod
+    def _has_quotes(cls, quoted: bool | None, info: ValidationInfo) -> bool | None:
+        paths = [info.data.get("train"), *info.data.get("report", {}).values(), *info.data.get("test", {}).values()]
+        if quoted is not None and not any(path and path.suffix.lower() in (".csv", ".tsv") for path in paths):
+            raise ValueError("no file of the source is .csv or .tsv; take it out")
+        return quoted
 
 
 class DemoSource(Block):
@@ -143,6 +172,7 @@ class Task:
         image: column of the images; None where rows are texts.
         colours: published figures of an image task; None: prepare computes them.
         torchvision: class of torchvision.datasets and its folder, which a mirror may hold.
+        source_names: classes in the order of `label_names` as the source calls them, where it calls them otherwise.
     """
 
     name: str
@@ -160,6 +190,7 @@ class Task:
     image: str | None = None
     colours: Colours | None = None
     torchvision: tuple[str, str] | None = None
+    source_names: tuple[str, ...] = ()
 
     @property
     def modality(self) -> Modality:
@@ -170,6 +201,17 @@ class Task:
     def columns(self) -> tuple[str, ...]:
         """Columns of the inputs."""
         return self.text if self.image is None else (self.image,)
+
+    @property
+    def stored_text(self) -> tuple[str, ...]:
+        """Columns of the text in prepared tables, beside `label` and `row_id`: names that meet these end in _.
+
+        >>> from dataclasses import replace
+        >>> from pipeline.tasks.names import TASKS
+        >>> replace(TASKS["mrpc"], text=("sentence", "label")).stored_text
+        ('sentence', 'label_')
+        """
+        return tuple(f"{name}_" if re.fullmatch("(label|row_id)_*", name) else name for name in self.text)
 
     @property
     def unlabelled(self) -> Mapping[str, str | Path]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import ParamsError
+from pipeline.errors import InvalidLogitsError, ParamsError
 from pipeline.models.multi_exit import MultiExit, save_checkpoint
 from pipeline.storage import whole_file
 
@@ -31,7 +31,8 @@ class Fit:
         batches: epoch to its batches (inputs, labels on the device); a pure function of the epoch, so that a
             resumed run sees the same batches as an uninterrupted one.
         evaluate: model to the metrics of an epoch, with "selection", the score that picks the epoch (higher is better).
-        schedule: share of training done, 0..1, to a factor on the learning rate.
+        schedule: share of training done, 0..1, to a factor on the learning rate; see `factor_at`.
+        autocast: type of matrix products in training; None: float32.
         training_mode: puts the model into training mode; frozen parts stay in eval mode.
         served: the model that is evaluated and stored, where it is a part of `model`; it shares the weights.
         micro_batch: rows per pass through the model; gradients are accumulated over the batch. None: the whole batch,
@@ -50,7 +51,7 @@ class Fit:
     stop_after: int
     seed: int
     clip_norm: float | None = None
-    autocast: bool = False
+    autocast: torch.dtype | None = None
     training_mode: Callable[[MultiExit], object] = MultiExit.train
     served: MultiExit | None = None
     micro_batch: int | None = None
@@ -65,11 +66,14 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
     Returns:
         best_epoch, epochs_run, selection (the best score), train_seconds, micro_batch (None where no batch
         was split), and the best epoch's metrics, None where one is undefined.
+
+    Raises:
+        InvalidLogitsError: the loss is not finite, or `evaluate` says that the answers are not.
     """
-    history = _resume(fit, directory)
+    served = fit.served or fit.model
+    history = _resume(fit, served, directory)
     for row in history:
         report(row)  # the driver may have been killed before it heard of the last
-    served = fit.served or fit.model
     steps = Steps(fit)
     for epoch in range(len(history) + 1, fit.epochs + 1):
         if _stalled(history, fit.stop_after):
@@ -79,14 +83,15 @@ def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
         loss = steps.epoch(epoch)
         seconds = time.perf_counter() - started
         if not math.isfinite(loss):
-            raise FloatingPointError(f"training loss is {loss} in epoch {epoch}; lower the learning rate")
+            raise InvalidLogitsError(
+                f"epoch {epoch}: the training loss is {loss}, the model diverged; lower the learning rate"
+            )
         fit.model.eval()
         metrics = fit.evaluate(served.eval())
         row = {"epoch": epoch, "train_loss": loss, "train_seconds": seconds, **metrics}
-        if _best(history) is None or metrics["selection"] > _best(history)["selection"]:  # type: ignore[index]
-            save_checkpoint(served, directory)
         history.append(row)
         _save_progress(fit, directory, history)
+        _keep_best(served, directory, history)
         report(row)
     best = _best(history)
     assert best is not None
@@ -125,7 +130,7 @@ class Steps:
         total = fit.steps_per_epoch * fit.epochs
         losses: list[Tensor] = []
         for step, (inputs, labels) in enumerate(fit.batches(epoch), fit.steps_per_epoch * (epoch - 1) + 1):
-            factor = fit.schedule(step / total)
+            factor = factor_at(fit.schedule, step, total)
             for group, rate in zip(groups, base, strict=True):
                 group["lr"] = rate * factor
             losses.append(self._gradients(inputs, labels, step / total))
@@ -153,12 +158,24 @@ class Steps:
         for start in range(0, rows, at_once):
             part = slice(start, start + at_once)
             some = inputs if at_once == rows else {name: value[part] for name, value in inputs.items()}
-            with torch.autocast(self.device, torch.bfloat16, enabled=fit.autocast):
+            with torch.autocast(self.device, fit.autocast, enabled=fit.autocast is not None):
                 loss = fit.objective(fit.model, some, labels[part], done)
             loss = loss * (len(labels[part]) / rows)
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return torch.stack(losses).sum()
+
+
+def factor_at(schedule: Callable[[float], float], step: int, steps: int) -> float:
+    """Factor on the learning rate of a step, counted from 1.
+
+    Training ends with the step at share 1, where a linear schedule is 0. The only step of a run would be that one and
+    change nothing, so it goes at the full rate.
+
+    >>> [factor_at(lambda done: 1 - done, step, 2) for step in (1, 2)], factor_at(lambda done: 1 - done, 1, 1)
+    ([0.5, 0.0], 1.0)
+    """
+    return schedule(step / steps) if steps > 1 else 1.0
 
 
 def _check_compiler(backend: str, device: str) -> None:
@@ -171,7 +188,7 @@ def _check_compiler(backend: str, device: str) -> None:
 
 
 def _best(history: list[dict[str, float]]) -> dict[str, float] | None:
-    """The first epoch with the highest selection score; NaN never wins."""
+    """The first epoch with the highest selection score; one that is NaN only where all are, and then the first."""
     scored = [row for row in history if not math.isnan(row["selection"])] or history
     return max(scored, key=lambda row: row["selection"], default=None)
 
@@ -179,6 +196,12 @@ def _best(history: list[dict[str, float]]) -> dict[str, float] | None:
 def _stalled(history: list[dict[str, float]], stop_after: int) -> bool:
     best = _best(history)
     return best is not None and len(history) - int(best["epoch"]) >= stop_after
+
+
+def _keep_best(served: MultiExit, directory: Path, history: list[dict[str, float]]) -> None:
+    """Store the model where the last epoch is the best."""
+    if _best(history) is history[-1]:
+        save_checkpoint(served, directory)
 
 
 def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -> None:
@@ -191,17 +214,22 @@ def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -
     (directory / "metrics.jsonl").write_text(lines, encoding="utf-8")
 
 
-def _resume(fit: Fit, directory: Path) -> list[dict[str, float]]:
-    """Load the state of an interrupted run; training starts over where it is unreadable."""
+def _resume(fit: Fit, served: MultiExit, directory: Path) -> list[dict[str, float]]:
+    """Load the state of an interrupted run; training starts over where it is unreadable or of another model."""
     directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "resume.pt"
-    if not path.is_file() or not (directory / "model.safetensors").is_file():
-        return []
     try:
-        state = torch.load(path, weights_only=True, map_location="cpu")
+        state = torch.load(directory / "resume.pt", weights_only=True, map_location="cpu")
         history: list[dict[str, float]] = json.loads(state["history"])
-    except Exception:  # any damage: starting over is right
+        has_best = _best(history) is history[-1] or (directory / "model.safetensors").is_file()
+        if not has_best or _shapes(state["model"]) != _shapes(fit.model.state_dict()):
+            return []
+    except Exception:  # no state, or any damage: starting over is right
         return []
     fit.model.load_state_dict(state["model"])
     fit.optimizer.load_state_dict(state["optimizer"])
+    _keep_best(served, directory, history)  # the process may have been killed between the two files
     return history
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in state.items()}

@@ -49,7 +49,11 @@ def optimisation(
 
 
 def warmup_linear(warmup: float) -> Callable[[float], float]:
-    """Rise from 0 to 1 over the share `warmup` of training, then fall linearly to 0."""
+    """Rise from 0 to 1 over the share `warmup` of training, then fall linearly to 0.
+
+    Update k of n, counted from 1, has the factor that Transformers' `get_linear_schedule_with_warmup` gives to count k.
+    Transformers counts from 0 to n - 1, so that its first update under a warm-up is at 0; here the last one is.
+    """
 
     def factor(done: float) -> float:
         if done < warmup:

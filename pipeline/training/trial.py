@@ -1,5 +1,6 @@
 """The training of one trial in a worker, for texts and images."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,9 @@ from pipeline.identity.code import CodeIdentity
 from pipeline.identity.versions import library_versions
 from pipeline.models.device import device_of
 from pipeline.models.names import BackboneSpec
-from pipeline.models.recording import exit_scores, record
+from pipeline.models.recording import exit_scores, record, refuse_diverged
 from pipeline.results import Manifest, TrialResult
-from pipeline.storage import file_hash
+from pipeline.storage import file_hash, write_json
 from pipeline.tasks.stores import Store, inputs_name, manifest_of, open_store
 from pipeline.training.code import keep_code, trial_code
 from pipeline.training.plan import run_trial
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from pipeline.training.recipes.base import Recipe, Start
 
 RUNNER = "pipeline.training.trial:train"
+DECISION = "decision.json"
+"""File in a trial's folder with what its recipe decided before training."""
 Settings = Mapping[str, Any]
 Report = Callable[[dict[str, float]], None]
 
@@ -33,13 +36,20 @@ def train(settings: Settings, names: Settings, directory: Path, context: Setting
         settings: the trial's settings, which hold all inputs of its result.
         names: names of the inputs that the settings identify by content: task, backbone, hub name.
         directory: the trial's folder.
-        context: settings that change no result: threads, device, mirror, micro_batch.
+        context: settings that change no result: threads, device, mirror, micro_batch, and gpu_share, the share of a
+            GPU that the worker was given (absent: the whole).
         report: called with each epoch's metrics.
     """
     import torch
 
+    from pipeline.models.precision import equal_bits, full_float32, limit_memory
+
     torch.set_num_threads(context["threads"])
     device = device_of(context["device"])
+    full_float32()
+    equal_bits(device)
+    if device == "cuda":
+        limit_memory(context.get("gpu_share", 0.0))
     code = trial_code(settings["modality"], settings["method"])
     try:
         return run_trial(
@@ -65,7 +75,8 @@ def _train(
     manifest = manifest_of(names["task"])
     rows, selection = (open_store(manifest, names["backbone"], split, device) for split in ("train", "selection"))
     start = start_of(settings, names, manifest, directory.parent, context, device, float(rows.labels.mean()))
-    fit = build_fit(settings, start, rows, selection, device, context["micro_batch"][settings["modality"]])
+    micro_batch = context["micro_batch"][settings["modality"]]
+    fit = build_fit(settings, start, rows, selection, device, micro_batch, directory / DECISION)
     fitted = run_fit(fit, directory, report)
     kept = fit.served or fit.model
     return TrialResult(
@@ -80,15 +91,23 @@ def _train(
 
 
 def build_fit(
-    settings: Settings, start: "Start", rows: Store, selection: Store, device: str, micro_batch: int | None = None
+    settings: Settings,
+    start: "Start",
+    rows: Store,
+    selection: Store,
+    device: str,
+    micro_batch: int | None = None,
+    decision: Path | None = None,
 ) -> Any:
     """The training run that a trial's settings describe.
 
     Args:
         rows, selection: the stores of training and selection rows.
+        decision: file with the recipe's decision before training, written here unless it is there; None: not stored.
     """
     import torch
 
+    from pipeline.models.precision import autocast_type
     from pipeline.training.fit import Fit
     from pipeline.training.methods import load_recipe
     from pipeline.training.optimisation import optimisation
@@ -104,7 +123,9 @@ def build_fit(
 
     torch.manual_seed(settings["seed"])
     model = recipe.build(start).to(device)
-    recipe.prepare(model, batches(0))
+    made = _decision(decision, lambda: recipe.decide(model, batches(0)))
+    if made is not None:
+        recipe.change(model, made)
     moved = _freeze_others(model, recipe, start)
     costs = exit_costs(model, rows)
     how = optimisation(settings["modality"], moved, settings["learning_rate"], options)
@@ -122,12 +143,22 @@ def build_fit(
         stop_after=how.stop_after,
         seed=settings["seed"],
         clip_norm=how.clip_norm,
-        autocast=device == "cuda",
+        autocast=autocast_type(device),
         training_mode=recipe.training_mode,
         served=recipe.served(model),
         micro_batch=micro_batch,
         compiler="inductor" if options.get("compile") else None,
     )
+
+
+def _decision(path: Path | None, decide: Callable[[], Any]) -> Any:
+    """The decision in the file; else a new one, which is stored there."""
+    if path is not None and path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))["decision"]
+    made = decide()
+    if path is not None and made is not None:
+        write_json(path, {"decision": made})
+    return made
 
 
 def _freeze_others(model: "MultiExit", recipe: "Recipe", start: "Start") -> list[Any]:
@@ -148,10 +179,16 @@ def exit_costs(model: "MultiExit", rows: Store) -> tuple[float, ...]:
 def judge(
     model: "MultiExit", recipe: "Recipe", selection: Store, metrics: Sequence[str], device: str
 ) -> dict[str, float]:
-    """The score of each exit on selection rows, and "selection": the score that picks epochs and grid points."""
+    """The score of each exit on selection rows, and "selection": the score that picks epochs and grid points.
+
+    Raises:
+        InvalidLogitsError: an answer is not finite.
+    """
     import torch
 
     logits, channels = record(model, selection, device)
+    for name, values in {"logits": logits, **channels}.items():
+        refuse_diverged(name, values)
     scores = exit_scores(logits, selection.labels, metrics)
     per_exit = {f"score_exit_{layer:02d}": float(s) for layer, s in zip(model.exits, scores, strict=True)}
     selection_score = recipe.selection(

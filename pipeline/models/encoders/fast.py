@@ -82,11 +82,10 @@ class FastLayer:
             mixed = mixed * gate[:, :, None, None]
         mixed = mixed.transpose(1, 2).reshape(n, tokens, self.heads * self.head_size)
         attended = _linear(mixed, self.dense)
-        # Not in place in training: under autocast the sum is float32 and the product bf16.
-        attended = dropout(attended, self.dropout.attended) + hidden if training else attended.add_(hidden)
+        attended = _sum(dropout(attended, self.dropout.attended) if training else attended, hidden, training)
         hidden = _norm(attended, self.attention_norm, self.epsilon[0])
         out = _linear(self.activation(_linear(hidden, self.up)), self.down)
-        out = dropout(out, self.dropout.output) + hidden if training else out.add_(hidden)
+        out = _sum(dropout(out, self.dropout.output) if training else out, hidden, training)
         return _norm(out, self.norm, self.epsilon[1])
 
 
@@ -139,6 +138,12 @@ class FastEmbedding:
 
 def _linear(x: Tensor, weights: Weights) -> Tensor:
     return linear(x, weights["weight"], weights["bias"])
+
+
+def _sum(product: Tensor, hidden: Tensor, training: bool) -> Tensor:
+    """Product plus residual. Under autocast the product is bf16 and the residual float32, as is their sum: in place it
+    would be bf16, and a frozen backbone would have other features than in training."""
+    return product + hidden if training or product.dtype != hidden.dtype else product.add_(hidden)
 
 
 def _norm(x: Tensor, weights: Weights, epsilon: float) -> Tensor:

@@ -82,7 +82,9 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
         slots = None if runtime.ray_address else parallel(runtime, share)
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(_trainable, runner=runner, root=str(root), context=dict(context)),
+                tune.with_parameters(
+                    _trainable, runner=runner, root=str(root), context={**context, "gpu_share": share}
+                ),
                 {"cpu": runtime.threads, "gpu": share},
             ),
             tune_config=tune.TuneConfig(

@@ -71,8 +71,15 @@ class Recipe(ABC):
         backbone = start.pretrained()
         return start.model(backbone, self.exits(backbone.exit_places()))
 
-    def prepare(self, model: MultiExit, batches: Batches) -> None:  # noqa: B027 - most recipes need none
-        """Change the model once before training, based on the training rows."""
+    def decide(self, model: MultiExit, batches: Batches) -> Any:
+        """What to change in the model before training, based on the training rows: JSON, None for nothing.
+
+        It is stored, and a resumed trial gets the stored one: computed again on a GPU it might differ.
+        """
+        return None
+
+    def change(self, model: MultiExit, decision: Any) -> None:  # noqa: B027 - most recipes decide nothing
+        """Change the model as decided."""
 
     def trainable(self, model: MultiExit) -> list[nn.Parameter]:
         """Parameters to train; the others get no gradient."""

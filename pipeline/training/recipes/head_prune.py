@@ -30,9 +30,12 @@ class HeadPrune(SingleExit):
     def build(self, start: Start) -> MultiExit:
         return start.teacher()
 
-    def prepare(self, model: MultiExit, batches: Batches) -> None:
-        importance = head_importance(model, batches, self)
-        model.backbone.keep_heads(most_important(importance, 1 - SHARE))
+    def decide(self, model: MultiExit, batches: Batches) -> list[list[int]]:
+        """The heads that stay in each block."""
+        return most_important(head_importance(model, batches, self), 1 - SHARE)
+
+    def change(self, model: MultiExit, decision: list[list[int]]) -> None:
+        model.backbone.keep_heads(decision)
 
 
 def head_importance(model: MultiExit, batches: Batches, recipe: SingleExit) -> list[Tensor]:
