@@ -1,10 +1,11 @@
 """The operating point: the criterion and threshold at which rows leave."""
 
 import math
+from typing import Self
 
-from pydantic import JsonValue
+from pydantic import JsonValue, model_validator
 
-from pipeline.results.base import Part
+from pipeline.results.base import Part, Text
 
 
 class OperatingPoint(Part):
@@ -14,14 +15,20 @@ class OperatingPoint(Part):
     converts it to a criterion and back.
     """
 
-    criterion: str | None = None
+    criterion: Text | None = None
     """Name of the criterion; None: all layers, where the last exit answers."""
-    settings: dict[str, float] = {}
+    settings: dict[Text, float] = {}
     """Settings of the criterion in params.yaml."""
-    fitted: dict[str, JsonValue] = {}
+    fitted: dict[Text, JsonValue] = {}
     """Fields that the criterion learned from selection rows, such as temperatures; empty for most."""
     threshold: float | None = None
     """A row leaves at the first exit whose score reaches it; None: no row leaves before the last exit."""
+
+    @model_validator(mode="after")
+    def _check_all_layers(self) -> Self:
+        if self.criterion is None and (self.settings or self.fitted or self.threshold is not None):
+            raise ValueError("criterion is missing for a threshold, a setting or a fit")
+        return self
 
     @property
     def limit(self) -> float:
