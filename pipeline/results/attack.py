@@ -1,8 +1,8 @@
 """Results of attack: means of each defence over examples, and the records of each shard."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import JsonValue, model_validator
+from pydantic import JsonValue
 
 from pipeline.results.base import Amount, Count, Fraction, Natural, Part, Result, Seed, Text, refuse_repeats
 from pipeline.results.numbers import OverExamples
@@ -40,15 +40,13 @@ class Record(Part):
     layers_after: Natural | None
     """Layers run for the last text; None if skipped."""
 
-    @model_validator(mode="after")
-    def _check_texts(self) -> Self:
+    def check(self) -> None:
         skipped = self.outcome == "skipped"
         for name in ("answer_after", "changed", "words_changed", "layers_after"):
             if (getattr(self, name) is None) != skipped:
                 raise ValueError(f"{name} does not go with outcome {self.outcome!r}")
         if not self.original or (self.changed is not None and len(self.changed) != len(self.original)):
             raise ValueError("original and changed are not one text each, or a pair each")
-        return self
 
 
 class ShardRecords(Result):
@@ -129,13 +127,11 @@ class DefenceRow(Part):
     against_first: Paired | None
     """After-attack accuracy against the first row's; None for that row, and for `slow_down`."""
 
-    @model_validator(mode="after")
-    def _check_shares(self) -> Self:
+    def check(self) -> None:
         for name in ("original_accuracy", "after_attack_accuracy", "pooled_accuracy", "attack_success_rate"):
             value = getattr(self, name).value
             if value is not None and value > 1:
                 raise ValueError(f"{name} {value} is above 1")
-        return self
 
 
 class Attacked(Part):
@@ -166,8 +162,7 @@ class Attacked(Part):
     files: dict[str, str] = {}
     """SHA-256 of each local file that it was made with, by its role: the resource's name, or examples/...."""
 
-    @model_validator(mode="after")
-    def _check_rows(self) -> Self:
+    def check(self) -> None:
         if not self.rows:
             raise ValueError("rows: there is none")
         refuse_repeats("rows", (row.defence for row in self.rows))
@@ -176,7 +171,6 @@ class Attacked(Part):
                 raise ValueError(f"rows of {row.defence}: accuracies are not over {self.examples} examples")
             if (row.against_first is None) != (i == 0 or self.goal == "slow_down"):
                 raise ValueError(f"rows of {row.defence}: against_first does not go with its place and goal")
-        return self
 
 
 class Attack(Result):
@@ -189,7 +183,5 @@ class Attack(Result):
     attacked: tuple[Attacked, ...]
     """One per split, in the task's order; empty: `attack.tasks` does not name the task."""
 
-    @model_validator(mode="after")
-    def _check_splits(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("attacked", (one.split for one in self.attacked))
-        return self

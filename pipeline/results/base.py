@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from pipeline.errors import ArtifactError, shown
 from pipeline.storage import read_json, write_text
@@ -65,12 +65,25 @@ def refuse_other_names(name: str, given: Iterable[Hashable], known: Iterable[Has
         raise ValueError(f"{name}: {shown(one)} is missing")
 
 
+FILE = object()
+"""Context of the validation of a file."""
+
+
 class Part(BaseModel):
     """A part of a stored result: immutable, with typed and documented fields."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def check(self) -> None:
+        """Raise ValueError where fields do not go together; overridden by parts with such fields."""
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Self:
+        if info.context is not FILE:  # `Result.read` checks once it knows that no field is missing
+            self.check()
+        return self
 
 
 class Result(Part):
@@ -109,23 +122,23 @@ class Result(Part):
         del payload["schema"]
         try:
             # From JSON, since strict validation then takes arrays for tuples.
-            result = cls.model_validate_json(json.dumps(payload))
+            result = cls.model_validate_json(json.dumps(payload), context=FILE)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = ".".join(str(part) for part in first["loc"])
-            reason = first["msg"].removeprefix("Value error, ")
-            raise ArtifactError(f"{path}: {f'{field}: ' if field else ''}{_lowered(reason)}; {remedy}") from None
+            reason = first["msg"][0].lower() + first["msg"][1:]
+            raise ArtifactError(f"{path}: {field}: {reason}; {remedy}") from None
         for field in _absent(result):
             raise ArtifactError(f"{path}: {field}: field required; {remedy}")
+        for place, part in reversed([*parts_of(result)]):  # the inner ones first
+            try:
+                part.check()
+            except ValueError as error:
+                raise ArtifactError(f"{path}: {f'{place}: ' if place else ''}{error}; {remedy}") from None
         task = getattr(result, "task", None)
         if task is not None and task not in (path.stem, path.parent.name):
             raise ArtifactError(f"{path}: task: {shown(task)} is not the task whose file this is; {remedy}")
         return result
-
-
-def _lowered(reason: str) -> str:
-    """A library's sentence as the middle of a line; names keep their first letter."""
-    return reason[0].lower() + reason[1:] if reason[1:2].islower() else reason
 
 
 def parts_of(value: object, place: tuple[str, ...] = ()) -> Iterator[tuple[str, Part]]:

@@ -1,8 +1,8 @@
 """Results of prepare: the manifest of a task's data."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import JsonValue, model_validator
+from pydantic import JsonValue
 
 from pipeline.errors import shown
 from pipeline.results.base import (
@@ -98,18 +98,16 @@ class Manifest(Result):
     inputs: dict[Text, Inputs]
     """By backbone for texts; for images one entry, "pixels"."""
 
-    @model_validator(mode="after")
-    def _check_task(self) -> Self:
+    def check(self) -> None:
+        self._check_splits()
         for name in ("columns", "label_names", "metrics"):
             refuse_repeats(name, getattr(self, name))
         if not self.metrics:
             raise ValueError("metrics: there is none")
         if (self.kind == "regression") != (not self.label_names):
             raise ValueError(f"label_names: {shown(self.label_names)} do not go with kind {self.kind!r}")
-        return self
 
-    @model_validator(mode="after")
-    def _check_splits(self) -> Self:
+    def _check_splits(self) -> None:
         refuse_repeats("report_splits and unlabelled_splits", (*self.report_splits, *self.unlabelled_splits))
         if not self.report_splits:
             raise ValueError("report_splits: there is none")
@@ -122,4 +120,3 @@ class Manifest(Result):
                 raise ValueError(f"inputs.{name}: does not go with modality {self.modality!r}")
             if name == PIXELS and not (inputs.mean and inputs.std and len(inputs.mean) == len(inputs.std)):
                 raise ValueError(f"inputs.{name}: mean and std are not one per colour")
-        return self

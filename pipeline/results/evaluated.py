@@ -1,9 +1,7 @@
 """Results of evaluate: operating points with their scores, scores of single exits, diagnoses, curves."""
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
-
-from pydantic import model_validator
+from typing import ClassVar, Literal
 
 from pipeline.errors import ArtifactError, shown
 from pipeline.results.base import (
@@ -62,8 +60,7 @@ class Row(Part):
     risk: OverSeeds | None = None
     """Share of this split's rows lost against the full model; None for a chooser that bounds no risk."""
 
-    @model_validator(mode="after")
-    def _check_seeds(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("seeds", self.seeds)
         refuse_repeats("keys", self.keys)
         seeds = len(self.seeds)
@@ -80,7 +77,6 @@ class Row(Part):
             low, high = {"layer_speedup": (0, 1e30), "flop_speedup": (0, 1e30), "risk": (0, 1)}.get(name, (-1, 1))
             if any(value is not None and not low <= value <= high for value in number.values):
                 raise ValueError(f"{name}: a value is outside {low:g} to {high:g}")
-        return self
 
     @property
     def criterion(self) -> str | None:
@@ -118,11 +114,9 @@ class ExitScores(Part):
     scores: tuple[Score | None, ...]
     """Score of each exit."""
 
-    @model_validator(mode="after")
-    def _check_exits(self) -> Self:
+    def check(self) -> None:
         refuse_descending("layers", self.layers)
         refuse_lengths(len(self.layers), "layers", scores=self.scores)
-        return self
 
 
 class Oracle(Part):
@@ -163,12 +157,10 @@ class Outcome(Part):
     won_rows: tuple[int, ...] | None
     """Ids of the first ten won rows."""
 
-    @model_validator(mode="after")
-    def _check_rows(self) -> Self:
+    def check(self) -> None:
         parts = (self.lost, self.won, self.lost_rows, self.won_rows)
         if len({part is None for part in parts}) > 1:
             raise ValueError("some of lost, won, lost_rows and won_rows are missing")
-        return self
 
 
 class Findings(Part):
@@ -189,8 +181,7 @@ class Findings(Part):
     criteria: tuple[Outcome, ...]
     """Each criterion at its operating point."""
 
-    @model_validator(mode="after")
-    def _check_exits(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("criteria", (outcome.criterion for outcome in self.criteria))
         exits = len(self.layers)
         refuse_lengths(max(exits, 1), "exits", layers=self.layers, agreement=self.agreement)
@@ -205,7 +196,6 @@ class Findings(Part):
         for_classes = [self.overthinking, self.agreement, self.calibration, *(o.lost for o in self.criteria)]
         if len({part is None for part in for_classes}) > 1:
             raise ValueError("some parts are those of a regression and some are not")
-        return self
 
 
 class Diagnosis(Findings):
@@ -241,15 +231,13 @@ class Choosing(Part):
     tolerance: Positive | None = None
     """Regression: label units by which an answer may be worse."""
 
-    @model_validator(mode="after")
-    def _check_rule(self) -> Self:
+    def check(self) -> None:
         if self.window[0] > self.window[1]:
             raise ValueError(f"window {list(self.window)} is empty")
         needed = {"window": (), "speedup": ("target",), "risk": ("epsilon", "delta")}[self.rule]
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} is missing for rule {self.rule!r}")
-        return self
 
 
 class Evaluated(Result):
@@ -289,8 +277,11 @@ class Evaluated(Result):
         """Backbone, method and criterion of every row under a criterion."""
         return {(row.backbone, row.method, row.criterion) for row in self.rows if row.criterion is not None}
 
-    @model_validator(mode="after")
-    def _check_rows(self) -> Self:
+    def check(self) -> None:
+        self._check_rows()
+        self._check_models()
+
+    def _check_rows(self) -> None:
         refuse_repeats("rows", ((row.backbone, row.method, row.split, row.criterion) for row in self.rows))
         splits = {row.split for row in self.rows}
         kinds = {(row.backbone, row.method, row.criterion) for row in self.rows}
@@ -303,10 +294,8 @@ class Evaluated(Result):
                 raise ValueError(f"rows of {row.backbone}/{row.method}: rule and risk are not those of choosing")
         models = [(backbone, method, seed) for backbone, method, seed, _ in self.models]
         refuse_repeats("rows: keys of a seed", models)
-        return self
 
-    @model_validator(mode="after")
-    def _check_models(self) -> Self:
+    def _check_models(self) -> None:
         """Every model has its exits on every split, and its diagnosis where it has rows under a criterion."""
         for model in [*map(_model, self.exits), *map(_model, self.diagnosis)]:
             if model not in self.models:
@@ -324,7 +313,6 @@ class Evaluated(Result):
         diagnosed = [(*_model(entry), entry.split, outcome) for entry in self.diagnosis for outcome in _named(entry)]
         under = ((*model, split, name) for model in self.models for split in splits for name in self._of(model))
         refuse_other_names("diagnosis", diagnosed, under)
-        return self
 
     def _of(self, model: Model) -> Iterator[str]:
         return (name for backbone, method, name in self.criteria if (backbone, method) == model[:2])

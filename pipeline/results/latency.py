@@ -1,8 +1,6 @@
 """Results of latency: wall time at the operating points that evaluate chose."""
 
-from typing import ClassVar, Self
-
-from pydantic import model_validator
+from typing import ClassVar
 
 from pipeline.results.base import Amount, Natural, Part, Ratio, Result, Text, refuse_repeats
 from pipeline.results.point import OperatingPoint
@@ -44,10 +42,8 @@ class Measured(Part):
     rows: tuple[LatencyRow, ...]
     """A row per model, mode and operating point."""
 
-    @model_validator(mode="after")
-    def _check_rows(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("rows", ((row.backbone, row.method, row.mode, row.point.name) for row in self.rows))
-        return self
 
 
 class Latency(Result):

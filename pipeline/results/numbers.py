@@ -2,9 +2,6 @@
 
 from abc import abstractmethod
 from statistics import median
-from typing import Self
-
-from pydantic import model_validator
 
 from pipeline.results.base import Amount, Count, Fraction, Part, Value
 
@@ -20,13 +17,11 @@ class Interval(Part):
     high: Value | None = None
     """Upper end; None where there is no interval."""
 
-    @model_validator(mode="after")
-    def _check_ends(self) -> Self:
+    def check(self) -> None:
         if (self.low is None) != (self.high is None):
             raise ValueError("low and high: one end is missing")
         if self.low is not None and self.high is not None and self.low > self.high:
             raise ValueError(f"low {self.low:g} is above high {self.high:g}")
-        return self
 
     @property
     @abstractmethod
@@ -49,8 +44,8 @@ class OverSeeds(Interval):
     values: tuple[Value | None, ...] = ()
     """Value of each seed."""
 
-    @model_validator(mode="after")
-    def _check_values(self) -> Self:
+    def check(self) -> None:
+        super().check()
         defined = [value for value in self.values if value is not None]
         if not defined or len(defined) < len(self.values):
             expected = {"median": self.median if not self.values else None, "low": self.low, "high": self.high}
@@ -62,7 +57,6 @@ class OverSeeds(Interval):
             stored = getattr(self, name)
             if (stored is None) != (of_values is None) or abs((stored or 0) - (of_values or 0)) > ROUNDED:
                 raise ValueError(f"{name} {stored} is not that of values")
-        return self
 
     @property
     def centre(self) -> float | None:
@@ -81,11 +75,10 @@ class OverExamples(Interval):
     n: Count
     """Number of examples."""
 
-    @model_validator(mode="after")
-    def _check_number(self) -> Self:
+    def check(self) -> None:
+        super().check()
         if (self.value is None) != (self.n == 0):
             raise ValueError(f"value {self.value} of {self.n} examples")
-        return self
 
     @property
     def centre(self) -> float | None:

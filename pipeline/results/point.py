@@ -1,9 +1,8 @@
 """The operating point: the criterion and threshold at which rows leave."""
 
 import math
-from typing import Self
 
-from pydantic import JsonValue, model_validator
+from pydantic import JsonValue
 
 from pipeline.results.base import Part, Text
 
@@ -24,11 +23,9 @@ class OperatingPoint(Part):
     threshold: float | None = None
     """A row leaves at the first exit whose score reaches it; None: no row leaves before the last exit."""
 
-    @model_validator(mode="after")
-    def _check_all_layers(self) -> Self:
+    def check(self) -> None:
         if self.criterion is None and (self.settings or self.fitted or self.threshold is not None):
             raise ValueError("criterion is missing for a threshold, a setting or a fit")
-        return self
 
     @property
     def limit(self) -> float:

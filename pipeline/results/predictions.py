@@ -1,9 +1,7 @@
 """Results of evaluate for splits without labels: the index of the files of predictions."""
 
 from pathlib import PurePosixPath
-from typing import ClassVar, Self
-
-from pydantic import model_validator
+from typing import ClassVar
 
 from pipeline.results.base import Count, Part, Ratio, Result, Score, Seed, Text, refuse_repeats
 from pipeline.results.point import OperatingPoint
@@ -37,14 +35,12 @@ class PredictionFile(Part):
     sha256: Text
     """Hash of the table."""
 
-    @model_validator(mode="after")
-    def _check_names(self) -> Self:
+    def check(self) -> None:
         if self.model != f"{self.backbone}.{self.method}.{self.point.name}":
             raise ValueError(f"model: {self.model!r} is not backbone, method and criterion")
         path = PurePosixPath(self.file)
         if path.parts != (self.model, path.name):
             raise ValueError(f"file: {self.file!r} lies in another folder than {self.model}")
-        return self
 
 
 class Predictions(Result):
@@ -56,8 +52,6 @@ class Predictions(Result):
     files: tuple[PredictionFile, ...]
     """Files of predictions; empty where the task has no split without labels."""
 
-    @model_validator(mode="after")
-    def _check_files(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("files", ((entry.model, entry.split) for entry in self.files))
         refuse_repeats("files", (entry.file for entry in self.files))
-        return self

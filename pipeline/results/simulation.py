@@ -1,8 +1,8 @@
 """Results of simulate: Appendix C and Theorem 1."""
 
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from pipeline.results.base import Amount, Count, Fraction, Natural, Part, Result, Text, refuse_repeats
 
@@ -55,8 +55,7 @@ class Bound(Part):
     counterexample: Counterexample | None
     """The worst false claim."""
 
-    @model_validator(mode="after")
-    def _check_counts(self) -> Self:
+    def check(self) -> None:
         if self.true_claims + self.false_claims != self.claims or self.claims + self.missed > self.cells:
             raise ValueError(
                 f"claims {self.claims} are not true_claims {self.true_claims} and false_claims {self.false_claims}, or "
@@ -64,7 +63,6 @@ class Bound(Part):
             )
         if (self.counterexample is None) != (self.false_claims == 0):
             raise ValueError(f"counterexample does not go with false_claims {self.false_claims}")
-        return self
 
 
 class ExamplePoint(Part):
@@ -95,8 +93,7 @@ class Simulation(Result):
     example: tuple[ExamplePoint, ...]
     """A point per patience."""
 
-    @model_validator(mode="after")
-    def _check_rows(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("rows", ((row.t, row.original_accuracy) for row in self.rows))
         refuse_repeats("theorem", (bound.name for bound in self.theorem))
         refuse_repeats("example", (point.t for point in self.example))
@@ -104,4 +101,3 @@ class Simulation(Result):
             raise ValueError(f"example: mean_layers exceed the {self.layers} layers")
         if {row.t for row in self.rows} != {point.t for point in self.example}:
             raise ValueError("rows and example have other patiences")
-        return self

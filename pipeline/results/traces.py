@@ -1,9 +1,7 @@
 """Results of trace: the index of the traces."""
 
 from itertools import groupby
-from typing import ClassVar, Self
-
-from pydantic import model_validator
+from typing import ClassVar
 
 from pipeline.layout import HERE
 from pipeline.results.base import (
@@ -44,11 +42,9 @@ class TraceEntry(Part):
     rows: Count
     """Number of rows."""
 
-    @model_validator(mode="after")
-    def _check_file(self) -> Self:
+    def check(self) -> None:
         if self.file != HERE.trace("", self.key, self.split).name:
             raise ValueError(f"file: {self.file!r} is not named by key and split")
-        return self
 
 
 class TraceIndex(Result):
@@ -65,8 +61,7 @@ class TraceIndex(Result):
     unlabelled: tuple[TraceEntry, ...]
     """Traces of splits without labels."""
 
-    @model_validator(mode="after")
-    def _check_entries(self) -> Self:
+    def check(self) -> None:
         every = (*self.traces, *self.unlabelled)
         refuse_repeats("traces", (entry.file for entry in every))
         groups = [(kind, [*entries]) for kind, entries in groupby(self.traces, key=lambda e: (e.backbone, e.method))]
@@ -83,4 +78,3 @@ class TraceIndex(Result):
             if len({entry.multi_exit for entry in members}) > 1:
                 raise ValueError(f"traces of {'/'.join(kind)}: multi_exit differs")
             refuse_repeats("traces", (seed for seed, _ in groupby(entry.seed for entry in members)))
-        return self

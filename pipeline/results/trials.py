@@ -1,8 +1,8 @@
 """Results of finetune: each trial's result, the table of all trials, and the selected models of a task."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import JsonValue, model_validator
+from pydantic import JsonValue
 
 from pipeline.errors import shown
 from pipeline.results.base import (
@@ -52,13 +52,11 @@ class TrialResult(Result):
     versions: dict[str, str] = {}
     """Versions of the libraries that trained it, and the commit."""
 
-    @model_validator(mode="after")
-    def _check_epochs(self) -> Self:
+    def check(self) -> None:
         if self.best_epoch > self.epochs_run:
             raise ValueError(f"best_epoch {self.best_epoch} of {self.epochs_run} epochs")
         refuse_descending("exits", self.exits)
         _refuse_sizes(self)
-        return self
 
 
 class TrialRecord(Part):
@@ -85,12 +83,10 @@ class TrialRecord(Part):
     versions: dict[str, str] = {}
     """Versions of the libraries that trained it."""
 
-    @model_validator(mode="after")
-    def _check_result(self) -> Self:
+    def check(self) -> None:
         result = (self.train_seconds, self.train_seconds_to_best, self.epochs_run, self.best_epoch)
         if len({part is None for part in result}) > 1:
             raise ValueError("some of train_seconds, train_seconds_to_best, epochs_run and best_epoch are missing")
-        return self
 
 
 class Trials(Result):
@@ -100,10 +96,8 @@ class Trials(Result):
     trials: tuple[TrialRecord, ...]
     """Trials of the grids, then of further seeds."""
 
-    @model_validator(mode="after")
-    def _check_trials(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("trials", (trial.key for trial in self.trials))
-        return self
 
 
 class GridPoint(Part):
@@ -169,8 +163,7 @@ class ModelGroup(Part):
     early_exit_parameters: Count
     """Number of parameters of early exits and channels."""
 
-    @model_validator(mode="after")
-    def _check_trials(self) -> Self:
+    def check(self) -> None:
         if not self.trials:
             raise ValueError("trials: there is none")
         refuse_repeats("trials", (trial.seed for trial in self.trials))
@@ -178,7 +171,6 @@ class ModelGroup(Part):
         refuse_repeats("grid", (point.key for point in self.grid))
         refuse_descending("exits", self.exits)
         _refuse_sizes(self)
-        return self
 
 
 class Selected(Result):
@@ -194,13 +186,11 @@ class Selected(Result):
     groups: tuple[ModelGroup, ...]
     """In the order of params.yaml: backbones, then methods."""
 
-    @model_validator(mode="after")
-    def _check_groups(self) -> Self:
+    def check(self) -> None:
         refuse_repeats("groups", ((group.backbone, group.method) for group in self.groups))
         for group in self.groups:
             if group.group != f"{self.task}/{group.backbone}/{group.method}":
                 raise ValueError(f"groups: {shown(group.group)} is not its task, backbone and method")
-        return self
 
 
 def _refuse_sizes(model: TrialResult | ModelGroup) -> None:
