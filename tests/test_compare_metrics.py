@@ -56,9 +56,11 @@ def test_names_say_task_model_criterion_with_its_settings_and_split(run: Workspa
     shutil.copytree(run.root, given.root)
     path = given.evaluated("demo-sentences")
     evaluated = Evaluated.read(path, "")
-    rows = [row for row in evaluated.rows if (row.method, row.criterion) == ("joint", "patience")]
-    points = tuple(point.model_copy(update={"settings": {"tau": 0.5}}) for point in rows[0].points)
-    evaluated.model_copy(update={"rows": (rows[0].model_copy(update={"points": points}),)}).write(path)
+    rows = [*evaluated.rows]
+    at = next(i for i, row in enumerate(rows) if (row.method, row.criterion) == ("joint", "patience"))
+    points = tuple(point.model_copy(update={"settings": {"tau": 0.5}}) for point in rows[at].points)
+    rows[at] = rows[at].model_copy(update={"points": points})
+    evaluated.model_copy(update={"rows": tuple(rows)}).write(path)
     assert 'demo-sentences/demo-albert/joint/patience {"tau": 0.5}/validation/score' in collect(given).metrics["score"]
 
 
@@ -101,7 +103,9 @@ def test_a_moved_score_is_named_and_a_moved_timing_is_not(run: Workspace, tmp_pa
     path = fresh.evaluated("demo-sentences")
     result = json.loads(path.read_text())
     row = next(row for row in result["rows"] if row["points"][0]["criterion"] == "confidence")
-    row["score"]["median"] -= 0.2
+    score = row["score"]
+    score |= {name: score[name] - 0.2 for name in ("median", "low", "high")}
+    score["values"] = [value - 0.2 for value in score["values"]]
     path.write_text(json.dumps(result))
     done = compare(stored, fresh)
     assert done.exit_code == 1

@@ -125,7 +125,7 @@ class Result(Part):
             result = cls.model_validate_json(json.dumps(payload), context=FILE)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"])
+            field = " ".join(".".join(str(part) for part in first["loc"]).split())
             reason = first["msg"][0].lower() + first["msg"][1:]
             raise ArtifactError(f"{path}: {field}: {reason}; {remedy}") from None
         for field in _absent(result):
