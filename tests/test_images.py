@@ -23,7 +23,7 @@ from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoi
 from pipeline.models.recording import record, record_trace
 from pipeline.models.residual import ResNet
 from pipeline.params import Params
-from pipeline.results import Inputs, Manifest
+from pipeline.results import Inputs, Manifest, Split
 from pipeline.tasks.demo.images import images
 from pipeline.tasks.image.pixels import ImageStore, crop_and_flip
 from pipeline.tasks.names import resolve_task
@@ -144,11 +144,12 @@ def test_a_checkpoint_is_the_same_model(tmp_path: Path) -> None:
 
 def manifest_of(splits: dict[str, str]) -> Manifest:
     """Of a task "demo-images" whose splits have the hashes given."""
+    splits = {"test": "tested", **splits}
     pixels = Inputs(hash="trained", splits=splits, mean=GREY, std=QUARTER)
     return Manifest(
         task="demo-images", modality="image", kind="classification", protocol="holdout", columns=("image",),
         label_names=tuple("0123456789"), metrics=("accuracy",), source={"demo": "images"}, report_splits=("test",),
-        unlabelled_splits=(), splits={}, inputs={"pixels": pixels},
+        unlabelled_splits=(), splits={name: Split(rows=1, sha256="h") for name in splits}, inputs={"pixels": pixels},
     )  # fmt: skip
 
 
