@@ -108,6 +108,16 @@ def why(name: str) -> None:
         click.echo(line)
 
 
+@cli.command("sync-runs")
+def sync_runs() -> None:
+    """Send to MLflow what stages could not while it was away."""
+    from pipeline.params import load_params
+    from pipeline.running.mlflow.tracker import Tracker
+
+    sent, left = Tracker(load_params().runtime.tracking_uri).sync()
+    click.echo(f"{sent} runs sent, {left} left")
+
+
 @cli.command()
 @click.option(
     "--reason", required=True, metavar="TEXT", help="Why the change changes no result; the declaration keeps it."

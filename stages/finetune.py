@@ -34,7 +34,11 @@ def main(stage: Stage) -> None:
         check(params.attack.resources, params.attack.recipe)
     plan = plan_of(params)
     observer = TrialObserver(stage)
-    progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
+    try:
+        progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
+    finally:
+        observer.close()
+    observer.complete(progress)
     with whole_folder(HERE.all_models) as models, whole_folder(HERE.all_selected) as selections:
         for name in params.tasks:
             groups = [group for group in plan.groups if group.names["task"] == name]

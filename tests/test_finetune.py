@@ -4,11 +4,13 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import ModelGroup, Selected, Trials
-from pipeline.running.mlflow import Tracker
+from pipeline.running.mlflow.tracker import Tracker
 from pipeline.training.plan import read_result
 from pipeline.training.trial import train
 from stages import finetune
@@ -150,6 +152,32 @@ def test_only_what_is_new_runs(toys: Workspace) -> None:
     keys = [run.data.tags["trial"] for run in runs]
     assert sorted(keys) == sorted(set(keys)) == sorted(attempts())
     assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_what_the_store_lacks_of_finished_trials_is_logged_from_their_folders(toys: Workspace) -> None:
+    """As after the death of a driver that had not heard of the last epochs, and with a store that is new."""
+    toys.write_params({"seeds": [1, 2, 3], "attack.tasks": {}, "latency.tasks": []})
+    prepared()
+    assert counted(toys.stage("finetune")) == (3, 0, 3)
+    runs = {record.key: record.mlflow_run_id for record in Trials.read(HERE.trials_table, "").trials}
+    deaf, gone, _ = runs.values()
+    assert gone
+    Tracker().client.delete_run(gone)
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("UPDATE runs SET status = 'KILLED', end_time = NULL WHERE run_uuid = ?", (deaf,))
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (deaf,))
+    assert counted(toys.stage("finetune")) == (0, 3, 3)
+    tracker = Tracker()
+    for record in Trials.read(HERE.trials_table, "").trials:
+        assert record.mlflow_run_id
+        assert (record.mlflow_run_id == runs[record.key]) == (runs[record.key] != gone)
+        run = tracker.client.get_run(record.mlflow_run_id)
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics.keys() >= {"best_epoch", "best_selection", "epoch", "selection"}
+        for metric in ("epoch", "best_epoch"):
+            assert len(tracker.client.get_metric_history(run.info.run_id, metric)) == 1
+        assert "result.json" in [file.path for file in tracker.client.list_artifacts(run.info.run_id)]
 
 
 def test_a_trial_that_fails_is_retried_and_named_and_the_others_go_on(toys: Workspace) -> None:

@@ -1,11 +1,12 @@
 """A trial that learns nothing in no time, for tests of what is run and what is not; Ray workers import it."""
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.results import TrialResult
-from pipeline.training.plan import run_trial
+from pipeline.training.plan import HISTORY, run_trial
 
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0
@@ -28,7 +29,9 @@ def train(
             raise FloatingPointError("training loss is nan in epoch 1; lower the learning rate")
         # The smallest learning rate is the best one.
         selection = 1 - settings["learning_rate"]
-        report({"epoch": 1, "selection": selection})
+        row = {"epoch": 1, "selection": selection}
+        (folder / HISTORY).write_text(json.dumps(row) + "\n", encoding="utf-8")
+        report(row)
         for name in ("model.json", "model.safetensors"):
             (folder / name).write_bytes(b"toy")
         return TrialResult(

@@ -4,18 +4,18 @@ import atexit
 import gc
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import click
 from filelock import FileLock, Timeout
 
-from pipeline.errors import ClusterError, ParamsError, TrackingError, exit_with_one_line, shown
+from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, shown
 from pipeline.identity.versions import git_commit
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.results import Result
-from pipeline.running.mlflow import TrackedRun, Tracker
+from pipeline.running.mlflow.tracker import Tracker
+from pipeline.running.runs import TrackedRun
 from pipeline.storage import content_key, write_text
 
 
@@ -135,10 +135,12 @@ def _locked(
             try:
                 main(stage)
             except BaseException as error:
-                with suppress(TrackingError):  # a server that is gone must not hide what went wrong
-                    stage.run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+                stage.run.end("FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
-            stage.run.end()
+            else:
+                stage.run.end()
+            finally:
+                stage.tracker.close()
     except Timeout:
         raise ClusterError(f"another {label} runs in this folder; wait for it or end it") from None
 

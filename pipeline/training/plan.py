@@ -8,6 +8,7 @@ of its folder, so that a finished trial is never run again.
 A plan does not change; `pipeline/training/progress.py` holds the state of its trials.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ from pipeline.storage import content_key, write_json
 RESULT = "result.json"
 WEIGHTS = "model.safetensors"
 RESUME = "resume.pt"
+HISTORY = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,18 @@ def read_result(directory: Path) -> TrialResult | None:
         return TrialResult.read(directory / RESULT, "")
     except ArtifactError:
         return None
+
+
+def read_history(directory: Path) -> list[dict[str, float]]:
+    """The trial's epochs with their metrics, as far as they are readable."""
+    rows = []
+    try:
+        for line in (directory / HISTORY).read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            rows.append({name: float(value) for name, value in row.items()})
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    return rows
 
 
 def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Path], TrialResult]) -> TrialResult:
