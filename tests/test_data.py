@@ -277,6 +277,22 @@ def test_classes_that_a_source_names(case: str, kind: str, tmp_path: Path, monke
         assert freeze_splits(task, "holdout", tmp_path)["held"]["label"].to_pylist() == labels
 
 
+def test_classes_of_generated_data_are_matched() -> None:
+    rows = Rows(train=20, selection=4, report=10)
+    given, turned = (
+        freeze_splits(resolve_task("demo-sentences", TaskSettings(rows=rows, label_names=names)), "holdout", None)
+        for names in (None, ("positive", "negative"))
+    )
+    assert turned["validation"]["label"].to_pylist() == [
+        1 - label for label in given["validation"]["label"].to_pylist()
+    ]
+    other = resolve_task("demo-sentences", TaskSettings(rows=rows, label_names=("spam", "ham")))
+    with pytest.raises(
+        DataError, match=r"label '(positive|negative)' is not one of spam, ham or 0..1; mend the row or"
+    ):
+        freeze_splits(other, "holdout", None)
+
+
 def test_labels_to_leave_out_that_no_row_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
