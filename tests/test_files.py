@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.tasks.files import read_file
+from pipeline.tasks.task import FileSource
 
 COLUMNS = ("text", "label")
 
@@ -135,6 +136,15 @@ def test_the_setting_decides(tmp_path: Path) -> None:
         assert texts_of(tmp_path / f"rows.{kind}", content, quoted=False) == ['"good"', '"a', 'b"']
     line = refused(tmp_path / "rows.tsv", 'text\tlabel\n"two\nlines"\t1\n', quoted=False)
     assert ", line 2: 1 field, and the header has 2; mend the line, or set quoted: true in the source" in line
+
+
+def test_the_setting_needs_a_file_with_delimiters() -> None:
+    about = {"train": "a.jsonl", "report": {"held": "b.parquet"}}
+    with pytest.raises(ValueError, match=r"no file of the source is \.csv or \.tsv; take it out"):
+        FileSource.model_validate({**about, "quoted": True})
+    assert FileSource.model_validate({**about, "test": {"new": "c.TSV"}, "quoted": False}).quoted is False
+    with pytest.raises(ValueError, match="valid boolean"):
+        FileSource.model_validate({"train": "a.csv", "report": {"held": "b.csv"}, "quoted": "no"})
 
 
 TSV: dict[str, tuple[str, list[str] | None, str]] = {
