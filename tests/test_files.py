@@ -166,7 +166,7 @@ TSV: dict[str, tuple[str, list[str] | None, str]] = {
     "only what has a comma": ('"good, very"\t1\nbad\t0\n', None, "quotes may enclose fields or be plain characters"),
     "most texts": ('"good"\t1\n"bad"\t0\nNA\t0\n', None, "quotes may enclose fields or be plain characters"),
     # Both fail.
-    "a quote in a short row": ('"two\nlines\t1\n', None, "line 2: 1 field, and the header has 2"),
+    "a quote in a short row": ('"two\nlines\t1\n', None, "line 2: 1 field, and the header has 2; with quotes that"),
 }
 
 
