@@ -221,6 +221,13 @@ def test_texts_of_a_parquet_that_are_no_utf_8(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"text": wrong, "label": [0, 1]}), tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"split 'train': column 'text' is not UTF-8; save the file as UTF-8"):
         held_of(tmp_path / "rows.parquet", "neg", "pos")
+    pyarrow.parquet.write_table(pa.table({"text": ["a", "b"], "label": wrong}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"split 'train': column 'label' is not UTF-8; save the file as UTF-8"):
+        held_of(tmp_path / "rows.parquet", "neg", "pos")
+    content = (tmp_path / "rows.parquet").read_bytes()
+    (tmp_path / "rows.parquet").write_bytes(content.replace(b"label", b"lab\xe9l"))
+    with pytest.raises(DataError, match="its column names are not UTF-8; save"):
+        held_of(tmp_path / "rows.parquet", "neg", "pos")
 
 
 def with_classes(table: pa.Table, *names: str, column: str = "label") -> pa.Table:
