@@ -1,11 +1,12 @@
 """Attack one task's live models: the single exit, and each criterion at its operating point."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.attacks.comparison import Workers
+from pipeline.attacks.examples import attacked_splits
 from pipeline.attacks.records import HEADLINES, save_records
 from pipeline.attacks.run import Attacks, attack_task
 from pipeline.attacks.view import view
@@ -26,7 +27,7 @@ def unasked(params: "Params", instance: str) -> bool:
     task = params.task(instance)
     if task.name in params.attack.tasks:
         return False
-    write(task, None, ())
+    write(task, (), {})
     return True
 
 
@@ -35,23 +36,29 @@ def main(stage: Stage) -> None:
     task = params.task(stage.instance)
     evaluated = Evaluated.read(HERE.evaluated(task.name), f"run `dvc repro evaluate@{task.name}`")
     selected = Selected.read(HERE.selected(task.name), "run `dvc repro finetune`")
-    split = manifest_of(task.name).report_splits[0]
+    reported = manifest_of(task.name).report_splits
     workers = Workers(partial(fan_out, runtime=runtime), runtime.device, runtime.threads, runtime.progress)
-    attacked, attacks = attack_task(task, params.attack, selected, evaluated, split, workers, runtime.hub_mirror)
-    attacked = attacked.model_copy(update={"files": attacked_with(params, task, HERE)})
+    files = attacked_with(params, task, HERE)
+    attacked, attacks = [], {}
+    for split in attacked_splits(params.attack.tasks[task.name], reported):
+        one, attacks[split] = attack_task(
+            task, params.attack, selected, evaluated, split, reported[0], workers, runtime.hub_mirror
+        )
+        attacked.append(one.model_copy(update={"files": files}))
     for path in write(task, attacked, attacks):
         stage.run.log_artifact(path)
-    for row in attacked.rows:
-        name = row.defence.replace(" ", "_")
-        stage.log_metrics({f"{name}.{headline}": getattr(row, headline).value for headline in HEADLINES})
+    for one in attacked:
+        for row in one.rows:
+            name = ".".join([one.split] * (len(attacked) > 1) + [row.defence.replace(" ", "_")])
+            stage.log_metrics({f"{name}.{headline}": getattr(row, headline).value for headline in HEADLINES})
 
 
-def write(task: Task, attacked: Attacked | None, attacks: Attacks) -> Sequence[Path]:
+def write(task: Task, attacked: Sequence[Attacked], attacks: Mapping[str, Attacks]) -> Sequence[Path]:
     """Write the stage's outputs, also for a task that is not attacked."""
     return (
         save_records(HERE.attack_records(task.name), attacks),
         write_text(HERE.attack_page(task.name), view(task, attacks)),
-        Attack(task=task.name, attacked=attacked).write(HERE.attack(task.name)),
+        Attack(task=task.name, attacked=tuple(attacked)).write(HERE.attack(task.name)),
     )
 
 

@@ -13,7 +13,7 @@ def select(task: str, backbone: str, models: dict[str, dict[int, str]]) -> Selec
     Args:
         models: by method, the key of each seed's trial; one whose model lies in `HERE.model` has its weights' hash.
     """
-    groups = tuple(_group(task, backbone, method, keys) for method, keys in models.items())
+    groups = tuple(group_of(task, backbone, method, keys) for method, keys in models.items())
     selected = Selected(task=task, modality="text", protocol="holdout", groups=groups)
     selected.write(HERE.selected(task))
     return selected
@@ -26,7 +26,8 @@ def save_model(model: Any, task: str, key: str) -> None:
     save_checkpoint(model, HERE.model(task, key))
 
 
-def _group(task: str, backbone: str, method: str, keys: dict[int, str]) -> ModelGroup:
+def group_of(task: str, backbone: str, method: str, keys: dict[int, str]) -> ModelGroup:
+    """One method's models of 12 layers, by seed."""
     multi_exit = method != "single_exit"
     return ModelGroup(
         group=f"{task}/{backbone}/{method}", backbone=backbone, method=method, multi_exit=multi_exit, batch_size=20,

@@ -39,7 +39,8 @@ def params_for(tasks: Mapping[str, Any], backbone: str, **changes: Any) -> Param
         raw["backbones"]["resnet56"] = {}
     raw |= {"methods": ["single_exit", "joint", "two_stage"], "seeds": list(SEEDS)}
     raw["latency"]["tasks"] = first
-    raw["attack"]["tasks"] = {name: {"examples": 20} for name in first if name in texts}
+    both = {"single_exit", "joint"} <= {*changes.get("methods", raw["methods"])}
+    raw["attack"]["tasks"] = {name: {"examples": 20} for name in first if name in texts and both}
     return Params.model_validate(raw | changes)
 
 
@@ -106,7 +107,8 @@ def write_all(
         _evaluate(workspace, params, task, models)
         measured = _measured(models) if name in params.latency.tasks else None
         results.Latency(task=name, measured=measured).write(workspace.latency(name))
-        attacked = _attacked(models, comparable) if name in params.attack.tasks else None
+        splits = _splits(task) if name in params.attack.tasks else []
+        attacked = tuple(_attacked(models, split, comparable) for split in splits)
         results.Attack(task=name, attacked=attacked).write(workspace.attack(name))
     results.Trials(trials=tuple(trials)).write(workspace.trials_table)
     write_simulation(workspace, [1, 2, 3, 4, 5])
@@ -258,7 +260,7 @@ def point_of(criterion: str | None) -> results.OperatingPoint:
     return results.OperatingPoint(criterion=criterion, threshold=6.0) if criterion else results.ALL_LAYERS
 
 
-def _attacked(models: Sequence[Models], comparable: bool) -> results.Attacked:
+def _attacked(models: Sequence[Models], split: str, comparable: bool) -> results.Attacked:
     none = results.OverExamples(value=None, n=0)
     defences = (("single_exit", None, 2), ("joint", "confidence", 3), ("joint", "patience", 5))
     rows = [
@@ -284,13 +286,14 @@ def _attacked(models: Sequence[Models], comparable: bool) -> results.Attacked:
         for member in _of_method(models, method)
     ]
     return results.Attacked(
+        split=split,
         recipe="textfooler",
         goal="misclassify",
         attacker="own",
         max_queries=None,
         resources={"word_vectors": "stock"},
         comparable_with_paper=comparable,
-        source=f"{models[0].task.name}/{_splits(models[0].task)[0]}",
+        source=f"{models[0].task.name}/{split}",
         examples=20,
         query_rule="every text put to the model",
         rows=tuple(rows),

@@ -506,17 +506,17 @@ def test_examples_of_an_attack_set(tmp_path: Path) -> None:
     setting = AttackTask(examples=3, source=HubSource(hub="own/set", report={"test": "test"}))
     texts = [f"text {i}" for i in range(9)]
     mirror = save_mirror(tmp_path / "good", {"text": texts, "label": [0, 1, 1] * 3})
-    found = load_examples(task, setting, "validation", 0, mirror)
-    assert found == load_examples(task, setting, "validation", 0, mirror)
+    found = load_examples(task, setting, "test", 0, mirror)
+    assert found == load_examples(task, setting, "test", 0, mirror)
     assert len(found) == 3
     assert all(e.texts == (texts[e.row_id],) and e.label == [0, 1, 1][e.row_id % 3] for e in found)
-    every = load_examples(task, setting.model_copy(update={"examples": 50}), "validation", 0, mirror)
+    every = load_examples(task, setting.model_copy(update={"examples": 50}), "test", 0, mirror)
     assert sorted(e.row_id for e in every) == list(range(9))
     assert every[:3] == found
     with pytest.raises(DataError, match="no column 'text'"):
-        load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "a", {"review": texts, "label": [0] * 9}))
+        load_examples(task, setting, "test", 0, save_mirror(tmp_path / "a", {"review": texts, "label": [0] * 9}))
     with pytest.raises(DataError, match="row 1: label 2 is not one of neg, pos"):
-        load_examples(task, setting, "validation", 0, save_mirror(tmp_path / "b", {"text": ["x"] * 2, "label": [0, 2]}))
+        load_examples(task, setting, "test", 0, save_mirror(tmp_path / "b", {"text": ["x"] * 2, "label": [0, 2]}))
 
 
 def attacked(root: Path, labels: list[Any], **change: Any) -> list[tuple[int, int]]:
@@ -524,7 +524,7 @@ def attacked(root: Path, labels: list[Any], **change: Any) -> list[tuple[int, in
     mirror = save_mirror(root, {"text": ["a"] * len(labels), "label": labels})
     setting = AttackTask(examples=50, source=HubSource(hub="own/set", report={"test": "test"}))
     task = replace(TASKS["rotten_tomatoes"], **change)
-    return sorted((e.row_id, e.label) for e in load_examples(task, setting, "validation", 0, mirror))
+    return sorted((e.row_id, e.label) for e in load_examples(task, setting, "test", 0, mirror))
 
 
 def test_an_attack_sets_labels_are_read_as_the_tasks_own(tmp_path: Path) -> None:
@@ -550,7 +550,7 @@ def test_an_attack_sets_column_that_is_no_text(tmp_path: Path) -> None:
     mirror = save_mirror(tmp_path, {"text": [["a"], ["b"]], "label": [0, 1]})
     setting = AttackTask(examples=2, source=HubSource(hub="own/set", report={"test": "test"}))
     with pytest.raises(DataError, match=r"source: 'own/set': column 'text' holds no text; name another"):
-        load_examples(TASKS["rotten_tomatoes"], setting, "validation", 0, mirror)
+        load_examples(TASKS["rotten_tomatoes"], setting, "test", 0, mirror)
 
 
 def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
@@ -610,8 +610,8 @@ def test_defences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         find_defences(settings, anew, evaluated, "validation")
 
 
-def run(instance: str, **change: Any) -> tuple[Attacked | None, dict[str, float]]:
-    """Run the stage without MLflow; its result and its metrics."""
+def run(instance: str, **change: Any) -> tuple[tuple[Attacked, ...], dict[str, float]]:
+    """Run the stage without MLflow; its results and its metrics."""
     from stages.attack import main, unasked
 
     raw = yaml.safe_load(PROFILE.read_text())
@@ -633,8 +633,7 @@ def run(instance: str, **change: Any) -> tuple[Attacked | None, dict[str, float]
 
 
 def attack_demo(**change: Any) -> tuple[Attacked, dict[str, float]]:
-    attacked, metrics = run("demo-sentences", **change)
-    assert attacked is not None
+    (attacked,), metrics = run("demo-sentences", **change)
     return attacked, metrics
 
 
@@ -674,7 +673,7 @@ def test_stage(trained: Path) -> None:
     attacked, metrics = attack_demo()
     parquet = HERE.attack_records("demo-sentences")
     first = parquet.read_bytes()
-    assert run("demo-sentences") == (attacked, metrics)
+    assert run("demo-sentences") == ((attacked,), metrics)
     assert parquet.read_bytes() == first
     assert [row.defence for row in attacked.rows] == DEFENCES
     assert [row.point.criterion for row in attacked.rows] == [None, *DEFENCES[1:]]
@@ -706,11 +705,36 @@ def test_stage(trained: Path) -> None:
         run("demo-similarity", tasks={"demo-similarity": {"examples": 6}})
 
 
+def test_each_report_split_is_attacked_apart(trained: Path) -> None:
+    """MNLI has two halves, and the paper's Table 5 a column for each."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    task = "demo-sentences"
+    (first,), _ = run(task)
+    manifest = Manifest.read(HERE.manifest(task), "")
+    splits = {name: Split(rows=20, sha256="s") for name in ("validation", "other")}
+    manifest.model_copy(update={"report_splits": tuple(splits), "splits": splits}).write(HERE.manifest(task))
+    table = {"sentence": sentences(40)[20:], "label": [0.0, 1.0] * 10, "row_id": list(range(20))}
+    pyarrow.parquet.write_table(pa.table(table), HERE.texts(task, "other"))
+    attacked, metrics = run(task)
+    assert attacked[0] == first
+    assert [(one.split, one.source) for one in attacked] == [
+        ("validation", "demo-sentences/validation"), ("other", "demo-sentences/other"),
+    ]  # fmt: skip
+    assert all([row.defence for row in one.rows] == DEFENCES for one in attacked)
+    rows = pyarrow.parquet.read_table(HERE.attack_records(task)).to_pylist()
+    assert [row["split"] for row in rows] == ["validation"] * 24 + ["other"] * 24
+    assert not {row["original"][0] for row in rows[:24]} & {row["original"][0] for row in rows[24:]}
+    assert {name.partition(".")[0] for name in metrics} == {"validation", "other"}
+    assert "<h2>patience, other</h2>" in HERE.attack_page(task).read_text()
+
+
 def test_a_task_that_is_not_attacked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow.parquet
 
     monkeypatch.chdir(tmp_path)
-    assert run("demo-pairs") == (None, {})
+    assert run("demo-pairs") == ((), {})
     records = pyarrow.parquet.read_table(HERE.attack_records("demo-pairs"))
     assert (records.num_rows, "defence" in records.column_names) == (0, True)
     assert "attack.tasks of params.yaml does not name demo-pairs" in HERE.attack_page("demo-pairs").read_text()
@@ -883,7 +907,8 @@ def test_html_is_escaped() -> None:
     from pipeline.attacks.view import marked, view
 
     record = but(row_id=7, original=("<i>a</i> b",), changed=("<i>a</i> <script>",))
-    page = view(TASKS["demo-sentences"], [(Defence("single exit", "b", "joint", "key", 1), [record])])
+    attacks = [(Defence("single exit", "b", "joint", "key", 1), [record])]
+    page = view(TASKS["demo-sentences"], {"validation": attacks})
     assert "<script>" not in page
     assert "<del>b</del><ins>&lt;script&gt;</ins>" in page
     assert marked("the  same", "the  same") == "the  same"

@@ -127,7 +127,7 @@ def test_one_task_of_own_data_and_what_comes_after(project: Project, tmp_path: P
         None, "patience", "confidence", "entropy",
     }  # fmt: skip
     assert Latency.read(here.latency("own"), "").measured is None
-    assert Attack.read(here.attack("own"), "").attacked is None
+    assert Attack.read(here.attack("own"), "").attacked == ()
     assert project.repro() == []
     # A default written out is no change of anything but the file.
     project.write_params({**params, "protocol": "holdout", "latency": {"tasks": []}})
@@ -310,4 +310,4 @@ def test_each_profile_shrunk_to_seconds(profile: str, project: Project, tmp_path
         measured = Latency.read(project.here.latency(name), "").measured
         assert (measured is not None) == (name in params["latency"]["tasks"])
         attacked = Attack.read(project.here.attack(name), "").attacked
-        assert (attacked is not None) == (name in params["attack"]["tasks"])
+        assert (attacked != ()) == (name in params["attack"]["tasks"])

@@ -385,3 +385,17 @@ def test_each_trial_is_hashed_and_looked_up_once(tmp_path: Path, monkeypatch: py
     progress.prune()
     assert len(progress.results) == todo.total == 24
     assert counts == {"hashed": 24, "read": 24}
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"), [((-0.2, None, -0.1), -0.1), ((None, 0.0), 0.0), ((0.3, 0.4, None), 0.4), ((None,), None)]
+)
+def test_the_headline_of_a_grid_is_its_best_score_also_below_0(
+    scores: tuple[float | None, ...], best: float | None
+) -> None:
+    from pipeline.results import GridPoint
+    from stages.finetune import best_selection
+    from tests.selections import group_of
+
+    grid = tuple(GridPoint(batch_size=i + 1, learning_rate=0.1, selection=s, key=f"k{i}") for i, s in enumerate(scores))
+    assert best_selection(group_of("t", "b", "joint", {1: "k0"}).model_copy(update={"grid": grid})) == best

@@ -1,5 +1,6 @@
 """The examples under attack: a fixed sample of an attack set, or of the task's report split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,24 +34,29 @@ def load_examples(task: Task, setting: AttackTask, split: str, seed: int, mirror
     The rows come in the order drawn. A larger sample begins with the rows of a smaller one, so attacked shards keep.
 
     Args:
-        split: the task's report split, used where the setting names no attack set.
+        split: one of `attacked_splits`.
 
     Raises:
         DataError: the set, a column or a label does not fit the task.
         ArtifactError: the report split was not prepared.
     """
-    table = _report_split(task, split) if setting.source is None else _attack_set(task, setting, mirror)
+    table = _report_split(task, split) if setting.source is None else _attack_set(task, setting, split, mirror)
     rows = np.random.default_rng(seed).permutation(len(table))[: setting.examples]
     texts = zip(*(table[name].to_pylist() for name in task.stored_text), strict=True)
     every = list(zip(table["row_id"].to_pylist(), texts, table["label"].to_pylist(), strict=True))
     return [Example(int(every[i][0]), every[i][1], int(every[i][2])) for i in rows]
 
 
+def attacked_splits(setting: AttackTask, report_splits: Sequence[str]) -> tuple[str, ...]:
+    """The splits whose rows are attacked: the attack set's report splits, or the task's; MNLI's two halves apart."""
+    return tuple(setting.source.report if setting.source else report_splits)
+
+
 def describe_source(task: Task, setting: AttackTask, split: str) -> str:
     """Where the examples come from, for the result."""
     if setting.source is None:
         return f"{task.name}/{split}"
-    return f"{setting.source.hub}/{next(iter(setting.source.report.values()))}"
+    return f"{setting.source.hub}/{setting.source.report[split]}"
 
 
 def _report_split(task: Task, split: str) -> pa.Table:
@@ -62,10 +68,10 @@ def _report_split(task: Task, split: str) -> pa.Table:
         raise ArtifactError(f"{path}: unreadable ({reason}); run `dvc repro -f prepare@{task.name}`") from None
 
 
-def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Table:
+def _attack_set(task: Task, setting: AttackTask, name: str, mirror: Path | None) -> pa.Table:
     assert setting.source is not None
     key = f"attack.tasks.{task.name}.source: {setting.source.hub!r}"
-    split = next(iter(setting.source.report.values()))
+    split = setting.source.report[name]
     table = load_hub(setting.source, mirror, [split])[split]
     columns = setting.text or task.text
     remedy = f"name its text columns in attack.tasks.{task.name}.text, or another set"

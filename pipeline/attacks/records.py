@@ -121,6 +121,7 @@ def paired(records: Sequence[Record], base: Sequence[Record]) -> Paired:
 
 _SCHEMA = pa.schema(
     [
+        ("split", pa.string()),
         ("defence", pa.string()),
         ("backbone", pa.string()),
         ("method", pa.string()),
@@ -145,9 +146,14 @@ _SCHEMA = pa.schema(
 )
 
 
-def save_records(path: Path, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> Path:
-    """Write every attacked example of every defence as Parquet, one row each; whole or not at all."""
-    rows = [defence.columns() | record.model_dump() for defence, records in attacked for record in records]
+def save_records(path: Path, attacked: Mapping[str, Sequence[tuple[Defence, Sequence[Record]]]]) -> Path:
+    """Write every attacked example of every split and defence as Parquet, one row each; whole or not at all."""
+    rows = [
+        {"split": split, **defence.columns(), **record.model_dump()}
+        for split, attacks in attacked.items()
+        for defence, records in attacks
+        for record in records
+    ]
     with whole_file(path) as partial:
         pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), partial)
     return path

@@ -23,20 +23,22 @@ def attack_task(
     selected: Selected,
     evaluated: Evaluated,
     split: str,
+    points: str,
     workers: Workers,
     mirror: Path | None,
 ) -> tuple[Attacked, Attacks]:
-    """Attack a task's defences with one recipe.
+    """Attack a task's defences with one recipe on one split.
 
     Args:
-        split: the task's report split; its rows are attacked where the settings name no attack set.
+        split: one of `attacked_splits`.
+        points: the task's report split whose rows hold the operating points.
         mirror: hub mirror on disk, from which an attack set is read.
 
     Raises:
         PipelineError: a resource, an attack set, a model or an operating point is missing or wrong.
     """
     chosen = settings.tasks[task.name]
-    defences = find_defences(settings, selected, evaluated, split)
+    defences = find_defences(settings, selected, evaluated, points)
     check(settings.resources, settings.recipe)
     examples = load_examples(task, chosen, split, settings.seed, mirror)
     setting = Setting(settings.recipe, settings.goal, settings.attacker, settings.seed, settings.max_queries)
@@ -44,6 +46,7 @@ def attack_task(
     attacks = comparison.attack(workers)
     whole = (setting.recipe, setting.goal, setting.max_queries) == ("textfooler", "misclassify", None)
     attacked = Attacked(
+        split=split,
         recipe=settings.recipe,
         goal=settings.goal,
         attacker=settings.attacker,

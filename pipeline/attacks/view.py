@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from pipeline.attacks.defences import Defence
@@ -18,13 +18,17 @@ _STYLE = (
 _HEADS = ("Row", "Text", "Answer", "Queries", "Layers")
 
 
-def view(task: Task, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> str:
-    """The page of all successful attacks, by defence, with removed and inserted words marked.
+def view(task: Task, attacked: Mapping[str, Sequence[tuple[Defence, Sequence[Record]]]]) -> str:
+    """The page of all successful attacks, by split and defence, with removed and inserted words marked.
 
     Args:
-        attacked: each defence with its records; empty where `attack.tasks` does not name the task.
+        attacked: each split's defences with their records; empty where `attack.tasks` does not name the task.
     """
-    sections = "".join(_section(task, defence, records) for defence, records in attacked)
+    sections = "".join(
+        _section(task, f"{defence.name}, {split}" if len(attacked) > 1 else defence.name, records)
+        for split, attacks in attacked.items()
+        for defence, records in attacks
+    )
     sections = sections or f"<p>Not attacked: attack.tasks of params.yaml does not name {escape(task.name)}.</p>"
     title = f"Changed texts, {escape(task.name)}"
     return (
@@ -33,14 +37,11 @@ def view(task: Task, attacked: Sequence[tuple[Defence, Sequence[Record]]]) -> st
     )
 
 
-def _section(task: Task, defence: Defence, records: Sequence[Record]) -> str:
+def _section(task: Task, title: str, records: Sequence[Record]) -> str:
     won = [record for record in records if record.outcome == "successful"]
     head = "".join(f"<th>{name}</th>" for name in _HEADS)
     rows = "".join(_row(task, record) for record in won)
-    return (
-        f"<h2>{escape(defence.name)}</h2><p>{len(won)} of {len(records)} examples.</p>"
-        f"<table><tr>{head}</tr>{rows}</table>"
-    )
+    return f"<h2>{escape(title)}</h2><p>{len(won)} of {len(records)} examples.</p><table><tr>{head}</tr>{rows}</table>"
 
 
 def _row(task: Task, record: Record) -> str:

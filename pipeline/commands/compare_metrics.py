@@ -81,9 +81,9 @@ def _all(run: Workspace) -> Iterator[tuple[Kind, str, float | None]]:
             yield "layer_speedup", "/".join((*names, "layer_speedup")), row.layer_speedup.median
             yield "flop_speedup", "/".join((*names, "flop_speedup")), row.flop_speedup.median
     for path in _files(run, run.attack("*")):
-        attacked = Attack.read(path, remedy).attacked
-        for defence in attacked.rows if attacked else ():
-            name = f"{path.stem}/attack/{defence.defence}"
+        attacks = Attack.read(path, remedy).attacked
+        for split, defence in ((attacked.split, row) for attacked in attacks for row in attacked.rows):
+            name = "/".join((path.stem, "attack", *([split] * (len(attacks) > 1)), defence.defence))
             yield "accuracy", f"{name}/original_accuracy", defence.original_accuracy.value
             yield "accuracy", f"{name}/after_attack_accuracy", defence.after_attack_accuracy.value
             yield "accuracy", f"{name}/pooled_accuracy", defence.pooled_accuracy.value

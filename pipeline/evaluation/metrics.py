@@ -59,7 +59,7 @@ def _deviations(values: np.ndarray) -> np.ndarray:
     constant = np.max(values, axis=-1, keepdims=True) == np.min(values, axis=-1, keepdims=True)
     deviations = np.where(constant, 0.0, values - np.mean(values, axis=-1, keepdims=True))
     _, exponent = np.frexp(np.max(np.abs(deviations), axis=-1, keepdims=True))
-    return np.ldexp(deviations, -exponent)
+    return np.asarray(np.ldexp(deviations, -exponent))
 
 
 def spearman(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

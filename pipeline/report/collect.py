@@ -30,7 +30,7 @@ def _task(params: Params, workspace: Workspace, name: str) -> TaskResults:
         selected=Selected.read(workspace.selected(name), FINETUNE),
         curves=tuple(curves_of(read_curves(workspace.curves(name), evaluate))),
         latency=Latency.read(workspace.latency(name), f"run `dvc repro latency@{name}`").measured,
-        attack=Attack.read(workspace.attack(name), f"run `dvc repro attack@{name}`").attacked,
+        attacks=Attack.read(workspace.attack(name), f"run `dvc repro attack@{name}`").attacked,
         demo=isinstance(task.source, DemoSource),
         train_rows=task.rows.train,
     )

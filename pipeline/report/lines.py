@@ -1,7 +1,7 @@
 """How a criterion's curve is drawn on axes of score against speed-up: by the report and by `replay --compare`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -38,7 +38,7 @@ def criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names
             axes.plot(speeds, 100 * scores, color=style.colour, lw=0.7, alpha=0.4)
     few = bool(lines) and max(len(curve.points) for curve in curves) <= FEW
     speeds, scores, settings = drawn(_median_by_setting(curves) if few else _median_by_speed(lines), GRID_POINTS)
-    marked = {"marker": style.marker, "markevery": settings} if few and settings else {}
+    marked: dict[str, Any] = {"marker": style.marker, "markevery": settings} if few and settings else {}
     axes.plot(speeds, 100 * scores, style.dash, color=style.colour, markersize=3.5, label=criterion, **marked)
 
 

@@ -46,7 +46,8 @@ class TaskResults:
     """All that was stored of one task.
 
     Attributes:
-        latency, attack: None where params.yaml did not ask for it.
+        latency: None where params.yaml did not ask for it.
+        attacks: one per attacked split; empty where params.yaml did not ask for it.
         demo: whether its data are generated.
         train_rows: training rows that params.yaml cut it to; None: all.
     """
@@ -55,7 +56,7 @@ class TaskResults:
     selected: Selected
     curves: tuple[Curve, ...]
     latency: Measured | None
-    attack: Attacked | None
+    attacks: tuple[Attacked, ...]
     demo: bool
     train_rows: int | None
 

@@ -121,8 +121,10 @@ class DefenceRow(Part):
 
 
 class Attacked(Part):
-    """One recipe against a task's defences."""
+    """One recipe against a task's defences, on the examples of one split."""
 
+    split: str
+    """Report split of the task, or of its attack set; MNLI has two."""
     recipe: str
     """Name of the attack recipe."""
     goal: Literal["misclassify", "slow_down"]
@@ -150,8 +152,9 @@ class Attacked(Part):
 class Attack(Result):
     """`outputs/attack/<task>.json`."""
 
+    schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "attack"
     task: str
     """The task's name."""
-    attacked: Attacked | None
-    """None: `attack.tasks` does not name the task."""
+    attacked: tuple[Attacked, ...]
+    """One per split, in the task's order; empty: `attack.tasks` does not name the task."""

@@ -172,8 +172,8 @@ def attacked_with(params: Params, task: Task, here: Workspace) -> dict[str, str]
     try:
         attacked = Attack.read(here.attack(task.name), "").attacked
     except ArtifactError:
-        attacked = None
-    known = attacked.files if attacked else {}
+        attacked = ()
+    known = attacked[0].files if attacked else {}
     return hashes(_found(lambda: attack_files(params, task), bool(known))) or known
 
 

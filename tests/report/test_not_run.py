@@ -50,7 +50,7 @@ def without(full: Stored, nothing: Stored, empty: frozenset[str]) -> Stored:
         replace(
             task,
             latency=None if "latency" in empty else task.latency,
-            attack=None if "attack" in empty else task.attack,
+            attacks=() if "attack" in empty else task.attacks,
         )
         for task in full.tasks
         if ("images" if task.image else "texts") not in empty

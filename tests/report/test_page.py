@@ -66,9 +66,9 @@ def test_what_results_say_is_escaped(tmp_path: Path) -> None:
     params, workspace = params_for({"demo-sentences": {}, "demo-similarity": {}}, "demo-albert"), Workspace(tmp_path)
     write_all(workspace, params)
     attack = Attack.read(workspace.attack("demo-sentences"), "")
-    assert attack.attacked
-    attacked = attack.attacked.model_copy(update={"source": evil})
-    Attack(task=attack.task, attacked=attacked).write(workspace.attack("demo-sentences"))
+    (attacked,) = attack.attacked
+    attacked = attacked.model_copy(update={"source": evil})
+    Attack(task=attack.task, attacked=(attacked,)).write(workspace.attack("demo-sentences"))
     report = build(collect(params, workspace), PROVENANCE)
     assert Page(report.html).balanced
     assert "<script" not in report.html

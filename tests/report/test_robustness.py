@@ -34,9 +34,9 @@ def section_of(root: Path, rows: tuple[DefenceRow, ...], **changes: Any) -> tupl
     params, workspace = small("minilm", ("sst2",)), Workspace(root)
     write_all(workspace, params, layers=6, comparable=False)
     stored = Attack.read(workspace.attack("sst2"), "")
-    assert stored.attacked
-    attacked = stored.attacked.model_copy(update={"rows": rows, "examples": 500, **changes})
-    Attack(task="sst2", attacked=attacked).write(workspace.attack("sst2"))
+    (attacked,) = stored.attacked
+    attacked = attacked.model_copy(update={"rows": rows, "examples": 500, **changes})
+    Attack(task="sst2", attacked=(attacked,)).write(workspace.attack("sst2"))
     results = collect(params, workspace)
     (finding,) = Robustness().findings(results)
     (table,) = Robustness().tables(results)
@@ -44,10 +44,14 @@ def section_of(root: Path, rows: tuple[DefenceRow, ...], **changes: Any) -> tupl
 
 
 def test_the_papers_figures_stand_beside(glue: Report) -> None:
-    row = Page(glue.html).row("Robustness (Table 5)", "joint, patience (PABEE)")
-    assert row["After-attack acc."].startswith("25.0 [")
-    assert row["After-attack acc."].endswith("30.2")
-    assert row["Queries"].endswith("88")
+    table = Page(glue.html).tables["Robustness (Table 5)"]
+    halves = {row[0]: dict(zip(table[0], row, strict=True)) for row in table if "patience" in row[1]}
+    assert list(halves) == ["mnli matched", "mnli mismatched"]
+    for (half, row), printed, queries in zip(halves.items(), ("30.2", "25.6"), ("88", "93"), strict=True):
+        assert row["After-attack acc."].startswith("25.0 ["), half
+        assert row["After-attack acc."].endswith(printed), half
+        assert row["Queries"].endswith(queries), half
+    assert "textfooler on mnli matched, textfooler on mnli mismatched" in glue.html
 
 
 def test_a_defence_that_misleads_the_search_is_named(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pipeline.evaluation.criteria.confidence import Confidence
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.report.collect import collect
-from pipeline.report.numbers import signed
+from pipeline.report.numbers import setting, signed
 from pipeline.report.render import Report, build
 from pipeline.report.sections.comparison import Comparison
-from pipeline.results import Evaluated
+from pipeline.results import Evaluated, OperatingPoint
 from tests import stored_results
 from tests.report.pages import CUT, PROVENANCE, TABLE_1, TIMES, Page, edit, report_of, small
 from tests.stored_results import key_of, params_for, run_id_of, write_all
@@ -214,6 +214,28 @@ def test_a_setting_shows_what_is_read(tmp_path: Path) -> None:
     row = {task: page.row(task, "joint, patience (PABEE)")["Setting"] for task in ("mrpc", "stsb")}
     assert "tau\xa0=\xa00.25" in row["stsb"]
     assert "tau" not in row["mrpc"]  # a class is the same or another
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "regression", "shown"),
+    [
+        ("patience", {}, True, "t = 3 (tau = 0.5)"),
+        ("patience", {"tau": 0.5}, False, "t = 3"),
+        ("patient_confidence", {}, False, "t = 3 (tau = 0.2)"),
+        ("divergence", {"tau": 0.1}, False, "t = 3 (tau = 0.1)"),
+        ("voting", {}, False, "v = 3 (power = 0.5)"),
+        ("fixed", {}, True, "j = 3"),
+        ("confidence", {}, False, "θ = 3"),
+        ("temperature", {}, False, "θ = 3"),
+        ("learned", {}, True, "θ = 3"),
+        ("random", {"seed": 4.0}, True, "θ = 3 (seed = 4)"),
+    ],
+)
+def test_a_setting_has_the_symbol_and_the_settings_of_its_criterion(
+    name: str, settings: dict[str, float], regression: bool, shown: str
+) -> None:
+    point = OperatingPoint(criterion=name, settings=settings, threshold=3.0)
+    assert setting([point], regression=regression).replace("\xa0", " ") == shown
 
 
 class Certain(Confidence):

@@ -3,6 +3,7 @@
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.layout import Workspace
@@ -76,6 +77,34 @@ def test_between_two_settings_a_curve_is_what_mixing_them_gives() -> None:
     assert score_at(curve, 8.0) == pytest.approx(0.65)
     assert score_at(curve, 6.0) == pytest.approx(0.8)
     assert score_at(curve, 12.5) is None
+
+
+def test_a_figure_goes_between_two_settings_as_a_verdict_does() -> None:
+    """Both seeds' thin lines, the median of a criterion of few settings, and that of one of many."""
+    from matplotlib.figure import Figure
+
+    from pipeline.report.lines import criterion_lines
+
+    def curve(seed: int, count: int) -> Curve:
+        model = ("b", "joint", "entropy", seed, "validation")
+        speeds = np.geomspace(1, 12, count)
+        return Curve(*model, tuple(CurvePoint(*model, -i, 0.9 - i / count / 2, s, s) for i, s in enumerate(speeds)))
+
+    for count in (3, 60):
+        curves = [curve(1, count), curve(2, count)]
+        axes = Figure().subplots()
+        criterion_lines(axes, curves, "entropy", ("entropy",))
+        assert len(axes.lines) == 3
+        for line in axes.lines:
+            speeds, scores = (np.asarray(values, dtype=float) for values in (line.get_xdata(), line.get_ydata()))
+            assert len(speeds) >= 80
+            expected = [score_at(curves[0], speed) for speed in speeds]
+            if line is not axes.lines[-1] or count == 3:
+                np.testing.assert_allclose(scores, 100 * np.array(expected, dtype=float), rtol=1e-12)
+            else:  # a line of many settings is itself read off at the grid's speeds
+                np.testing.assert_allclose(scores, 100 * np.array(expected, dtype=float), atol=0.05)
+        markers = axes.lines[-1].get_markevery()
+        assert (None if markers is None else len(markers)) == (3 if count == 3 else None)
 
 
 @pytest.mark.parametrize(

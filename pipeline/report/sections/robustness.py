@@ -35,27 +35,34 @@ class Robustness(Section):
 
     def ran(self, stored: Stored) -> Sequence[str]:
         return [
-            f"{attack.recipe}{' against the speed' if attack.goal == 'slow_down' else ''} on {task.name}"
+            f"{attack.recipe}{' against the speed' if attack.goal == 'slow_down' else ''} on {_name(task, attack)}"
             for task, attack in _attacked(stored)
         ]
 
     def findings(self, stored: Stored) -> Sequence[Finding]:
         return [
-            Finding(f"Robustness, {task.name}", _slower(attack) if attack.goal == "slow_down" else _misled(attack))
+            Finding(
+                f"Robustness, {_name(task, attack)}", _slower(attack) if attack.goal == "slow_down" else _misled(attack)
+            )
             for task, attack in _attacked(stored)
         ]
 
     def tables(self, stored: Stored) -> Sequence[Table]:
         attacks = list(_attacked(stored))
         rows = tuple(_row(task, attack, row, stored.trials) for task, attack in attacks for row in attack.rows)
-        notes = (*NOTES, *(_note(task.name, attack) for task, attack in attacks))
+        notes = (*NOTES, *(_note(_name(task, attack), attack) for task, attack in attacks))
         return [Table(self.slug, self.title, COLUMNS, rows, notes, names=3)]
 
 
 def _attacked(stored: Stored) -> Iterator[tuple[TaskResults, Attacked]]:
     for task in stored.tasks:
-        if task.attack is not None:
-            yield task, task.attack
+        for attack in task.attacks:
+            yield task, attack
+
+
+def _name(task: TaskResults, attack: Attacked) -> str:
+    """The name of the task, with the split where several are attacked."""
+    return task.name if len(task.attacks) == 1 else f"{task.name} {attack.split}"
 
 
 def _note(task: str, attack: Attacked) -> str:
@@ -76,7 +83,7 @@ def _row(task: TaskResults, attack: Attacked, row: DefenceRow, trials: Mapping[s
     criterion = row.point.criterion
     means = (row.perturbed_words, row.layers_before, row.layers_under_attack, row.layers_after)
     cells = (
-        Cell(task.name),
+        Cell(_name(task, attack)),
         Cell(row_name(row.method, criterion, multi_exit=task.group(row).multi_exit), row.backbone),
         Cell(setting([row.point], regression=task.regression)),
         in_points(row.original_accuracy, original),
@@ -97,7 +104,7 @@ def _paired(against: Paired | None) -> Cell:
 def _in_paper(task: str, attack: Attacked, row: DefenceRow) -> paper.Attacked | None:
     if not attack.comparable_with_paper or row.backbone != "albert-base":
         return None
-    half = "mismatched" if "mismatched" in attack.source else "matched"
+    half = "mismatched" if "mismatched" in f"{attack.split} {attack.source}" else "matched"
     return paper.ROBUSTNESS.get((f"mnli {half}" if task == "mnli" else task, row.point.criterion))
 
 
