@@ -39,7 +39,7 @@ def main(stage: Stage) -> None:
             keep_models(selected, HERE, models / name)
             stage.write(selections / HERE.selected(name).name, selected)
             for group in selected.groups:
-                best = max(point.selection or 0.0 for point in group.grid)
+                best = max((p.selection for p in group.grid if p.selection is not None), default=None)
                 stage.log_metrics({f"{group.group}.selection".replace("/", "."): best})
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
