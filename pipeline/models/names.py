@@ -24,12 +24,12 @@ class BackboneSettings(Block):
     """One entry of params.yaml's `backbones`."""
 
     hub: str | None = None
-    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's or DistilBERT's layout; required
-    where the backbone's name is not in the list."""
+    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's or DistilBERT's layout, with its
+    weights in safetensors; required where the backbone's name is not in the list."""
     pooling: Pooling | None = None
     """Texts: input of the exits' shared pooler, the first token or the mean over tokens."""
     layers: PositiveInt | None = None
-    """Texts: number of layers to keep, from the first."""
+    """Texts: number of layers to keep, from the first; no more than the model has."""
     dropout: Share | None = None
     """Dropout before each exit's linear layer when training."""
     width: PositiveInt | None = None
