@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
-.PHONY: demo test test-fast install check format bench ui lock real clean
+.PHONY: demo test test-fast install check format bench ui lock clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed

@@ -59,19 +59,24 @@ def profile(name: str) -> None:
 
 
 @cli.command("compare-metrics")
-@click.argument("stored", type=click.Path(path_type=Path, dir_okay=False))
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.argument("stored", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), default=Path())
 @click.option("--exact", is_flag=True, help="Report any difference, however small.")
 @click.option("--write", is_flag=True, help="Write STORED from RUN instead of comparing.")
 def compare_metrics(stored: Path, run: Path, exact: bool, write: bool) -> None:
     """Compare the metrics of a finished run in folder RUN with STORED; exit code 1 where one differs too much."""
     from pipeline.commands.compare_metrics import collect, differences, read_stored
+    from pipeline.commands.output import refuse_output, writing
     from pipeline.layout import Workspace
 
-    fresh = collect(Workspace(run))
     if write:
-        click.echo(f"{sum(map(len, fresh.metrics.values()))} metrics in {fresh.write(stored)}")
+        refuse_output(stored, (), "compare-metrics --write")
+        fresh = collect(Workspace(run))
+        with writing(stored, "compare-metrics --write"):
+            fresh.write(stored)
+        click.echo(f"{sum(map(len, fresh.metrics.values()))} metrics in {stored}")
         return
+    fresh = collect(Workspace(run))
     before = read_stored(stored)
     for line in (lines := differences(before, fresh, exact=exact)):
         click.echo(line)

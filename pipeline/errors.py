@@ -6,12 +6,14 @@ PipelineError                 one line: key or file, value, remedy; the process 
 ├── ArtifactError             a trace, checkpoint, token store or result: missing, cut short, other schema
 ├── UnsupportedError          a combination without a meaning (confidence on regression)
 ├── InvalidLogitsError        NaN where a criterion must decide
+├── StorageError              a disk that is full, read-only, or not ours to write
 ├── TrialsFailedError         every trial of a grid failed, or the run was interrupted
 ├── ClusterError              Ray: unreachable address, storage that nodes do not share, a second driver
 └── TrackingError             MLflow: unreachable server, unusable database
 """
 
 import difflib
+import errno
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -41,6 +43,10 @@ class InvalidLogitsError(PipelineError):
     """A model answered with NaN, on which no criterion can decide."""
 
 
+class StorageError(PipelineError):
+    """A file or folder cannot be written or read as the disk is."""
+
+
 class TrialsFailedError(PipelineError):
     """No trial of a group finished, or a run was interrupted."""
 
@@ -53,14 +59,87 @@ class TrackingError(PipelineError):
     """The MLflow store cannot be used as asked."""
 
 
+def one_line(error: PipelineError) -> str:
+    """The message on one line, whatever paths and libraries put into it."""
+    return " ".join(str(error).split("\n"))
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """A user's value for a message: on one line and short; bytes as their number.
+
+    >>> shown("so-so"), shown(b"PNG"), shown("a" * 100_000, limit=12)
+    ("'so-so'", '3 bytes', "'aaaaaaaa...")
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{len(value)} bytes"
+    plain = value is None or isinstance(value, (str, int, float, list, tuple, dict))
+    try:
+        text = repr(value if plain else str(value))  # without the name of a Python class
+    except ValueError:  # Python writes integers of up to 4,300 digits
+        return "a number of more than 4,300 digits"
+    except RecursionError:
+        return "a value nested too deeply"
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def listed(names: Iterable[object], limit: int = 10) -> str:
+    """A user's names for a message, without quotes where they are plain words; the first ones of many.
+
+    >>> listed(["bad", "good"]), listed(["two\\nlines"]), listed(range(100), limit=2)
+    ('bad, good', "'two\\\\nlines'", '0, 1 and 98 more')
+    """
+    names = list(names)
+    words = [
+        text if 0 < len(text) <= 40 and text.isprintable() else shown(text, 40) for text in map(str, names[:limit])
+    ]
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(words) + more
+
+
+REMEDIES = {
+    errno.ENOSPC: "free some space, then run it again",
+    errno.EDQUOT: "free some space, then run it again",
+    errno.EROFS: "put the project on a disk that can be written",
+    errno.EACCES: "give this user the right to read and write it",
+    errno.EPERM: "give this user the right to read and write it",
+    errno.EEXIST: "move it away",
+    errno.ENOTDIR: "move what is in the way",
+    errno.EISDIR: "move it away",
+}
+"""What a user can do about a disk, by what the system answers."""
+
+
+def storage_error(error: OSError) -> StorageError | None:
+    """The error of a disk that refuses, with its remedy; None for another fault.
+
+    >>> storage_error(PermissionError(errno.EACCES, "Permission denied", "outputs/report"))
+    StorageError('outputs/report: Permission denied; give this user the right to read and write it')
+    """
+    if error.errno not in REMEDIES:
+        return None
+    places = [str(place) for place in (error.filename, error.filename2) if place is not None]
+    where = f"{' or '.join(places)}: " if places else ""
+    return StorageError(f"{where}{error.strerror}; {REMEDIES[error.errno]}")
+
+
 @contextmanager
 def exit_with_one_line(name: str = "error") -> Iterator[None]:
-    """End the process on a PipelineError, with its one line after `name` and exit code 1."""
+    """End the process on a PipelineError, or a disk that refuses, with its one line after `name` and exit code 1."""
     try:
         yield
-    except PipelineError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+    except (PipelineError, OSError) as error:
+        known = storage_error(error) if isinstance(error, OSError) else error
+        if known is None:
+            raise
+        print(f"{name}: {one_line(known)}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The most similar of the known names as a question, and all of them, for the end of a message."""
+    names = sorted(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"{f'; did you mean {near[0]!r}?' if near else ';'} (known: {', '.join(names)})"
 
 
 def unknown(kind: str, name: str, names: Iterable[str], *, key: str | None = None) -> ParamsError:
@@ -69,8 +148,4 @@ def unknown(kind: str, name: str, names: Iterable[str], *, key: str | None = Non
     >>> str(unknown("criterion", "patiense", ["patience", "entropy"], key="evaluate.criteria"))
     "evaluate.criteria: unknown criterion 'patiense'; did you mean 'patience'? (known: entropy, patience)"
     """
-    names = sorted(names)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ";"
-    where = f"{key}: " if key else ""
-    return ParamsError(f"{where}unknown {kind} {name!r}{hint} (known: {', '.join(names)})")
+    return ParamsError(f"{f'{key}: ' if key else ''}unknown {kind} {shown(name)}{nearest(name, names)}")

@@ -6,20 +6,20 @@ required. Other keys default to the paper's settings, and an empty block is not 
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.attacks.settings import Attack, refuse_task
-from pipeline.errors import ParamsError, unknown
+from pipeline.errors import ParamsError, shown, unknown
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.settings import Evaluate
 from pipeline.layout import HERE
 from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbone
 from pipeline.models.settings import Latency
 from pipeline.running.settings import Runtime
-from pipeline.settings import Block, Name, Seed
+from pipeline.settings import UNKNOWN, Block, Distinct, Name, Seed
+from pipeline.storage import read_yaml
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Modality, Task, TaskSettings
 from pipeline.theory import Simulate
@@ -36,11 +36,11 @@ class Params(Block):
     tasks: dict[Name, TaskSettings] = Field(min_length=1)
     backbones: dict[Name, BackboneSettings] = Field(default={"minilm": BackboneSettings()}, min_length=1)
     """A task is run on every backbone of its modality."""
-    methods: list[str] = Field(default=["single_exit", "joint"], min_length=1)
+    methods: Annotated[list[str], Distinct] = Field(default=["single_exit", "joint"], min_length=1)
     """A backbone is trained by every method of its modality."""
     grid: Grid = Grid()
     """For text tasks; images have their own."""
-    seeds: list[Seed] = Field(default=[1, 2, 3, 4, 5], min_length=1)
+    seeds: Annotated[list[Seed], Distinct] = Field(default=[1, 2, 3, 4, 5], min_length=1)
     training: Training = Training()
     """For text tasks; images have their own."""
     images: Images = Images()
@@ -64,12 +64,7 @@ class Params(Block):
             for name in names:
                 if name not in self.tasks:
                     raise unknown("task", name, self.tasks, key=key)
-        for name in self.attack.tasks:
-            refuse_task(self.task(name))
-        _refuse_repeats(self, "methods", "seeds")
-        _refuse_repeats(self.latency, "tasks", prefix="latency.")
-        for grid, prefix in ((self.grid, "grid."), (self.images.grid, "images.grid.")):
-            _refuse_repeats(grid, "batch_size", "learning_rate", prefix=prefix)
+        self._check_attack()
         return self
 
     def _check_tasks(self) -> None:
@@ -97,6 +92,44 @@ class Params(Block):
             modality = self.task(name).modality
             if not any(modality in METHODS[method].modalities for method in self.methods):
                 raise ParamsError(f"methods: task {name!r} has {modality}s, and no method trains on them; add joint")
+
+    def _check_attack(self) -> None:
+        """Check that what is attacked is trained and evaluated, where a task is attacked at all."""
+        attack = self.attack
+        for name, chosen in attack.tasks.items():
+            task = self.task(name)
+            refuse_task(task)
+            columns = chosen.text or task.text
+            if len(columns) != len(task.text):
+                raise ParamsError(
+                    f"attack.tasks.{name}.text: {', '.join(columns)}; name one column for each of "
+                    f"{', '.join(task.text)}"
+                )
+        if not attack.tasks:
+            return
+        for key, many in (("single_exit", False), ("multi_exit", True)):
+            method = getattr(attack, key)
+            fit = [name for name in self.methods if METHODS[name].multi_exit == many]
+            fit = [name for name in fit if "text" in METHODS[name].modalities]
+            if method not in METHODS:
+                raise unknown("method", method, METHODS, key=f"attack.{key}")
+            if method not in self.methods:
+                raise ParamsError(
+                    f"attack.{key}: {method!r} is not in methods; add it there, or set attack.tasks to {{}}"
+                )
+            if method not in fit:
+                has = "one exit" if many else "early exits"
+                raise ParamsError(f"attack.{key}: {method!r} has {has}; name one of {', '.join(fit) or 'none here'}")
+        for name in attack.criteria:
+            needed = CRITERIA[name].recorded_by
+            if name not in self.evaluate.criteria:
+                raise ParamsError(
+                    f"attack.criteria: {name!r} is not in evaluate.criteria; add it there, or take it out"
+                )
+            if needed not in (None, attack.multi_exit):
+                raise ParamsError(
+                    f"attack.criteria: {name!r} needs attack.multi_exit {needed!r}; set it, or take it out"
+                )
 
     def task(self, name: str) -> Task:
         """The complete task of an entry of `tasks`."""
@@ -127,25 +160,6 @@ class Params(Block):
         return {"text": self.training, "image": self.images.training}
 
 
-def _refuse_repeats(block: Block, *names: str, prefix: str = "") -> None:
-    for name in names:
-        values = getattr(block, name)
-        if len(set(values)) != len(values):
-            raise ParamsError(f"{prefix}{name}: {values} repeats a value; give distinct ones")
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which a key stands once, as DVC reads it; PyYAML would take the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [(self.construct_object(key, deep=True), key.start_mark) for key, _ in node.value]
-        for i, (key, mark) in enumerate(keys):
-            if any(key == other for other, _ in keys[:i]):
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", mark)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
 def load_params(path: Path = HERE.params) -> Params:
     """Read and validate the settings.
 
@@ -153,14 +167,14 @@ def load_params(path: Path = HERE.params) -> Params:
         ParamsError: missing or unreadable file, unknown name, wrong type or impossible value.
     """
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = read_yaml(path)
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; copy one of profiles/*.yaml there") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ParamsError(f"{path}: not valid YAML ({reason}); mend it or copy one of profiles/*.yaml") from None
+    except ValueError as error:
+        raise ParamsError(f"{path}: not valid YAML ({error}); mend it or copy one of profiles/*.yaml") from None
     if not isinstance(raw, dict):
-        raise ParamsError(f"{path}: holds {type(raw).__name__}, not a mapping; copy one of profiles/*.yaml")
+        holds = "is empty" if raw is None else f"holds {shown(raw)}, not blocks"
+        raise ParamsError(f"{path}: {holds}; copy one of profiles/*.yaml")
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
@@ -172,15 +186,17 @@ def _first_problem(error: ValidationError) -> str:
     """The first validation error as one line: key, value, remedy."""
     first = error.errors(include_url=False)[0]
     variants = ("HubSource", "FileSource", "DemoSource", "AttackResources")
-    key = ".".join(str(part)[:80] for part in first["loc"] if part not in (*variants, "[key]"))
-    if first["type"] == "extra_forbidden":
-        return f"{key}: no such setting; pipeline/params.py names the blocks, whose classes list their settings"
+    places = [part for part in first["loc"] if part not in (*variants, "[key]")]
+    if first["type"] == UNKNOWN:
+        places.append(first["ctx"]["key"])
+    key = ".".join(str(part) if isinstance(part, int) else shown(part).strip("'\"") for part in places)
     if first["type"] == "missing":
         return f"{key}: missing; add it (profiles/demo.yaml has every key)"
     message = first["msg"].removeprefix("Value error, ")
-    value: Any = first["input"]
-    shown = repr(value) if not isinstance(value, dict) else ""
-    return f"{key}: {shown + ': ' if shown else ''}{message[0].lower() + message[1:]}"
+    message = message if message.startswith("'") else message[0].lower() + message[1:]
+    if first["type"] == UNKNOWN or isinstance(first["input"], dict) or message.startswith(shown(first["input"])):
+        return f"{key}: {message}" if key else message
+    return f"{key}: {shown(first['input'])}: {message}"
 
 
 def _environment(runtime: Runtime) -> Runtime:

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,21 @@ def content_key(payload: Mapping[str, Any]) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary file to write, beside `path`, which it replaces at the end; on an error `path` stays as it was."""
+    """A temporary file to write, beside `path`, which it replaces at the end.
+
+    On an error it is removed, and `path` stays as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk names none
+        raise
+    finally:
+        with suppress(OSError):  # it was renamed, or never made
+            partial.unlink()
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -69,6 +79,59 @@ def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
     if not isinstance(payload, dict) or version != schema or isinstance(version, bool):
         raise ArtifactError(f"{path}: schema {version!r} is not {schema}; {remedy}")
     return payload
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file as DVC reads it: YAML 1.2, in which `no` is a text and 2e-5 a number; no key stands twice.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not readable as YAML; the message is one line, and names the line of the file where it can.
+    """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ValueError(error.strerror or str(error)) from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML as `read_yaml` does.
+
+    Raises:
+        ValueError: not readable as YAML, in one line.
+    """
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return _yaml().load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except (YAMLError, ValueError) as error:  # ValueError: an impossible date
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        at = f"line {mark.line + 1}: " if mark is not None else ""
+        raise ValueError(at + reason.partition("; use sys.")[0][:200]) from None
+
+
+def _yaml() -> Any:
+    """DVC's reader, less the underscores in numbers, which YAML 1.2 does not have."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+
+    class Constructor(SafeConstructor):
+        def number(self, node: Any) -> Any:
+            if "_" in node.value:
+                raise ConstructorError(None, None, f"{node.value!r} is no number; write it without _", node.start_mark)
+            kind = node.tag.rpartition(":")[2]
+            return self.construct_yaml_int(node) if kind == "int" else self.construct_yaml_float(node)
+
+    for kind in ("int", "float"):
+        Constructor.add_constructor(f"tag:yaml.org,2002:{kind}", Constructor.number)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Constructor = Constructor
+    return yaml
 
 
 def file_hash(*paths: Path) -> str:

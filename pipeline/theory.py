@@ -11,9 +11,11 @@ from numpy.typing import ArrayLike
 from pydantic import Field
 
 from pipeline.results import Bound, Counterexample, ExamplePoint, RequiredAccuracy, Simulation
-from pipeline.settings import Block, Count, PositiveInt
+from pipeline.settings import Block, Distinct, Seed, Size
 
 Array = np.ndarray
+CELLS = 10_000
+"""Cases computed at a time; it bounds the memory."""
 EXAMPLE = (0.2, 0.1)
 """The paper's example in 3.4: error rates q of the internal classifiers and p of the last."""
 
@@ -21,11 +23,12 @@ EXAMPLE = (0.2, 0.1)
 class Simulate(Block):
     """Appendix C and Theorem 1."""
 
-    layers: PositiveInt = 12
-    patiences: list[Count] = list(range(1, 12))
-    step: Annotated[float, Field(gt=0, le=0.5)] = 0.01
-    samples: PositiveInt = 10_000
-    seed: Count = 0
+    layers: Annotated[int, Field(ge=1, le=200, strict=True)] = 12
+    patiences: Annotated[list[Annotated[int, Field(ge=0, le=200, strict=True)]], Distinct] = list(range(1, 12))
+    step: Annotated[float, Field(ge=0.001, lt=0.5, strict=True)] = 0.01
+    """Step of the original accuracies of Figure 5, and of the error rates of Theorem 1, which lie below 0.5."""
+    samples: Size = 10_000
+    seed: Seed = 0
 
 
 def exact(accuracies: ArrayLike, t: int) -> tuple[Array, Array]:
@@ -144,7 +147,7 @@ def promised_from(n: int, q: float, p: float) -> int | None:
     return int(promised[0]) if promised.size else None
 
 
-def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[Bound]:
+def compare_bounds(n: int, patiences: list[int], step: float) -> list[Bound]:
     """Where each bound claims that patience beats the last classifier, and where the exact accuracy agrees.
 
     The grid has every patience up to n - 2 (at n - 1 all layers run, so there is no gain) and every q, p in (0, 0.5) at
@@ -153,11 +156,10 @@ def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[Bou
     """
     rates = np.arange(step, 0.5 - 1e-9, step)
     q, p = (grid.ravel() for grid in np.meshgrid(rates, rates, indexing="ij"))
-    accuracies = np.concatenate([np.repeat((1 - q)[:, None], n - 1, axis=1), (1 - p)[:, None]], axis=1)
     counts = {name: dict.fromkeys(("cells", "claims", "true_claims", "false_claims", "missed"), 0) for name in BOUNDS}
     worst: dict[str, Counterexample] = {}
     for t in (t for t in patiences if 1 <= t < n - 1):
-        gain = exact(accuracies, t)[0] - (1 - p)
+        gain = _accuracy(n, t, q, p) - (1 - p)
         truth = gain > 1e-12
         for name, bound in BOUNDS.items():
             claim = bound(n, t, q, p)
@@ -174,6 +176,16 @@ def compare_bounds(n: int, patiences: list[int], step: float = 0.01) -> list[Bou
             if np.isfinite(wrong[i]) and (name not in worst or wrong[i] < worst[name].gain):
                 worst[name] = Counterexample(t=t, q=float(q[i]), p=float(p[i]), gain=float(wrong[i]))
     return [Bound(name=name, **counts[name], counterexample=_shown(worst.get(name))) for name in BOUNDS]
+
+
+def _accuracy(n: int, t: int, q: Array, p: Array) -> Array:
+    """Exact accuracy of cases with error rates q of all classifiers but the last, and p of the last, (cells,)."""
+
+    def block(at: slice) -> Array:
+        early = np.repeat((1 - q[at])[:, None], n - 1, axis=1)
+        return exact(np.concatenate([early, (1 - p[at])[:, None]], axis=1), t)[0]
+
+    return np.concatenate([block(slice(i, i + CELLS)) for i in range(0, len(q), CELLS)])
 
 
 def _shown(case: Counterexample | None) -> Counterexample | None:
@@ -218,7 +230,7 @@ def appendix_c(n: int, patiences: list[int], step: float, samples: int, seed: in
         layers=n,
         samples=samples,
         rows=tuple(rows),
-        theorem=tuple(compare_bounds(n, patiences)),
+        theorem=tuple(compare_bounds(n, patiences, step)),
         example=tuple(example),
     )
 

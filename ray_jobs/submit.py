@@ -12,11 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
-import yaml
 
 from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, unknown
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.params import load_params
+from pipeline.running.store import database_uri
+from pipeline.storage import read_yaml
 from ray_jobs.entry import OUTPUTS, RECORD, WORK
 
 ADDRESS = "http://127.0.0.1:8265"
@@ -145,9 +146,11 @@ def check(project: Path, stages: Sequence[str], profile: str | None) -> None:
         ParamsError: an unknown stage or profile, or impossible settings.
     """
     try:
-        graph_stages = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+        graph_stages = read_yaml(project / "dvc.yaml")["stages"]
     except FileNotFoundError:
         raise ParamsError(f"{project}: holds no dvc.yaml; run this in the project's folder") from None
+    except (ValueError, TypeError, KeyError) as error:
+        raise ParamsError(f"{project / 'dvc.yaml'}: names no stages ({error}); check it out again") from None
     for stage in stages:
         if stage.partition("@")[0] not in graph_stages:
             raise unknown("stage", stage, graph_stages, key="--stages")
@@ -199,7 +202,7 @@ def cli(
     elif (home / RECORD).is_file():
         click.echo(f"Results: {home / OUTPUTS}")
         if (store := home / WORK / "mlflow.db").is_file():
-            click.echo(f"Runs:    MLFLOW_TRACKING_URI=sqlite:///{store} make ui")
+            click.echo(f"Runs:    MLFLOW_TRACKING_URI={shlex.quote(database_uri(store))} make ui")
     else:
         click.echo(f"Results: {home / OUTPUTS} on the cluster, on a disk that this machine does not see")
     raise SystemExit(code)

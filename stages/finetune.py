@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+from pipeline.attacks.needs import check
 from pipeline.layout import HERE
 from pipeline.models.weights import weights_identity
 from pipeline.params import Params
-from pipeline.results import Trials
+from pipeline.results import ModelGroup, Trials
 from pipeline.running.observer import TrialObserver
 from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
@@ -29,6 +30,8 @@ def main(stage: Stage) -> None:
         "mirror": str(runtime.hub_mirror.resolve()) if runtime.hub_mirror else None,
         "micro_batch": {name: block.micro_batch for name, block in params.trainings().items()},
     }
+    if params.attack.tasks:  # found missing after the training, it would have been in vain
+        check(params.attack.resources, params.attack.recipe)
     plan = plan_of(params)
     observer = TrialObserver(stage)
     progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
@@ -39,8 +42,7 @@ def main(stage: Stage) -> None:
             keep_models(selected, HERE, models / name)
             stage.write(selections / HERE.selected(name).name, selected)
             for group in selected.groups:
-                best = max((p.selection for p in group.grid if p.selection is not None), default=None)
-                stage.log_metrics({f"{group.group}.selection".replace("/", "."): best})
+                stage.log_metrics({f"{group.group}.selection".replace("/", "."): best_selection(group)})
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
     for trial in progress.trials():
@@ -48,6 +50,11 @@ def main(stage: Stage) -> None:
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
         records.append(observer.record(trial, result, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))
+
+
+def best_selection(group: ModelGroup) -> float | None:
+    """The best score of a grid; a correlation may be below 0, and a failed trial has none."""
+    return max((point.selection for point in group.grid if point.selection is not None), default=None)
 
 
 def plan_of(params: Params) -> Plan:
@@ -72,4 +79,4 @@ def kinds_of(params: Params) -> list[tuple[Modality, str]]:
 
 
 if __name__ == "__main__":
-    run_stage("finetune", main)
+    run_stage("finetune", main, per_task=False)

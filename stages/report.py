@@ -21,4 +21,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("report", main)
+    run_stage("report", main, per_task=False)

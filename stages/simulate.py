@@ -13,4 +13,4 @@ def main(stage: Stage) -> None:
 
 
 if __name__ == "__main__":
-    run_stage("simulate", main)
+    run_stage("simulate", main, per_task=False)

@@ -145,7 +145,7 @@ def trace_of(kind: str, classes: int, exits: int, layers: int, seed: int) -> Tra
         logits = noise + depth[:, :, None] * np.eye(classes)[classes_of][:, None, :]
     flops = np.repeat(10.0 + at[None, :], ROWS, axis=0)
     full = np.full(ROWS, 9.0 + layers)
-    return Trace(kind, logits.astype(np.float32), labels, np.arange(ROWS), at, flops, full)
+    return Trace(kind, logits.astype(np.float32), labels, np.arange(ROWS), at, flops, full, last_flops=full)
 
 
 def _splits(task: Task) -> list[str]:
@@ -243,8 +243,8 @@ def _measured(models: Sequence[Models]) -> results.Measured:
             examples=64,
             ms_per_example=10 / speed,
             measured_speedup=1 + gain * (speed - 1),
-            layer_speedup=speed,
-            flop_speedup=speed - 0.02,
+            own_layer_speedup=speed,
+            own_flop_speedup=speed - 0.02,
         )
         for member in _of_method(models, "joint")
         for mode, gain in modes

@@ -258,12 +258,15 @@ ALL = (*TEXTS, "demo-images")
     [
         ({"evaluate.window": [1.5, 2.0]}, {f"evaluate@{task}" for task in TEXTS}),
         ({"images.window": [1.5, 2.0]}, {"evaluate@demo-images"}),
-        ({"evaluate.criteria": {"patience": {}}}, {f"evaluate@{task}" for task in ALL}),
+        (
+            {"evaluate.criteria": {"patience": {}, "confidence": {}, "entropy": {}}},
+            {f"evaluate@{task}" for task in ALL},
+        ),
         ({"seeds": [1, 2, 3]}, {"finetune"}),
         ({"grid.batch_size": [32]}, {"finetune"}),
         ({"training.epochs": 9}, {"finetune"}),
         ({"images.training": {"epochs": 9}}, {"finetune"}),
-        ({"methods": ["joint"]}, {"finetune", "report"}),
+        ({"methods": ["single_exit", "joint", "two_stage"]}, {"finetune", "report"}),
         ({"latency.rows": 7}, {"latency@demo-sentences"}),
         ({"latency.tasks": ["demo-sentences", "demo-images"]}, {"latency@demo-images", "report"}),
         ({"attack.seed": 3}, {"attack@demo-sentences"}),

@@ -534,6 +534,14 @@ def test_an_attack_sets_labels_are_read_as_the_tasks_own(tmp_path: Path) -> None
     assert attacked(tmp_path / "d", ["pos", "neg"]) == [(0, 1), (1, 0)]
 
 
+def test_an_attack_sets_columns_may_be_named_as_ours_are(tmp_path: Path) -> None:
+    mirror = save_mirror(tmp_path, {"label": ["a", "b"], "row_id": ["c", "d"], "gold": [1, 0]})
+    setting = AttackTask(examples=2, source=HubSource(hub="own/set", report={"test": "test"}))
+    task = replace(TASKS["mrpc"], text=("row_id", "label"), label="gold")
+    found = sorted(load_examples(task, setting, "validation", 0, mirror), key=lambda e: e.row_id)
+    assert found == [Example(0, ("c", "a"), 1), Example(1, ("d", "b"), 0)]
+
+
 def test_an_attack_sets_rows_without_a_gold_label_are_left_out(tmp_path: Path) -> None:
     assert attacked(tmp_path, [1, -1, 0, -1, 1], drop_label=-1) == [(0, 1), (2, 0), (4, 1)]
 
@@ -541,7 +549,7 @@ def test_an_attack_sets_rows_without_a_gold_label_are_left_out(tmp_path: Path) -
 def test_an_attack_sets_column_that_is_no_text(tmp_path: Path) -> None:
     mirror = save_mirror(tmp_path, {"text": [["a"], ["b"]], "label": [0, 1]})
     setting = AttackTask(examples=2, source=HubSource(hub="own/set", report={"test": "test"}))
-    with pytest.raises(DataError, match=r"source: 'own/set': column 'text' holds .*list.*, not text; name another"):
+    with pytest.raises(DataError, match=r"source: 'own/set': column 'text' holds no text; name another"):
         load_examples(TASKS["rotten_tomatoes"], setting, "validation", 0, mirror)
 
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from pipeline.__main__ import cli
 from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, read_stored
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PipelineError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
 from pipeline.results import Evaluated, StoredMetrics
@@ -108,6 +108,15 @@ def test_a_moved_score_is_named_and_a_moved_timing_is_not(run: Workspace, tmp_pa
     first, last = done.output.splitlines()
     assert first.startswith(f"demo-sentences/demo-albert/{row['method']}/confidence/{row['split']}/score: ")
     assert last.startswith("1 of ")
+
+
+def test_a_place_that_cannot_be_written_is_one_line(run: Workspace, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for place, said in ((tmp_path, "is a folder"), (tmp_path / "file/stored.json", "cannot be written")):
+        done = compare(place, run, "--write")
+        assert isinstance(done.exception, PipelineError)
+        assert str(done.exception).startswith(f"compare-metrics --write {place}: {said}")
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]
 
 
 def test_files_that_cannot_be_compared(run: Workspace, tmp_path: Path) -> None:

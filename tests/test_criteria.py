@@ -1,6 +1,7 @@
 """The laws of an exit criterion, over one case table; hand-made answers; live equals replay."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -211,20 +212,18 @@ def test_ties_and_a_dominating_class_are_decided_like_any_row(case: Case) -> Non
 
 @each_case
 def test_infinite_logits_never_leave_silently(case: Case) -> None:
-    """A class that is ruled out (-inf) is decided like any other; +inf has no distribution: an error, or a score."""
+    """A class that is ruled out (-inf) is decided like any other; +inf, or -inf in every class, has no distribution."""
     if case.regression or case.criterion.reads != "logits":
         return
     trace = random_trace(case, 0)
     ruled_out, overflown = trace.logits.copy(), trace.logits.copy()
     ruled_out[5, 3, 0], overflown[5, 3, 0] = -np.inf, np.inf
     assert np.isfinite(scan(replace(trace, logits=ruled_out), case.criterion)[0][5, 3])
-    try:
-        with np.errstate(invalid="ignore"):
-            scores, _ = scan(replace(trace, logits=overflown), case.criterion)
-    except InvalidLogitsError as error:
-        assert "of row 5 are NaN at exit 4" in str(error)  # noqa: PT017 - either outcome is right
-    else:
-        assert np.isfinite(scores).all()
+    nothing = overflown.copy()
+    nothing[5, 3] = -np.inf
+    for logits in (overflown, nothing):
+        with pytest.raises(InvalidLogitsError, match=r"of row 5 at exit 4 are .* which is no answer; write finite"):
+            scan(replace(trace, logits=logits), case.criterion)
 
 
 # Live equals replay
@@ -367,6 +366,61 @@ def test_settings_that_are_not_finite_are_refused(name: str, setting: str, value
 def test_a_missing_channel_names_the_method_that_records_it() -> None:
     with pytest.raises(ArtifactError, match=r"no channel 'lte', .* 'learned' reads; train with method 'berxit'"):
         sweep(trace_of(np.zeros((2, 3, 3))), make("learned"))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            np.full((2, 3, 4), 0.5),
+            r"channel 'lte' has shape \(rows, exits, 4\), and criterion 'learned' reads \(rows, exits\)",
+        ),
+        (np.full((2, 3, 1), 0.5), r"channel 'lte' has shape \(rows, exits, 1\)"),
+        (
+            np.array([[0.5, 0.5, 0.5], [0.5, 2.0, 0.5]]),
+            "'lte' of row 1 is 2 at exit 2, .*; write it from 0 to 1",
+        ),
+        (np.array([[0.5, 0.5, 0.5], [-0.1, 0.5, 0.5]]), "channel 'lte' of row 1 is -0.1 at exit 1"),
+    ],
+)
+def test_a_channel_that_learned_cannot_read(values: np.ndarray, message: str) -> None:
+    with pytest.raises(ArtifactError, match=message):
+        sweep(trace_of(np.zeros((2, 3, 3)), lte=values), make("learned"))
+
+
+@pytest.mark.parametrize(
+    ("width", "shape", "reads"),
+    [(4, (2, 3), r"\(rows, exits, 4\)"), (4, (2, 3, 3), r"\(rows, exits, 4\)"), (None, (2, 3), r"\(rows, exits, k\)")],
+)
+def test_a_channel_of_another_width(width: int | None, shape: tuple[int, ...], reads: str) -> None:
+    class Wide(type(make("confidence"))):  # type: ignore[misc]
+        reads = "hidden"
+
+    Wide.width = width
+    with pytest.raises(ArtifactError, match=rf"channel 'hidden' .* reads {reads}; write it in that shape"):
+        sweep(trace_of(np.zeros((2, 3, 3)), hidden=np.zeros(shape)), Wide())
+    sweep(trace_of(np.zeros((2, 3, 3)), hidden=np.zeros((2, 3, 4))), Wide())
+
+
+@pytest.mark.parametrize(
+    ("name", "fitted"),
+    [
+        ("temperature", {"temperatures": [1.0, 1.0]}),
+        ("ensemble", {"weights": [[1.0], [0.5, 0.5]], "biases": [[0.0] * 3] * 2}),
+        ("ensemble", {"weights": [[1.0], [0.5, 0.5], [0.3, 0.3]], "biases": [[0.0] * 3] * 3}),
+        ("ensemble", {"weights": [[1.0], [0.5, 0.5], [0.3, 0.3, 0.3]], "biases": [[0.0] * 2] * 3}),
+    ],
+)
+def test_a_fit_to_another_model_is_refused_by_both_engines(name: str, fitted: dict[str, Any]) -> None:
+    from pipeline.models.live import LiveEngine
+    from tests.chain import chain_model
+
+    criterion = make(name, fitted=fitted)
+    message = f"criterion '{name}': what it learned is not for 3 exits and 3 classes; .*dvc repro -f evaluate"
+    with pytest.raises(ArtifactError, match=message):
+        sweep(trace_of(np.zeros((2, 3, 3))), criterion)
+    with pytest.raises(ArtifactError, match=message):
+        LiveEngine(chain_model(3, layers=3), criterion, 0.5)
 
 
 def probabilities(p: list[list[float]]) -> np.ndarray:

@@ -87,15 +87,15 @@ WRITERS: dict[str, Callable[[pa.Table, Path], Any]] = {
 def test_own_files(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows.{kind}"
     WRITERS[kind](pa.table(ROWS), path)
-    assert read_file(path).to_pydict() == ROWS
+    labels = ROWS["label"] if kind == "parquet" else [str(label) for label in ROWS["label"]]
+    assert read_file(path, ("text", "label")).to_pydict() == {"text": ROWS["text"], "label": labels}
 
 
-def test_line_breaks_inside_quotes_of_a_csv_of_several_blocks(tmp_path: Path) -> None:
+def test_line_breaks_inside_quotes_of_a_csv(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     rows = {"text": [f"row {i}\nits second line,\n\nand a fourth" for i in range(60_000)], "label": [0, 1] * 30_000}
     pyarrow.csv.write_csv(pa.table(rows), path)
-    assert path.stat().st_size > 2 * 2**20, "Arrow's blocks are of 1 MiB"
-    assert read_file(path).to_pydict() == rows
+    assert read_file(path, ["text"])["text"].to_pylist() == rows["text"]
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
@@ -119,14 +119,14 @@ def held_of(path: Path, *names: str, **more: Any) -> pa.Table:
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("rows.csv", "text,label\ncafé,1\nno,0\n".encode("latin-1"), "column 'text' is not UTF-8; save"),
-        ("rows.csv", "text,café,label\na,b,1\n".encode("latin-1"), "header is not UTF-8; save"),
+        ("rows.csv", "text,label\ncafé,1\nno,0\n".encode("latin-1"), "column 'text' is not UTF-8 (row 0); save"),
+        ("rows.csv", "text,café,label\na,b,1\n".encode("latin-1"), "column names are not UTF-8; save"),
         ("rows.csv", b"text,label,text\na,1,b\nc,0,d\n", "split 'train' has 2 columns 'text'; rename"),
         ("rows.csv", b"text,label,label\na,1,1\nc,0,0\n", "split 'train' has 2 columns 'label'; rename"),
         (
             "rows.jsonl",
             b'{"text": ["a"], "label": 1}\n',
-            "split 'train': column 'text' holds list<item: string>, not text",
+            "rows.jsonl, line 1: 'text' holds a list, neither text nor a number; mend",
         ),
     ],
 )
@@ -175,6 +175,124 @@ def test_labels_are_all_names_or_all_indices(tmp_path: Path) -> None:
         DataError, match=r"'train', row 1: label '7' is not one of 1, 2, 3 or 0..2; mend the row or tasks"
     ):
         held_of(mixed, "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("label", "number"),
+    [
+        *(("1", 1.0), ("1.0", 1.0), (" 1 ", 1.0), ("+1", 1.0), ("1.", 1.0), ("1e0", 1.0), ("10E-1", 1.0), (".0", 0.0)),
+        *((text, None) for text in ("1_0", "0x1", "0b1", "\N{FULLWIDTH DIGIT ONE}", "\N{ARABIC-INDIC DIGIT ONE}")),
+        *((text, None) for text in ("1,0", "1 0", "1e", "e1", ".", "", "+", "--1")),
+        *((text, None) for text in ("nan", "inf", "-inf", "infinity", "1e999", "9" * 5000, "½", "I", "1\n2")),
+    ],
+)
+@pytest.mark.parametrize("kind", ["classification", "regression"])
+def test_numbers_are_read_as_people_write_them(label: str, number: float | None, kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    WRITERS["jsonl"](pa.table({"text": ["a", "b"], "label": [label, "0"]}), path)
+    names = [f"class {i}" for i in range(12)] if kind == "classification" else []
+    if number is not None:
+        assert held_of(path, *names, kind=kind)["label"].to_pylist() == [number, 0]
+        return
+    with pytest.raises(
+        DataError, match=r"'train', row 0: label .* is not (one of class 0, |a number from -1e\+15 to)"
+    ) as error:
+        held_of(path, *names, kind=kind)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_labels_that_training_cannot_hold(kind: str, tmp_path: Path) -> None:
+    """float32 ends at 3e38, and the loss squares the labels."""
+    for label, taken in ((1e308, False), (-1e16, False), (1e15, True), (-2.5, True)):
+        path = tmp_path / f"rows.{kind}"
+        WRITERS[kind](pa.table({"text": ["a", "b"], "label": [label, 0.0]}), path)
+        if taken:
+            assert held_of(path, kind="regression")["label"].to_pylist() == [label, 0]
+            continue
+        with pytest.raises(DataError, match=r"row 0: label .* is not a number from -1e\+15 to 1e\+15; mend the row"):
+            held_of(path, kind="regression")
+
+
+def test_texts_of_a_parquet_that_are_no_utf_8(tmp_path: Path) -> None:
+    """The format says text, and no reader checks it."""
+    ends = b"".join(end.to_bytes(4, "little") for end in (0, 4, 6))
+    wrong = pa.StringArray.from_buffers(2, pa.py_buffer(ends), pa.py_buffer(b"caf\xe9ok"))
+    pyarrow.parquet.write_table(pa.table({"text": wrong, "label": [0, 1]}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"split 'train': column 'text' is not UTF-8; save the file as UTF-8"):
+        held_of(tmp_path / "rows.parquet", "neg", "pos")
+
+
+def with_classes(table: pa.Table, *names: str, column: str = "label") -> pa.Table:
+    """A table with names of classes, as `datasets` writes them into its files."""
+    features = {column: {"names": names, "_type": "ClassLabel"}}
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+CLASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...], dict[str, Any], list[float] | str]] = {
+    "the same": (("bad", "good", "none"), ("bad", "good", "none"), {}, [0, 1, 2]),
+    "in another order": (("bad", "good", "none"), ("none", "good", "bad"), {}, [2, 1, 0]),
+    "others": (
+        ("bad", "good", "none"),
+        ("spam", "ham", "eggs"),
+        {},
+        "its classes are bad, good, none, and label_names are",
+    ),
+    "one other": (
+        ("bad", "good", "none"),
+        ("bad", "good", "nine"),
+        {},
+        "give the source's names in tasks.own.label_names",
+    ),
+    "one that no row has": (("bad", "good", "none", "more"), ("good", "bad", "none"), {}, [1, 0, 2]),
+    "numbers from 1": (("1", "2", "3"), ("3", "2", "1"), {}, [2, 1, 0]),
+    "numbers that are no names": (("0", "1", "2"), ("bad", "good", "none"), {}, [0, 1, 2]),
+    "one to leave out by name": (("bad", "good", "none"), ("good", "bad"), {"drop_label": "none"}, [1, 0]),
+    "one to leave out by number": (("bad", "good", "none"), ("good", "bad"), {"drop_label": 2}, [1, 0]),
+    "a number to leave out that is a name": (("1", "2", "3"), ("1", "2"), {"drop_label": 3}, [0, 1]),
+    "a regression": (("bad", "good", "none"), (), {"kind": "regression"}, [0, 1, 2]),
+}
+
+
+@pytest.mark.parametrize("kind", ["parquet", "hub"])
+@pytest.mark.parametrize("case", CLASSES)
+def test_classes_that_a_source_names(case: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    source_names, names, more, labels = CLASSES[case]
+    folder = tmp_path / "datasets/me/mine"
+    folder.mkdir(parents=True)
+    table = with_classes(pa.table({"text": ["a", "b", "c"], "label": [0, 1, 2]}), *source_names)
+    for split in ("train", "validation"):
+        pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
+    source: dict[str, Any] = {"hub": "me/mine", "report": {"held": "validation"}}
+    if kind == "parquet":
+        file = str(folder / "train-00000-of-00001.parquet")
+        source = {"train": file, "report": {"held": file}}
+    settings = {"source": source, "text": ["text"], "label": "label", "label_names": names, "rows": {"selection": 1}}
+    task = resolve_task("own", TaskSettings.model_validate(settings | more))
+    if isinstance(labels, str):
+        with pytest.raises(DataError, match=re.escape(labels)):
+            freeze_splits(task, "holdout", tmp_path)
+    else:
+        assert freeze_splits(task, "holdout", tmp_path)["held"]["label"].to_pylist() == labels
+
+
+def test_labels_to_leave_out_that_no_row_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, and no more: a part of SNLI may lack them."""
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\na,1\nb,-1\nc,0\n")
+    held_of(path, "1", "0", drop_label=-1)
+    assert capsys.readouterr().out == ""
+    path.write_text("text,label\na,1\nc,0\n")
+    assert len(held_of(path, "1", "0", drop_label=-1)) == 2
+    assert capsys.readouterr().out == "tasks.own.drop_label: no row has the label -1; all are kept\n"
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    mirror = glue_mirror(tmp_path / "hub", "train", "validation", unlabelled=0)
+    splits = freeze_splits(resolve_task("snli", TaskSettings(rows=Rows(selection=2))), "holdout", mirror)
+    assert len(splits["validation"]) == 12
+    assert "tasks.snli.drop_label: no row has the label -1" in capsys.readouterr().out
 
 
 def test_labels_to_leave_out_of_a_file(tmp_path: Path) -> None:
@@ -246,6 +364,16 @@ OWN: dict[str, tuple[dict[str, list[Any]], dict[str, Any], list[float]]] = {
         {"text": ["a", "b"], "label": "gold", "label_names": ["green", "grey", "blue", "red"]},
         [3, 2, 1],
     ),
+    "columns named as ours are": (
+        {"label": PAIRS["a"], "row_id": PAIRS["b"], "label_": [0, 1, 1] * 6},
+        {"text": ["label", "row_id"], "label": "label_", "label_names": ["no", "yes"]},
+        [0, 1, 1],
+    ),
+    "columns named as ours become": (
+        {"label": PAIRS["a"], "label_": PAIRS["b"], "gold": [0, 1, 1] * 6},
+        {"text": ["label_", "label"], "label": "gold", "label_names": ["no", "yes"]},
+        [0, 1, 1],
+    ),
     "a pair, regression": (
         {**PAIRS, "gold": [0.5, -1.25, 3.0] * 6},
         {"text": ["a", "b"], "label": "gold", "kind": "regression"},
@@ -279,6 +407,10 @@ def test_own_data_by_params_alone(
         "selection": 3,
         "held": 6,
     }
+    stored = pyarrow.parquet.read_table(tmp_path / "out/text/held.parquet")
+    assert len(set(stored.column_names)) == len(task.text) + 2
+    for name, at in zip(task.text, task.stored_text, strict=True):
+        assert stored[at].to_pylist() == columns[name][:6]
     held = TokenStore.open(tmp_path / "out/demo-albert/held.arrow")
     assert held.labels.tolist() == labels * 2
     assert set(held.types.tolist()) == ({0, 1} if len(task.text) == 2 else {0})
@@ -286,12 +418,12 @@ def test_own_data_by_params_alone(
     assert task.metrics == (("accuracy",) if "label_names" in settings else ("pearson", "spearman"))
 
 
-def glue_mirror(root: Path, *splits: str) -> Path:
-    """SNLI-like rows of MRPC on a mirror, the last of each split without a gold label."""
+def glue_mirror(root: Path, *splits: str, unlabelled: int = 1) -> Path:
+    """Rows like MRPC's and SNLI's on a mirror; SNLI's last one of each split has no gold label."""
     for hub, columns in (("nyu-mll/glue/mrpc", ("sentence1", "sentence2")), ("stanfordnlp/snli", TASKS["snli"].text)):
         (root / "datasets" / hub).mkdir(parents=True)
         for split in splits:
-            labels = [i % 2 for i in range(11)] + [-1 if hub == "stanfordnlp/snli" else 1]
+            labels = [i % 2 for i in range(11)] + [-1 if hub == "stanfordnlp/snli" and unlabelled else 1]
             texts = {column: [f"{split} {i}" for i in range(12)] for column in columns}
             pyarrow.parquet.write_table(
                 pa.table({**texts, "label": labels}), root / "datasets" / hub / f"{split}-00000-of-00001.parquet"
@@ -493,6 +625,8 @@ def test_known_tasks_read_the_columns_of_their_hub_data_set(name: str, tmp_path:
     if task.drop_label is not None:
         labels[3:6] = [task.drop_label] * 3
     table = pa.table({column: [f"{column} {i}" for i in range(24)] for column in task.text} | {task.label: labels})
+    if task.kind == "classification":
+        table = with_classes(table, *(task.source_names or task.label_names), column=task.label)
     for split in (source.train, *source.report.values()):
         pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
     every = (source.train, *source.report.values())

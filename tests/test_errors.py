@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import TraceEntry, TraceIndex
+from pipeline.tasks.task import TaskSettings
 from tests import prepared as preparing
 from tests.selections import select
 from tests.workspace import NO_NETWORK, Workspace, small_params
 
+ATTACKED = {"attack.tasks": {"demo-sentences": {"examples": 1}}}
 OWN = {"text": ["sentence"], "label": "label", "label_names": ["bad", "good"]}
 NO_LATER = {"latency.tasks": [], "attack.tasks": {}}
 ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
@@ -95,7 +98,42 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
             },
             ["attack.tasks", "'demo-similarity'", "regression", "take it out"],
         ),
-        ({"trainings": {}}, ["trainings", "no such setting"]),
+        # What is attacked is trained and evaluated.
+        *(
+            ({"methods": ["single_exit", "joint"], **ATTACKED, **changes}, parts)
+            for changes, parts in (
+                ({"attack.criteria": ["voting"]}, ["attack.criteria", "'voting'", "evaluate.criteria"]),
+                ({"attack.multi_exit": "jiont"}, ["attack.multi_exit", "did you mean 'joint'?"]),
+                ({"attack.multi_exit": "single_exit"}, ["attack.multi_exit", "one exit", "name one of joint"]),
+                ({"attack.single_exit": "joint"}, ["attack.single_exit", "early exits", "name one of single_exit"]),
+                ({"attack.single_exit": "first_half"}, ["attack.single_exit", "'first_half' is not in methods"]),
+                ({"methods": ["joint"]}, ["attack.single_exit", "'single_exit' is not in methods", "attack.tasks"]),
+                ({"attack.recipe": "pwws"}, ["attack.resources", "no wordnet", "'pwws'"]),
+                ({"attack.recipe": "bae"}, ["attack.resources", "no masked_lm", "'bae'"]),
+                ({"attack.tasks.demo-sentences.source": {"hub": "a/b", "report": {}}}, ["source.report", "at least 1"]),
+                ({"attack.tasks.demo-sentences.text": ["a"]}, ["attack.tasks.demo-sentences", "text", "add source"]),
+                (
+                    {"attack.tasks.demo-sentences": {"examples": 2, "source": {"hub": "a/b"}, "text": ["a", "b"]}},
+                    ["attack.tasks.demo-sentences.text", "a, b", "one column for each of sentence"],
+                ),
+                (
+                    {
+                        "methods": ["single_exit", "joint", "berxit"],
+                        "evaluate.criteria": {"learned": {}},
+                        "attack.criteria": ["learned"],
+                    },
+                    ["attack.criteria", "'learned'", "multi_exit 'berxit'"],
+                ),
+            )
+        ),
+        ({"tasks": {"sst2": {"source": {"hub": "a/b", "report": {}}}}}, ["tasks.sst2.source.report", "at least 1"]),
+        # A slip in a source is named, not what it leaves missing.
+        ({"tasks": {"own": {"source": {"trian": "a", "report": {"t": "b"}}}}}, ["source.trian", "mean 'train'?"]),
+        ({"tasks": {"own": {"source": {"train": "a", "dev": "b"}}}}, ["tasks.own.source.dev: no such", "report"]),
+        ({"tasks": {"own": {"source": {"train": "a", "report": "b"}}}}, ["tasks.own.source.report: 'b'", "dict"]),
+        ({"tasks": {"own": {"source": {"report": {"t": "b"}}}}}, ["tasks.own.source.train: missing"]),
+        ({"tasks": {"sst2": {"source": {"hub": "a/b", "confg": "c"}}}}, ["source.confg", "did you mean 'config'?"]),
+        ({"trainings": {}}, ["trainings", "no such setting", "did you mean 'training'?"]),
         ({"training.epoch": 3}, ["training.epoch", "no such setting"]),
         ({"tasks.demo-sentences.rows.trian": 3}, ["tasks.demo-sentences.rows.trian", "no such setting"]),
         ({"tasks": None}, ["tasks", "missing", "add it"]),
@@ -103,7 +141,7 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"grid.batch_size": 64}, ["grid.batch_size", "64", "list"]),
         ({"grid.batch_size": ["many"]}, ["grid.batch_size.0", "'many'", "integer"]),
         ({"grid.batch_size": [16.0]}, ["grid.batch_size.0", "16.0", "integer"]),
-        ({"grid.learning_rate": ["2e-5"]}, ["grid.learning_rate.0", "'2e-5'", "number"]),
+        ({"grid.learning_rate": ["fast"]}, ["grid.learning_rate.0", "'fast'", "number"]),
         ({"seeds": [True]}, ["seeds.0", "True", "integer"]),
         ({"tasks": ["demo-sentences"]}, ["tasks", "demo-sentences", "dictionary"]),
         ({"training": 3}, ["training", "3", "dictionary"]),
@@ -134,8 +172,32 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"tasks": {"sst2": {"source": {"hub": "a/b", "report": {"-x": "test"}}}}}, ["tasks.sst2.source", "'-x'"]),
         ({"tasks.demo-sentences.drop_label": False}, ["tasks.demo-sentences.drop_label", "False"]),
         ({"tasks.demo-sentences.text": ["sentence", "sentence"]}, ["tasks.demo-sentences.text", "one column twice"]),
+        (
+            {"tasks": {"own": {"source": {"hub": "a/b"}, "text": ["x"], "label": "x", "label_names": ["a", "b"]}}},
+            ["tasks.own.label", "'x' is a text column too"],
+        ),
         ({"seeds": [2**32]}, ["seeds.0", str(2**32), "less than"]),
         ({"attack.seed": 2**63}, ["attack.seed", "less than"]),
+        # Lists that are sets, and sizes that no machine has.
+        ({"simulate.patiences": [1, 1]}, ["simulate.patiences", "[1, 1]", "distinct"]),
+        ({"attack.criteria": ["patience", "patience"]}, ["attack.criteria", "distinct"]),
+        ({"tasks.demo-sentences.metrics": ["accuracy", "accuracy"]}, ["metrics", "distinct"]),
+        ({"tasks.demo-sentences.rows.train": 10**12}, ["tasks.demo-sentences.rows.train", "at most"]),
+        ({"simulate.samples": 10**13}, ["simulate.samples", "less than or equal"]),
+        ({"simulate.step": 1e-9}, ["simulate.step", "1e-09", "0.001"]),
+        ({"simulate.layers": 10**6}, ["simulate.layers", "200"]),
+        ({"simulate.patiences": [10**9]}, ["simulate.patiences.0", "200"]),
+        ({"grid.batch_size": [10**12]}, ["grid.batch_size.0", "less than or equal"]),
+        ({"backbones": {"demo-albert": {}, "resnet60000000002": {}}}, ["backbones", "resnet60000000002", "1202"]),
+        ({"latency.repeats": 10**9}, ["latency.repeats", "less than or equal"]),
+        # No value is shown at length.
+        ({"methods": ["x" * 100_000]}, ["methods: unknown method 'xxx"]),
+        ({"x" * 100_000: 1}, ["xxx", "no such setting"]),
+        ({"seeds": ["y" * 100_000]}, ["seeds.0", "yyy...", "integer"]),
+        ({"tasks": {"z" * 100_000: {}}}, ["tasks.zzz", "begin with a letter"]),
+        # Numbers and truth values are not taken for each other.
+        ({"evaluate.criteria": {"patience": {"tau": True}}}, ["evaluate.criteria.patience.tau", "True"]),
+        ({"evaluate.choose": {"rule": "speedup", "target": "2"}}, ["evaluate.choose.target", "'2'"]),
         # Impossible values.
         ({"protocol": "papers"}, ["protocol", "'papers'", "'paper'"]),
         ({"grid.batch_size": [0]}, ["grid.batch_size.0", "0", "greater than or equal to 1"]),
@@ -177,12 +239,21 @@ def test_params(workspace: Workspace, changes: dict[str, Any], parts: list[str])
     ("content", "parts"),
     [
         (None, ["params.yaml", "no such file", "profiles/"]),
-        (b"", ["params.yaml", "NoneType", "profiles/"]),
-        (b"- a\n- b\n", ["params.yaml", "list", "profiles/"]),
+        (b"", ["params.yaml", "empty", "profiles/"]),
+        (b"- a\n- b\n", ["params.yaml", "['a', 'b'], not blocks", "profiles/"]),
         (b"grid: [1, 2\nseeds: 3", ["params.yaml", "not valid YAML", "line 2"]),
         (b"\xff\xfe\x00", ["params.yaml", "not valid YAML"]),
-        (b"seeds: [1]\nprotocol: paper\nseeds: [2]\n", ["params.yaml", "'seeds' stands twice", "line 3"]),
-        (b"grid: {batch_size: [1], batch_size: [2]}\n", ["params.yaml", "'batch_size' stands twice", "line 1"]),
+        (b"seeds: [1]\nprotocol: paper\nseeds: [2]\n", ["params.yaml", 'line 3: found duplicate key "seeds"']),
+        (b"grid: {batch_size: [1], batch_size: [2]}\n", ["params.yaml", 'line 1: found duplicate key "batch_size"']),
+        (b"seeds: [1_0]\n", ["params.yaml", "line 1: '1_0' is no number"]),
+        (b"seeds: [" + b"9" * 5000 + b"]\n", ["params.yaml", "5000 digits"]),
+        (b"seeds: 2026-13-45\n", ["params.yaml", "month must be in 1..12"]),
+        (b"seeds: " + b"[" * 3000, ["params.yaml", "nested too deeply"]),
+        (b"seeds: !!python/name:os.system\n", ["params.yaml", "line 1", "constructor for the tag"]),
+        (b"? [a, b]\n: 1\n", ["params.yaml", "no such setting"]),
+        (b"tasks: {demo-sentences: {label_names: [~, yes]}}", ["tasks.demo-sentences.label_names.0", "None"]),
+        (b"tasks: {own: {drop_label: no}}\nseeds: [1:30]", ["seeds.0: '1:30'", "integer"]),
+        (b"tasks: {own: {drop_label: true}}", ["tasks.own.drop_label", "True"]),
     ],
 )
 def test_a_params_file_that_is_none(workspace: Workspace, content: bytes | None, parts: list[str]) -> None:
@@ -193,6 +264,37 @@ def test_a_params_file_that_is_none(workspace: Workspace, content: bytes | None,
     assert all(part in line for part in parts), line
 
 
+def test_a_params_file_that_is_a_folder_or_leads_to_itself(workspace: Workspace) -> None:
+    path = Path("params.yaml")
+    path.unlink()
+    path.mkdir()
+    assert "params.yaml: not valid YAML (Is a directory)" in workspace.stage("simulate").error()
+    path.rmdir()
+    path.symlink_to(path)
+    assert "params.yaml: not valid YAML (Too many levels of symbolic links)" in workspace.stage("simulate").error()
+
+
+def test_numbers_and_names_as_people_write_them(workspace: Workspace) -> None:
+    text = Path("params.yaml").read_text().replace("0.001", "2e-5")
+    Path("params.yaml").write_text(text + "\nprotocol: paper\n" if "protocol" not in text else text)
+    assert load_params().grid.learning_rate == [2e-5]
+    settings = TaskSettings.model_validate({"label_names": [0, 1.5, True, "no"]})
+    assert settings.label_names == ("0", "1.5", "true", "no")
+
+
+@pytest.mark.parametrize("stage", ["finetune", "report", "simulate"])
+def test_a_stage_of_all_tasks_takes_no_argument(workspace: Workspace, stage: str) -> None:
+    line = workspace.stage(stage, "demo-sentences").error()
+    assert f"{stage}: 'demo-sentences' given; it runs for all tasks at once" in line
+    assert workspace.files() == set()
+
+
+@pytest.mark.parametrize("stage", ["prepare", "trace", "evaluate", "latency", "attack"])
+def test_a_stage_of_one_task_takes_one(workspace: Workspace, stage: str) -> None:
+    line = workspace.stage(stage, "").error()
+    assert f"{stage}: no task given; name one of demo-sentences" in line
+
+
 @pytest.mark.parametrize("stage", ["prepare", "trace", "evaluate", "latency", "attack"])
 def test_an_instance_that_params_do_not_name(workspace: Workspace, stage: str) -> None:
     line = workspace.stage(stage, "demo-sentenses").error()
@@ -200,6 +302,8 @@ def test_an_instance_that_params_do_not_name(workspace: Workspace, stage: str) -
 
 
 def test_as_a_process(workspace: Workspace) -> None:
+    for stage in ("finetune", "simulate", "report"):
+        assert "it runs for all tasks" in workspace.command("-m", f"stages.{stage}", "demo-sentences").error()
     workspace.write_params({"methods": ["jiont"]})
     line = workspace.command("-m", "stages.finetune").error()
     assert "did you mean 'joint'?" in line
@@ -230,6 +334,22 @@ def broken(kind: str, path: Path) -> None:
         path.write_text("sentence,label\nfine,1\nbad,0,what\n")
     elif kind == "header":
         path.write_text("sentence,label\n")
+    elif kind == "quote":
+        path.write_text("sentence,label\n" + "fine,1\n" * 8 + '"bad,0\n' + "fine,1\n" * 8)
+    elif kind == "blank":
+        path.write_text("sentence,label\nfine,1\n\nbad,0\n")
+    elif kind == "latin-1":
+        path.write_bytes(b'{"sentence": "caf\xe9", "label": 1}\n')
+    elif kind == "UTF-16":
+        path.write_bytes("sentence,label\nfine,1\n".encode("utf-16"))
+    elif kind == "long":
+        write_csv(path, {**ROWS, "label": ["x" * 100_000, *["good"] * 19]})
+    elif kind == "wide":
+        path.write_text(",".join(f"column{i}" for i in range(10_000)) + "\n" + "1," * 9_999 + "1\n")
+    elif kind == "bytes":
+        pyarrow.parquet.write_table(pa.table({**ROWS, "label": [b"\xff" * 1000] * 20}), path)
+    elif kind == "list":
+        pyarrow.parquet.write_table(pa.table({**ROWS, "sentence": [["a"]] * 20}), path)
     elif kind == "empty":
         path.write_text("")
     elif kind == "columns":
@@ -242,6 +362,8 @@ def broken(kind: str, path: Path) -> None:
         pyarrow.parquet.write_table(pa.table({**ROWS, "label": [*ROWS["label"][:-1], None]}), path)
     elif kind == "folder":
         path.mkdir()
+    elif kind == "type":
+        path.touch()
 
 
 @pytest.mark.parametrize(
@@ -251,12 +373,20 @@ def broken(kind: str, path: Path) -> None:
         ("type", "rows.xlsx", ["rows.xlsx", "'.xlsx'", ".csv"]),
         ("garbage", "rows.parquet", ["rows.parquet", "unreadable as parquet", "mend"]),
         ("cut", "rows.parquet", ["rows.parquet", "unreadable as parquet", "mend"]),
-        ("garbage", "rows.jsonl", ["rows.jsonl", "unreadable as jsonl", "mend"]),
-        ("ragged", "rows.csv", ["rows.csv", "unreadable as csv", "mend"]),
-        ("empty", "rows.csv", ["rows.csv", "unreadable as csv", "mend"]),
+        ("garbage", "rows.jsonl", ["rows.jsonl", "no text in UTF-8", "save it as UTF-8"]),
+        ("ragged", "rows.csv", ["rows.csv, line 3", "3 fields", "the header has 2", "mend"]),
+        ("empty", "rows.csv", ["rows.csv", "the file is empty", "give"]),
+        ("quote", "rows.csv", ["rows.csv, line 10", "never closed", "close it", "quoted: false"]),
+        ("blank", "rows.csv", ["rows.csv, line 3", "blank", "delete the line"]),
+        ("latin-1", "rows.jsonl", ["rows.jsonl", "'sentence' is not UTF-8", "save the file as UTF-8"]),
+        ("UTF-16", "rows.csv", ["rows.csv", "UTF-16", "save it as UTF-8"]),
+        ("long", "rows.csv", ["own", "'train', row 0", "label 'xxx", "...", "bad, good"]),
+        ("wide", "rows.csv", ["own", "no column 'sentence'", "column9 and 9990 more"]),
+        ("bytes", "rows.parquet", ["own", "'train', row 0", "label 1000 bytes is not", "bad, good"]),
+        ("list", "rows.parquet", ["own", "'train'", "'sentence' holds no text", "name another column"]),
         ("folder", "rows.csv", ["rows.csv", "unreadable as csv"]),
         ("columns", "rows.csv", ["own", "'train'", "no column 'sentence'", "text, label", "tasks.own.text"]),
-        ("header", "rows.csv", ["own", "lower tasks.own.rows.selection"]),
+        ("header", "rows.csv", ["rows.csv", "no rows below the header", "give a file with rows"]),
         ("label", "rows.csv", ["own", "'train', row 19", "label '7'", "bad, good", "tasks.own.label_names"]),
         ("name", "rows.csv", ["own", "'train', row 19", "'so-so'", "bad, good"]),
         ("hole", "rows.parquet", ["own", "'train', row 19", "None", "bad, good"]),
@@ -267,7 +397,18 @@ def test_data_files(workspace: Workspace, kind: str, file: str, parts: list[str]
     workspace.write_params(own_task(file))
     line = workspace.stage("prepare", "own").error()
     assert all(part in line for part in parts), line
+    assert len(line) < 500
     assert workspace.files() == set()
+
+
+def test_a_refused_file_leaves_the_data_of_before(workspace: Workspace) -> None:
+    write_csv(Path("rows.csv"), ROWS)
+    workspace.write_params(own_task("rows.csv"))
+    assert workspace.stage("prepare", "own").code == 0
+    before = {name: Path(name).read_bytes() for name in workspace.files()}
+    broken("quote", Path("rows.csv"))
+    workspace.stage("prepare", "own").error()
+    assert {name: Path(name).read_bytes() for name in workspace.files()} == before
 
 
 def test_no_rows_are_left_to_train_on(workspace: Workspace) -> None:
@@ -280,7 +421,11 @@ def test_no_rows_are_left_to_train_on(workspace: Workspace) -> None:
     changes["tasks"]["own"]["source"]["report"] = {"test": "empty.csv"}
     workspace.write_params(changes)
     line = workspace.stage("prepare", "own").error()
-    assert "split 'test' is empty; check the source" in line
+    assert "empty.csv: no rows below the header" in line
+    write_csv(Path("rows.csv"), ROWS | {"label": [-1] * 20})
+    workspace.write_params(own_task("rows.csv", drop_label=-1))
+    line = workspace.stage("prepare", "own").error()
+    assert "split 'train' is empty; check the source, and tasks.own.rows and .drop_label" in line
     assert workspace.files() == set()
 
 
@@ -466,7 +611,7 @@ def test_checkpoints(workspace: Workspace, file: str, damage: Callable[[Path], N
 
 def one_trace() -> Trace:
     ones = np.ones(4)
-    return Trace("classification", np.ones((4, 3, 2), np.float32), ones, ones.astype(np.int64), np.arange(1.0, 4),
+    return Trace("classification", np.ones((4, 3, 2), np.float32), ones, np.arange(4), np.arange(1.0, 4),
                  np.ones((4, 3)), ones)  # fmt: skip
 
 
@@ -476,20 +621,25 @@ def other_trace_schema(path: Path) -> None:
     path.write_bytes(content.replace(b"early-exit-trace/1", b"early-exit-trace/0"))
 
 
+def other_trace(path: Path) -> None:
+    save_trace(replace(one_trace(), labels=np.zeros(4)), path)
+
+
 @pytest.mark.parametrize(
     ("damage", "parts"),
     [
         (other_trace_schema, ["'early-exit-trace/0'", "'early-exit-trace/1'"]),
         (cut, ["unreadable or cut short"]),
         (Path.unlink, ["no such trace"]),
+        (other_trace, ["not the trace that the index names"]),
     ],
-    ids=["schema", "cut", "missing"],
+    ids=["schema", "cut", "missing", "other"],
 )
 def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: list[str]) -> None:
     folder = Path("outputs/traces/demo-sentences")
     entries = []
     for split in ("selection", "validation"):
-        save_trace(one_trace(), folder / f"k.{split}.safetensors")
+        sha256 = save_trace(one_trace(), folder / f"k.{split}.safetensors")
         entries.append(
             TraceEntry(
                 backbone="demo-albert",
@@ -500,7 +650,7 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
                 weights_sha256="",
                 split=split,
                 file=f"k.{split}.safetensors",
-                sha256="",
+                sha256=sha256,
                 rows=4,
             )
         )
@@ -515,6 +665,17 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
     assert workspace.files() == before
 
 
+def test_resources_of_an_attack_are_missed_before_training(workspace: Workspace) -> None:
+    prepared()
+    Path("encoder").mkdir()
+    Path("vectors.npz").touch()
+    resources = {"word_vectors": "vectors.npz", "sentence_encoder": "encoder"}
+    workspace.write_params({"methods": ["single_exit", "joint"], **ATTACKED, "attack.resources": resources})
+    line = workspace.stage("finetune").error()
+    assert "attack.resources.sentence_encoder: 'encoder' has no config.json" in line
+    assert not HERE.trials.exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "instance", "parts"),
     [
@@ -522,13 +683,19 @@ def test_traces(workspace: Workspace, damage: Callable[[Path], None], parts: lis
         ("trace", "demo-sentences", ["data/demo-sentences/manifest.json", "dvc repro prepare@demo-sentences"]),
         ("evaluate", "demo-sentences", ["index.json", "dvc repro trace@demo-sentences"]),
         ("latency", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
-        ("attack", "demo-sentences", ["outputs/evaluate/demo-sentences.json", "dvc repro evaluate@demo-sentences"]),
         ("report", "", ["outputs/", "dvc repro"]),
     ],
 )
 def test_a_stage_whose_input_is_not_there(workspace: Workspace, stage: str, instance: str, parts: list[str]) -> None:
     line = workspace.stage(stage, instance).error()
     assert all(part in line for part in (*parts, "no such file")), line
+    assert workspace.files() == set()
+
+
+def test_an_attack_whose_input_is_not_there(workspace: Workspace) -> None:
+    workspace.write_params({"methods": ["single_exit", "joint"], **ATTACKED})
+    line = workspace.stage("attack", "demo-sentences").error()
+    assert all(part in line for part in ("outputs/evaluate/demo-sentences.json", "no such file", "dvc repro evaluate@"))
     assert workspace.files() == set()
 
 
@@ -560,6 +727,66 @@ def test_nobody_answers_at_the_mlflow_address(workspace: Workspace) -> None:
     assert all(part in line for part in ("MLflow at http://127.0.0.1:1", "start the server", "MLFLOW_TRACKING_URI"))
     assert "hunter2" not in done.out + done.err
     assert workspace.files() == set()
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        (
+            "./mlruns",
+            ["'./mlruns' is a folder", "sqlite:///mlflow.db", "http://host:5000", "unset MLFLOW"],
+        ),
+        ("file:///tmp/mlruns", ["'file:///tmp/mlruns' is a folder", "unset MLFLOW_TRACKING_URI"]),
+        ("mlflow.db", ["'mlflow.db' is a folder", "sqlite:///mlflow.db"]),
+        ("localhost:5000", ["'localhost:5000' is no address", "http://host:5000", "unset MLFLOW_TRACKING_URI"]),
+        ("ftp://ann:hunter2@host/x", ["'ftp://host/x' is no address", "http://host:5000"]),
+        ("sqlite:///folder", ["database folder cannot be used (unable to open", "move the file away"]),
+        (
+            "sqlite:///params.yaml",
+            ["database params.yaml cannot be used (file is not a database)", "move the"],
+        ),
+        ("sqlite:///params.yaml/x.db", ["params.yaml: File exists; move it away"]),
+        (
+            "postgresql://ann:hunter2@127.0.0.1:1/x",
+            ["MLflow at postgresql://127.0.0.1:1/x", "unset MLFLOW"],
+        ),
+    ],
+)
+def test_an_address_that_mlflow_cannot_use(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, address: str, parts: list[str]
+) -> None:
+    Path("folder").mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    line = workspace.stage("simulate").error()
+    assert all(part in line for part in parts), line
+    assert "hunter2" not in line
+    assert workspace.files() == set()
+
+
+def test_a_database_of_mlflow_that_is_broken(workspace: Workspace) -> None:
+    Path("mlflow.db").write_bytes(b"no database, but as long as the head of one would be" * 40)
+    line = workspace.stage("simulate").error()
+    assert "MLflow's database" in line
+    assert "(file is not a database); make it and its folder writable, free the disk, or move the file away" in line
+
+
+@pytest.mark.parametrize("file", [".locks/folder-id", "outputs/simulate/simulate.json"])
+def test_a_full_disk(workspace: Workspace, file: str) -> None:
+    partial = Path(f"{file}.partial")
+    partial.parent.mkdir(parents=True)
+    partial.symlink_to("/dev/full")
+    line = workspace.stage("simulate").error()
+    assert line == f"simulate: {file}: No space left on device; free some space, then run it again"
+    assert not Path(file).exists()
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("file", [".locks", "outputs", "mlartifacts"])
+def test_a_file_where_a_folder_belongs(workspace: Workspace, file: str) -> None:
+    Path(file).touch()
+    line = workspace.stage("simulate").error()
+    assert f"{file}" in line
+    assert "; move" in line
 
 
 def test_a_second_driver_in_one_folder(workspace: Workspace) -> None:

@@ -209,13 +209,34 @@ def test_local_files_are_dependencies(project: Project, tmp_path: Path) -> None:
     assert sorted(path.name for path in (project.folder / "moved").iterdir()) == ["held.csv", "train.csv"]
 
 
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("data/own", "data/own: holds files that no run made, and task 'own' writes its data there; move them"),
+        ("data/other/rows", "tasks.own.source.train: data/other/rows/train.csv lies in other, which the run writes"),
+        ("outputs/rows", "tasks.own.source.train: outputs/rows/train.csv lies in outputs, which the run writes"),
+    ],
+)
+def test_files_that_a_run_would_remove_are_refused(project: Project, place: str, says: str) -> None:
+    own_rows(project.folder / place)
+    source = {"train": f"{place}/train.csv", "report": {"held": f"{place}/held.csv"}}
+    task = {"source": source, "text": ["review"], "label": "verdict", "label_names": ["bad", "good"]}
+    project.write_params({"tasks": {"own": task, **({"other": task} if "other" in place else {})}})
+    if "other" in place:
+        project.here.manifest("other").write_text("{}")
+    done = project.run("repro")
+    assert done.returncode != 0
+    assert says in done.stderr
+    assert sorted(path.name for path in (project.folder / place).iterdir()) == ["held.csv", "train.csv"]
+
+
 def test_a_file_that_is_not_there_is_refused_before_all(project: Project) -> None:
     source = {"train": "rows/train.csv", "report": {"held": "rows/held.csv"}}
     task = {"source": source, "text": ["review"], "label": "verdict", "label_names": ["bad", "good"]}
     project.write_params({"tasks": {"own": task}})
     done = project.run("repro")
     assert done.returncode != 0
-    assert "settings: tasks.own.source.train: rows/train.csv: no such file; check the path" in done.stderr
+    assert "settings: tasks.own.source.train: 'rows/train.csv': no such file; check the path" in done.stderr
     assert "Traceback" not in done.stderr
     assert not [path for path in project.here.outputs.rglob("*") if path.is_file()]
 

@@ -1,6 +1,7 @@
 """Residual networks with exits: network, cost, recipes, images, and training that learns and resumes."""
 
 import io
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,7 @@ def test_a_trace_says_what_it_cost_and_where_it_comes_from(here: Path) -> None:
     flops, full = resnet_flops(ResNetShape(14, 4, 10), 5, np.arange(1, 7))
     np.testing.assert_array_equal(trace.flops, flops)
     np.testing.assert_array_equal(trace.full_flops, full)
+    np.testing.assert_array_equal(trace.last_cost, full)
     np.testing.assert_array_equal(trace.layers, np.arange(1.0, 7.0))
     assert trace.provenance["trial"] == "key"
     assert trace.provenance["data_sha256"] == "of the test"
@@ -443,11 +445,18 @@ def test_own_images_in_a_table_of_paths(here: Path) -> None:
     own(here, "train.csv", "test.csv")
     assert_cats_are_red(10)
     (here / "train/cat/0.png").unlink()
-    with pytest.raises(DataError, match=r"cat/0\.png: no such image"):
+    with pytest.raises(DataError, match=r"row 0: no such image file as 'train/cat/0\.png'; give"):
         own(here, "train.csv", "test.csv")
-    (here / "train/cat/0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"cat/0\.png: not readable as an image"):
+    # PIL raises another kind for each of these.
+    for content in (b"no image", b"", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(17), b"GIF89a" + b"\xff" * 60):
+        (here / "train/cat/0.png").write_bytes(content)
+        with pytest.raises(DataError, match=r"cat/0\.png: not readable as an image"):
+            own(here, "train.csv", "test.csv")
+    long = "x" * 100_000
+    (here / "train.csv").write_text(f"photo,animal\n{long},cat\n" + "cat/2.png,dog\n" * 9)
+    with pytest.raises(DataError, match=r"row 0: no such image file as 'x{76}\.\.\.; give paths") as error:
         own(here, "train.csv", "test.csv")
+    assert len(str(error.value)) < 300
 
 
 def test_missing_or_short_arrays_name_the_remedy(here: Path) -> None:
@@ -529,6 +538,19 @@ def test_classes_may_be_names(here: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.usefixtures("hub_cache")
+def test_classes_that_a_source_names_are_matched(here: Path) -> None:
+    table = pa.table({"img": [png(image) for image in random_images(4).numpy()], "label": [0, 1, 0, 0]})
+    features = {"img": {"_type": "Image"}, "label": {"names": ["ship", *CIFAR10[:8], "truck"], "_type": "ClassLabel"}}
+    named = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    mirror = mirror_with(here / "mirror", named)
+    assert prepared("cifar10", Rows(selection=1), mirror).splits["test"].label_counts == {
+        **dict.fromkeys(CIFAR10, 0), "ship": 3, "airplane": 1,
+    }  # fmt: skip
+    with pytest.raises(DataError, match=r"its classes are ship, .*, and label_names are 0, 1, .*; give the source's"):
+        prepared("cifar10", Rows(selection=1), mirror, label_names=tuple("0123456789"))
+
+
 def test_torchvisions_own_folder_serves_where_the_mirror_has_no_other(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -555,6 +577,9 @@ def test_torchvisions_own_folder_serves_where_the_mirror_has_no_other(
     prepared("cifar10", Rows(selection=2), here)
     store = opened("cifar10", "test")
     np.testing.assert_array_equal(store.images.permute(0, 3, 1, 2).numpy(), pixels)
+    assert store.labels.tolist() == [0, 1, 2, 3, 4, 5]
+    prepared("cifar10", Rows(selection=2), here, label_names=CIFAR10[::-1])
+    assert opened("cifar10", "test").labels.tolist() == [9, 8, 7, 6, 5, 4]
     (folder / "one").write_bytes(b"cut short")
     with pytest.raises(DataError, match="torchvision"):
         prepared("cifar10", Rows(selection=2), here)

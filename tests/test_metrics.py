@@ -32,6 +32,23 @@ def test_correlation(name: str, reference) -> None:
     np.testing.assert_allclose(METRICS[name](GUESSES, VALUES), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-9, 1e-7, 1e-3, 1.0, 1e9, 1e150])
+@pytest.mark.parametrize("name", ["pearson", "spearman"])
+def test_a_correlation_does_not_depend_on_the_unit(name: str, unit: float) -> None:
+    plain = METRICS[name](GUESSES, VALUES)
+    np.testing.assert_allclose(METRICS[name](GUESSES * unit, VALUES * unit), plain, rtol=1e-10)
+    np.testing.assert_allclose(METRICS[name](GUESSES * unit, VALUES), plain, rtol=1e-10)
+    near = 1000 * unit + VALUES * unit * 1e-3  # far from 0, and close together
+    np.testing.assert_allclose(METRICS["pearson"](GUESSES, near), METRICS["pearson"](GUESSES, VALUES), rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-7, 1 / 3, 1e12])
+def test_a_constant_has_no_correlation_whatever_its_mean_rounds_to(value: float) -> None:
+    constant = np.full(len(VALUES), value)
+    assert np.isnan(METRICS["pearson"](np.stack([constant, VALUES]), VALUES)).tolist() == [True, False]
+    assert np.isnan(METRICS["spearman"](GUESSES, constant)).all()
+
+
 def test_not_defined_is_nan_and_never_zero() -> None:
     assert np.isnan(METRICS["pearson"](np.full((1, 200), 3.0), VALUES)[0])
     assert np.isnan(METRICS["f1"](np.zeros((1, 3)), np.zeros(3))[0])

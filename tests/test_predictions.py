@@ -191,7 +191,12 @@ def test_from_traces_to_the_archive(workspace: Workspace) -> None:
     # What can go wrong.
     line = submit(workspace, "--criterion", "patiense").error()
     assert "'albert-base.joint.patiense'; did you mean 'albert-base.joint.patience'?" in line
-    assert "'glue.tar'" in submit(workspace, "--out", "glue.tar").error()
+    assert "--out glue.tar: does not end in .zip" in submit(workspace, "--out", "glue.tar").error()
+    Path("folder.zip").mkdir()
+    assert "--out folder.zip: is a folder" in submit(workspace, "--out", "folder.zip").error()
+    place = "params.yaml/glue.zip"
+    assert f"--out {place}: cannot be written" in submit(workspace, "--criterion", "patience", "--out", place).error()
+    assert not list(Path().glob("*.partial"))
     Path("outputs/predictions/rte/albert-base.joint.full/RTE.tsv").write_text("index\tprediction\n")
     line = submit(workspace).error()
     assert all(part in line for part in ("RTE.tsv", "changed", "evaluate@rte"))

@@ -149,6 +149,7 @@ def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, mon
         assert trace.layers[-1] == kept.get(method, 4)
         assert (trace.exits > 1) == info.multi_exit
         spent = trace.full_flops.sum() / trace.flops[:, -1].sum()
+        assert (trace.last_cost <= trace.flops[:, -1]).all()
         assert (
             spent == pytest.approx(1.0)
             if method == "single_exit"

@@ -37,6 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_trace(replace(regression_trace(), labels=np.r_[np.nan, np.ones(199)]), root / "unknown.safetensors")
     constant = regression_trace()
     save_trace(replace(constant, labels=np.ones(200)), root / "constant.safetensors")
+    infinite = made_up_trace(300)
+    infinite.logits[3, 1] = -np.inf
+    save_trace(infinite, root / "infinite.safetensors")
+    (root / "folder.svg").mkdir()
     return root
 
 
@@ -150,8 +154,26 @@ def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --sweep", "--threshold, --sweep given"),
         ("replay {f}/classes.safetensors --sweep", "give --criterion with"),
         ("replay {f}/classes.safetensors --compare patience", "draws into --out"),
-        ("replay {f}/classes.safetensors --compare patience --out {f}/a.pdf", "neither .svg nor .png"),
+        ("replay {f}/classes.safetensors --compare patience --out {f}/a.pdf", "does not end in .svg or .png"),
         ("replay {f}/classes.safetensors --compare patience --out {f}/classes.safetensors/a.png", "cannot be written"),
+        ("replay {f}/classes.safetensors --compare patience --out {f}/folder.svg", "is a folder; name a file in it"),
+        ("replay {f}/gone.safetensors --compare patience --out {f}/folder.svg", "is a folder; name a file in it"),
+        (
+            "replay {f}/infinite.safetensors --criterion patience --threshold 1",
+            "infinite.safetensors: logits of row 3",
+        ),
+        (
+            "diagnose {f}/infinite.safetensors",
+            "{f}/infinite.safetensors: logits of row 3 at exit 2 are [-inf,",
+        ),
+        ("replay {f}/classes.safetensors --criterion temperature --sweep --fit {f}/infinite.safetensors", "/infinite"),
+        (
+            "replay {f}/classes.safetensors --criterion learned --threshold 1",
+            "classes.safetensors: no channel 'lte'",
+        ),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 1_0", "--threshold 1_0: is not a number"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 1 --set tau=1_0", "'1_0' is not a number"),
+        ("replay {f}/classes.safetensors --criterion patience --sweep --set tau=1 --set tau=2", "tau is set twice"),
         ("replay {f}/classes.safetensors --compare patince --out {f}/a.svg", "did you mean 'patience'"),
         ("replay {f}/classes.safetensors --compare patience --set tua=1 --out {f}/a.svg", "did you mean 'tau'"),
         ("replay {f}/classes.safetensors --criterion patince --threshold 6", "did you mean 'patience'"),
@@ -198,6 +220,7 @@ def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> N
     assert ran.error.startswith("error: ")
     assert ran.error.count("\n") == 1
     assert said.format(f=folder) in ran.error
+    assert not list(folder.rglob("*.partial"))
 
 
 def test_the_documented_commands_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

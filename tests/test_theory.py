@@ -67,6 +67,14 @@ def test_bounds_are_sufficient_below_the_last_patience() -> None:
         assert row.false_claims == 0
 
 
+@pytest.mark.parametrize("step", [0.25, 0.1, 0.01, 0.3])
+def test_theorem_1_is_held_against_cases_at_the_step_that_is_asked_for(step: float) -> None:
+    rates = len(np.arange(step, 0.5 - 1e-9, step))
+    found = theory.appendix_c(5, [1, 2, 3, 4], step, 10, 0)
+    assert [bound.cells for bound in found.theorem] == [3 * rates**2] * 3
+    assert len(found.rows) == 4 * len(np.arange(0.5, 1 + 1e-9, step))
+
+
 def test_the_papers_example_of_the_statement() -> None:
     """Section 3.4: n = 12, q = .2, p = .1 satisfies the statement for t >= 4, and not for 3."""
     claims = theory.statement_bound(12, np.arange(1, 11), 0.2, 0.1)

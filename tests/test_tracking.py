@@ -1,6 +1,8 @@
 """Runs in a real MLflow store: found again by their key, ended whatever happens, written by many processes."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,8 @@ import pytest
 from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import HERE
-from pipeline.running.mlflow import Tracker
+from pipeline.running.mlflow import EXPERIMENT, TrackedRun, Tracker
+from pipeline.running.store import database_uri
 from tests.workspace import Workspace
 
 TAGS = {"stage": "finetune", "instance": ""}
@@ -55,6 +58,146 @@ def test_a_stage_leaves_what_a_number_is_walked_back_by(workspace: Workspace) ->
     assert run.data.metrics == {"rows.train": 40.0, "rows.selection": 12.0, "rows.validation": 12.0}
     assert {entry.tags[0].value for entry in run.inputs.dataset_inputs} == {"train", "selection", "validation"}
     assert [file.path for file in tracker.client.list_artifacts(run.info.run_id)] == ["manifest.json"]
+
+
+# The folder: its name, its place, its copies
+
+
+def logged(tracker: Tracker, key: str | None = None) -> TrackedRun:
+    """A run with the artifact params.yaml, and the key of a trial."""
+    run = tracker.open("finetune", tags=TAGS, params={}, key=key)
+    run.log_artifact(Path("params.yaml"))
+    return run
+
+
+def artifacts(tracker: Tracker, run: TrackedRun) -> list[str]:
+    return [file.path for file in tracker.client.list_artifacts(run.run_id)]
+
+
+@pytest.mark.parametrize("name", ["50%25 off", "feature%2Flogin", "what?now", "a?uri=true", "a#b", "%(here)s", "ü x"])
+def test_a_folder_of_any_name_holds_its_database_and_artifacts(
+    tmp_path: Path, mlflow_store: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    shutil.copy(mlflow_store, tmp_path / name / "mlflow.db")
+    monkeypatch.chdir(tmp_path / name)
+    Path("params.yaml").touch()
+    tracker = Tracker()
+    run = logged(tracker)
+    assert artifacts(tracker, run) == ["params.yaml"]
+    assert {path.name for path in Path().iterdir()} == {".locks", "mlartifacts", "mlflow.db", "params.yaml"}
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(Tracker(database_uri(Path("mlflow.db"))).client.search_runs([tracker.experiment_id])) == 1
+
+
+def test_a_moved_folder_keeps_its_runs_and_takes_its_artifacts_along(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking._tracking_service import utils
+
+    before = Tracker()
+    run = logged(before, "k")
+    moved = tmp_path_factory.mktemp("elsewhere") / "moved"
+    workspace.folder.rename(moved)
+    monkeypatch.chdir(moved)
+    utils._artifact_repos_cache.clear()  # as in the next process
+    tracker = Tracker()
+    assert tracker.place.id == before.place.id
+    assert logged(tracker, "k").run_id == run.run_id
+    assert artifacts(tracker, run) == ["params.yaml"]
+    assert artifacts(tracker, logged(tracker)) == ["params.yaml"]
+    tracker.close_abandoned("finetune", "")
+    assert tracker.client.get_run(run.run_id).info.status == "KILLED"
+    assert not workspace.folder.exists()
+
+
+def test_a_copy_writes_beside_itself_and_leaves_the_originals_runs_alone(
+    workspace: Workspace, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one store, and each with its own."""
+    shared = tmp_path_factory.mktemp("store") / "shared.db"
+    shutil.copy("mlflow.db", shared)
+    original = Tracker(database_uri(shared))
+    finished, going_on = logged(original, "finished"), logged(original, "going on")
+    finished.end()
+    logged(Tracker())
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    shutil.copytree(tmp_path, copy, symlinks=True)
+    monkeypatch.chdir(copy)
+    tracker = Tracker(database_uri(shared))
+    assert tracker.place.id != original.place.id
+    tracker.close_abandoned("finetune", "")
+    assert tracker.client.get_run(going_on.run_id).info.status == "RUNNING"
+    assert logged(tracker, "going on").run_id != going_on.run_id
+    assert tracker.find("finished") == finished.run_id, "the original's run trained what the copy reuses"
+    assert Tracker(database_uri(shared)).place == tracker.place
+    assert artifacts(tracker, finished) == ["params.yaml"]
+    assert (shared.parent / "mlartifacts").is_dir()
+    own = Tracker()
+    assert artifacts(own, logged(own)) == ["params.yaml"]
+    runs = own.client.search_runs([own.experiment_id])
+    assert all(run.info.artifact_uri.startswith((copy / "mlartifacts").as_uri()) for run in runs)
+    monkeypatch.chdir(tmp_path)
+    assert Tracker().place.id == original.place.id
+
+
+def test_a_copy_whose_original_is_gone_is_a_move_on_one_machine_alone(
+    workspace: Workspace, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by `mv` to another disk, or by rsync to another machine, where the original may go on."""
+    before = Tracker().place
+    here = tmp_path_factory.mktemp("elsewhere")
+    for name, host in (("same", before.host), ("other", "another-machine")):
+        shutil.copytree(tmp_path, here / name, symlinks=True)
+        stored = json.loads((here / name / HERE.folder_id).read_text())
+        (here / name / HERE.folder_id).write_text(json.dumps(stored | {"path": "/nowhere", "host": host}))
+    monkeypatch.chdir(here / "same")
+    assert Tracker().place.id == before.id
+    monkeypatch.chdir(here / "other")
+    other = Tracker().place
+    assert other.id != before.id
+    assert other.former == (before.id,)
+
+
+@pytest.mark.parametrize("content", ["0123456789012345", "", "{", '{"id": "x"}', "[]"])
+def test_an_identity_of_before_or_a_broken_one(workspace: Workspace, content: str) -> None:
+    Path(".locks").mkdir()
+    HERE.folder_id.write_text(content)
+    place = Tracker().place
+    assert (place.id == content) == (len(content) == 16)
+    assert Tracker().place == place
+
+
+def test_a_store_whose_artifacts_are_gone_gets_new_ones_beside_it(
+    workspace: Workspace, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As one that a project made which has since moved; one that is there stays."""
+    shared = tmp_path_factory.mktemp("store") / "shared.db"
+    shutil.copy("mlflow.db", shared)
+    made_there = tmp_path_factory.mktemp("other project") / "mlartifacts"
+    made_there.mkdir()
+    from mlflow import MlflowClient
+
+    MlflowClient(database_uri(shared)).create_experiment(EXPERIMENT, artifact_location=made_there.as_uri())
+    tracker = Tracker(database_uri(shared))
+    assert artifacts(tracker, logged(tracker)) == ["params.yaml"]
+    assert len(list(made_there.iterdir())) == 1
+    shutil.rmtree(made_there)
+    tracker = Tracker(database_uri(shared))
+    assert artifacts(tracker, logged(tracker)) == ["params.yaml"]
+    assert not made_there.exists()
+    assert (shared.parent / "mlartifacts").is_dir()
+
+
+def test_a_deleted_experiment_says_how_to_restore_it(workspace: Workspace) -> None:
+    tracker = Tracker()
+    tracker.client.delete_experiment(tracker.experiment_id)
+    line = workspace.stage("simulate").error()
+    command = f"mlflow experiments restore -x {tracker.experiment_id}"
+    assert all(part in line for part in ("the experiment 'early-exit'", "was deleted", command, "mlflow gc")), line
+    assert workspace.files() == set()
+    tracker.client.restore_experiment(tracker.experiment_id)
+    assert workspace.stage("simulate").code == 0
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def small_params() -> dict[str, Any]:
     raw["grid"] = {"batch_size": [20], "learning_rate": [0.001]}
     raw["seeds"] = [1]
     raw["training"]["epochs"] = 1
+    raw["attack"]["tasks"] = {}  # needs a model with one exit beside
     raw["simulate"] = {"layers": 4, "patiences": [1, 2], "step": 0.25, "samples": 50}
     return raw
 
@@ -43,7 +45,7 @@ def changed(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         if value is None:
             holder.pop(last)
         else:
-            holder[last] = value
+            holder[last] = deepcopy(value)
     return out
 
 
@@ -83,7 +85,8 @@ class Workspace:
         code: Any = 0
         try:
             module = importlib.import_module(f"stages.{name}")
-            run_stage(name, module.main, **{key: vars(module)[key] for key in ("unasked",) if key in vars(module)})
+            options = {key: vars(module)[key] for key in ("unasked",) if key in vars(module)}
+            run_stage(name, module.main, per_task=name not in ("finetune", "simulate", "report"), **options)
         except SystemExit as end:
             code = end.code
         finally:

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.attacks.settings import AttackTask
-from pipeline.errors import ArtifactError, DataError
+from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
-from pipeline.tasks.columns import column, read_labels, texts_of
+from pipeline.tasks.columns import labels_of, read_labels, texts_of
 from pipeline.tasks.sources import load_hub
 from pipeline.tasks.task import Task
 
@@ -41,7 +41,7 @@ def load_examples(task: Task, setting: AttackTask, split: str, seed: int, mirror
     """
     table = _report_split(task, split) if setting.source is None else _attack_set(task, setting, mirror)
     rows = np.random.default_rng(seed).permutation(len(table))[: setting.examples]
-    texts = zip(*(table[name].to_pylist() for name in task.text), strict=True)
+    texts = zip(*(table[name].to_pylist() for name in task.stored_text), strict=True)
     every = list(zip(table["row_id"].to_pylist(), texts, table["label"].to_pylist(), strict=True))
     return [Example(int(every[i][0]), every[i][1], int(every[i][2])) for i in rows]
 
@@ -68,14 +68,10 @@ def _attack_set(task: Task, setting: AttackTask, mirror: Path | None) -> pa.Tabl
     split = next(iter(setting.source.report.values()))
     table = load_hub(setting.source, mirror, [split])[split]
     columns = setting.text or task.text
-    if len(columns) != len(task.text):
-        raise DataError(
-            f"attack.tasks.{task.name}.text: {', '.join(columns)}; name one column for each of {', '.join(task.text)}"
-        )
     remedy = f"name its text columns in attack.tasks.{task.name}.text, or another set"
     texts = texts_of(table, columns, key, remedy)
-    label_columns = {key: column(table, task.label, key, remedy).to_pylist()}
+    label_columns = {key: labels_of(task, table, key, remedy)}
     labels = read_labels(task, label_columns, f"name a set with the labels of {task.name}")[key]
     kept = np.flatnonzero(~np.isnan(labels))  # without the rows to leave out
     values = [*texts, pa.array(labels), pa.array(range(len(table)), pa.int64())]
-    return pa.table(values, names=[*task.text, "label", "row_id"]).take(kept)
+    return pa.table(values, names=[*task.stored_text, "label", "row_id"]).take(kept)

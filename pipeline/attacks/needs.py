@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.attacks.settings import AttackResources
+from pipeline.attacks.settings import NEEDS, AttackResources
 from pipeline.attacks.stock import (
     NLTK,
     check_stock_encoder,
@@ -17,14 +17,6 @@ from pipeline.errors import DataError
 from pipeline.storage import file_hash
 
 KEY = "attack.resources"
-NEEDS = {
-    "textfooler": ("word_vectors", "sentence_encoder", "tagger"),
-    "pwws": ("stop_words", "wordnet"),
-    "textbugger": ("word_vectors", "sentence_encoder", "stop_words"),
-    "deepwordbug": ("stop_words",),
-    "bae": ("masked_lm", "sentence_encoder", "tagger", "stop_words"),
-}
-"""Recipe to the resources that it needs; tagger, stop_words and wordnet come from the NLTK folder."""
 RECIPE_COSINE = 0.8776
 """The recipe's own sentence threshold, 0.840845 on 1 - acos(cos) / pi, as a cosine."""
 ResourceChoice = AttackResources | Literal["stock", "demo"]
@@ -39,14 +31,9 @@ def check(choice: ResourceChoice, recipe: str) -> AttackResources | None:
     Raises:
         DataError: a resource is missing and cannot be downloaded.
     """
-    needs = NEEDS[recipe]
     if choice == "demo":
-        missing = [name for name in needs if name in ("wordnet", "masked_lm")]
-        if missing:
-            raise DataError(
-                f"{KEY}: 'demo' has no {missing[0]}, which attack.recipe {recipe!r} needs; name local resources"
-            )
         return None
+    needs = NEEDS[recipe]
     resources = AttackResources() if choice == "stock" else choice
     if "word_vectors" in needs:
         _check_vectors(resources.word_vectors)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attacks.needs import KEY, NEEDS, ResourceChoice, check
+from pipeline.attacks.needs import KEY, ResourceChoice, check
+from pipeline.attacks.settings import NEEDS
 from pipeline.errors import DataError
 
 NEIGHBOURS = 50

@@ -7,8 +7,17 @@ from pydantic import Field, field_validator, model_validator
 
 from pipeline.errors import ParamsError, UnsupportedError, unknown
 from pipeline.evaluation.criteria import CRITERIA
-from pipeline.settings import Block, PositiveInt, Seed
+from pipeline.settings import Block, Distinct, PositiveInt, Seed
 from pipeline.tasks.task import HubSource, Task
+
+NEEDS = {
+    "textfooler": ("word_vectors", "sentence_encoder", "tagger"),
+    "pwws": ("stop_words", "wordnet"),
+    "textbugger": ("word_vectors", "sentence_encoder", "stop_words"),
+    "deepwordbug": ("stop_words",),
+    "bae": ("masked_lm", "sentence_encoder", "tagger", "stop_words"),
+}
+"""Recipe to the resources that it needs; tagger, stop_words and wordnet come from the NLTK folder."""
 
 
 class AttackResources(Block):
@@ -19,7 +28,7 @@ class AttackResources(Block):
     sentence_encoder: Path | None = None
     masked_lm: Path | None = None
     """Folder of a masked language model, for the recipe bae."""
-    sentence_threshold: Annotated[float, Field(ge=-1, le=1)] | None = None
+    sentence_threshold: Annotated[float, Field(ge=-1, le=1, strict=True)] | None = None
     """Smallest cosine between original and changed window; None: the recipe's own (TextFooler: 0.8776)."""
 
 
@@ -47,12 +56,23 @@ class Attack(Block):
     """misclassify: change the answer. slow_down: make the model run all layers, with its answer unchanged."""
     attacker: Literal["own", "textattack"] = "own"
     """own: this project's search loop. textattack: TextAttack's loop, slower, with the same outcomes and queries."""
-    criteria: list[str] = ["confidence", "entropy", "patience"]
+    criteria: Annotated[list[str], Distinct] = ["confidence", "entropy", "patience"]
     single_exit: str = "single_exit"
     multi_exit: str = "joint"
     resources: AttackResources | Literal["stock", "demo"] = "stock"
     seed: Seed = 0
     max_queries: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _check_demo(self) -> "Attack":
+        """The demo's resources are word vectors and an encoder made of them."""
+        lacking = [need for need in NEEDS[self.recipe] if need in ("wordnet", "masked_lm")]
+        if self.tasks and self.resources == "demo" and lacking:
+            raise ParamsError(
+                f"attack.resources: 'demo' has no {lacking[0]}, which recipe {self.recipe!r} needs; name local "
+                "resources, or take textfooler"
+            )
+        return self
 
     @field_validator("criteria")
     @classmethod

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.errors import ArtifactError, ParamsError, UnsupportedError
+from pipeline.commands.output import refuse_output, writing
+from pipeline.commands.trace_input import fit_criterion, load, load_selection, named, number, parse_settings
+from pipeline.errors import ParamsError
 
 if TYPE_CHECKING:
     from pipeline.evaluation.criteria import Criterion
@@ -56,12 +58,14 @@ def replay(
     if compare is not None and out is not None:
         _compare(file, compare.split(","), settings, metrics, fit, out)
         return
-    trace, names = _load(file, metrics)
-    fitted = _fit_criterion(criterion or "", _parse_settings(settings), _load_selection(fit, file, trace))
-    if swept:
-        click.echo(_curve(trace, fitted, names), nl=False)
-    else:
-        _print_json(_point(trace, fitted, _number(threshold or ""), names))
+    trace, names = load(file, metrics)
+    fitted = fit_criterion(criterion or "", parse_settings(settings), load_selection(fit, file, trace), fit)
+    at = None if threshold is None else number(threshold)
+    with named(file):
+        if at is None:
+            click.echo(_curve(trace, fitted, names), nl=False)
+        else:
+            _print_json(_point(trace, fitted, at, names))
 
 
 @click.command()
@@ -87,86 +91,14 @@ def diagnose(
         raise ParamsError("diagnose: --criterion and --threshold belong together; give both or none")
     if (settings or fit) and criterion is None:
         raise ParamsError("diagnose: --set and --fit belong to a --criterion; give one")
-    trace, names = _load(file, metrics)
+    trace, names = load(file, metrics)
     points = []
     if criterion is not None and threshold is not None:
-        values = _parse_settings(settings)
-        fitted = _fit_criterion(criterion, values, _load_selection(fit, file, trace))
-        points.append(point_of(fitted, values, _number(threshold)))
-    _print_json(diagnosis(trace, names, points).model_dump(mode="json"))
-
-
-def _load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
-    """The trace, and the metrics of its score; refuses a trace without labels and metrics that do not fit."""
-    from pipeline.errors import unknown
-    from pipeline.evaluation.metrics import METRICS
-    from pipeline.evaluation.trace import load_trace, require_labels
-
-    trace = load_trace(file)
-    if trace.rows == 0:
-        raise ArtifactError(f"{file}: holds no rows; record a split with rows")
-    require_labels(trace)
-    fitting: tuple[str, ...] = ("pearson", "spearman")
-    if trace.kind == "classification":
-        fitting = ("accuracy", "f1", "matthews") if trace.classes == 2 else ("accuracy",)
-    for name in metrics:
-        if name not in METRICS:
-            raise unknown("metric", name, METRICS, key="--metric")
-        if name not in fitting:
-            outputs = f" of {trace.classes} classes" if trace.kind == "classification" else ""
-            raise UnsupportedError(
-                f"--metric {name}: has no meaning for a {trace.kind}{outputs}; use {' or '.join(fitting)}"
-            )
-    return trace, tuple(metrics) or (fitting if trace.kind == "regression" else ("accuracy",))
-
-
-def _parse_settings(settings: Sequence[str]) -> dict[str, float]:
-    """Setting to value, from NAME=VALUE pairs."""
-    values = {}
-    for pair in settings:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise ParamsError(f"--set {pair}: is not NAME=VALUE, such as tau=0.5")
-        try:
-            values[name] = float(value)
-        except ValueError:
-            raise ParamsError(f"--set {pair}: {value!r} is not a number; give one") from None
-    return values
-
-
-def _load_selection(fit: Path | None, file: Path, trace: "Trace") -> "Trace | None":
-    """The trace of the rows to learn from; its kind, exits and classes must be those of `trace`."""
-    from pipeline.evaluation.trace import load_trace
-
-    if fit is None:
-        return None
-    selection = load_trace(fit)
-    for field in ("kind", "exits", "classes"):
-        fitted, replayed = getattr(selection, field), getattr(trace, field)
-        if fitted != replayed:
-            raise ArtifactError(
-                f"--fit {fit}: {field} {fitted}, but {file} has {field} {replayed}; "
-                "record both with one model, on two splits"
-            )
-    return selection
-
-
-def _fit_criterion(name: str, settings: Mapping[str, float], selection: "Trace | None") -> "Criterion":
-    """A criterion, fitted on the rows of `selection` where they are given."""
-    from pipeline.evaluation.criteria import make
-
-    criterion = make(name, settings, key="--criterion")
-    return criterion if selection is None else criterion.fit(selection)
-
-
-def _number(threshold: str) -> float:
-    try:
-        value = float("inf" if threshold == "never" else threshold)
-    except ValueError:
-        value = float("nan")
-    if not value > float("-inf"):  # JSON has no infinities, and null means `never`
-        raise ParamsError(f"--threshold {threshold}: is not a number; give one, or `never`")
-    return value
+        values = parse_settings(settings)
+        fitted = fit_criterion(criterion, values, load_selection(fit, file, trace), fit)
+        points.append(point_of(fitted, values, number(threshold)))
+    with named(file):
+        _print_json(diagnosis(trace, names, points).model_dump(mode="json"))
 
 
 def _point(trace: "Trace", criterion: "Criterion", threshold: float, metrics: tuple[str, ...]) -> dict[str, Any]:
@@ -220,14 +152,13 @@ def _compare(
     from pipeline.evaluation.sweep import sweep
     from pipeline.report.replayed import KINDS, draw
 
-    if out.suffix not in KINDS:
-        raise ParamsError(f"--out {out}: is neither .svg nor .png; name one of them")
+    refuse_output(out, KINDS)
     for name in names:
         if name not in CRITERIA:
             raise unknown("criterion", name, CRITERIA, key="--compare")
-    trace, metric_names = _load(file, metrics)
-    selection = _load_selection(fit, file, trace)
-    values = _parse_settings(settings)
+    trace, metric_names = load(file, metrics)
+    selection = load_selection(fit, file, trace)
+    values = parse_settings(settings)
     fields = {name: {field.name for field in dataclasses.fields(CRITERIA[name])} for name in names}
     for setting in values:
         if not any(setting in field_names for field_names in fields.values()):
@@ -235,11 +166,11 @@ def _compare(
     sweeps: dict[str, Sweep] = {}
     for name in names:
         applicable = {setting: value for setting, value in values.items() if setting in fields[name]}
-        sweeps[name] = sweep(trace, _fit_criterion(name, applicable, selection))
-    try:
+        fitted = fit_criterion(name, applicable, selection, fit)
+        with named(file):
+            sweeps[name] = sweep(trace, fitted)
+    with writing(out):
         draw(sweeps, metric_names, file.stem, out)
-    except OSError as error:
-        raise ArtifactError(f"--out {out}: cannot be written ({error.strerror}); name another file") from None
     click.echo(f"drawn: {out}")
 
 

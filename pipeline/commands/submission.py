@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pipeline.commands.output import refuse_output, writing
 from pipeline.errors import ArtifactError, ParamsError, unknown
 from pipeline.layout import HERE
 from pipeline.params import load_params
@@ -28,16 +29,16 @@ def make_submission(model: str, out: Path) -> list[str]:
         Lines that name the files in the archive and those that the server also needs.
 
     Raises:
-        ParamsError: the name is no zip file, there is no such model, or no task has `test: true`.
-        ArtifactError: a file of predictions is missing or was changed.
+        ParamsError: `out` is no zip file's name, there is no such model, or no task has `test: true`.
+        ArtifactError: a file of predictions is missing or was changed, or `out` cannot be written.
     """
-    if out.suffix != ".zip":
-        raise ParamsError(f"submission: --out {str(out)!r} is no zip file; give a name that ends in .zip")
+    refuse_output(out, [".zip"])
     params = load_params()
     tasks = [task for name in params.tasks if (task := params.task(name)).server and task.unlabelled]
     entries = _entries(tasks, model)
     files = {Path(entry.file).name: HERE.predictions(name) / entry.file for name, entry in entries}
-    write_archive(out, files)
+    with writing(out):
+        write_archive(out, files)
     lines = []
     for name, entry in entries:
         knob = "all layers" if entry.point.threshold is None else f"threshold {entry.point.threshold:g}"

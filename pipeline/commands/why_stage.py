@@ -7,11 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.commands.why_trial import flat, shown
 from pipeline.errors import ArtifactError
 from pipeline.layout import Workspace
+from pipeline.storage import parse_yaml, read_yaml
 
 Json = dict[str, Any]
 _OUTPUT = {"deleted": "is gone", "modified": "was changed by something else", "not in cache": "is not in DVC's cache"}
@@ -125,19 +124,19 @@ def _locked(workspace: Workspace) -> Json:
 def _locked_in_git(workspace: Workspace) -> Json:
     try:
         show = ["git", "show", "HEAD:./dvc.lock"]
-        text = subprocess.run(show, cwd=workspace.root, capture_output=True, check=True).stdout
+        text = subprocess.run(show, cwd=workspace.root, capture_output=True, check=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return {}
-    stages: Json = (yaml.safe_load(text) or {}).get("stages", {})
+    stages: Json = (parse_yaml(text) or {}).get("stages", {})
     return stages
 
 
 def _yaml(path: Path) -> Json:
     """A YAML or JSON file; empty where there is none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         return {}
-    except yaml.YAMLError as error:
-        raise ArtifactError(f"{path}: no readable YAML ({str(error).splitlines()[0]}); mend it") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: no readable YAML ({error}); mend it") from None
     return content if isinstance(content, dict) else {}

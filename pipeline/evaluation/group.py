@@ -131,9 +131,8 @@ def _values(trace: Trace, point: OperatingPoint, metrics: tuple[str, ...], choos
     """Score, metrics, speed-ups and, where the chooser bounds it, risk of one model at its operating point."""
     swept = sweep_at(trace, point)
     values = swept.metrics(metrics) | {"layer_speedup": swept.layer_speedup, "flop_speedup": swept.flop_speedup}
-    if point.criterion is None and trace.exits > 1:
-        # All layers means no early head: the FLOP ratio is the layer ratio (the last head is under a thousandth).
-        values["flop_speedup"] = np.array([trace.all_layers / trace.layers[-1]])
+    if point.criterion is None:  # all layers means no early head, as the live engine runs it
+        values["flop_speedup"] = np.array([trace.full_flops.sum() / trace.last_cost.sum()])
     risk = chooser.risk(swept)
     if risk is not None:
         values["risk"] = risk

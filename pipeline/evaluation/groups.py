@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+from pipeline.errors import ArtifactError
 from pipeline.evaluation.trace import Trace, load_trace
 from pipeline.results import TraceEntry, TraceIndex
+from pipeline.storage import file_hash
 
 SELECTION = "selection"
 """The split on which thresholds are chosen."""
@@ -47,11 +49,12 @@ def load_groups(index: TraceIndex, folder: Path) -> Iterator[Group]:
     """The groups of an index, each with its traces from `folder`, one group in memory at a time.
 
     Raises:
-        ArtifactError: a trace is missing, cut short, or of another schema.
+        ArtifactError: a trace is missing, cut short, of another schema, or not the one of the index.
     """
+    remedy = f"run `dvc repro -f trace@{index.task}`"
 
     def load(entries: Iterable[TraceEntry]) -> dict[str, Trace]:
-        return {entry.split: load_trace(folder / entry.file) for entry in entries}
+        return {entry.split: _load(folder / entry.file, entry, remedy) for entry in entries}
 
     for (backbone, method, multi_exit), members in groupby(
         index.traces, key=lambda e: (e.backbone, e.method, e.multi_exit)
@@ -62,3 +65,10 @@ def load_groups(index: TraceIndex, folder: Path) -> Iterator[Group]:
         )
         unlabelled = {member.key: load(e for e in index.unlabelled if e.key == member.key) for member in seeds}
         yield Group(backbone, method, multi_exit, seeds, unlabelled)
+
+
+def _load(path: Path, entry: TraceEntry, remedy: str) -> Trace:
+    trace = load_trace(path, remedy)
+    if file_hash(path) != entry.sha256 or trace.rows != entry.rows:
+        raise ArtifactError(f"{path}: not the trace that the index names; {remedy}")
+    return trace

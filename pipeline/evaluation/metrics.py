@@ -46,11 +46,20 @@ def matthews(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_r
 
 
 def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Pearson correlation; NaN when either side is constant."""
-    x = predictions - np.mean(predictions, axis=-1, keepdims=True)
-    y = labels - np.mean(labels)
-    scale = np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y))
-    return _divide(np.sum(x * y, axis=-1), np.where(scale < 1e-12, 0.0, scale))
+    """Pearson correlation, in whatever unit either side is; NaN when either side is constant."""
+    x, y = _deviations(predictions), _deviations(labels)
+    return _divide(np.sum(x * y, axis=-1), np.sqrt(np.sum(x * x, axis=-1) * np.sum(y * y)))
+
+
+def _deviations(values: np.ndarray) -> np.ndarray:
+    """Deviations from the mean over the last axis; all 0 where values are equal, whatever the mean rounds to.
+
+    They are scaled to about 1 by a power of two, so that no unit makes their squares vanish and no digit changes.
+    """
+    constant = np.max(values, axis=-1, keepdims=True) == np.min(values, axis=-1, keepdims=True)
+    deviations = np.where(constant, 0.0, values - np.mean(values, axis=-1, keepdims=True))
+    _, exponent = np.frexp(np.max(np.abs(deviations), axis=-1, keepdims=True))
+    return np.ldexp(deviations, -exponent)
 
 
 def spearman(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

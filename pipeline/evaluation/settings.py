@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StrictFloat, field_validator, model_validator
 
 from pipeline.evaluation.criteria import make
 from pipeline.settings import Block, OpenShare, PositiveFloat
@@ -26,7 +26,7 @@ class Choose(Block):
     """
 
     rule: Literal["window", "speedup", "risk"] = "window"
-    target: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
+    target: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = None
     epsilon: OpenShare | None = None
     """Share of rows that may be lost: 0.02 is two points of accuracy at most."""
     delta: OpenShare | None = None
@@ -56,7 +56,7 @@ class Choose(Block):
 class Evaluate(Block):
     """Criteria with their settings, and the chooser of their thresholds."""
 
-    criteria: dict[str, dict[str, float]] = Field(
+    criteria: dict[str, dict[str, StrictFloat]] = Field(
         default={"patience": {}, "confidence": {}, "entropy": {}}, min_length=1
     )
     window: Window = (1.30, 1.96)

@@ -7,7 +7,9 @@ A row that goes past an exit at some threshold does so at every higher one. So o
 a whole sweep, and a sum over rows at each of k thresholds is one histogram. No array of k x n is needed.
 """
 
-from dataclasses import dataclass, replace
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +17,10 @@ from pipeline.errors import UnsupportedError
 from pipeline.evaluation.arrays import by_column, largest_class
 from pipeline.evaluation.blocks import over_blocks
 from pipeline.evaluation.criteria import Criterion
-from pipeline.evaluation.criteria.base import answers_itself
+from pipeline.evaluation.criteria.base import answers_itself, refuse_other_fit
 from pipeline.evaluation.metrics import COUNTED, METRICS
 from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.trace_checks import refuse_nan
 
 NEVER = np.inf
 """The threshold of the full model, which no score reaches."""
@@ -34,17 +37,19 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
 
     Raises:
         UnsupportedError: the criterion has no meaning for regression.
-        ArtifactError: the trace lacks the channel that the criterion reads.
+        ArtifactError: the trace lacks the channel that the criterion reads, or the criterion is fitted to another
+            shape.
         InvalidLogitsError: a logit, or a value of that channel, is NaN.
     """
     if trace.kind == "regression" and not criterion.regression:
         raise UnsupportedError(
             f"criterion {criterion.name!r} needs class probabilities and the trace is a regression; use patience"
         )
+    refuse_other_fit(criterion, trace.exits, trace.classes)
     answers = trace.answers()  # raises on NaN
     values = criterion.values(trace)
     if values is not trace.logits:
-        trace.refuse_nan(f"values of channel {criterion.reads!r}", values)
+        refuse_nan(trace, f"values of channel {criterion.reads!r}", values, "write a number for each row and exit")
     changes = answers_itself(criterion)
     state = criterion.start(trace.rows, values[:, 0])
     columns = []
@@ -55,7 +60,8 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
             logits = criterion.answer(state, trace.logits[:, j]).astype(np.float32)  # as the live engine returns it
             answers[:, j] = logits[:, 0] if trace.kind == "regression" else largest_class(logits)
     scores = np.stack(columns).T
-    trace.refuse_nan(f"scores of criterion {criterion.name!r}", scores)  # NaN would cross every threshold
+    # NaN would cross every threshold.
+    refuse_nan(trace, f"scores of criterion {criterion.name!r}", scores, "mend its step, or give other settings")
     return scores, answers
 
 
@@ -154,15 +160,23 @@ def sweep(trace: Trace, criterion: Criterion, thresholds: np.ndarray | None = No
 
 def some_rows(trace: Trace, rows: slice) -> Trace:
     """Some rows of a trace, as views."""
-    per_row = ("logits", "labels", "row_ids", "flops", "full_flops")
-    channels = {name: values[rows] for name, values in trace.channels.items()}
-    return replace(trace, **{name: getattr(trace, name)[rows] for name in per_row}, channels=channels)
+    per_row = ("logits", "labels", "row_ids", "flops", "full_flops", "last_flops")
+    values = {name: getattr(trace, name) for name in per_row}
+    parts = {name: whole[rows] for name, whole in values.items() if whole is not None}
+    return _part(trace, **parts, channels={name: whole[rows] for name, whole in trace.channels.items()})
 
 
 def _by_column(block: Trace) -> Trace:
     """The same rows, with logits and channels in the memory order in which NumPy is fast."""
     channels = {name: by_column(values) for name, values in block.channels.items()}
-    return replace(block, logits=by_column(block.logits), channels=channels)
+    return _part(block, logits=by_column(block.logits), channels=channels)
+
+
+def _part(trace: Trace, **changes: Any) -> Trace:
+    """The trace with other arrays, of the same rows or fewer; not checked again, which would take as long as a scan."""
+    part = copy(trace)
+    vars(part).update(changes)
+    return part
 
 
 def first_past(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:

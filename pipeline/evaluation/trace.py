@@ -11,6 +11,7 @@ One safetensors file (no pickle), readable without this project:
 | flops     | (n, exits)           | float64 | FLOPs of a row that leaves at this exit, heads on the way in  |
 | full_flops| (n,)                 | float64 | FLOPs of the row in a plain model: all layers, one head       |
 | full_layers| ()                 | float64 | optional: layers of the plain model; absent: the last of layers |
+| last_flops| (n,)                 | float64 | optional: FLOPs of all layers of this model with its last head alone |
 | channel.* | (n, exits[, k])      | float32 | optional: further values of an exit, read by some criteria    |
 
 `channel.lte` is the certainty that BERxiT's small head predicts, 0 to 1. docs/trace-format.md shows how to write such a
@@ -19,7 +20,6 @@ file without this project.
 Metadata: `schema`, `kind` (classification or regression), `label_names` and `provenance`, JSON-encoded.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,13 +29,16 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.errors import ArtifactError, InvalidLogitsError
+from pipeline.errors import ArtifactError
 from pipeline.evaluation.arrays import largest_class
-from pipeline.storage import whole_file
+from pipeline.evaluation.trace_checks import is_whole, refuse_faults, refuse_undefined
+from pipeline.storage import file_hash, whole_file
 
 SCHEMA = "early-exit-trace/1"
 _TENSORS = ("logits", "labels", "row_ids", "layers", "flops", "full_flops")
+_OPTIONAL = ("full_layers", "last_flops")
 _CHANNEL = "channel."
+WRITE = "write it as docs/trace-format.md shows"
 _NUMBERS = frozenset(["BOOL", "F16", "F32", "F64", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64"])
 """The number types of safetensors that NumPy has; it lacks bfloat16 and the 8-bit floats."""
 
@@ -55,63 +58,10 @@ class Trace:
     provenance: dict[str, Any] = field(default_factory=dict)
     channels: dict[str, np.ndarray] = field(default_factory=dict)
     full_layers: float | None = None
+    last_flops: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.logits.ndim != 3:
-            raise ArtifactError(f"trace: logits have shape {self.logits.shape}, expected (rows, exits, classes)")
-        n, exits, classes = self.logits.shape
-        expected = {
-            "labels": (n,),
-            "row_ids": (n,),
-            "layers": (exits,),
-            "flops": (n, exits),
-            "full_flops": (n,),
-        }
-        for name, shape in expected.items():
-            got = getattr(self, name).shape
-            if got != shape:
-                raise ArtifactError(f"trace: {name} has shape {got}, expected {shape}; record the trace again")
-        for name, values in self.channels.items():
-            if values.shape[:2] != (n, exits) or values.ndim not in (2, 3):
-                raise ArtifactError(
-                    f"trace: channel {name!r} has shape {values.shape}, expected ({n}, {exits}) or ({n}, {exits}, k)"
-                )
-        if self.kind not in ("classification", "regression"):
-            raise ArtifactError(f"trace: kind {self.kind!r} is neither classification nor regression")
-        if self.kind == "regression" and classes != 1:
-            raise ArtifactError(f"trace: regression needs one output per exit, found {classes}")
-        if self.kind == "classification":
-            self._refuse_labels()
-        self._refuse_layers()
-
-    def _refuse_labels(self) -> None:
-        """Raise ArtifactError where a label is no class index; it would silently count as wrong at every exit."""
-        if self.classes < 2:  # with one class all exits would agree and be certain
-            raise ArtifactError(
-                f"trace: classification needs a logit per class, found {self.classes} per exit; "
-                "write two for a binary task, or give kind regression"
-            )
-        labels = self.labels
-        valid = (labels >= 0) & (labels < self.classes) & (labels == np.floor(labels))
-        bad = ~(valid | np.isnan(labels))
-        if bad.any():
-            row = int(np.argmax(bad))
-            raise ArtifactError(
-                f"trace: label {labels[row]:g} of row {self.row_ids[row]} is no class index 0..{self.classes - 1}; "
-                "count classes from 0 and write NaN where a label is unknown"
-            )
-
-    def _refuse_layers(self) -> None:
-        """Raise ArtifactError where layers do not ascend; speed-ups would be relative to the wrong depth."""
-        layers = self.layers
-        rising = self.exits > 0 and layers[0] >= 0 and np.all(layers[1:] >= layers[:-1])  # False where one is NaN
-        if not (rising and 0 < layers[-1] < np.inf):
-            raise ArtifactError(
-                f"trace: layers {layers.tolist()} do not ascend to a number above 0; "
-                "give the layers run at each exit, the earliest exit first"
-            )
-        if not 0 < self.all_layers < np.inf:
-            raise ArtifactError(f"trace: full_layers {self.all_layers:g} is not above 0; give the plain model's layers")
+        refuse_faults(self)
 
     @property
     def all_layers(self) -> float:
@@ -130,23 +80,18 @@ class Trace:
     def classes(self) -> int:
         return int(self.logits.shape[2])
 
-    def refuse_nan(self, name: str, values: np.ndarray) -> None:
-        """Raise InvalidLogitsError, with row and exit, where `values` (n, exits[, k]) has a NaN."""
-        bad = np.isnan(values)
-        if bad.any():
-            row, exit_index = (int(i[0]) for i in np.nonzero(bad)[:2])
-            raise InvalidLogitsError(
-                f"trace: {name} of row {int(self.row_ids[row])} are NaN at exit {exit_index + 1}; "
-                "the model diverged: lower its learning rate and train it again"
-            )
+    @property
+    def last_cost(self) -> np.ndarray:
+        """FLOPs of each row through all layers of this model, (n,)."""
+        return self.flops[:, -1] if self.last_flops is None else self.last_flops
 
     def answers(self) -> np.ndarray:
         """Prediction of every exit, (n, exits) float64: class index, or the real value.
 
         Raises:
-            InvalidLogitsError: a logit is NaN.
+            InvalidLogitsError: the logits of an exit are NaN, or infinite so that they name no answer.
         """
-        self.refuse_nan("logits", self.logits)
+        refuse_undefined(self)
         if self.kind == "regression":
             return self.logits[:, :, 0].astype(np.float64)
         answers: np.ndarray = largest_class(self.logits).astype(np.float64)
@@ -161,11 +106,13 @@ def require_labels(trace: Trace) -> None:
 
 
 def save_trace(trace: Trace, path: Path) -> str:
-    """Write a trace atomically; return the SHA-256 of the file."""
+    """Write a trace atomically; return the hash of the file, as `file_hash` gives it."""
     tensors = {name: np.ascontiguousarray(getattr(trace, name)) for name in _TENSORS}
     tensors |= {_CHANNEL + name: np.ascontiguousarray(values) for name, values in trace.channels.items()}
     if trace.full_layers is not None:
         tensors["full_layers"] = np.array(trace.full_layers, dtype=np.float64)
+    if trace.last_flops is not None:
+        tensors["last_flops"] = np.ascontiguousarray(trace.last_flops)
     metadata = {
         "schema": SCHEMA,
         "kind": trace.kind,
@@ -175,7 +122,7 @@ def save_trace(trace: Trace, path: Path) -> str:
     content = _ordered(save(tensors, metadata=metadata))
     with whole_file(path) as partial:
         partial.write_bytes(content)
-    return hashlib.sha256(content).hexdigest()
+    return file_hash(path)
 
 
 def _ordered(content: bytes) -> bytes:
@@ -191,13 +138,15 @@ def _ordered(content: bytes) -> bytes:
     return len(written).to_bytes(8, "little") + written + content[start:]
 
 
-def load_trace(path: Path) -> Trace:
+def load_trace(path: Path, remedy: str = WRITE) -> Trace:
     """Read a trace.
+
+    Args:
+        remedy: the end of the message where the file is missing or is no trace; it serves files of other programs.
 
     Raises:
         ArtifactError: missing, cut short, not a trace, of another schema version, or with impossible values.
     """
-    remedy = "run the trace stage again (dvc repro)"
     if not path.is_file():
         raise ArtifactError(f"{path}: no such trace; {remedy}")
     try:
@@ -205,32 +154,58 @@ def load_trace(path: Path) -> Trace:
             metadata = file.metadata() or {}
             if metadata.get("schema") != SCHEMA:
                 raise ArtifactError(f"{path}: schema {metadata.get('schema')!r} is not {SCHEMA!r}; {remedy}")
-            missing = set(_TENSORS) - set(file.keys())
+            stored = set(file.keys())
+            missing = set(_TENSORS) - stored
             if missing:
                 raise ArtifactError(f"{path}: tensors {sorted(missing)} are missing; {remedy}")
-            named = [name for name in file.keys() if name.startswith(_CHANNEL)]  # noqa: SIM118 - not a dict
-            for name in (*_TENSORS, *named):
-                stored = file.get_slice(name).get_dtype()
-                if stored not in _NUMBERS:
-                    raise ArtifactError(f"{path}: tensor {name!r} holds {stored}, not F32; write it as float32")
-            tensors = {name: file.get_tensor(name) for name in _TENSORS}
-            whole = float(file.get_tensor("full_layers")) if "full_layers" in file.keys() else None  # noqa: SIM118
-            channels = {name.removeprefix(_CHANNEL): file.get_tensor(name) for name in named}
+            names = [name for name in sorted(stored) if name in (*_TENSORS, *_OPTIONAL) or name.startswith(_CHANNEL)]
+            for name in names:
+                number = file.get_slice(name).get_dtype()
+                if number not in _NUMBERS:
+                    raise ArtifactError(f"{path}: tensor {name!r} holds {number}, not F32; write it as float32")
+            tensors = {name: _float(name, file.get_tensor(name)) for name in names}
     except (SafetensorError, OSError) as error:
         raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
     try:
-        label_names = tuple(json.loads(metadata.get("label_names", "[]")))
-        provenance = json.loads(metadata.get("provenance", "{}"))
-    except ValueError as error:
-        raise ArtifactError(f"{path}: metadata are not JSON ({error}); {remedy}") from None
-    try:
         return Trace(
             kind=metadata.get("kind", ""),
-            label_names=label_names,
-            provenance=provenance,
-            channels=channels,
-            full_layers=whole,
+            label_names=_names(_parsed(metadata, "label_names", [])),
+            provenance=_parsed(metadata, "provenance", {}),
+            channels={n.removeprefix(_CHANNEL): tensors.pop(n) for n in names if n.startswith(_CHANNEL)},
+            full_layers=_scalar(tensors.pop("full_layers", None)),
             **tensors,
         )
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {str(error).removeprefix('trace: ')}") from None
+
+
+def _float(name: str, values: np.ndarray) -> np.ndarray:
+    """Numbers of any type as replay reads them: row ids whole, costs and labels float64, the rest some float.
+
+    Differences of unsigned numbers would wrap. Row ids that are not whole stay, and are refused with the other faults.
+    """
+    if name == "row_ids":
+        return values.astype(np.int64) if is_whole(values).all() else values
+    if name == "logits" or name.startswith(_CHANNEL):
+        return values if values.dtype.kind == "f" else values.astype(np.float32)
+    return values.astype(np.float64)
+
+
+def _parsed(metadata: dict[str, str], name: str, absent: Any) -> Any:
+    try:
+        return json.loads(metadata[name]) if name in metadata else absent
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"trace: {name} of the metadata is no JSON ({error}); write it with json.dumps") from None
+
+
+def _names(value: Any) -> Any:
+    """A JSON list as a tuple; what is none is refused with the trace's other faults."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _scalar(value: np.ndarray | None) -> float | None:
+    if value is not None and value.shape != ():
+        raise ArtifactError(
+            f"trace: full_layers has shape {value.shape}, expected (); write one number, as numpy.array(12.0)"
+        )
+    return None if value is None else float(value)

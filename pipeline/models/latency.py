@@ -127,8 +127,8 @@ def compare(
                 examples=rows,
                 ms_per_example=round(1000 * statistics.median(took) / rows, 4),
                 measured_speedup=round(full / statistics.median(took), 4),
-                layer_speedup=round(float(work.layers[-1] / work.layers[index].mean()), 4),
-                flop_speedup=round(float(work.full_flops.sum() / spent.sum()), 4),
+                own_layer_speedup=round(float(work.layers[-1] / work.layers[index].mean()), 4),
+                own_flop_speedup=round(float(work.full_flops.sum() / spent.sum()), 4),
             )
         )
     return measured

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.errors import InvalidLogitsError, UnsupportedError
 from pipeline.evaluation.criteria import Criterion
-from pipeline.evaluation.criteria.base import State, answers_itself
+from pipeline.evaluation.criteria.base import State, answers_itself, refuse_other_fit
 from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.precision import full_float32
@@ -43,6 +43,7 @@ class LiveEngine:
     Raises:
         UnsupportedError: the criterion has no meaning for a regression model, is a bound, or reads a channel that the
             model lacks.
+        ArtifactError: the criterion was fitted to a model of other exits or classes.
     """
 
     def __init__(self, model: MultiExit, criterion: Criterion | None, threshold: float = np.inf) -> None:
@@ -58,6 +59,8 @@ class LiveEngine:
                 f"criterion {criterion.name!r} reads channel {self.reads!r}, which the model lacks; "
                 f"use a model of method {criterion.recorded_by!r}"
             )
+        if criterion is not None:
+            refuse_other_fit(criterion, len(model.exits), model.outputs)
         full_float32()  # as the traces that the threshold comes from
         self.answers_itself = criterion is not None and answers_itself(criterion)
         self.model = model

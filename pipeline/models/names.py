@@ -3,10 +3,12 @@
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from pipeline.errors import ParamsError, unknown
-from pipeline.settings import Block, PositiveInt, Share
+from pipeline.settings import Block, Share, Size
 from pipeline.tasks.task import Modality
 
 Pooling = Literal["first", "mean"]
@@ -28,11 +30,11 @@ class BackboneSettings(Block):
     weights in safetensors; required where the backbone's name is not in the list."""
     pooling: Pooling | None = None
     """Texts: input of the exits' shared pooler, the first token or the mean over tokens."""
-    layers: PositiveInt | None = None
+    layers: Size | None = None
     """Texts: number of layers to keep, from the first; no more than the model has."""
     dropout: Share | None = None
     """Dropout before each exit's linear layer when training."""
-    width: PositiveInt | None = None
+    width: Annotated[int, Field(ge=1, le=4096, strict=True)] | None = None
     """Images: channels of the first stage of a residual network; 16 in the paper."""
     exits: Placement | None = None
     """Images: places of the exits: after every two convolutions (the paper, Appendix A), or Shallow-Deep's six."""
@@ -153,8 +155,8 @@ def _residual(name: str) -> BackboneSpec | None:
 
 def check_depth(depth: int, key: str) -> None:
     """Raise ParamsError where the depth of a residual network is not 6n + 2 (He et al. 2016, 4.2)."""
-    if depth < 8 or (depth - 2) % 6:
-        raise ParamsError(f"{key}: depth {depth} is not 6n + 2; take 8, 14, 20, 32, 44, 56 or 110")
+    if depth not in range(8, 1203, 6):
+        raise ParamsError(f"{key}: depth {depth} is not 6n + 2; take 8, 14, 20, 32, 44, 56 or 110, at most 1202")
 
 
 def hub_path(name: str, mirror: Path | None) -> str:

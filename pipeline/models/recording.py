@@ -72,6 +72,7 @@ def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str
     model: Any = load_checkpoint(checkpoint).to(device)
     store = open_store(manifest, backbone, split, device)
     flops, full = model.backbone.flops(store.sizes, model.outputs, model.exits)
+    last, _ = model.backbone.flops(store.sizes, model.outputs, model.exits[-1:])
     logits, channels = record(model, store, device)
     return Trace(
         kind=manifest.kind,
@@ -83,6 +84,7 @@ def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str
         flops=flops,
         full_flops=full,
         full_layers=float(model.backbone.full_layers),
+        last_flops=last[:, 0],
         label_names=manifest.label_names,
         provenance={
             "task": manifest.task,

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.report.between import Line, by_speed, drawn, line_of, scores_at
 from pipeline.report.numbers import TIMES
 from pipeline.report.stored import Curve
 from pipeline.report.svg import look
-from pipeline.report.verdicts import by_speed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,29 +31,30 @@ def speed_axis(axes: "Axes", furthest: float) -> None:
 def criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names: tuple[str, ...]) -> None:
     """One criterion's curve of each seed, thin, and their median, thick; `names` are all that are drawn."""
     style = look(criterion, names)
-    lines = [by_speed(curve) for curve in curves if curve.points]
+    lines = [line_of(curve) for curve in curves if curve.points]
     if len(lines) > 1:
-        for speeds, scores in lines:
+        for line in lines:
+            speeds, scores, _ = drawn(line, GRID_POINTS)
             axes.plot(speeds, 100 * scores, color=style.colour, lw=0.7, alpha=0.4)
     few = bool(lines) and max(len(curve.points) for curve in curves) <= FEW
-    speeds, scores = _median_by_setting(curves) if few else _median_by_speed(lines)
-    marker = style.marker if few else ""
-    axes.plot(speeds, 100 * scores, style.dash, color=style.colour, marker=marker, markersize=3.5, label=criterion)
+    speeds, scores, settings = drawn(_median_by_setting(curves) if few else _median_by_speed(lines), GRID_POINTS)
+    marked = {"marker": style.marker, "markevery": settings} if few and settings else {}
+    axes.plot(speeds, 100 * scores, style.dash, color=style.colour, markersize=3.5, label=criterion, **marked)
 
 
-def _median_by_setting(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+def _median_by_setting(curves: Sequence[Curve]) -> Line:
     """Median speed and score of each setting that every seed has (patience t means the same for all)."""
     shared = set.intersection(*({p.threshold for p in curve.points} for curve in curves))
     at = [[p for curve in curves for p in curve.points if p.threshold == t] for t in sorted(shared)]
-    speeds = np.array([np.median([p.layer_speedup for p in points]) for points in at])
-    scores = np.array([np.median([p.score for p in points]) for points in at])
-    return speeds, scores
+    speeds = [float(np.median([p.layer_speedup for p in points])) for points in at]
+    scores = [float(np.median([p.score for p in points])) for points in at]
+    return by_speed(speeds, scores)
 
 
-def _median_by_speed(lines: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _median_by_speed(lines: Sequence[Line]) -> Line:
     """Median over seeds on a common grid of speeds, as far as every seed reaches: thresholds differ by seed."""
     if not lines:
         return np.empty(0), np.empty(0)
     low, high = max(speeds[0] for speeds, _ in lines), min(speeds[-1] for speeds, _ in lines)
-    grid = np.geomspace(low, max(low, high), GRID_POINTS)
-    return grid, np.median([np.interp(grid, speeds, scores) for speeds, scores in lines], axis=0)
+    grid = np.clip(np.geomspace(low, max(low, high), GRID_POINTS), low, max(low, high))  # it rounds at its ends
+    return grid, np.median([scores_at(line, grid) for line in lines], axis=0)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from math import floor, log10
 
-from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.criteria import make
 from pipeline.results import Interval, OperatingPoint
 
 UNDEFINED = "n/a"
@@ -85,12 +85,12 @@ def duration(seconds: float | None) -> str:
 
 
 def setting(points: Sequence[OperatingPoint], *, regression: bool) -> str:
-    r"""An operating point, one threshold per seed, with the criterion's settings; "never" leaves at the last exit only.
+    r"""An operating point, one threshold per seed, with the settings that decide; "never" leaves at the last exit only.
 
     >>> near_one = [OperatingPoint(criterion="confidence", threshold=t) for t in (0.9996, 0.99999, 0.8214)]
     >>> setting(near_one, regression=False)
     'θ\xa0=\xa00.9996, 0.99999, 0.821'
-    >>> patience = [OperatingPoint(criterion="patience", settings={"tau": 0.5}, threshold=t) for t in (8.0, 5.0)]
+    >>> patience = [OperatingPoint(criterion="patience", threshold=t) for t in (8.0, 5.0)]
     >>> setting(patience, regression=True), setting(patience, regression=False)
     ('t\xa0=\xa08, 5 (tau\xa0=\xa00.5)', 't\xa0=\xa08, 5')
     >>> setting([OperatingPoint()], regression=False)
@@ -101,11 +101,10 @@ def setting(points: Sequence[OperatingPoint], *, regression: bool) -> str:
         return "none"
     shown = [_threshold(point.threshold) for point in points]
     values = shown[:1] if len(set(shown)) == 1 else shown
-    # Patience reads its tau where answers are numbers, and only there.
-    settings = {} if first.criterion == "patience" and not regression else first.settings
-    more = ", ".join(f"{name}{EQUALS}{value:g}" for name, value in settings.items())
-    symbol = CRITERIA[first.criterion].symbol
-    return f"{symbol}{EQUALS}{', '.join(values)}" + (f" ({more})" if more else "")
+    criterion = make(first.criterion, first.settings)
+    used = criterion.used_settings(regression=regression)
+    more = ", ".join(f"{name}{EQUALS}{value:g}" for name, value in used.items())
+    return f"{criterion.symbol}{EQUALS}{', '.join(values)}" + (f" ({more})" if more else "")
 
 
 def _threshold(value: float | None) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.intervals import median_interval
+from pipeline.report.between import line_of, scores_at
 from pipeline.report.cells import slug
 from pipeline.report.stored import SINGLE_EXIT, Curve, TaskResults
 from pipeline.results import Interval, OverSeeds, Row
@@ -113,21 +114,9 @@ def _at_its_speed(champion: Row, i: int, curve: Curve | None) -> float | None:
 
 
 def score_at(curve: Curve, speed: float) -> float | None:
-    """A curve's score at a layer speed-up; None outside. Between two settings it is linear in the layers run, 1 /
-    speed: what running some rows under the one setting and the rest under the other gives."""
-    grid, scores = by_speed(curve)
-    if len(grid) == 0 or not grid[0] - 1e-9 <= speed <= grid[-1] + 1e-9:
-        return None
-    return float(np.interp(-1 / speed, -1 / grid, scores))
-
-
-def by_speed(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """A curve as rising layer speed-ups and scores; settings of equal speed are one point, at their mean score."""
-    speeds = np.array([point.layer_speedup for point in curve.points])
-    scores = np.array([point.score for point in curve.points])
-    grid, index = np.unique(speeds, return_inverse=True)
-    sums = np.bincount(index, weights=scores, minlength=len(grid))
-    return grid, sums / np.maximum(np.bincount(index, minlength=len(grid)), 1)
+    """A curve's score at a layer speed-up; None where it does not reach."""
+    score = float(scores_at(line_of(curve), np.array([speed]))[0])
+    return None if np.isnan(score) else score
 
 
 def headlines(every: Sequence[Verdict]) -> dict[str, float]:

@@ -25,10 +25,11 @@ class LatencyRow(Part):
     """Median over repeats, in milliseconds."""
     measured_speedup: float
     """Seconds of the full pass / seconds."""
-    layer_speedup: float
-    """Layers of this model / mean layers run."""
-    flop_speedup: float
-    """FLOPs of this model's full pass with one head / FLOPs spent."""
+    own_layer_speedup: float
+    """Layers of this model / mean layers run; `layer_speedup` elsewhere is relative to the plain model."""
+    own_flop_speedup: float
+    """FLOPs of this model's full pass with one head / FLOPs spent; `flop_speedup` elsewhere is relative to the plain
+    model."""
 
 
 class Measured(Part):
@@ -46,6 +47,7 @@ class Latency(Result):
     """`outputs/latency/<task>.json`."""
 
     made_by: ClassVar[str] = "latency"
+    schema_version: ClassVar[int] = 3
     task: str
     """The task's name."""
     measured: Measured | None

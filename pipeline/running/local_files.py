@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.attacks.settings import AttackResources
-from pipeline.errors import ArtifactError, DataError
+from pipeline.errors import ArtifactError, DataError, shown
 from pipeline.layout import Workspace
 from pipeline.models.names import BackboneSpec, hub_path
 from pipeline.models.weights import weights_identity
@@ -33,12 +33,18 @@ def source_files(task: Task, mirror: Path | None) -> dict[str, Path]:
     """
     source = task.source
     if isinstance(source, FileSource):
-        files = {}
+        files: dict[str, Path] = {}
         for key, path in _named(task, source).items():
-            if not path.exists():
-                raise DataError(f"tasks.{task.name}.source.{key}: {path}: no such file; check the path in params.yaml")
+            if not _exists(path):
+                raise DataError(
+                    f"tasks.{task.name}.source.{key}: {shown(str(path))}: no such file; check the path in params.yaml"
+                )
             split = key.rpartition(".")[2]
-            files |= {f"source/{split}{'/' if part else path.suffix}{part}": at for part, at in _below(path)}
+            if path.is_file():
+                files[f"source/{split}{path.suffix}"] = path
+            elif task.modality == "image":
+                classes = [(name, path / name) for name in task.label_names]
+                files |= {f"source/{split}/{name}/{part}": at for name, of in classes for part, at in _below(of)}
         return files
     if not isinstance(source, HubSource) or mirror is None:
         return {}
@@ -56,22 +62,32 @@ def _named(task: Task, source: FileSource) -> dict[str, Path]:
 
 
 def _below(path: Path) -> Iterator[tuple[str, Path]]:
-    """The files of a folder with their paths in it, sorted; or the file itself, with an empty path."""
-    if not path.is_dir():
-        yield "", path
-        return
+    """The files below a folder with their paths in it, sorted."""
     for folder, folders, names in os.walk(path, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             at = Path(folder, name)
-            if not name.startswith(".") and at.is_file():
+            if _is_seen(at):
                 yield at.relative_to(path).as_posix(), at
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name that no file system takes
+        return False
+
+
+def _is_seen(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
 
 
 def model_files(spec: BackboneSpec, mirror: Path | None) -> dict[str, Path]:
     """The files of a backbone's local folder; none where it comes from the hub or has no pretrained weights."""
     folder = Path(hub_path(spec.hub, mirror)) if spec.hub else None
-    return {f"{spec.name}/{part}": path for part, path in _below(folder)} if folder and folder.is_dir() else {}
+    if folder is None or not (folder / "config.json").is_file():
+        return {}
+    return {f"{spec.name}/{path.name}": path for path in sorted(folder.iterdir()) if _is_seen(path)}
 
 
 def tokenizer_files(spec: BackboneSpec, mirror: Path | None) -> dict[str, Path]:
@@ -85,7 +101,8 @@ def attack_files(params: Params, task: Task) -> dict[str, Path]:
     Raises:
         DataError: a path that params.yaml names is missing.
     """
-    chosen, files = params.attack.tasks.get(task.name), {}
+    chosen = params.attack.tasks.get(task.name)
+    files: dict[str, Path] = {}
     if chosen is None:
         return {}
     if chosen.source is not None and params.runtime.hub_mirror is not None:
@@ -94,10 +111,37 @@ def attack_files(params: Params, task: Task) -> dict[str, Path]:
     if isinstance(params.attack.resources, AttackResources):
         for name, path in params.attack.resources:
             if isinstance(path, Path):
-                if not path.exists():
-                    raise DataError(f"attack.resources.{name}: {path}: no such file or folder; check the path")
-                files |= {f"{name}/{part or path.name}": at for part, at in _below(path)}
+                if not _exists(path):
+                    raise DataError(
+                        f"attack.resources.{name}: {shown(str(path))}: no such file or folder; check the path"
+                    )
+                files |= {
+                    f"{name}/{part}": at for part, at in ([(path.name, path)] if path.is_file() else _below(path))
+                }
     return files
+
+
+def refuse_lost_files(params: Params, here: Workspace) -> None:
+    """Refuse what the run would remove: DVC empties a stage's output before the stage runs.
+
+    Raises:
+        DataError: a task's folder of prepared data holds other files, or a source lies where the run writes.
+    """
+    places = [here.data(name).absolute() for name in params.tasks]
+    places += [here.outputs.absolute(), here.runs.absolute()]
+    for task in map(params.task, params.tasks):
+        folder = here.data(task.name)
+        if folder.exists() and not here.manifest(task.name).is_file() and (folder.is_file() or any(folder.iterdir())):
+            raise DataError(
+                f"{folder}: holds files that no run made, and task {task.name!r} writes its data there; move them, or "
+                "rename the task"
+            )
+        for key, path in _named(task, task.source).items() if isinstance(task.source, FileSource) else ():
+            place = next((place for place in places if path.absolute().is_relative_to(place)), None)
+            if place is not None:
+                raise DataError(
+                    f"tasks.{task.name}.source.{key}: {path} lies in {place.name}, which the run writes anew; move it"
+                )
 
 
 def hashes(files: Files) -> dict[str, str]:

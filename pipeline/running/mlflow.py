@@ -5,8 +5,8 @@ Only the driver of a stage writes: eight processes that open one fresh SQLite st
 
 import logging
 import os
+import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline.errors import TrackingError
+from pipeline.errors import TrackingError, storage_error
 from pipeline.layout import HERE
 from pipeline.lean import absent
-from pipeline.storage import write_text
+from pipeline.running.place import this_place
+from pipeline.running.store import artifacts_of, cannot_be_used, database_of, database_uri, open_database, shown
 
 EXPERIMENT = "early-exit"
 KEY_TAG = "trial"
@@ -35,7 +36,7 @@ class Tracker:
     """
 
     def __init__(self, uri: str | None = None) -> None:
-        self.uri = uri or f"sqlite:///{HERE.tracking_store.resolve()}"
+        self.uri = uri or database_uri(HERE.tracking_store)
         # A wrong address should fail in seconds; MLflow's own default retries for minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -43,17 +44,23 @@ class Tracker:
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
         HERE.locks.mkdir(exist_ok=True)
         with FileLock(HERE.tracking_lock):  # two drivers that create one database at once break it
+            self.place = this_place()
             self.client: Any = _Client(self.uri)
             self.experiment_id = self._experiment()
-            self.folder = _folder_id()
 
     def _experiment(self) -> str:
         found = self.client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        local = self.uri.startswith("sqlite:")
-        location = HERE.tracked_artifacts.resolve().as_uri() if local else None
-        return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+        if found is None:
+            database = database_of(self.uri)
+            location = artifacts_of(database).as_uri() if database else None
+            return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"the experiment {EXPERIMENT!r} at {shown(self.uri)} was deleted; restore it with `MLFLOW_TRACKING_URI="
+                f"{shown(self.uri)} mlflow experiments restore -x {found.experiment_id}`, or remove it for good with "
+                "`mlflow gc`"
+            )
+        return str(found.experiment_id)
 
     def open(
         self,
@@ -65,10 +72,10 @@ class Tracker:
         key: str | None = None,
     ) -> "TrackedRun":
         """Start a run, or go on in the one that already has this key."""
-        all_tags = {**tags, FOLDER_TAG: self.folder, **({KEY_TAG: key} if key else {})}
+        all_tags = {**tags, FOLDER_TAG: self.place.id, **({KEY_TAG: key} if key else {})}
         if parent is not None:
             all_tags["mlflow.parentRunId"] = parent.run_id
-        found = self.find(key) if key else None
+        found = self._run_of(key, self.place.id) if key else None
         if found is None:
             run = self.client.create_run(self.experiment_id, tags=all_tags, run_name=name)
             handle = TrackedRun(self, str(run.info.run_id))
@@ -80,8 +87,12 @@ class Tracker:
         return handle
 
     def find(self, key: str) -> str | None:
-        """Run id of this folder's trial with this key, or None."""
-        query = f"tags.{KEY_TAG} = '{key}' and tags.{FOLDER_TAG} = '{self.folder}'"
+        """Run id of this folder's trial with this key, or of the folder's that it was copied from; None without one."""
+        runs = (self._run_of(key, folder) for folder in (self.place.id, *self.place.former))
+        return next((run for run in runs if run), None)
+
+    def _run_of(self, key: str, folder: str) -> str | None:
+        query = f"tags.{KEY_TAG} = '{key}' and tags.{FOLDER_TAG} = '{folder}'"
         runs = self.client.search_runs([self.experiment_id], query, max_results=1)
         return str(runs[0].info.run_id) if runs else None
 
@@ -92,7 +103,7 @@ class Tracker:
         """
         query = (
             f"attributes.status = 'RUNNING' and tags.stage = '{stage}' and tags.instance = '{instance}' "
-            f"and tags.{FOLDER_TAG} = '{self.folder}'"
+            f"and tags.{FOLDER_TAG} = '{self.place.id}'"
         )
         for run in self.client.search_runs([self.experiment_id], query, max_results=1000):
             self.client.set_terminated(run.info.run_id, "KILLED")
@@ -145,12 +156,6 @@ class TrackedRun:
         self.tracker.client.set_terminated(self.run_id, status)
 
 
-def _folder_id() -> str:
-    if not HERE.folder_id.is_file():
-        write_text(HERE.folder_id, uuid.uuid4().hex[:16])
-    return HERE.folder_id.read_text(encoding="utf-8")
-
-
 class _Client:
     """An MlflowClient whose failures are TrackingErrors, without the address's user name and password."""
 
@@ -168,21 +173,16 @@ class _Client:
 
         try:
             return call(*args, **kwargs)
-        except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:  # ImportError: a database's driver
-            reason = " ".join(str(error).split("\n")[0].replace(self._uri, _shown(self._uri)).split())[:200]
-            raise TrackingError(
-                f"MLflow at {_shown(self._uri)} cannot be used ({reason}); start the server, mend the address, or "
-                "unset MLFLOW_TRACKING_URI and runtime.tracking_uri for the local database"
-            ) from None
+        except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError) as error:  # ImportError: a driver
+            raise cannot_be_used(self._uri, str(error)) from None
+        except OSError as error:
+            raise storage_error(error) or cannot_be_used(self._uri, str(error)) from None
 
 
 def _connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
+    database = database_of(uri)
+    if database is not None:
+        open_database(database, EXPERIMENT)
     return MlflowClient(uri)
-
-
-def _shown(uri: str) -> str:
-    """The address without user name and password."""
-    head, separator, rest = uri.partition("://")
-    return f"{head}{separator}{rest.rpartition('@')[2]}" if separator else uri

@@ -1,24 +1,26 @@
 """Where and how to run: a block of params.yaml."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pipeline.settings import Block, Count, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field
+
+from pipeline.settings import Block, NonNegativeFloat, PositiveFloat, Size
 
 
 class Runtime(Block):
     """Where and how to run. Never a DVC dependency: nothing here may change a result on one device."""
 
-    workers: PositiveInt | None = None
+    workers: Size | None = None
     """Trials side by side when Ray is our own; None: as many as cores / threads, or GPUs / gpus_per_trial."""
-    threads: PositiveInt = 1
+    threads: Size = 1
     gpus_per_trial: NonNegativeFloat | None = None
     """Share of a GPU per trial: 0.25 packs four trials on one. None: as many as fit at `gpu_memory` each. A trial may
     allocate no more than its share of the memory; one that would takes fewer rows per pass (`micro_batch`)."""
     gpu_memory: PositiveFloat = 12.0
     """GiB of GPU memory that a trial may need, CUDA's own 0.75 GiB among them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    retries: Count = 2
+    retries: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
     ray_address: str | None = None
     """A running cluster to join; the environment's RAY_ADDRESS comes first."""
     tracking_uri: str | None = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 from filelock import FileLock, Timeout
 
-from pipeline.errors import ClusterError, TrackingError, exit_with_one_line
+from pipeline.errors import ClusterError, ParamsError, TrackingError, exit_with_one_line, shown
 from pipeline.identity.versions import git_commit
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
@@ -58,9 +58,13 @@ class Stage:
 
 
 def run_stage(
-    name: str, main: Callable[[Stage], None], *, unasked: Callable[[Params, str], bool] = lambda params, instance: False
+    name: str,
+    main: Callable[[Stage], None],
+    *,
+    per_task: bool = True,
+    unasked: Callable[[Params, str], bool] = lambda params, instance: False,
 ) -> None:
-    """Run a stage's main function as a command, with an optional instance (the task) as its only argument.
+    """Run a stage's main function as a command, whose only argument is the task, where the stage has one per task.
 
     A PipelineError ends the process with its one line and exit code 1; the stage's run is then FAILED.
 
@@ -72,12 +76,25 @@ def run_stage(
         _collect_seldom()
 
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
-    @click.argument("instance", default="")
-    def command(instance: str) -> None:
+    @click.argument("arguments", metavar="[TASK]", nargs=-1)
+    def command(arguments: tuple[str, ...]) -> None:
         with exit_with_one_line(name):
-            _locked(name, instance, main, unasked)
+            params = load_params()
+            _locked(name, _instance(params, arguments, per_task), params, main, unasked)
 
     command()
+
+
+def _instance(params: Params, arguments: tuple[str, ...], per_task: bool) -> str:
+    """The task that a stage's arguments name; "" for a stage of all tasks."""
+    if not per_task and not arguments:
+        return ""
+    given = " ".join(arguments)
+    if not per_task:
+        raise ParamsError(f"{shown(given)} given; it runs for all tasks at once, so name none")
+    if len(arguments) != 1 or not given:
+        raise ParamsError(f"{shown(given) if given else 'no task'} given; name one of {', '.join(params.tasks)}")
+    return params.task(given).name
 
 
 def run_untracked(name: str, main: Callable[[], None]) -> None:
@@ -101,8 +118,13 @@ def _collect_seldom() -> None:
     atexit.register(gc.freeze)
 
 
-def _locked(name: str, instance: str, main: Callable[[Stage], None], unasked: Callable[[Params, str], bool]) -> None:
-    params = load_params()
+def _locked(
+    name: str,
+    instance: str,
+    params: Params,
+    main: Callable[[Stage], None],
+    unasked: Callable[[Params, str], bool],
+) -> None:
     HERE.locks.mkdir(exist_ok=True)
     label = f"{name}@{instance}" if instance else name
     try:

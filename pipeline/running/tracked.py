@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.layout import Workspace
 from pipeline.params import Params
-from pipeline.running.local_files import attacked_with, prepared_from, weights_of, write_links
+from pipeline.running.local_files import attacked_with, prepared_from, refuse_lost_files, weights_of, write_links
 from pipeline.storage import whole_folder, write_json
 from pipeline.tasks.task import Task
 
@@ -59,8 +59,9 @@ def write_stage_settings(params: Params, workspace: Workspace) -> None:
     """Write every stage's settings, whole or not at all, and links to local files; none of a task that is gone is left.
 
     Raises:
-        DataError: a file that params.yaml names is missing.
+        DataError: a file that params.yaml names is missing, or would be lost.
     """
+    refuse_lost_files(params, workspace)
     folder = workspace.settings
     with whole_folder(folder) as partial:
         for stage, task, settings in stage_settings(params, workspace):

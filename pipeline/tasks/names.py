@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any, Literal
 
-from pipeline.errors import ParamsError, unknown
+from pipeline.errors import ParamsError, shown, unknown
 from pipeline.evaluation.metrics import BINARY, CORRELATIONS, METRICS
 from pipeline.settings import NAME
 from pipeline.tasks.task import Colours, DemoSource, HubSource, Kind, ServerFiles, Source, Task, TaskSettings
@@ -56,6 +56,9 @@ _ENTAILED = ("entailment", "not_entailment")
 _SICK = ("sentence_A", "sentence_B")
 _SAME = ("not_equivalent", "equivalent")
 
+MOST_MADE = 200_000
+"""Rows of a generated split, at most."""
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -85,7 +88,9 @@ TASKS: dict[str, Task] = {
         # SICK's validation split has 500 rows, and Yelp and AG News have none, so their labelled test splits report.
         _hub("sick", "RobZamp/sick", _SICK, _NLI, "test"),
         _hub("sick-relatedness", "RobZamp/sick", _SICK, (), "test", "relatedness_score"),
-        _hub("yelp", "fancyzhx/yelp_polarity", ("text",), ("negative", "positive"), "test"),
+        replace(
+            _hub("yelp", "fancyzhx/yelp_polarity", ("text",), ("negative", "positive"), "test"), source_names=("1", "2")
+        ),
         _hub("ag_news", "fancyzhx/ag_news", ("text",), ("World", "Sports", "Business", "Sci/Tech"), "test"),
         _hub("rotten_tomatoes", "cornell-movie-review-data/rotten_tomatoes", ("text",), ("neg", "pos"), "validation"),
         _cifar(
@@ -95,12 +100,15 @@ TASKS: dict[str, Task] = {
             Colours((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
             ("CIFAR10", "cifar-10-batches-py"),
         ),
-        _cifar(
-            "cifar100",
-            CIFAR100,
-            "fine_label",
-            Colours((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-            ("CIFAR100", "cifar-100-python"),
+        replace(
+            _cifar(
+                "cifar100",
+                CIFAR100,
+                "fine_label",
+                Colours((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+                ("CIFAR100", "cifar-100-python"),
+            ),
+            source_names=tuple("cra" if name == "crab" else name for name in CIFAR100),  # the hub's spelling
         ),
     )
 }
@@ -138,9 +146,13 @@ def resolve_task(name: str, settings: TaskSettings) -> Task:
     }
     if settings.source is not None:  # the named task's files, colours and folders are of other rows
         merged |= {"server": None, "colours": None, "torchvision": None}
+    if settings.source is not None or settings.label_names is not None:
+        merged["source_names"] = ()
     merged["test"] = _wants_test(name, settings, source)
     if len(set(merged["text"])) < len(merged["text"]):
         raise ParamsError(f"tasks.{name}.text: {', '.join(merged['text'])} names one column twice; name two, or one")
+    if merged["label"] in merged["text"]:
+        raise ParamsError(f"tasks.{name}.label: {shown(merged['label'])} is a text column too; name the labels' column")
     task = Task(**merged)
     if task.kind == "classification" and len(set(task.label_names)) < max(2, len(task.label_names)):
         shown_names = ", ".join(task.label_names) or "none"
@@ -190,6 +202,7 @@ def _check_metrics(task: Task) -> None:
 def _check_splits(task: Task) -> None:
     """Check that split names can be file names beside train and selection."""
     if isinstance(task.source, DemoSource):
+        _check_made(task)
         return
     names = [*task.source.report, *task.source.test]
     for split in names:
@@ -197,4 +210,14 @@ def _check_splits(task: Task) -> None:
             raise ParamsError(
                 f"tasks.{task.name}.source: split name {split!r} is taken or no plain word; give each split a "
                 "name of its own in letters and digits"
+            )
+
+
+def _check_made(task: Task) -> None:
+    """Check that generated rows fit into memory."""
+    for key in ("train", "selection", "report"):
+        rows = getattr(task.rows, key)
+        if rows is not None and rows > MOST_MADE:
+            raise ParamsError(
+                f"tasks.{task.name}.rows.{key}: {rows}; the demo makes at most {MOST_MADE} rows, lower it"
             )

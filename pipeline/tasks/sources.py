@@ -4,15 +4,11 @@ import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet
 
 from pipeline.errors import DataError
-from pipeline.tasks.columns import as_text
+from pipeline.tasks.files import read_file
 from pipeline.tasks.hub import prepare_for
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Rows, Task
 
@@ -28,10 +24,9 @@ def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
     source = task.source
     if isinstance(source, DemoSource):
         return _generate(source, task)
-    columns = (*task.text, task.label)
-    tables = _read(source, {"train": source.train, **source.report}, columns, mirror)
+    tables = _read(source, {"train": source.train, **source.report}, (*task.text, task.label), mirror)
     try:
-        return tables | _read(source, task.unlabelled, columns, mirror)
+        return tables | _read(source, task.unlabelled, task.text, mirror)
     except DataError as error:
         raise DataError(f"tasks.{task.name}.test: {error}, or set it to false") from None
 
@@ -41,7 +36,7 @@ def _read(
 ) -> dict[str, pa.Table]:
     """Splits under this project's names; `names` maps them to the source's names or files."""
     if isinstance(source, FileSource):
-        return {split: read_file(Path(path), columns) for split, path in names.items()}
+        return {split: read_file(Path(path), columns, source.quoted) for split, path in names.items()}
     tables = load_hub(source, mirror, [str(source_name) for source_name in names.values()])
     return {split: tables[str(source_name)] for split, source_name in names.items()}
 
@@ -78,59 +73,6 @@ def load_hub(source: HubSource, mirror: Path | None, splits: list[str]) -> dict[
                 raise DataError(f"{shown}: split {split!r} cannot be read ({reason}); {remedy}") from None
             tables[split] = data.with_format("arrow")[:]
     return tables
-
-
-def read_file(path: Path, as_written: Collection[str] = ()) -> pa.Table:
-    """Read .csv, .tsv, .jsonl or .parquet.
-
-    Args:
-        as_written: columns to read as the file's strings (an empty cell as ""), without Arrow's guess of a type, which
-            turns 007 into 7. Numbers of a .jsonl and column types of a .parquet stay.
-
-    Raises:
-        DataError: missing, of another type, or unreadable.
-    """
-    readers = {
-        # Without this, a block of Arrow's may end at a line break inside quotes.
-        ".csv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(newlines_in_values=True), as_written),
-        # GLUE's .tsv files have unbalanced quotes in sentences.
-        ".tsv": lambda: _read_csv(path, pyarrow.csv.ParseOptions(delimiter="\t", quote_char=False), as_written),
-        ".jsonl": lambda: _read_json(path, as_written),
-        ".parquet": lambda: pyarrow.parquet.read_table(path),
-    }
-    reader = readers.get(path.suffix)
-    if reader is None:
-        raise DataError(f"{path}: unknown file type {path.suffix!r}; give one of {', '.join(readers)}")
-    try:
-        return reader()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path in params.yaml") from None
-    except UnicodeDecodeError:  # a column's name
-        raise DataError(f"{path}: its header is not UTF-8; save the file as UTF-8") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: unreadable as {path.suffix[1:]} ({reason}); mend the file") from None
-
-
-def _read_csv(path: Path, layout: Any, as_written: Collection[str]) -> pa.Table:
-    # Read as bytes, so that the check for UTF-8 below can name the column.
-    types = dict.fromkeys(as_written, pa.binary())
-    options = pyarrow.csv.ConvertOptions(column_types=types)
-    table = pyarrow.csv.read_csv(path, parse_options=layout, convert_options=options)
-    for i, name in enumerate(table.column_names):
-        if name in types:
-            table = table.set_column(i, name, as_text(table.column(i), f"{path}: column {name!r}"))
-    return table
-
-
-def _read_json(path: Path, as_written: Collection[str]) -> pa.Table:
-    table = pyarrow.json.read_json(path)
-    # Arrow reads strings that look like dates as dates.
-    dates = [field.name for field in table.schema if field.name in as_written and pa.types.is_temporal(field.type)]
-    if not dates:
-        return table
-    strings = pa.schema([(name, pa.string()) for name in dates])
-    return pyarrow.json.read_json(path, parse_options=pyarrow.json.ParseOptions(explicit_schema=strings))
 
 
 def demo_sizes(rows: Rows) -> tuple[int, int]:

@@ -25,6 +25,7 @@ def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Prot
     Raises:
         DataError: no training rows are left, or a split is empty.
     """
+    refuse_empty(task, counts)
     generator = np.random.default_rng(rows.seed)
     available = counts[TRAIN]
     order = generator.permutation(available)
@@ -50,7 +51,7 @@ def refuse_empty(task: str, counts: Mapping[str, int]) -> None:
     """Raise DataError where a split has no rows."""
     for name, count in counts.items():
         if count == 0:
-            raise DataError(f"{task}: split {name!r} is empty; check the source and tasks.{task}.rows")
+            raise DataError(f"{task}: split {name!r} is empty; check the source, and tasks.{task}.rows and .drop_label")
 
 
 def _sample(count: int, rows: int | None, generator: np.random.Generator) -> np.ndarray:

@@ -4,27 +4,44 @@ An entry of params.yaml's `tasks` is a name of `pipeline/tasks/names.py` with so
 data with source, text (or image), label and label names.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, StrictInt, StrictStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
-from pipeline.settings import Block, Count, PositiveInt
+from pipeline.settings import Block, Distinct, PositiveInt, Seed, Size
 
 Kind = Literal["classification", "regression"]
 Modality = Literal["text", "image"]
 """Kind of a task's rows: a backbone serves one modality, a method one or both."""
 
 
+_ON_THE_HUB = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+HubName = Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}(/{_ON_THE_HUB})?$")]
+"""A name on the hub, and a path below the hub mirror."""
+
+
 class HubSource(Block):
     """Data of the hub by name, read from the hub or from the hub mirror where one is set."""
 
-    hub: str
-    config: str | None = None
+    hub: HubName
+    config: Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}$")] | None = None
     train: str = "train"
-    report: dict[str, str] = {"validation": "validation"}
+    report: dict[str, str] = Field(default={"validation": "validation"}, min_length=1)
     """Report splits: this project's name to the hub's. MNLI has two, reported separately."""
     test: dict[str, str] = {}
     """Splits without labels: this project's name to the hub's; a label column in them is not read."""
@@ -37,6 +54,18 @@ class FileSource(Block):
     report: dict[str, Path] = Field(min_length=1)
     test: dict[str, Path] = {}
     """Files without labels; a label column in them is not read."""
+    quoted: StrictBool | None = None
+    """.csv and .tsv: whether quotes enclose fields, which may then hold delimiters and line breaks (true), or are plain
+    characters, as in GLUE's files (false). None: they enclose fields in a .csv; a .tsv is read in the way that its
+    quotes allow, which prepare prints. A file that may well be either is refused (`pipeline/tasks/delimited.py`)."""
+
+    @field_validator("quoted")
+    @classmethod
+    def _has_quotes(cls, quoted: bool | None, info: ValidationInfo) -> bool | None:
+        paths = [info.data.get("train"), *info.data.get("report", {}).values(), *info.data.get("test", {}).values()]
+        if quoted is not None and not any(path and path.suffix.lower() in (".csv", ".tsv") for path in paths):
+            raise ValueError("no file of the source is .csv or .tsv; take it out")
+        return quoted
 
 
 class DemoSource(Block):
@@ -45,7 +74,28 @@ class DemoSource(Block):
     demo: Literal["sentences", "pairs", "similarity", "images"]
 
 
-Source = HubSource | FileSource | DemoSource
+def _kind_of_source(value: Any) -> str:
+    """The kind that an entry means by its keys, so that a slip in another key is named as one."""
+    if isinstance(value, BaseModel):
+        return type(value).__name__
+    keys = value if isinstance(value, dict) else ()
+    return "DemoSource" if "demo" in keys else "HubSource" if "hub" in keys or "config" in keys else "FileSource"
+
+
+Source = Annotated[
+    Annotated[HubSource, Tag("HubSource")]
+    | Annotated[FileSource, Tag("FileSource")]
+    | Annotated[DemoSource, Tag("DemoSource")],
+    Discriminator(_kind_of_source),
+]
+
+
+def _class_name(value: Any) -> Any:
+    """The text of a class name that YAML reads as a number or a truth value."""
+    return str(value).lower() if isinstance(value, bool) else str(value) if isinstance(value, (int, float)) else value
+
+
+ClassName = Annotated[str, BeforeValidator(_class_name), Field(min_length=1)]
 
 
 class Rows(Block):
@@ -55,13 +105,13 @@ class Rows(Block):
     selection: PositiveInt | None = None
     """Selection rows, taken from the training split; None takes a tenth, at most 2,000."""
     report: PositiveInt | None = None
-    seed: Count = 0
+    seed: Seed = 0
 
 
 class TaskSettings(Block):
     """One entry of params.yaml's `tasks`."""
 
-    source: HubSource | FileSource | DemoSource | None = None
+    source: Source | None = None
     kind: Kind | None = None
     text: tuple[str, ...] | None = Field(default=None, min_length=1, max_length=2)
     """Columns of the text, one or two."""
@@ -69,18 +119,18 @@ class TaskSettings(Block):
     """Column of the images, in place of text: bytes, or paths relative to the table's folder. For a folder per class
     give any name."""
     label: str | None = None
-    label_names: tuple[str, ...] | None = None
+    label_names: tuple[ClassName, ...] | None = None
     """Class names in the order of the classes. A label whose text is one of them (1 and 1.0 are "1", true is "true") is
     that class; any other label is a class index from 0. Where names are numbers, all labels of all splits are read as
     names, or all as indices."""
     drop_label: StrictInt | StrictStr | None = None
     """Rows with this label are left out, such as -1 in SNLI (no gold label)."""
-    metrics: tuple[str, ...] | None = Field(default=None, min_length=1)
+    metrics: Annotated[tuple[str, ...], Distinct] | None = Field(default=None, min_length=1)
     test: bool | None = None
     """Whether to predict the splits without labels, for GLUE in its server's format. None: only for a source of your
     own that names such splits."""
     rows: Rows = Rows()
-    max_length: PositiveInt = 128
+    max_length: Size = 128
     """Texts: longest input in tokens; longer inputs are cut."""
 
 
@@ -122,6 +172,7 @@ class Task:
         image: column of the images; None where rows are texts.
         colours: published figures of an image task; None: prepare computes them.
         torchvision: class of torchvision.datasets and its folder, which a mirror may hold.
+        source_names: classes in the order of `label_names` as the source calls them, where it calls them otherwise.
     """
 
     name: str
@@ -139,6 +190,7 @@ class Task:
     image: str | None = None
     colours: Colours | None = None
     torchvision: tuple[str, str] | None = None
+    source_names: tuple[str, ...] = ()
 
     @property
     def modality(self) -> Modality:
@@ -149,6 +201,17 @@ class Task:
     def columns(self) -> tuple[str, ...]:
         """Columns of the inputs."""
         return self.text if self.image is None else (self.image,)
+
+    @property
+    def stored_text(self) -> tuple[str, ...]:
+        """Columns of the text in prepared tables, beside `label` and `row_id`: names that meet these end in _.
+
+        >>> from dataclasses import replace
+        >>> from pipeline.tasks.names import TASKS
+        >>> replace(TASKS["mrpc"], text=("sentence", "label")).stored_text
+        ('sentence', 'label_')
+        """
+        return tuple(f"{name}_" if re.fullmatch("(label|row_id)_*", name) else name for name in self.text)
 
     @property
     def unlabelled(self) -> Mapping[str, str | Path]:

@@ -1,22 +1,24 @@
 """The blocks `grid`, `training` and `images` of params.yaml."""
 
+from typing import Annotated
+
 from pydantic import Field, field_validator
 
 from pipeline.evaluation.settings import ascending
-from pipeline.settings import Block, NonNegativeFloat, PositiveFloat, PositiveInt, Share
+from pipeline.settings import Block, Distinct, NonNegativeFloat, PositiveFloat, PositiveInt, Share, Size
 
 
 class Grid(Block):
     """The grid of every (task, backbone, method), searched with the first seed; the default is the paper's (4.3)."""
 
-    batch_size: list[PositiveInt] = Field(default=[16, 32, 128], min_length=1)
-    learning_rate: list[PositiveFloat] = Field(default=[1e-5, 2e-5, 3e-5, 5e-5], min_length=1)
+    batch_size: Annotated[list[Size], Distinct] = Field(default=[16, 32, 128], min_length=1)
+    learning_rate: Annotated[list[PositiveFloat], Distinct] = Field(default=[1e-5, 2e-5, 3e-5, 5e-5], min_length=1)
 
 
 class Training(Block):
     """Texts: AdamW with linear warm-up and decay; early stopping on the selection score."""
 
-    epochs: PositiveInt = 3
+    epochs: Size = 3
     stop_after: PositiveInt = 2
     """Epochs without a better selection score before training stops."""
     warmup: Share = 0.1
@@ -33,7 +35,7 @@ class Training(Block):
 class ImageTraining(Block):
     """Images: SGD with momentum and a stepped learning rate; no early stopping, but the best epoch is kept."""
 
-    epochs: PositiveInt = 100
+    epochs: Size = 100
     weight_decay: NonNegativeFloat = 1e-4
     augment: bool = True
     """Whether training images are cropped and mirrored at random (He et al. 2016, 4.2)."""

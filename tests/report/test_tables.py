@@ -121,7 +121,7 @@ def test_training_cost_and_latency(glue: Report) -> None:
     )
     assert cost["Time to best"] == "6.7 min"
     timed = page.row("Latency", "patience", "batch\xa01")
-    assert (timed["Measured"], timed["Layer ratio"], timed["FLOP ratio"]) == tuple(
+    assert (timed["Measured"], timed["Own layer ratio"], timed["Own FLOP ratio"]) == tuple(
         f"{v}{TIMES}" for v in (1.45, "1.50", 1.48)
     )
 

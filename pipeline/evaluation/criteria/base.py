@@ -10,6 +10,7 @@ model records beside them. `step` uses the array namespace of its arguments. Rep
 NumPy arrays, so that they run the same arithmetic; Torch tensors work too.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -36,10 +37,12 @@ class Criterion(ABC):
     title: ClassVar[str]
     """Its name in tables, with the short name of its paper."""
     symbol: ClassVar[str] = "θ"
-    """Symbol of its threshold."""
+    """Symbol of its threshold: θ for a bound on a score of its own, t for a count of exits in a row."""
     source: ClassVar[str]
     reads: ClassVar[str] = "logits"
     """The channel that `step` reads: "logits", or one that the model records beside them."""
+    width: ClassVar[int | None] = 1
+    """Values of a channel other than logits per row and exit: 1 for (n, exits), k for (n, exits, k), None for any k."""
     recorded_by: ClassVar[str | None] = None
     """The method whose models record the channel; None for logits and for bounds."""
     regression: ClassVar[bool] = False
@@ -99,7 +102,7 @@ class Criterion(ABC):
         """The recorded array that `step` reads, (n, exits) or (n, exits, k); bounds compute theirs here.
 
         Raises:
-            ArtifactError: the trace has no such channel.
+            ArtifactError: the trace has no such channel, or one of another width.
         """
         if self.reads == "logits":
             return trace.logits
@@ -109,7 +112,25 @@ class Criterion(ABC):
                 f"trace: no channel {self.reads!r}, which criterion {self.name!r} reads; {remedy}"
                 f"add the tensor 'channel.{self.reads}' (docs/trace-format.md)"
             )
-        return trace.channels[self.reads]
+        values = trace.channels[self.reads]
+        width = 1 if values.ndim == 2 else values.shape[2]
+        if values.ndim != (2 if self.width == 1 else 3) or self.width not in (None, width):
+            given = f"(rows, exits, {width})" if values.ndim == 3 else "(rows, exits)"
+            read = "(rows, exits)" if self.width == 1 else f"(rows, exits, {self.width or 'k'})"
+            raise ArtifactError(
+                f"trace: channel {self.reads!r} has shape {given}, and criterion {self.name!r} reads {read}; "
+                "write it in that shape"
+            )
+        return values
+
+    def used_settings(self, *, regression: bool) -> dict[str, float]:
+        """The settings that decide on a task of this kind, with their values; overridden where some do not."""
+        fields = (f.name for f in dataclasses.fields(self) if not f.metadata.get("fitted"))
+        return {name: getattr(self, name) for name in fields}
+
+    def serves(self, exits: int, classes: int) -> bool:
+        """Whether what `fit` set is for a model of so many exits and classes; overridden where it depends on them."""
+        return True
 
 
 class RecordedScore(Criterion):
@@ -118,6 +139,15 @@ class RecordedScore(Criterion):
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         xp = namespace_of(values)
         return state, xp.astype(values, xp.float64)
+
+
+def refuse_other_fit(criterion: Criterion, exits: int, classes: int) -> None:
+    """Raise ArtifactError where a criterion was fitted to a model of other exits or classes."""
+    if not criterion.serves(exits, classes):
+        raise ArtifactError(
+            f"criterion {criterion.name!r}: what it learned is not for {exits} exits and {classes} classes; fit it to "
+            "this model, or run `dvc repro -f evaluate` for the task"
+        )
 
 
 def answers_itself(criterion: Criterion) -> bool:

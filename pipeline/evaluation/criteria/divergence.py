@@ -27,6 +27,7 @@ class Divergence(Criterion):
 
     name: ClassVar[str] = "divergence"
     title: ClassVar[str] = "divergence (F-PABEE)"
+    symbol: ClassVar[str] = "t"
     source: ClassVar[str] = "Gao et al. 2023, F-PABEE"
     tau: float = 0.01
 

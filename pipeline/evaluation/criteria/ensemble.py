@@ -40,6 +40,10 @@ class Ensemble(Criterion):
     weights: tuple[tuple[float, ...], ...] = field(default=(), metadata=FITTED)
     biases: tuple[tuple[float, ...], ...] = field(default=(), metadata=FITTED)
 
+    def serves(self, exits: int, classes: int) -> bool:
+        weights, biases = ([len(row) for row in rows] for rows in (self.weights, self.biases))
+        return weights in ([], list(range(1, exits + 1))) and biases in ([], [classes] * exits)
+
     def fit(self, trace: "Trace") -> "Ensemble":
         logits, labels = labelled(trace, self.name)
         log_p = _finite(log_probabilities(logits))

@@ -15,6 +15,7 @@ class FixedExit(Criterion):
 
     name: ClassVar[str] = "fixed"
     title: ClassVar[str] = "fixed layer"
+    symbol: ClassVar[str] = "j"
     source: ClassVar[str] = "bound: one exit for all rows"
     regression: ClassVar[bool] = True
 

@@ -1,11 +1,15 @@
 """Learned exit (BERxiT LTE): leave when a small head on the hidden state predicts that the exit is right."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria.base import RecordedScore, probability_sweep
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,17 @@ class Learned(RecordedScore):
     reads: ClassVar[str] = "lte"
     recorded_by: ClassVar[str | None] = "berxit"
     regression: ClassVar[bool] = True
+
+    def values(self, trace: "Trace") -> np.ndarray:
+        certainty = super().values(trace)
+        outside = (certainty < 0) | (certainty > 1)
+        if outside.any():
+            row, j = (int(i[0]) for i in np.nonzero(outside))
+            raise ArtifactError(
+                f"trace: channel {self.reads!r} of row {int(trace.row_ids[row])} is {certainty[row, j]:g} at exit "
+                f"{j + 1}, which is no certainty; write it from 0 to 1"
+            )
+        return certainty
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return probability_sweep(0.0)

@@ -32,6 +32,9 @@ class Patience(Criterion):
     regression: ClassVar[bool] = True
     tau: float = 0.5
 
+    def used_settings(self, *, regression: bool) -> dict[str, float]:
+        return super().used_settings(regression=regression) if regression else {}
+
     def start(self, n: int, like: Array) -> State:
         xp = namespace_of(like)
         # NaN equals nothing, so the first exit starts the count at 0.

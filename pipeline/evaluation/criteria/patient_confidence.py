@@ -25,6 +25,7 @@ class PatientConfidence(Criterion):
 
     name: ClassVar[str] = "patient_confidence"
     title: ClassVar[str] = "patient confidence (PCEE-BERT)"
+    symbol: ClassVar[str] = "t"
     source: ClassVar[str] = "Zhang et al. 2022, PCEE-BERT"
     tau: float = 0.2
 

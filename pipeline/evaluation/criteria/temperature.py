@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from array_api_compat import array_namespace, device
 
+from pipeline.errors import ParamsError
 from pipeline.evaluation.criteria.base import Array, Criterion, State, log_probabilities, probability_sweep
 from pipeline.evaluation.criteria.fitting import FITTED, labelled, mean_nll
 
@@ -33,6 +34,13 @@ class Temperature(Criterion):
     title: ClassVar[str] = "calibrated confidence (RightTool)"
     source: ClassVar[str] = "Schwartz et al. 2020, The Right Tool for the Job"
     temperatures: tuple[float, ...] = field(default=(), metadata=FITTED)
+
+    def __post_init__(self) -> None:
+        if not all(t > 0 for t in self.temperatures):
+            raise ParamsError(f"temperature.temperatures: {list(self.temperatures)} are not all above 0; fit them")
+
+    def serves(self, exits: int, classes: int) -> bool:
+        return len(self.temperatures) in (0, exits)
 
     def fit(self, trace: "Trace") -> "Temperature":
         logits, labels = labelled(trace, self.name)

@@ -31,6 +31,7 @@ class Voting(Criterion):
 
     name: ClassVar[str] = "voting"
     title: ClassVar[str] = "voting (Sun 2021)"
+    symbol: ClassVar[str] = "v"
     source: ClassVar[str] = "Sun et al. 2021, Early Exiting with Ensemble Internal Classifiers"
     power: float = 0.5
 

@@ -10,8 +10,8 @@ from pipeline.report.stored import Stored, TaskResults
 from pipeline.report.svg import BAND, MUTED, Panel, Plot, canvas, look
 from pipeline.results import LatencyRow, Measured, TrialRecord
 
-COLUMNS = ("Task", "Model and exit rule", "Setting", "Mode", "Examples", "ms per example", "Measured", "Layer ratio",
-           "FLOP ratio")  # fmt: skip
+COLUMNS = ("Task", "Model and exit rule", "Setting", "Mode", "Examples", "ms per example", "Measured",
+           "Own layer ratio", "Own FLOP ratio")  # fmt: skip
 
 
 class Latency(Section):
@@ -60,7 +60,8 @@ class Latency(Section):
             f"{task.name}: {m.device}, {m.threads} thread{'s'[: m.threads != 1]}" for task, m in timed
         )
         notes = (
-            "Speed-ups under their three names, each against the same model run through all layers with one head.",
+            "Speed-ups under their three names, each against the same model run through all layers with one head; the "
+            "other tables' are against the plain model, which a smaller model was cut from.",
             f"Measured on {'; '.join(devices)}.",
             "The paper reports no wall times.",
         )
@@ -78,7 +79,7 @@ def _sentence(measured: Measured) -> str:
     several = len({row.backbone for row in rows}) > 1
     parts = [
         f"{times(row.measured_speedup)} ({f'{row.backbone}, ' if several else ''}{row.method}, {row.mode}; layers "
-        f"promise {times(row.layer_speedup)})"
+        f"promise {times(row.own_layer_speedup)})"
         for row in rows
     ]
     return (
@@ -94,7 +95,7 @@ def _row(task: TaskResults, row: LatencyRow, trials: Mapping[str, TrialRecord]) 
         Cell(row.mode.replace(" ", "\xa0")),
         Cell(f"{row.examples:,}"),
         Cell(number(row.ms_per_example, 2)),
-        *(Cell(times(ratio)) for ratio in (row.measured_speedup, row.layer_speedup, row.flop_speedup)),
+        *(Cell(times(ratio)) for ratio in (row.measured_speedup, row.own_layer_speedup, row.own_flop_speedup)),
     )
     return TableRow(cells, runs_of([row.key], trials))
 
@@ -106,7 +107,7 @@ def _panel(task: str, measured: Measured) -> Panel:
     caption = f"Measured speed-up against layer speed-up on {task}, {measured.device}."
     with canvas(slug("latency", task), caption, 2.9) as drawing:
         axes = drawing.axes[0]
-        top = 1.08 * max([row.layer_speedup for row in rows] + [row.measured_speedup for row in rows] + [1.2])
+        top = 1.08 * max([row.own_layer_speedup for row in rows] + [row.measured_speedup for row in rows] + [1.2])
         bottom = min([row.measured_speedup for row in rows] + [1.0]) - 0.08
         axes.plot([1, top], [1, top], color=MUTED, ls="--", lw=1.1, label="measured = layers")
         axes.axhspan(bottom, 1, color=BAND, lw=0)
@@ -116,7 +117,7 @@ def _panel(task: str, measured: Measured) -> Panel:
             face = style.colour if row.mode == first_mode else "none"
             label = f"{row.point.name}, {row.mode}" + (f", {row.method}" if several else "")
             dot: dict[str, Any] = {"color": style.colour, "markerfacecolor": face, "markersize": 7, "label": label}
-            axes.plot([row.layer_speedup], [row.measured_speedup], style.marker, **dot)
+            axes.plot([row.own_layer_speedup], [row.measured_speedup], style.marker, **dot)
         axes.set(xlim=(0.97, top), ylim=(bottom, top))
         axes.set(xlabel="speed-up promised (layers)", ylabel="speed-up measured (time)")
         return drawing.finish(f"{task}: {measured.device}", 2)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.results import Inputs, Split
-from pipeline.tasks.columns import read_labels
+from pipeline.tasks.columns import note_unused_drop, read_labels
 from pipeline.tasks.content import array_content_hash, data_identity
 from pipeline.tasks.image.sources import Images, read_images
 from pipeline.tasks.splits import TRAIN, Protocol, choose_rows
@@ -60,6 +60,7 @@ def _labels(task: Task, source: Mapping[str, Images]) -> dict[str, np.ndarray]:
     where = {split: f"{task.name}: split {split!r}" for split in source}
     label_columns = {where[split]: images.labels for split, images in source.items()}
     labels = read_labels(task, label_columns, f"mend the source or tasks.{task.name}.label_names")
+    note_unused_drop(task, labels)
     return {split: labels[where[split]] for split in source}
 
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import DataError
-from pipeline.tasks.columns import column
-from pipeline.tasks.sources import demo_sizes, load_hub, read_file
+from pipeline.errors import DataError, listed, shown
+from pipeline.tasks.columns import column, labels_of
+from pipeline.tasks.files import read_file
+from pipeline.tasks.sources import demo_sizes, load_hub
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
 
 SIZE = 32
@@ -44,7 +45,8 @@ def read_images(task: Task, mirror: Path | None) -> dict[str, Images]:
     if isinstance(source, DemoSource):
         return _generate(task)
     if isinstance(source, FileSource):
-        return {split: _from_path(task, path) for split, path in {"train": source.train, **source.report}.items()}
+        paths = {"train": source.train, **source.report}
+        return {split: _from_path(task, path, source.quoted) for split, path in paths.items()}
     return _from_hub(task, source, mirror)
 
 
@@ -81,15 +83,15 @@ def _read_torchvision(task: Task, kind: str, unpacked: Path) -> dict[str, Images
             raise DataError(
                 f"{task.name}: {unpacked} is not readable as torchvision's {kind} ({reason}); download it again"
             ) from None
-        out[split] = Images([int(label) for label in data.targets], data.data.__getitem__)
+        out[split] = Images([data.classes[label] for label in data.targets], data.data.__getitem__)
     return out
 
 
-def _from_path(task: Task, path: Path) -> Images:
+def _from_path(task: Task, path: Path, quoted: bool | None) -> Images:
     """Images of a folder per class, or of a table with a column of paths (relative to its folder) or of bytes."""
     if path.is_dir():
         return _from_folders(task, path)
-    table = read_file(path, as_written=(task.image or "", task.label))
+    table = read_file(path, (task.image or "", task.label), quoted)
     return _from_table(task, f"tasks.{task.name}: {path}", table, beside=path.parent)
 
 
@@ -97,8 +99,8 @@ def _from_folders(task: Task, folder: Path) -> Images:
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
     if set(classes) != set(task.label_names):
         raise DataError(
-            f"tasks.{task.name}: {folder} holds the folders {', '.join(classes) or 'none'}, not one for each of "
-            f"{', '.join(task.label_names)}; mend label_names or the folders"
+            f"tasks.{task.name}: {folder} holds the folders {listed(classes) or 'none'}, not one for each of "
+            f"{listed(task.label_names)}; mend label_names or the folders"
         )
     files = [
         (name, path) for name in classes for path in sorted((folder / name).iterdir()) if path.suffix.lower() in FORMATS
@@ -109,7 +111,7 @@ def _from_folders(task: Task, folder: Path) -> Images:
 def _from_table(task: Task, where: str, table: pa.Table, beside: Path | None = None) -> Images:
     remedy = f"mend tasks.{task.name}.image or .label, or the source"
     images = column(table, task.image or "", where, remedy)
-    labels = column(table, task.label, where, remedy).to_pylist()
+    labels = labels_of(task, table, where, remedy)
 
     def pixels(index: np.ndarray) -> np.ndarray:
         values = images.take(pa.array(index)).to_pylist()
@@ -130,7 +132,7 @@ def _cell(where: str, value: Any, beside: Path | None, scaled: bool) -> np.ndarr
     """The image of a table's cell: the hub's {"bytes"}, bytes, or a path relative to the table's folder."""
     content = value.get("bytes") if isinstance(value, Mapping) else value
     if isinstance(content, str) and beside is not None:
-        return _scaled_file(beside / content)
+        return _scaled_file(_file(where, beside, content))
     if not content or not isinstance(content, bytes):
         raise DataError(f"{where}: no image bytes; store the images in the parquet files, or give paths of files")
     pixels = _decode(where, io.BytesIO(content), scaled)
@@ -141,9 +143,16 @@ def _cell(where: str, value: Any, beside: Path | None, scaled: bool) -> np.ndarr
     return pixels
 
 
+def _file(where: str, folder: Path, name: str) -> Path:
+    try:
+        if (folder / name).is_file():
+            return folder / name
+    except OSError:  # a long text is no file's name
+        pass
+    raise DataError(f"{where}: no such image file as {shown(name)}; give paths relative to the table's folder")
+
+
 def _scaled_file(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise DataError(f"{path}: no such image; give paths relative to the table's folder")
     return _decode(str(path), path, scaled=True)
 
 
@@ -153,8 +162,9 @@ def _decode(where: str, source: Any, scaled: bool) -> np.ndarray:
     try:
         with Image.open(source) as opened:
             image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{where}: not readable as an image ({error}); mend the row") from None
+    except Exception as error:  # PIL raises many kinds
+        reason = "of no known format" if isinstance(error, UnidentifiedImageError) else f"{str(error)[:200]}"
+        raise DataError(f"{where}: not readable as an image ({reason}); mend the row") from None
     if scaled and image.size != (SIZE, SIZE):
         image = ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BILINEAR)
     return np.asarray(image)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.results import Inputs, Split
-from pipeline.tasks.columns import column, read_labels, texts_of
+from pipeline.tasks.columns import labels_of, note_unused_drop, read_labels, texts_of
 from pipeline.tasks.content import table_content_hash
 from pipeline.tasks.sources import load_splits
 from pipeline.tasks.splits import Protocol, choose_rows, refuse_empty
@@ -57,18 +57,19 @@ def _columns(task: Task, raw: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
     remedy = f"mend tasks.{task.name}.text or .label"
     texts = {split: texts_of(table, task.text, where[split], remedy) for split, table in raw.items()}
     label_columns = {
-        where[split]: column(table, task.label, where[split], remedy).to_pylist()
+        where[split]: labels_of(task, table, where[split], remedy)
         for split, table in raw.items()
         if split not in task.unlabelled
     }
     # All splits together, so that a number has one meaning: name or index.
     labels = read_labels(task, label_columns, f"mend the row or tasks.{task.name}.label_names")
+    note_unused_drop(task, labels)
     out = {}
     for split, table in raw.items():
         labelled = where[split] in labels
         values = labels[where[split]] if labelled else np.full(len(table), np.nan)
         kept = pa.array(np.flatnonzero(~np.isnan(values) if labelled else np.isnan(values)), pa.int64())
-        rows = pa.table([*texts[split], pa.array(values, pa.float64())], names=[*task.text, "label"])
+        rows = pa.table([*texts[split], pa.array(values, pa.float64())], names=[*task.stored_text, "label"])
         out[split] = rows.take(kept).append_column("row_id", kept)
     return out
 
@@ -82,7 +83,8 @@ def _describe(task: Task, table: pa.Table) -> Split:
         label_statistics = {"label_counts": {name: int(np.sum(labels == i)) for i, name in enumerate(task.label_names)}}
     else:
         label_statistics = {"label_mean": round(float(labels.mean()), 6), "label_std": round(float(labels.std()), 6)}
-    words = np.array([sum(len(row[c].split()) for c in task.text) for row in table.select(task.text).to_pylist()])
+    texts = table.select(task.stored_text).to_pylist()
+    words = np.array([sum(len(text.split()) for text in row.values()) for row in texts])
     return Split(
         rows=len(table),
         sha256=table_content_hash(table),

@@ -26,7 +26,7 @@ def save_tokens(task: Task, tokenizer: "Tokenizer", splits: Mapping[str, pa.Tabl
     tokenizer.save(str(folder / "tokenizer.json"))
     lengths, tables = {}, {}
     for name, table in splits.items():
-        texts = [table[column].to_pylist() for column in task.text]
+        texts = [table[column].to_pylist() for column in task.stored_text]
         encoded = tokenizer.encode_batch(texts[0] if len(texts) == 1 else list(zip(*texts, strict=True)))
         columns = {
             "input_ids": pa.array([e.ids for e in encoded], pa.list_(pa.int32())),

@@ -1,0 +1,26 @@
+"""The file that a command writes where the user said."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.errors import ArtifactError, ParamsError
+
+
+def refuse_output(out: Path, suffixes: Sequence[str], option: str = "--out") -> None:
+    """Raise ParamsError, before any work, where `out` is a folder or has another suffix than one of these."""
+    if suffixes and out.suffix not in suffixes:
+        raise ParamsError(f"{option} {out}: does not end in {' or '.join(suffixes)}; give a name that does")
+    if out.is_dir():
+        raise ParamsError(f"{option} {out}: is a folder; name a file in it, such as {out / f'out{out.suffix}'}")
+
+
+@contextmanager
+def writing(out: Path, option: str = "--out") -> Iterator[None]:
+    """Turn a place that cannot be written into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise ArtifactError(
+            f"{option} {out}: cannot be written ({error.strerror or error}); name another file"
+        ) from None

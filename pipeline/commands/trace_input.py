@@ -1,0 +1,113 @@
+"""What replay and diagnose are given: a trace file, settings, a threshold, and rows to learn from."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ArtifactError, ParamsError, PipelineError, UnsupportedError, unknown
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.criteria import Criterion
+    from pipeline.evaluation.trace import Trace
+
+
+def load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
+    """The trace, and the metrics of its score; refuses a trace without labels and metrics that do not fit."""
+    from pipeline.evaluation.metrics import METRICS
+    from pipeline.evaluation.trace import require_labels
+
+    trace = _checked(file)
+    with named(file):
+        require_labels(trace)
+    fitting: tuple[str, ...] = ("pearson", "spearman")
+    if trace.kind == "classification":
+        fitting = ("accuracy", "f1", "matthews") if trace.classes == 2 else ("accuracy",)
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS, key="--metric")
+        if name not in fitting:
+            outputs = f" of {trace.classes} classes" if trace.kind == "classification" else ""
+            raise UnsupportedError(
+                f"--metric {name}: has no meaning for a {trace.kind}{outputs}; use {' or '.join(fitting)}"
+            )
+    return trace, tuple(dict.fromkeys(metrics)) or (fitting if trace.kind == "regression" else ("accuracy",))
+
+
+def _checked(file: Path) -> "Trace":
+    """A trace with rows, of which every exit has an answer."""
+    from pipeline.evaluation.trace import load_trace
+
+    trace = load_trace(file)
+    if trace.rows == 0:
+        raise ArtifactError(f"{file}: holds no rows; write some")
+    with named(file):
+        trace.answers()
+    return trace
+
+
+@contextmanager
+def named(file: Path) -> Iterator[None]:
+    """Put the file's name into messages about a trace."""
+    try:
+        yield
+    except PipelineError as error:
+        raise type(error)(str(error).replace("trace: ", f"{file}: ", 1)) from None
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, float]:
+    """Setting to value, from NAME=VALUE pairs."""
+    values = {}
+    for pair in settings:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ParamsError(f"--set {pair}: is not NAME=VALUE, such as tau=0.5")
+        if name in values:
+            raise ParamsError(f"--set {pair}: {name} is set twice; set it once")
+        values[name] = _parsed(value)
+        if math.isnan(values[name]):
+            raise ParamsError(f"--set {pair}: {value!r} is not a number; give one")
+    return values
+
+
+def _parsed(text: str) -> float:
+    """The number that people read in a text, NaN for none: Python also takes 1_0 for 10."""
+    try:
+        return math.nan if "_" in text else float(text)
+    except ValueError:
+        return math.nan
+
+
+def load_selection(fit: Path | None, file: Path, trace: "Trace") -> "Trace | None":
+    """The trace of the rows to learn from; its kind, exits and classes must be those of `trace`."""
+    if fit is None:
+        return None
+    selection = _checked(fit)
+    for field in ("kind", "exits", "classes"):
+        fitted, replayed = getattr(selection, field), getattr(trace, field)
+        if fitted != replayed:
+            raise ArtifactError(
+                f"--fit {fit}: {field} {fitted}, but {file} has {field} {replayed}; "
+                "record both with one model, on two splits"
+            )
+    return selection
+
+
+def fit_criterion(name: str, settings: Mapping[str, float], selection: "Trace | None", fit: Path | None) -> "Criterion":
+    """A criterion, fitted on the rows of `selection`, from the file `fit`, where they are given."""
+    from pipeline.evaluation.criteria import make
+
+    criterion = make(name, settings, key="--criterion")
+    if selection is None or fit is None:
+        return criterion
+    with named(fit):
+        return criterion.fit(selection)
+
+
+def number(threshold: str) -> float:
+    """The threshold; infinity for `never`."""
+    value = math.inf if threshold == "never" else _parsed(threshold)
+    if not value > -math.inf:  # JSON has no infinities, and null means `never`
+        raise ParamsError(f"--threshold {threshold}: is not a number; give one, or `never`")
+    return value

@@ -1,0 +1,197 @@
+"""Text with delimiters (.csv, .tsv): every line of the file is part of one row, and no row is dropped.
+
+Quotes are a convention that no file states. Where they enclose fields (RFC 4180, spreadsheets, pandas), a field may
+hold delimiters and line breaks, and a quote inside it is doubled. Where they are plain characters (GLUE's .tsv), every
+line is a row. A source's `quoted` decides. Without it:
+
+- .csv: quotes enclose fields. Refused where a quote is not closed, and where a field runs over several lines although
+  every line of the file is a row by itself: then a forgotten quote may have swallowed rows.
+- .tsv: quotes enclose fields where the file can only be read so, or is as a program writes it: quotes around all fields
+  of a column, or only around those that need them. They are plain where the file can only be read so, or where a few
+  fields happen to begin and end with a quote. A file between these is refused. The choice is printed.
+"""
+
+import csv
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TextIO
+
+from pipeline.errors import DataError
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+"""File type to its delimiter."""
+
+
+@dataclass
+class Reading:
+    """A file read in one way.
+
+    Attributes:
+        names: the header.
+        columns: position of each column asked for to its fields.
+        rows: number of rows.
+        broken: line on which the first row of several lines begins; None without one.
+    """
+
+    names: list[str]
+    columns: dict[int, list[str]] = field(default_factory=dict)
+    rows: int = 0
+    broken: int | None = None
+
+
+def read_delimited(path: Path, wanted: Collection[str], quoted: bool | None) -> Reading:
+    """Read a .csv or .tsv with a header.
+
+    A blank line is a row with an empty field where the file has one column; where it has several, a blank line is
+    refused, but at the end of the file.
+
+    Args:
+        wanted: columns to keep.
+        quoted: whether quotes enclose fields; None decides as the module says.
+
+    Raises:
+        DataError: a row of too few or many fields, a quote that is not closed, or doubt; with the line.
+    """
+    delimiter = DELIMITERS[path.suffix.lower()]
+    if quoted is not None:
+        return _read(path, delimiter, wanted, quoted)
+    if delimiter == ",":
+        return _comma_separated(path, wanted)
+    if not _has_quotes(path):
+        return _read(path, delimiter, wanted, quoted=False)
+    reading, quoted = _tab_separated(path, wanted)
+    other = "plain characters" if quoted else "enclosing fields"
+    print(
+        f"{path}: quotes {'enclose fields' if quoted else 'are plain characters'}; for {other} set "
+        f"quoted: {str(not quoted).lower()} in the source",
+        flush=True,
+    )
+    return reading
+
+
+def _comma_separated(path: Path, wanted: Collection[str]) -> Reading:
+    reading = _read(path, ",", wanted, quoted=True)
+    if reading.broken is not None and not isinstance(_attempt(path, ",", (), quoted=False), DataError):
+        raise _doubt(path, reading.broken)
+    return reading
+
+
+def _tab_separated(path: Path, wanted: Collection[str]) -> tuple[Reading, bool]:
+    """The reading, and whether quotes enclose fields in it."""
+    plain, quoted = (_attempt(path, "\t", wanted, quoted=way) for way in (False, True))
+    if isinstance(quoted, DataError):
+        if isinstance(plain, DataError):
+            raise DataError(f"{plain}; and with quotes that enclose fields, {str(quoted).removeprefix(f'{path}, ')}")
+        return plain, False
+    if isinstance(plain, DataError) or len(plain.columns) < len(quoted.columns):
+        return quoted, True
+    if plain.rows != quoted.rows:
+        # Several columns: no text has tabs at just these places. One column: every line is a row.
+        if len(plain.names) > 1:
+            return plain, False
+        raise _doubt(path, quoted.broken)
+    verdicts = [_written_quoted(plain.columns[i], quoted.columns[i], len(plain.names)) for i in plain.columns]
+    if False in verdicts:
+        return plain, False
+    if None in verdicts:
+        raise _doubt(path, None)
+    return quoted, True
+
+
+def _written_quoted(plain: Sequence[str], quoted: Sequence[str], columns: int) -> bool | None:
+    """Whether a column's quotes were set by a program: around all fields, or around those that need them.
+
+    Returns:
+        None where in doubt: most fields are quoted, or just those with a comma, as spreadsheets do.
+    """
+    bare = [raw for raw, value in zip(plain, quoted, strict=True) if not raw.startswith('"')]
+    unneeded = [
+        value
+        for raw, value in zip(plain, quoted, strict=True)
+        if raw.startswith('"') and '"' not in value and (value or columns > 1)
+    ]
+    if any('"' in raw for raw in bare):
+        return False
+    if not unneeded or not bare:
+        return True
+    by_comma = all("," in value for value in unneeded) and not any("," in raw for raw in bare)
+    return None if by_comma or len(unneeded) > len(bare) else False
+
+
+def _doubt(path: Path, line: int | None) -> DataError:
+    where = "" if line is None else f", line {line}"
+    found = "quotes may enclose fields or be plain characters"
+    if line is not None:
+        found = "the quotes may enclose a field of several lines, or be plain characters of several rows"
+    return DataError(f"{path}{where}: {found}; set quoted: true or quoted: false in the source")
+
+
+def _attempt(path: Path, delimiter: str, wanted: Collection[str], quoted: bool) -> Reading | DataError:
+    try:
+        return _read(path, delimiter, wanted, quoted)
+    except DataError as error:
+        return error
+
+
+def _has_quotes(path: Path) -> bool:
+    with path.open("rb") as file:
+        return any(b'"' in block for block in iter(lambda: file.read(2**20), b""))
+
+
+def _read(path: Path, delimiter: str, wanted: Collection[str], quoted: bool) -> Reading:
+    # Bytes that are not UTF-8 matter only in the columns that are used; they are looked for there.
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = _rows(path, file, delimiter, quoted)
+        reading = Reading(next(rows, (1, 1, []))[2])
+        width = len(reading.names)
+        if not width:
+            raise DataError(f"{path}, line 1: blank; begin the file with the names of its columns")
+        reading.columns = {i: [] for i, name in enumerate(reading.names) if name in wanted}
+        keep = [(i, values.append) for i, values in reading.columns.items()]
+        blank = None
+        for first, last, row in rows:
+            if not row and width > 1:
+                blank = blank or first
+                continue
+            if blank:
+                raise DataError(f"{path}, line {blank}: blank, before other rows; delete the line, or write its row")
+            row = row or [""]
+            if len(row) != width:
+                raise _ragged(path, first, row, width, quoted)
+            for i, append in keep:
+                append(row[i])
+            reading.rows += 1
+            if last > first and reading.broken is None:
+                reading.broken = first
+    return reading
+
+
+def _rows(path: Path, file: TextIO, delimiter: str, quoted: bool) -> Iterator[tuple[int, int, list[str]]]:
+    """First line, last line and fields of each row, the header included; a blank line has no fields."""
+    csv.field_size_limit(sys.maxsize)  # Python's own limit is 131,072 characters
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(file, delimiter=delimiter, quoting=quoting, strict=True)
+    first = 1
+    try:
+        for row in reader:
+            yield first, reader.line_num, row
+            first = reader.line_num + 1
+    except csv.Error as error:
+        found = "a quote is never closed"
+        if "end of data" not in str(error):
+            closed = f" on line {reader.line_num}" if reader.line_num > first else ""
+            found = f"a quote closes{closed} and text follows it"
+        raise DataError(
+            f"{path}, line {first}: {found}; close it and double the quotes inside a quoted text, or set quoted: false "
+            "in the source if quotes are plain characters"
+        ) from None
+
+
+def _ragged(path: Path, line: int, row: Sequence[str], width: int, quoted: bool) -> DataError:
+    fields = f"{len(row)} field{'s' if len(row) != 1 else ''}, and the header has {width}"
+    hint = ""
+    if not quoted and any('"' in value for value in row):
+        hint = ", or set quoted: true in the source if quotes enclose fields"
+    return DataError(f"{path}, line {line}: {fields}; mend the line{hint}")
