@@ -585,7 +585,7 @@ def test_inputs_are_no_longer_than_the_backbone_takes(tmp_path: Path, mirror: Pa
     )
     assert refused("tiny", 512) is None
     assert "max_length: 513 tokens are more than backbones.tiny takes (512);" in str(refused("tiny", 513))
-    RobertaConfig(vocab_size=60, hidden_size=8, max_position_embeddings=40).save_pretrained(model)
+    RobertaConfig(vocab_size=60, hidden_size=12, max_position_embeddings=40).save_pretrained(model)
     assert refused("tiny", 38) is None
     assert "max_length: 39 tokens are more than backbones.tiny takes (38);" in str(refused("tiny", 39))
     (model / "config.json").write_text("{")
@@ -610,10 +610,10 @@ def test_a_model_without_tokenizer_files(family: str, tmp_path: Path) -> None:
 
 
 def test_a_model_whose_tokenizer_is_slow(tmp_path: Path) -> None:
-    from transformers import CanineConfig, CanineTokenizer
+    from transformers import BertConfig, CanineTokenizer
 
     model = tmp_path / "models/someone/slow"
-    CanineConfig().save_pretrained(model)
+    BertConfig().save_pretrained(model)
     CanineTokenizer().save_pretrained(model)
     backbone = resolve_backbone("slow", BackboneSettings(hub="someone/slow"))
     with pytest.raises(

@@ -15,9 +15,10 @@ class Runtime(Block):
     """Trials side by side when Ray is our own; None: as many as cores / threads, or GPUs / gpus_per_trial."""
     threads: Size = 1
     gpus_per_trial: NonNegativeFloat | None = None
-    """Share of a GPU per trial: 0.25 packs four trials on one. None: as many as fit at `gpu_memory` each."""
+    """Share of a GPU per trial: 0.25 packs four trials on one. None: as many as fit at `gpu_memory` each. A trial may
+    allocate no more than its share of the memory; one that would takes fewer rows per pass (`micro_batch`)."""
     gpu_memory: PositiveFloat = 12.0
-    """GiB of GPU memory that a trial may need."""
+    """GiB of GPU memory that a trial may need, CUDA's own 0.75 GiB among them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     retries: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
     ray_address: str | None = None
