@@ -55,6 +55,7 @@ class Inputs(Part):
 class Manifest(Result):
     """`data/<task>/manifest.json`: the prepared data of a task."""
 
+    schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "prepare"
     task: str
     """The task's name."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import InvalidLogitsError, ParamsError
 from pipeline.models.multi_exit import MultiExit, save_checkpoint
-from pipeline.storage import whole_file
+from pipeline.storage import whole_file, write_text
 
 Batch = tuple[Mapping[str, Tensor], Tensor]
 Report = Callable[[dict[str, float]], None]
@@ -210,8 +210,12 @@ def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -
     state = {"model": fit.model.state_dict(), "optimizer": fit.optimizer.state_dict(), "history": json.dumps(history)}
     with whole_file(directory / "resume.pt") as partial:
         torch.save(state, partial)
-    lines = "".join(json.dumps(row, sort_keys=True) + "\n" for row in history)
-    (directory / "metrics.jsonl").write_text(lines, encoding="utf-8")
+    _write_history(directory, history)
+
+
+def _write_history(directory: Path, history: list[dict[str, float]]) -> None:
+    """Write metrics.jsonl, from which the trial's tracked run gets what its driver did not hear."""
+    write_text(directory / "metrics.jsonl", "".join(json.dumps(row, sort_keys=True) + "\n" for row in history))
 
 
 def _resume(fit: Fit, served: MultiExit, directory: Path) -> list[dict[str, float]]:
@@ -227,7 +231,8 @@ def _resume(fit: Fit, served: MultiExit, directory: Path) -> list[dict[str, floa
         return []
     fit.model.load_state_dict(state["model"])
     fit.optimizer.load_state_dict(state["optimizer"])
-    _keep_best(served, directory, history)  # the process may have been killed between the two files
+    _keep_best(served, directory, history)  # the process may have been killed between the files
+    _write_history(directory, history)
     return history
 
 
