@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
-.PHONY: demo test test-fast install check format bench ui lock clean
+.PHONY: demo test test-fast fuzz install check format bench ui lock clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -48,6 +48,10 @@ check: install
 format: install
 	ruff format .
 	ruff check --fix .
+
+# Wrong inputs by the thousand; a finding is a fault.
+fuzz: install
+	python -m tools.fuzz
 
 bench: install
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; python $$script || exit 1; done

@@ -2,12 +2,12 @@
 
 import sys
 
-from tools.fuzz import params
+from tools.fuzz import data, params
 
 
 def main(count: int, seed: int) -> int:
     """Run all fuzzers with `count` inputs each."""
-    tallies = [params.fuzz(count, seed)]
+    tallies = [params.fuzz(count, seed), data.fuzz(count, seed)]
     for tally in tallies:
         print(*tally.findings, sep="\n")
         print(tally.line())

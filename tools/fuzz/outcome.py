@@ -21,7 +21,12 @@ class Tally:
     findings: list[str] = field(default_factory=list)
 
     def run(
-        self, label: str, call: Callable[[], Any], changed: Callable[[Any], str | None] = lambda result: None
+        self,
+        label: str,
+        call: Callable[[], Any],
+        changed: Callable[[Any], str | None] = lambda result: None,
+        *,
+        must_pass: bool = False,
     ) -> None:
         """Try one input.
 
@@ -29,12 +34,15 @@ class Tally:
             label: the input, for a finding.
             call: reads the input.
             changed: what the result silently changed of it; None: nothing.
+            must_pass: whether the input is sound, so that a refusal is a fault.
         """
         self.counts["tried"] += 1
         try:
             result = call()
         except PipelineError as error:
             self.counts["refused"] += 1
+            if must_pass:
+                self.find("refused though sound", label, str(error))
             if len(one_line(error)) > LONGEST:
                 self.find("long message", label, one_line(error)[:LONGEST])
         except (Exception, SystemExit, RecursionError) as error:
@@ -54,5 +62,5 @@ class Tally:
 
     def line(self) -> str:
         """The counts as one line."""
-        kinds = ("tried", "accepted", "refused", "traceback", "long message", "silent change")
+        kinds = ("tried", "accepted", "refused", "traceback", "long message", "silent change", "refused though sound")
         return f"{self.name}: " + ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds)
