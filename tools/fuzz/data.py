@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -57,7 +58,7 @@ def writings(rows: list[Row], generator: random.Random) -> Iterator[tuple[str, s
 
 def read(path: Path, quoted: bool | None) -> list[Row]:
     """The rows of a report split, as `prepare` reads them."""
-    source = {"train": str(path), "report": {"held": str(path)}}
+    source: dict[str, Any] = {"train": str(path), "report": {"held": str(path)}}
     if quoted is not None and path.suffix in (".csv", ".tsv"):
         source |= {"quoted": quoted}
     settings = {"source": source, "text": ["text"], "label": "label", "label_names": ["neg", "pos"]}
