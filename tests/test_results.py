@@ -216,6 +216,7 @@ def test_docstrings_say_where_the_files_lie() -> None:
         "Attack": HERE.attack(task),
         "Simulation": HERE.simulation,
         "StoredMetrics": Path("docs/demo-metrics.json"),
+        "UnsentRun": HERE.unsent / "<id>.json",
     }
     assert {cls.__name__: Path(place(cls)) for cls in FILES} == places
     assert len(set(places.values())) == len(FILES)
