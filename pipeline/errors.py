@@ -85,6 +85,18 @@ def storage_error(error: OSError) -> StorageError | None:
     return StorageError(f"{where}{error.strerror}; {REMEDIES[error.errno]}")
 
 
+def one_line(error: BaseException) -> str:
+    """An error in one line: a PipelineError's own, or the type and the first line of any other.
+
+    >>> one_line(ParamsError("seeds: give one")), one_line(KeyError("label")), one_line(ValueError())
+    ('seeds: give one', "KeyError: 'label'", 'ValueError')
+    """
+    text = " ".join((str(error).strip().splitlines() or [""])[0].split())[:300]
+    if isinstance(error, PipelineError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 @contextmanager
 def exit_with_one_line(name: str = "error") -> Iterator[None]:
     """End the process on a PipelineError, or a disk that refuses, with its one line after `name` and exit code 1."""
