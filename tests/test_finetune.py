@@ -23,10 +23,10 @@ from pipeline.params import load_params
 from pipeline.results import ModelGroup, Selected, Trials
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.ray import resources
+from pipeline.training.groups import plan_of
 from pipeline.training.plan import read_result
 from pipeline.training.trial import train
 from stages import finetune
-from stages.finetune import plan_of
 from tests import toy_trials
 from tests.conftest import POINTERS
 from tests.prepared import CONTEXT
