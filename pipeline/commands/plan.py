@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from pipeline.commands.why_trial import why_it_will_run
@@ -13,6 +12,9 @@ from pipeline.training.estimate import Estimate, Work, estimate
 from pipeline.training.groups import plan_of
 from pipeline.training.plan import RESUME, WEIGHTS
 
+SHOWN = 4
+"""Reasons of a group that are printed."""
+
 
 def plan_lines(made: Estimate, params: Params, workspace: Workspace) -> list[str]:
     """The plan as lines to print."""
@@ -20,9 +22,14 @@ def plan_lines(made: Estimate, params: Params, workspace: Workspace) -> list[str
     resumed = sum(work.resumed for work in made.work)
     more = f", of which {resumed} go on after an epoch" if resumed else ""
     lines = [f"{finished + runs} trials: {finished} finished and used again, {runs} to run{more}"]
+    before: list[str] = []
     for work in made.work:
         if work.trials:
-            lines += [f"{work.group.name}: {work.trials} to run, {work.finished} used again", *_why(work, workspace)]
+            first, *reasons = _why(work, workspace)
+            same = bool(reasons) and reasons == before
+            lines.append(f"{work.group.name}: {work.trials} to run, {work.finished} used again")
+            lines += [first, *_some(reasons)] if not same else ["  for the same reasons"]
+            before = reasons
     return [*lines, _time(made, params), _disk(made, workspace)]
 
 
@@ -77,12 +84,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _why(work: Work, workspace: Workspace) -> Iterator[str]:
+def _why(work: Work, workspace: Workspace) -> list[str]:
     """Why the first of a group's trials runs: what no finished trial has."""
-    if not work.known:
-        yield "  they start from their parents' trials"
-        return
-    yield from why_it_will_run(work.known[0], workspace)
+    return why_it_will_run(work.known[0], workspace) if work.known else ["  they start from trials that are to run"]
+
+
+def _some(reasons: list[str]) -> list[str]:
+    return reasons if len(reasons) <= SHOWN else [*reasons[:SHOWN], f"    and {len(reasons) - SHOWN} more"]
 
 
 def _time(made: Estimate, params: Params) -> str:
@@ -106,5 +114,9 @@ def _disk(made: Estimate, workspace: Workspace) -> str:
     weights = [path.stat().st_size for path in workspace.trials.glob(f"*/{WEIGHTS}")]
     states = [path.stat().st_size for path in workspace.trials.glob(f"*/{RESUME}")]
     each = max([*weights, *(size / 3 for size in states)], default=0)
-    more = f", at most {made.trials * 4 * each / 2**30:.2f} GiB more while it runs" if each and made.trials else ""
-    return f"disk: {used / 2**30:.2f} GiB in {workspace.trials}{more}"
+    more = f", at most {_size(made.trials * 4 * each)} more while it runs" if each and made.trials else ""
+    return f"disk: {_size(used)} in {workspace.trials}{more}"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
