@@ -24,7 +24,7 @@ from pipeline.results import ModelGroup, Selected, Trials
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.ray import resources
 from pipeline.training.groups import plan_of
-from pipeline.training.plan import read_result
+from pipeline.training.plan import read_history, read_result
 from pipeline.training.trial import train
 from stages import finetune
 from tests import toy_trials
@@ -433,7 +433,7 @@ def test_a_score_that_is_not_defined_does_not_undo_the_training(workspace: Works
     assert read_result(HERE.trial("k")) == result
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Signals) -> None:
     joined.write_params({"grid.learning_rate": [0.001, 0.002], "seeds": [1, 2], "training.epochs": 2})
     prepared()
@@ -443,11 +443,11 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
         while not list(HERE.trials.glob("*/result.json")):
             assert first.poll() is None and time.monotonic() < deadline, first.communicate()[0]  # noqa: PT018
             time.sleep(0.05)
-        if how == signal.SIGINT:  # Ctrl-C, which Tune takes for an end like any other
+        if how != signal.SIGKILL:
             first.send_signal(how)
             said = first.communicate(timeout=120)[0]
-            assert first.returncode == 1
-            assert re.search(r"finetune: interrupted with \d trials to run; run it again", said)
+            assert first.returncode == 128 + how
+            assert f"finetune: stopped by {how.name}; run it again, what is finished is kept" in said
             assert not Path("outputs/selected").exists()
     finally:
         if first.poll() is None:
@@ -455,7 +455,7 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     done = {path: path.stat().st_mtime_ns for path in HERE.trials.glob("*/result.json")}
     tracker = Tracker()
     query = [tracker.experiment_id], "attributes.status = 'RUNNING'"
-    assert tracker.client.search_runs(*query) or how == signal.SIGINT
+    assert bool(tracker.client.search_runs(*query)) == (how == signal.SIGKILL)
 
     second = joined.command("-m", "stages.finetune")
     run, reused, total = counted(second)
@@ -467,8 +467,7 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     trials = [run for run in runs if "trial" in run.data.tags]
     assert sorted(run.data.tags["trial"] for run in trials) == sorted(path.name for path in HERE.trials.iterdir())
     assert len(trials) == 3
-    ended = "FAILED" if how == signal.SIGINT else "KILLED"
-    assert sorted(run.info.status for run in runs if "trial" not in run.data.tags) == sorted(["FINISHED", ended])
+    assert sorted(run.info.status for run in runs if "trial" not in run.data.tags) == ["FINISHED", "KILLED"]
     for trial in trials:
         assert trial.data.metrics.keys() >= {"selection", "train_loss", "score_exit_01", "score_exit_12"}
         assert trial.data.params["learning_rate"] in ("0.001", "0.002")
@@ -477,6 +476,58 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     group = outcome()["joint"]
     assert [trial.seed for trial in group.trials] == [1, 2]
     assert group.layers == 12
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_stage_with_ray_of_its_own(workspace: Workspace, how: signal.Signals, group: bool) -> None:
+    """As Ctrl-C, Slurm, Kubernetes and CI send it: no stack, no run left RUNNING, every epoch on disk recorded."""
+    workspace.write_params({"grid.learning_rate": [0.001, 0.002], "training.epochs": 40, "training.stop_after": 40})
+    prepared()
+    stage = workspace.start("-m", "stages.finetune")
+    try:
+        deadline = time.monotonic() + 300
+        while not any(len(read_history(path)) >= 2 for path in HERE.trials.glob("*")):
+            assert stage.poll() is None and time.monotonic() < deadline, stage.communicate()[0]  # noqa: PT018
+            time.sleep(0.05)
+        os.killpg(stage.pid, how) if group else stage.send_signal(how)
+        said = stage.communicate(timeout=120)[0]
+    finally:
+        if stage.poll() is None:
+            kill_group(stage)
+    assert stage.returncode == 128 + how, said
+    assert f"finetune: stopped by {how.name}; run it again" in said
+    assert not re.search(r"Traceback|received at time|\*\*\* SIG|Aborted", said), said
+    tracker = Tracker()
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    assert {run.info.status for run in runs} == {"KILLED"}
+    for run in runs:
+        if "trial" in run.data.tags:
+            history = tracker.client.get_metric_history(run.info.run_id, "epoch")
+            folder = HERE.trial(run.data.tags["trial"])
+            assert [entry.step for entry in history] == [int(row["epoch"]) for row in read_history(folder)]
+    assert any((path / "resume.pt").is_file() for path in HERE.trials.iterdir())
+
+
+def test_ray_of_our_own_listens_on_loopback_only(tmp_path: Path) -> None:
+    code = (
+        "import psutil, ray, subprocess\nfrom pipeline.running.settings import Runtime\n"
+        "from pipeline.running.ray.cluster import connect\n"
+        "connect(Runtime(workers=1))\n"
+        "ray.get(ray.remote(lambda: 1).remote())\n"
+        "listening = subprocess.run(['ss', '-ltnpH'], capture_output=True, text=True, check=True).stdout\n"
+        "own = [psutil.Process(), *psutil.Process().children(recursive=True)]\n"
+        "print(*(s for s in listening.splitlines() if any(f'pid={p.pid},' in s for p in own)), sep='\\n')\n"
+        "ray.shutdown()"
+    )
+    environment = clean_environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    listening = [line.split()[3] for line in done.stdout.splitlines()]
+    assert len(listening) > 3, done.stdout + done.stderr
+    local = {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
+    assert {address.rpartition(":")[0] for address in listening} <= local, done.stdout
 
 
 def test_what_ray_start_left_on_this_machine_is_not_joined(tmp_path: Path) -> None:

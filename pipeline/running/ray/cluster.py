@@ -11,6 +11,10 @@ from typing import Any
 from pipeline.errors import ClusterError
 from pipeline.running.ray.resources import parallel, refuse_on_machine
 from pipeline.running.settings import Runtime
+from pipeline.running.signals import listen
+
+ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""A variable of Ray: 0 makes a node's address 127.0.0.1, on which its servers then listen; else on all interfaces."""
 
 
 def connect(runtime: Runtime) -> None:
@@ -25,13 +29,17 @@ def connect(runtime: Runtime) -> None:
     else:
         refuse_on_machine(runtime)
     import ray
+    from ray._private import ray_constants
 
+    os.environ[ONE_MACHINE] = "1" if runtime.ray_address else "0"
+    ray_constants.ENABLE_RAY_CLUSTER = bool(runtime.ray_address)  # read at the import
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if runtime.ray_address:
         try:
             ray.init(address=runtime.ray_address, **quiet)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise _unreachable(runtime.ray_address, error) from None
+        listen()
         return
     # glibc gives a step's tensors back and asks for them anew in the next step: half of a trial's page faults, which
     # workers side by side wait for.
@@ -43,6 +51,7 @@ def connect(runtime: Runtime) -> None:
         ray.init(address="local", include_dashboard=False, num_cpus=cpus, **quiet)
     except Exception as error:  # Ray has no type for it, and raises Exception itself where a part does not start
         raise _no_start(error) from None
+    listen()
 
 
 def _no_start(error: Exception) -> ClusterError:

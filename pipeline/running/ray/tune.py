@@ -74,6 +74,7 @@ def _name_losses(progress: Progress, root: Path) -> int:
 def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, Any]) -> None:
     root = ledger.progress.root.resolve()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end as if all had run
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused connection warns once a second
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
