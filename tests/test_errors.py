@@ -171,7 +171,7 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"backbones": {"bert@tiny": {"hub": "a/b"}}}, ["backbones", "'bert@tiny'"]),
         *(({"backbones": {name: {"hub": "a/b"}}}, [f"backbones.{name}", "taken"]) for name in ("text", "pixels")),
         *(
-            ({"tasks": {"own": {"source": {"hub": hub}}}}, ["tasks.own.source.hub", "pattern"])
+            ({"tasks": {"own": {"source": {"hub": hub}}}}, ["tasks.own.source.hub", repr(hub), "no name on the hub"])
             for hub in ("../x", "/x")
         ),
         ({"tasks": {"sst2": {"source": {"hub": "a/b", "report": {"-x": "test"}}}}}, ["tasks.sst2.source", "'-x'"]),
