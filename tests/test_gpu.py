@@ -1,6 +1,7 @@
 """What holds on a GPU: bf16 features, float32 that is float32, equal runs with equal bits, a share of memory.
 
-It needs a GPU and neither Ray, MLflow, DVC nor datasets: `python -m pytest tests/test_gpu.py`.
+It needs a GPU and neither Ray, MLflow, DVC nor datasets: `python -m pytest tests/test_gpu.py`, on any Python
+from 3.11 on with Torch, Transformers 4.57 or 5, pydantic and array-api-compat.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ from tests.test_backbones import LAYERS, LENGTHS, centre, config_of, each_family
 from tests.test_criteria import trace_of
 
 DEVICE = "cuda"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
 
 @pytest.fixture(autouse=True)

@@ -17,6 +17,7 @@ from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
 from pipeline.training import plan as plan_module
 from pipeline.training import progress as progress_module
+from pipeline.training.losses import losses
 from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, read_result, run_trial
 from pipeline.training.progress import Progress
 
@@ -95,7 +96,7 @@ def test_failed_and_undefined_points_are_not_chosen(tmp_path: Path) -> None:
 def test_a_group_of_which_all_failed_is_named(tmp_path: Path) -> None:
     progress = played(plan(), tmp_path, dict.fromkeys(SCORES))
     assert len(progress.results) == 4
-    with pytest.raises(TrialsFailedError, match=r"^a: no trial of its grid finished; see error.txt .*; mend the set"):
+    with pytest.raises(TrialsFailedError, match=r"^a: no trial of its grid finished .*; see error.txt .*; mend "):
         progress.check()
 
 
@@ -119,6 +120,10 @@ def test_a_seed_that_failed_has_no_child(tmp_path: Path) -> None:
         progress.end(trial.key, None if lost else scored(trial.settings["learning_rate"]))
     assert list(progress.selected(todo.groups[0])) == [1, 2, 3]
     assert list(progress.selected(todo.groups[1])) == [1, 3]
+    (failed, why), (child, blocked) = (losses(progress, group)[0] for group in todo.groups)
+    assert (failed.settings["seed"], why) == (2, "")
+    assert (child.settings["seed"], child.parent) == (2, failed.key)
+    assert blocked == f"not run: the trial {failed.key} that it starts from failed"
 
 
 def test_the_key_is_what_changes_the_result() -> None:
@@ -196,6 +201,41 @@ def test_a_trial_whose_worker_never_came_up_is_one_failed_trial(tmp_path: Path) 
     assert told == ["started", "ended None"]
     assert progress.results[trial.key] is None
     assert ledger.ran == 1
+
+
+def test_what_failed_for_the_same_reason_before_is_given_up(tmp_path: Path) -> None:
+    class Silent:
+        def started(self, trial: Trial) -> None: ...
+        def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None: ...
+        def ended(self, trial: Trial, result: TrialResult | None) -> None: ...
+
+    progress = Progress(plan(), tmp_path)
+    ledger = Ledger(progress, Silent(), show=False)
+    first, second = progress.next(), progress.next()
+    assert first is not None
+    assert second is not None
+    assert ledger.idle
+    ledger.begin(first.key)
+    assert not ledger.idle
+    assert not ledger.fault(first.key, "out of memory: 5 of 8 GiB", certain=False)
+    ledger.again(first.key)
+    assert ledger.idle
+    ledger.begin(first.key)
+    assert not ledger.told(first.key)
+    assert not ledger.fault(first.key, "no such device", certain=False), "another reason"
+    assert ledger.fault(first.key, "no such device", certain=False)
+    assert ledger.told(first.key)
+    ledger.end(first.key, None)
+    assert progress.reasons == {first.key: "no such device"}
+    ledger.begin(second.key)
+    assert not ledger.fault(second.key, "loss is nan in epoch 1", certain=False), "of another trial"
+    assert ledger.fault(second.key, "loss is nan in epoch 2", certain=False), "numbers do not count"
+    ledger.begin(second.key)
+    ledger.end(second.key, None, "its worker died")
+    assert progress.reasons[second.key] == "its worker died"
+    third = progress.next()
+    assert third is not None
+    assert ledger.fault(third.key, "no such file", certain=True)
 
 
 # Against the definitions
@@ -354,7 +394,11 @@ def run_until_killed(progress: Progress, expected: Definitions, data: st.DataObj
 
 def end_of_run(progress: Progress, expected: Definitions) -> None:
     assert set(progress.results) == {trial.key for trial in progress.trials()}
-    lost = [group.name for group in progress.plan.groups if expected.best(group) is None]
+    for group in progress.plan.groups:  # no seed of a group that has a choice vanishes
+        named = {loss.trial.settings["seed"] for loss in losses(progress, group)}
+        finished = {t.settings["seed"] for t in progress.trials_of(group) if progress.results[t.key] is not None}
+        assert expected.best(group) is None or named | finished == set(progress.plan.seeds)
+    lost = [group.name for group in progress.plan.groups if expected.best(group) is None and expected.grid(group)]
     if lost:
         with pytest.raises(TrialsFailedError, match=f"^{lost[0]}: no trial of its grid finished"):
             progress.check()

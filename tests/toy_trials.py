@@ -1,16 +1,33 @@
 """A trial that learns nothing in no time, for tests of what is run and what is not; Ray workers import it."""
 
 import json
+import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import DataError
 from pipeline.results import TrialResult
 from pipeline.training.plan import HISTORY, run_trial
 
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0
-"""From this learning rate on a trial fails."""
+"""From this learning rate on a trial fails, each time with one error."""
+REFUSED, KILLED, CHANGING = 3.0, 4.0, 5.0
+"""Learning rates of a user's error, of a worker that dies, and of another error each time."""
+LOST_SEED = 13
+"""The seed of which a trial without a parent fails."""
+
+
+def _fail(learning_rate: float, attempt: int) -> None:
+    if learning_rate == REFUSED:
+        raise DataError("the rows are gone; put them back")
+    if learning_rate == KILLED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if learning_rate == CHANGING:
+        raise RuntimeError(f"out of {'abcdef'[attempt]}")
+    raise FloatingPointError(f"training loss is nan in epoch {attempt}; lower the learning rate")
 
 
 def train(
@@ -28,7 +45,9 @@ def train(
         if settings.get("parent"):
             assert (directory.parent / settings["parent"] / "model.safetensors").is_file()
         if settings["learning_rate"] >= POISON:
-            raise FloatingPointError("training loss is nan in epoch 1; lower the learning rate")
+            _fail(settings["learning_rate"], (folder / "attempts").stat().st_size)
+        if settings["seed"] == LOST_SEED and not settings.get("parent"):
+            raise DataError("seed 13: lost; take another")
         # The smallest learning rate is the best one.
         selection = 1 - settings["learning_rate"]
         row = {"epoch": 1, "selection": selection}

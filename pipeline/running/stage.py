@@ -16,6 +16,7 @@ from pipeline.params import Params, load_params
 from pipeline.results import Result
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.runs import TrackedRun
+from pipeline.running.signals import received, stopped_by_signals
 from pipeline.storage import content_key, write_text
 
 
@@ -78,7 +79,7 @@ def run_stage(
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
     @click.argument("arguments", metavar="[TASK]", nargs=-1)
     def command(arguments: tuple[str, ...]) -> None:
-        with exit_with_one_line(name):
+        with stopped_by_signals(name), exit_with_one_line(name):
             params = load_params()
             _locked(name, _instance(params, arguments, per_task), params, main, unasked)
 
@@ -135,7 +136,8 @@ def _locked(
             try:
                 main(stage)
             except BaseException as error:
-                stage.run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+                failed = isinstance(error, Exception) and received() is None
+                stage.run.end("FAILED" if failed else "KILLED")
                 raise
             else:
                 stage.run.end()

@@ -68,6 +68,8 @@ class Progress:
         self.plan, self.root = plan, root
         self.results: dict[str, TrialResult | None] = {}
         """Key to result of every trial that has ended; None for a failed one."""
+        self.reasons: dict[str, str] = {}
+        """Key to the reason of every failure, one line."""
         self.running: dict[str, Trial] = {}
         """Key to trial of every trial that was handed out and has not ended."""
         self._trials: dict[str, Trial] = {}
@@ -94,10 +96,16 @@ class Progress:
                 return self._trials[key]
         return None
 
-    def end(self, key: str, result: TrialResult | None) -> Trial:
-        """Take the result of a trial that was handed out; None for a failure. Its weights are assumed to exist."""
+    def end(self, key: str, result: TrialResult | None, reason: str = "") -> Trial:
+        """Take the result of a trial that was handed out; None for a failure. Its weights are assumed to exist.
+
+        Args:
+            reason: why it failed, one line.
+        """
         trial = self.running.pop(key)
         self.results[key] = result
+        if result is None:
+            self.reasons[key] = reason
         for place in self._places[key]:
             search = self._searches[place.group]
             if place.phase == FURTHER_SEEDS:
@@ -149,11 +157,12 @@ class Progress:
     def check(self) -> None:
         """Raise TrialsFailedError where a group has no choice."""
         for search in self._searches:
-            if search.best is None:
+            if search.best is None and search.grid:  # a group without a grid lacks its parent's choice
                 failed = [trial.key for trial in search.grid if self._failed(trial)]
+                why = f" ({self.reasons[failed[0]]})" if failed else ""
                 where = f"; see error.txt in the trial folders {', '.join(failed[:3])}" if failed else ""
                 raise TrialsFailedError(
-                    f"{search.group.name}: no trial of its grid finished{where}; mend the settings and run "
+                    f"{search.group.name}: no trial of its grid finished{why}{where}; mend the settings and run "
                     "`dvc repro` again"
                 )
 
