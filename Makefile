@@ -58,7 +58,7 @@ format: install
 fuzz: install
 	python -m tools.fuzz
 
-# What the nightly workflow runs: fetch what a DVC remote has, run what changed, compare with docs/PROFILE-metrics.json.
+# What the nightly workflow runs: takes what a DVC remote has, runs what changed, compares with docs/PROFILE-metrics.json.
 nightly: install
 	python -m tools.nightly $(or $(PROFILE),demo)
 

@@ -6,7 +6,6 @@ Fetches what a DVC remote has, runs what changed, compares with docs/PROFILE-met
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import click
@@ -20,7 +19,8 @@ from pipeline.results import StoredMetrics
 from pipeline.results.metrics import Kind
 from pipeline.storage import write_text
 
-DVC = (sys.executable, "-m", "dvc")
+REPRO = ("repro", "--pull")
+"""Takes from the default DVC remote, where there is one, what it has of these inputs, and runs the rest."""
 COMMENT = "nightly.md"
 """The comment's file in outputs/."""
 LONGEST = 60_000
@@ -47,20 +47,6 @@ class Row(NamedTuple):
     def tolerances(self) -> float:
         """How many tolerances it moved; infinite without two numbers."""
         return float("inf") if self.move is None else abs(self.move) / TOLERANCES[self.kind]
-
-
-def run_changed() -> str | None:
-    """Run `dvc repro`; where a default DVC remote is configured, take from it what it has.
-
-    Returns:
-        None, or the command that failed and its exit code.
-    """
-    has_remote = "core.remote" in subprocess.run([*DVC, "config", "--list"], capture_output=True, text=True).stdout
-    commands = [("fetch", "--run-cache"), ("repro", "--pull")] if has_remote else [("repro",)]
-    for command in commands:
-        if code := subprocess.run([*DVC, *command]).returncode:
-            return f"`dvc {' '.join(command)}` ended with exit code {code}"
-    return None
 
 
 def comment(profile: str, stored: StoredMetrics, fresh: StoredMetrics) -> str:
@@ -128,11 +114,13 @@ def main(profile: str) -> None:
     """Run PROFILE and compare its metrics; exit code 1 where one moved too far."""
     with exit_with_one_line():
         stored = read_stored(HERE.root / "docs" / f"{profile}-metrics.json")  # before anything runs
-        if code := subprocess.run([sys.executable, "-m", "pipeline", "profile", profile]).returncode:
-            raise SystemExit(code)
         out = HERE.outputs / COMMENT
-        if failed := run_changed():
-            write_text(out, f"## Profile `{profile}`: {failed}\n\nThe log of the run says why.\n")
+        out.unlink(missing_ok=True)
+        if code := _run("pipeline", "profile", profile):
+            raise SystemExit(code)
+        if code := _run("dvc", *REPRO):
+            failed = f"`dvc {' '.join(REPRO)}` ended with exit code {code}; the log of the run says why."
+            write_text(out, f"## Profile `{profile}` failed\n{failed}\n")
             raise SystemExit(1)
         fresh = collect(HERE)
         write_text(out, comment(profile, stored, fresh))
@@ -140,6 +128,10 @@ def main(profile: str) -> None:
             click.echo(line)
         click.echo(f"{len(lines)} metrics moved or are missing; the comment is in {out}")
         raise SystemExit(1 if lines else 0)
+
+
+def _run(module: str, *arguments: str) -> int:
+    return subprocess.run([sys.executable, "-m", module, *arguments]).returncode
 
 
 if __name__ == "__main__":
