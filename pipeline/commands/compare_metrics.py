@@ -79,7 +79,7 @@ def _all(run: Workspace) -> Iterator[tuple[Kind, str, float | None]]:
         for row in results.rows:
             if row.criterion is None:
                 yield "score", f"{path.stem}/{row.backbone}/{row.method}/{row.split}/score", row.score.median
-        curves = tuple(curves_of(read_curves(run.curves(path.stem), remedy)))
+        curves = tuple(curves_of(read_curves(run.curves(path.stem), results, remedy)))
         yield from _of_models(path.stem, results, curves)
     for path in _files(run, run.attack("*")):
         attacks = Attack.read(path, remedy).attacked
