@@ -39,7 +39,7 @@ def refuse_faults(trace: "Trace") -> None:
 def _refuse_kind(trace: "Trace") -> None:
     if trace.kind not in ("classification", "regression"):
         raise ArtifactError(
-            f"trace: kind {shown(trace.kind)} is neither classification nor regression; write one of them into the metadata"
+            f"trace: kind {shown(trace.kind)} is neither classification nor regression; write one of them as metadata"
         )
 
 
