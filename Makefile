@@ -1,7 +1,10 @@
 # Two commands: `make demo` (install, run every stage, name the report) and `make test`.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The first of these that starts and is of a version that the lock serves; PYTHON=/path/to/python takes another.
+SERVED := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do $$p -c '$(SERVED)' 2> /dev/null && echo $$p && break; done)
 VENV := .venv
 UV_VERSION := 0.13.9
+PIP_AUDIT_VERSION := 2.10.1
 PROFILE ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # One compute thread per process: stages and trials set their own count from params.yaml.
@@ -11,13 +14,13 @@ unexport PYTHONDONTWRITEBYTECODE
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
-.PHONY: demo test test-fast install check format bench ui lock clean
+.PHONY: demo test test-fast fuzz install check format nightly audit bench ui lock clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
 
 $(VENV)/.installed: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "Python 3.11 is needed; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SERVED)' || { echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/python" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet uv==$(UV_VERSION)
 	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python --require-hashes -r requirements.lock
@@ -44,10 +47,24 @@ check: install
 	ruff format --check .
 	ruff check .
 	mypy
+	actionlint
+	zizmor --offline --quiet .github
 
 format: install
 	ruff format .
 	ruff check --fix .
+
+# Wrong inputs by the thousand; a finding is a fault.
+fuzz: install
+	python -m tools.fuzz
+
+# What the nightly workflow runs: takes what a DVC remote has, runs what changed, compares with docs/PROFILE-metrics.json.
+nightly: install
+	python -m tools.nightly $(or $(PROFILE),demo)
+
+# Known vulnerabilities of the packages of the lock; asks PyPI about each.
+audit: install
+	uv tool run --quiet pip-audit==$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes -r requirements.lock
 
 bench: install
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; python $$script || exit 1; done
@@ -56,9 +73,12 @@ ui: install
 	@echo "http://127.0.0.1:5000"
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000 --workers 1
 
-# New pins after a change of pyproject.toml. No addresses in the file: only names, versions and hashes.
+# New pins after a change of pyproject.toml; UPGRADE=1 raises the others too. One version of a package for every Python
+# (`fewest`). No addresses in the file: only names, versions, markers and hashes.
 lock: install
-	uv pip compile pyproject.toml --group dev --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --quiet -o requirements.lock
+	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade) -o requirements.lock
 
+# What runs made; of data/ only what `prepare` made.
 clean:
-	rm -rf outputs data runs mlflow.db mlartifacts .locks
+	@for manifest in data/*/manifest.json; do [ -f "$$manifest" ] && rm -rf "$$(dirname "$$manifest")"; done; true
+	rm -rf outputs runs mlflow.db mlartifacts .locks

@@ -109,6 +109,29 @@ def why(name: str) -> None:
 
 
 @cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print counts and seconds as JSON.")
+def plan(as_json: bool) -> None:
+    """Which trials would run and why, which are used again, how long it takes, and how much disk."""
+    from pipeline.commands import plan as planning
+    from pipeline.params import load_params
+
+    params = load_params()
+    made = planning.of_params(params, HERE)
+    for line in [planning.as_json(made, params)] if as_json else planning.plan_lines(made, params, HERE):
+        click.echo(line)
+
+
+@cli.command("sync-runs")
+def sync_runs() -> None:
+    """Send to MLflow what stages could not while it was away."""
+    from pipeline.params import load_params
+    from pipeline.running.mlflow.tracker import Tracker
+
+    sent, left = Tracker(load_params().runtime.tracking_uri).sync()
+    click.echo(f"{sent} runs sent, {left} left")
+
+
+@cli.command()
 @click.option(
     "--reason", required=True, metavar="TEXT", help="Why the change changes no result; the declaration keeps it."
 )

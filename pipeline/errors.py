@@ -59,11 +59,6 @@ class TrackingError(PipelineError):
     """The MLflow store cannot be used as asked."""
 
 
-def one_line(error: PipelineError) -> str:
-    """The message on one line, whatever paths and libraries put into it."""
-    return " ".join(str(error).split("\n"))
-
-
 def shown(value: object, limit: int = 80) -> str:
     """A user's value for a message: on one line and short; bytes as their number.
 
@@ -120,6 +115,18 @@ def storage_error(error: OSError) -> StorageError | None:
     places = [str(place) for place in (error.filename, error.filename2) if place is not None]
     where = f"{' or '.join(places)}: " if places else ""
     return StorageError(f"{where}{error.strerror}; {REMEDIES[error.errno]}")
+
+
+def one_line(error: BaseException) -> str:
+    """An error in one line: a PipelineError's own, or the type and the first line of any other.
+
+    >>> one_line(ParamsError("seeds: give one")), one_line(KeyError("label")), one_line(ValueError())
+    ('seeds: give one', "KeyError: 'label'", 'ValueError')
+    """
+    if isinstance(error, PipelineError):  # its paths and libraries may have put line breaks into it
+        return " ".join(str(error).split("\n"))
+    text = " ".join((str(error).strip().splitlines() or [""])[0].split())[:300]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextmanager

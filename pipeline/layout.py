@@ -97,6 +97,11 @@ class Workspace:
         return self.attacked / task / "pooled" / f"{key}.json"
 
     @property
+    def unsent(self) -> Path:
+        """What the tracking server lacks, a file per run; empty while it answers."""
+        return self.runs / "tracking"
+
+    @property
     def weights(self) -> Path:
         """Cached hashes of pretrained weights."""
         return self.runs / "weights.json"

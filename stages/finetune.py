@@ -4,19 +4,16 @@ from pathlib import Path
 
 from pipeline.attacks.needs import check
 from pipeline.layout import HERE
-from pipeline.models.weights import weights_identity
-from pipeline.params import Params
 from pipeline.results import ModelGroup, Trials
 from pipeline.running.observer import TrialObserver
 from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
 from pipeline.tasks.stores import manifest_of
-from pipeline.tasks.task import Modality
-from pipeline.training.code import code_key, trial_code
-from pipeline.training.groups import Study, groups_of
-from pipeline.training.methods import METHODS
-from pipeline.training.plan import Plan
+from pipeline.training.code import trial_code
+from pipeline.training.estimate import compared, estimate
+from pipeline.training.groups import kinds_of, plan_of
+from pipeline.training.losses import losses
 from pipeline.training.selection import keep_models, selected_models
 from pipeline.training.trial import RUNNER
 
@@ -33,8 +30,15 @@ def main(stage: Stage) -> None:
     if params.attack.tasks:  # found missing after the training, it would have been in vain
         check(params.attack.resources, params.attack.recipe)
     plan = plan_of(params)
+    expected = estimate(plan, HERE.trials, {name: manifest_of(name) for name in params.tasks})
     observer = TrialObserver(stage)
-    progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
+    try:
+        progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
+    finally:
+        observer.close()
+    observer.complete(progress)
+    if (line := compared(expected, progress)) is not None:
+        print(line, flush=True)
     with whole_folder(HERE.all_models) as models, whole_folder(HERE.all_selected) as selections:
         for name in params.tasks:
             groups = [group for group in plan.groups if group.names["task"] == name]
@@ -45,8 +49,9 @@ def main(stage: Stage) -> None:
                 stage.log_metrics({f"{group.group}.selection".replace("/", "."): best_selection(group)})
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
-    for trial in progress.trials():
-        result = progress.results[trial.key]
+    lost = [loss.trial for group in plan.groups for loss in losses(progress, group)]
+    for trial in {trial.key: trial for trial in (*progress.trials(), *lost)}.values():
+        result = progress.results.get(trial.key)
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
         records.append(observer.record(trial, result, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))
@@ -55,27 +60,6 @@ def main(stage: Stage) -> None:
 def best_selection(group: ModelGroup) -> float | None:
     """The best score of a grid; a correlation may be below 0, and a failed trial has none."""
     return max((point.selection for point in group.grid if point.selection is not None), default=None)
-
-
-def plan_of(params: Params) -> Plan:
-    """The plan: tasks x backbones x methods of the same modality, with grids and seeds."""
-    backbones, mirror = [params.backbone(name) for name in params.backbones], params.runtime.hub_mirror
-    study = Study(
-        tasks=[(params.task(name), manifest_of(name)) for name in params.tasks],
-        backbones=backbones,
-        methods=params.methods,
-        grids=params.grids(),
-        training=params.trainings(),
-        weights={spec.name: weights_identity(spec.hub, mirror) if spec.hub else "" for spec in backbones},
-        code={kind: code_key(trial_code(*kind)) for kind in kinds_of(params)},
-    )
-    return Plan(tuple(groups_of(study)), tuple(params.seeds))
-
-
-def kinds_of(params: Params) -> list[tuple[Modality, str]]:
-    """The pairs of modality and method that the plan trains."""
-    modalities = dict.fromkeys(params.task(name).modality for name in params.tasks)
-    return [(kind, name) for name in params.methods for kind in METHODS[name].modalities if kind in modalities]
 
 
 if __name__ == "__main__":

@@ -104,9 +104,7 @@ def test_stages_and_jobs_import_the_library_and_not_each_other(package: str) -> 
     assert wrong == []
 
 
-@pytest.mark.parametrize(
-    ("library", "home"), [("ray", "pipeline/running/ray"), ("mlflow", "pipeline/running/mlflow.py")]
-)
+@pytest.mark.parametrize(("library", "home"), [("ray", "pipeline/running/ray"), ("mlflow", "pipeline/running/mlflow")])
 def test_one_place_imports(library: str, home: str) -> None:
     importers = {
         path.as_posix()
@@ -163,7 +161,7 @@ import {stages}
 
 LOADS: dict[str, tuple[str, set[str]]] = {
     "a run in MLflow": (
-        "from pipeline.running.mlflow import Tracker; Tracker()",
+        "from pipeline.running.mlflow.tracker import Tracker; Tracker()",
         {"mlflow", "scipy", "sqlalchemy"},
     ),
     "preparing texts": ("import pipeline.tasks.prepare, pipeline.models.encoders.tokenizer", set()),

@@ -2,11 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,13 @@ from pipeline.models.weights import weights_identity
 from pipeline.tasks.content import array_content_hash, data_identity, table_content_hash
 from tests.workspace import NO_NETWORK
 
-CONFIG = {"model_type": "bert", "hidden_size": 4, "layer_norm_eps": 1e-12, "_name_or_path": "here"}
+CONFIG = {
+    "model_type": "bert",
+    "hidden_size": 4,
+    "num_attention_heads": 2,
+    "layer_norm_eps": 1e-12,
+    "_name_or_path": "here",
+}
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -93,18 +102,44 @@ def test_other_weights_are_others(tmp_path: Path, hash_of: Callable[..., str], w
     assert hash_of(one) != hash_of(other)
 
 
-def test_a_pickled_checkpoint_is_hashed_and_not_opened(tmp_path: Path, hash_of: Callable[..., str]) -> None:
-    hashes = []
-    for name, content in (("one", b"cos\nsystem\n(S'false'\ntR."), ("two", b"no pickle")):
-        folder = save_model(tmp_path / name)
-        (folder / "model.safetensors").unlink()
-        (folder / "pytorch_model.bin").write_bytes(content)
-        hashes.append(hash_of(folder))
-    assert len(set(hashes)) == 2
-    # Where both are there, Transformers loads safetensors.
-    whole = save_model(tmp_path / "both")
-    (whole / "pytorch_model.bin").write_bytes(b"no pickle")
-    assert hash_of(whole) == hash_of(save_model(tmp_path / "plain"))
+PICKLE = b"cos\nsystem\n(S'touch opened'\ntR."
+REMEDY = r"has no safetensors .*, and pickled weights are never opened; if you trust them, convert .* give hub: FOLDER$"
+
+
+def pickled(folder: Path, shards: str) -> Path:
+    """A model whose weights are pickled: in one file, in shards, or in shards that an index of safetensors names."""
+    save_model(folder)
+    (folder / "model.safetensors").unlink()
+    if shards:
+        (folder / "part.bin").write_bytes(PICKLE)
+        index = {"weight_map": {"encoder.layer.0.weight": "part.bin"}}
+        (folder / f"{shards}.index.json").write_text(json.dumps(index), encoding="utf-8")
+    else:
+        (folder / "pytorch_model.bin").write_bytes(PICKLE)
+    return folder
+
+
+@pytest.mark.parametrize("shards", ["", "pytorch_model.bin", "model.safetensors"])
+def test_pickled_weights_are_refused_and_not_opened(
+    tmp_path: Path, hash_of: Callable[..., str], shards: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.names import BackboneSpec
+
+    monkeypatch.chdir(tmp_path)
+    folder = pickled(tmp_path / "models/org/tiny", shards)
+    for name, mirror in ((str(folder), None), ("org/tiny", tmp_path)):
+        with pytest.raises(DataError, match=f"^backbones: '{name}' {REMEDY}"):
+            hash_of(name, mirror)
+        with pytest.raises(DataError, match=f"^backbones: '{name}' {REMEDY}"):
+            build_encoder(BackboneSpec("mine", name), mirror=mirror)
+    assert not Path("opened").exists()
+
+
+def test_safetensors_are_read_where_pickles_lie_beside_them(tmp_path: Path, hash_of: Callable[..., str]) -> None:
+    both = save_model(tmp_path / "both")
+    (both / "pytorch_model.bin").write_bytes(PICKLE)
+    assert hash_of(both) == hash_of(save_model(tmp_path / "plain"))
 
 
 def test_weights_are_read_again_only_when_a_file_changed(tmp_path: Path, hash_of: Callable[..., str]) -> None:
@@ -147,6 +182,69 @@ def test_a_hub_name_is_looked_up_in_the_library_s_cache(tmp_path: Path, hash_of:
     assert done.stdout.strip() == hash_of(model)
 
 
+class Hub(BaseHTTPRequestHandler):
+    """A model hub that has the files of a folder."""
+
+    folder: Path
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def _answer(self, body: bool) -> None:
+        _, _, name = self.path.partition("/resolve/main/")
+        content = (self.folder / name).read_bytes() if name and (self.folder / name).is_file() else b""
+        self.send_response(200 if content or not name else 404)
+        headers = {"Content-Length": str(len(content)), "X-Repo-Commit": "0" * 40, "ETag": f'"{len(content)}"'}
+        for key, value in (headers | ({} if content else {"X-Error-Code": "EntryNotFound"})).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[str]:
+    handler = type("Here", (Hub,), {"folder": tmp_path / "served"})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("kept", ["shards", "pickle", "nothing"])
+def test_a_hub_without_a_single_file(tmp_path: Path, hash_of: Callable[..., str], hub: str, kept: str) -> None:
+    """Its shards are found; pickles are refused, and not even downloaded; a silent hub is not accused of them."""
+    folder, plain = pickled(tmp_path / "served", ""), save_model(tmp_path / "plain")
+    if kept == "shards":
+        shutil.copy(plain / "model.safetensors", folder / "part.safetensors")
+        index = {"weight_map": dict.fromkeys(tensors(), "part.safetensors")}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    code = (
+        "from pathlib import Path; from pipeline.models.weights import weights_identity\n"
+        "from pipeline.errors import exit_with_one_line\n"
+        "with exit_with_one_line(): print(weights_identity('org/tiny', None, Path('w.json')))"
+    )
+    environment = os.environ | NO_NETWORK | {"HF_HOME": str(tmp_path / "hf"), "PYTHONPATH": str(ROOT)}
+    environment |= {} if kept == "nothing" else {"HF_ENDPOINT": hub}
+    run = [sys.executable, "-c", code]
+    done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    if kept == "shards":
+        assert done.stdout.strip() == hash_of(plain), done.stderr
+        return
+    (line,) = done.stderr.splitlines()
+    expected = (
+        REMEDY if kept == "pickle" else r"backbones: no weights of 'org/tiny' \(.*\); check the name and the netw"
+    )
+    assert re.search(expected, line), line
+    assert not [path for path in (tmp_path / "hf").rglob("*") if "bin" in path.name]
+
+
 def test_weights_that_are_not_there_or_not_readable_are_one_line(tmp_path: Path, hash_of: Callable[..., str]) -> None:
     folder = save_model(tmp_path / "one")
     whole = (folder / "model.safetensors").read_bytes()
@@ -155,7 +253,7 @@ def test_weights_that_are_not_there_or_not_readable_are_one_line(tmp_path: Path,
         with pytest.raises(DataError, match=rf"^backbones: no weights of '{folder}' \(.+\); check the name"):
             hash_of(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"none of model\.safetensors, "):
+    with pytest.raises(DataError, match=REMEDY):
         hash_of(folder)
 
 

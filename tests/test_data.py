@@ -221,6 +221,13 @@ def test_texts_of_a_parquet_that_are_no_utf_8(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(pa.table({"text": wrong, "label": [0, 1]}), tmp_path / "rows.parquet")
     with pytest.raises(DataError, match=r"split 'train': column 'text' is not UTF-8; save the file as UTF-8"):
         held_of(tmp_path / "rows.parquet", "neg", "pos")
+    pyarrow.parquet.write_table(pa.table({"text": ["a", "b"], "label": wrong}), tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match=r"split 'train': column 'label' is not UTF-8; save the file as UTF-8"):
+        held_of(tmp_path / "rows.parquet", "neg", "pos")
+    content = (tmp_path / "rows.parquet").read_bytes()
+    (tmp_path / "rows.parquet").write_bytes(content.replace(b"label", b"lab\xe9l"))
+    with pytest.raises(DataError, match="its column names are not UTF-8; save"):
+        held_of(tmp_path / "rows.parquet", "neg", "pos")
 
 
 def with_classes(table: pa.Table, *names: str, column: str = "label") -> pa.Table:
@@ -275,6 +282,22 @@ def test_classes_that_a_source_names(case: str, kind: str, tmp_path: Path, monke
             freeze_splits(task, "holdout", tmp_path)
     else:
         assert freeze_splits(task, "holdout", tmp_path)["held"]["label"].to_pylist() == labels
+
+
+def test_classes_of_generated_data_are_matched() -> None:
+    rows = Rows(train=20, selection=4, report=10)
+    given, turned = (
+        freeze_splits(resolve_task("demo-sentences", TaskSettings(rows=rows, label_names=names)), "holdout", None)
+        for names in (None, ("positive", "negative"))
+    )
+    assert turned["validation"]["label"].to_pylist() == [
+        1 - label for label in given["validation"]["label"].to_pylist()
+    ]
+    other = resolve_task("demo-sentences", TaskSettings(rows=rows, label_names=("spam", "ham")))
+    with pytest.raises(
+        DataError, match=r"label '(positive|negative)' is not one of spam, ham or 0..1; mend the row or"
+    ):
+        freeze_splits(other, "holdout", None)
 
 
 def test_labels_to_leave_out_that_no_row_has(
@@ -562,7 +585,7 @@ def test_inputs_are_no_longer_than_the_backbone_takes(tmp_path: Path, mirror: Pa
     )
     assert refused("tiny", 512) is None
     assert "max_length: 513 tokens are more than backbones.tiny takes (512);" in str(refused("tiny", 513))
-    RobertaConfig(vocab_size=60, hidden_size=8, max_position_embeddings=40).save_pretrained(model)
+    RobertaConfig(vocab_size=60, hidden_size=12, max_position_embeddings=40).save_pretrained(model)
     assert refused("tiny", 38) is None
     assert "max_length: 39 tokens are more than backbones.tiny takes (38);" in str(refused("tiny", 39))
     (model / "config.json").write_text("{")
@@ -587,10 +610,10 @@ def test_a_model_without_tokenizer_files(family: str, tmp_path: Path) -> None:
 
 
 def test_a_model_whose_tokenizer_is_slow(tmp_path: Path) -> None:
-    from transformers import CanineConfig, CanineTokenizer
+    from transformers import BertConfig, CanineTokenizer
 
     model = tmp_path / "models/someone/slow"
-    CanineConfig().save_pretrained(model)
+    BertConfig().save_pretrained(model)
     CanineTokenizer().save_pretrained(model)
     backbone = resolve_backbone("slow", BackboneSettings(hub="someone/slow"))
     with pytest.raises(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.tasks.files import read_file
+from pipeline.tasks.task import FileSource
 
 COLUMNS = ("text", "label")
 
@@ -137,6 +138,15 @@ def test_the_setting_decides(tmp_path: Path) -> None:
     assert ", line 2: 1 field, and the header has 2; mend the line, or set quoted: true in the source" in line
 
 
+def test_the_setting_needs_a_file_with_delimiters() -> None:
+    about = {"train": "a.jsonl", "report": {"held": "b.parquet"}}
+    with pytest.raises(ValueError, match=r"no file of the source is \.csv or \.tsv; take it out"):
+        FileSource.model_validate({**about, "quoted": True})
+    assert FileSource.model_validate({**about, "test": {"new": "c.TSV"}, "quoted": False}).quoted is False
+    with pytest.raises(ValueError, match="valid boolean"):
+        FileSource.model_validate({"train": "a.csv", "report": {"held": "b.csv"}, "quoted": "no"})
+
+
 TSV: dict[str, tuple[str, list[str] | None, str]] = {
     # GLUE's files: quotes are characters of the sentences, balanced or not.
     "a quote that is not closed": ('"It is good .\t1\nbad\t0\n', ['"It is good .', "bad"], "plain"),
@@ -156,7 +166,7 @@ TSV: dict[str, tuple[str, list[str] | None, str]] = {
     "only what has a comma": ('"good, very"\t1\nbad\t0\n', None, "quotes may enclose fields or be plain characters"),
     "most texts": ('"good"\t1\n"bad"\t0\nNA\t0\n', None, "quotes may enclose fields or be plain characters"),
     # Both fail.
-    "a quote in a short row": ('"two\nlines\t1\n', None, "line 2: 1 field, and the header has 2"),
+    "a quote in a short row": ('"two\nlines\t1\n', None, "line 2: 1 field, and the header has 2; with quotes that"),
 }
 
 

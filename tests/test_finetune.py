@@ -4,30 +4,34 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.errors import TrackingError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import ModelGroup, Selected, Trials
-from pipeline.running.mlflow import Tracker
-from pipeline.training.plan import read_result
+from pipeline.running.mlflow.tracker import Tracker
+from pipeline.running.ray import resources
+from pipeline.training.groups import plan_of
+from pipeline.training.plan import read_history, read_result
 from pipeline.training.trial import train
 from stages import finetune
-from stages.finetune import plan_of
 from tests import toy_trials
 from tests.conftest import POINTERS
 from tests.prepared import CONTEXT
 from tests.prepared import prepared as prepared_task
-from tests.ray_cluster import clean_environment
+from tests.ray_cluster import Cluster, clean_environment, ray_cluster
 from tests.workspace import Done, Workspace, kill_group
 
 pytestmark = pytest.mark.slow
@@ -152,14 +156,49 @@ def test_only_what_is_new_runs(toys: Workspace) -> None:
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+def test_what_the_store_lacks_of_finished_trials_is_logged_from_their_folders(toys: Workspace) -> None:
+    """As after the death of a driver that had not heard of the last epochs, and with a store that is new."""
+    toys.write_params({"seeds": [1, 2, 3], "attack.tasks": {}, "latency.tasks": []})
+    prepared()
+    assert counted(toys.stage("finetune")) == (3, 0, 3)
+    runs = {record.key: record.mlflow_run_id for record in Trials.read(HERE.trials_table, "").trials}
+    deaf, gone, _ = runs.values()
+    assert gone
+    Tracker().client.delete_run(gone)
+    with closing(sqlite3.connect("mlflow.db")) as database, database:
+        database.execute("UPDATE runs SET status = 'KILLED', end_time = NULL WHERE run_uuid = ?", (deaf,))
+        for table in ("metrics", "latest_metrics"):
+            database.execute(f"DELETE FROM {table} WHERE run_uuid = ?", (deaf,))
+    assert counted(toys.stage("finetune")) == (0, 3, 3)
+    tracker = Tracker()
+    for record in Trials.read(HERE.trials_table, "").trials:
+        assert record.mlflow_run_id
+        assert (record.mlflow_run_id == runs[record.key]) == (runs[record.key] != gone)
+        run = tracker.client.get_run(record.mlflow_run_id)
+        assert run.info.status == "FINISHED"
+        assert run.data.metrics.keys() >= {"best_epoch", "best_selection", "epoch", "selection"}
+        for metric in ("epoch", "best_epoch"):
+            assert len(tracker.client.get_metric_history(run.info.run_id, metric)) == 1
+        assert "result.json" in [file.path for file in tracker.client.list_artifacts(run.info.run_id)]
+
+
 def test_a_trial_that_fails_is_retried_and_named_and_the_others_go_on(toys: Workspace) -> None:
     toys.write_params({"grid.learning_rate": [0.001, 2.0], "seeds": [1, 2], "runtime": {"retries": 1}})
+
+
+def test_a_trial_that_fails_is_named_and_the_others_go_on(toys: Workspace) -> None:
+    toys.write_params({"grid.learning_rate": [0.001, 2.0], "seeds": [1, 2], "runtime": {"retries": 5}})
     prepared()
     done = toys.stage("finetune")
     assert counted(done) == (3, 0, 3)
     (failed,) = outcome()["joint"].failed
-    assert f"failed: demo-sentences/demo-albert/joint bs=20 lr=2 seed=1, see runs/trials/{failed.key}" in done.out
-    assert attempts()[failed.key] == 2
+    assert attempts()[failed.key] == 2, "a second time for the same reason is the last"
+    reason = "FloatingPointError: training loss is nan in epoch 2; lower the learning rate"
+    label = "demo-sentences/demo-albert/joint bs=20 lr=2 seed=1"
+    assert re.search(rf"^\[\d/3\] {label}: FAILED: {reason}, \d+ s,", done.out, re.MULTILINE), done.out
+    assert f"failed: {label}: {reason}; see runs/trials/{failed.key}/error.txt" in done.out
+    assert done.out.splitlines()[-1].startswith("1 of 3 trials failed; ")
+    assert failed.reason == reason
     assert "lower the learning rate" in (HERE.trial(failed.key) / "error.txt").read_text()
     assert [trial.seed for trial in outcome()["joint"].trials] == [1, 2]
     tracker = Tracker()
@@ -170,13 +209,182 @@ def test_a_trial_that_fails_is_retried_and_named_and_the_others_go_on(toys: Work
     assert attempts()[failed.key] == 4
 
 
-def test_a_grid_that_fails_whole_is_one_line(toys: Workspace) -> None:
-    toys.write_params({"grid.learning_rate": [2.0], "runtime": {"retries": 0}})
+@pytest.mark.parametrize(
+    ("rate", "tries", "reason"),
+    [
+        (toy_trials.REFUSED, 1, "the rows are gone; put them back"),
+        (toy_trials.CHANGING, 3, "RuntimeError: out of d"),
+        (toy_trials.KILLED, 3, "its worker died ("),
+        (2.0, 2, "FloatingPointError: training loss is nan in epoch 2; lower the learning rate"),
+    ],
+)
+def test_only_what_may_end_otherwise_is_tried_again(toys: Workspace, rate: float, tries: int, reason: str) -> None:
+    """And the reason stands in the one line with which the stage ends."""
+    toys.write_params({"grid.learning_rate": [rate], "runtime": {"retries": 2}})
     prepared()
     line = toys.stage("finetune").error()
-    assert "demo-sentences/demo-albert/joint: no trial of its grid finished; see error.txt" in line
-    assert next(iter(attempts())) in line
+    assert f"demo-sentences/demo-albert/joint: no trial of its grid finished ({reason}" in line
+    ((key, count),) = attempts().items()
+    assert count == tries
+    assert f"see error.txt in the trial folders {key}; mend the settings" in line
+    assert reason in (HERE.trial(key) / "error.txt").read_text()
     assert not Path("outputs/selected").exists()
+
+
+def test_a_seed_whose_parent_failed_is_named(toys: Workspace) -> None:
+    lost = toy_trials.LOST_SEED
+    toys.write_params({"methods": ["single_exit", "two_stage"], "seeds": [1, lost]})
+    prepared()
+    done = toys.stage("finetune")
+    assert counted(done) == (3, 0, 4)
+    parent, child = (outcome()[name] for name in ("single_exit", "two_stage"))
+    assert [(failed.seed, failed.reason) for failed in parent.failed] == [(lost, "seed 13: lost; take another")]
+    assert [failed.seed for failed in child.failed] == [lost]
+    assert child.failed[0].reason == f"not run: the trial {parent.failed[0].key} that it starts from failed"
+    assert f"two_stage bs=20 lr=0.001 seed={lost}: {child.failed[0].reason}" in done.out
+    assert done.out.splitlines()[-1].startswith("2 of 4 trials failed; ")
+    table = {trial.key: trial for trial in Trials.read(HERE.trials_table, "").trials}
+    assert len(table) == 4
+    assert table[child.failed[0].key].mlflow_run_id is None
+    assert table[child.failed[0].key].settings["parent"] == parent.failed[0].key
+
+
+def test_what_fails_in_the_driver_ends_the_run_as_itself(toys: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a server that went away; Tune would pass on the text of a traceback."""
+    from pipeline.running.observer import TrialObserver
+
+    def gone(*arguments: Any) -> None:
+        raise TrackingError("MLflow at http://host is gone; start it")
+
+    monkeypatch.setattr(TrialObserver, "epoch", gone)
+    toys.write_params()
+    prepared()
+    assert toys.stage("finetune").error() == "finetune: MLflow at http://host is gone; start it"
+
+
+# What trials wait for
+
+
+HOLD = """
+import time
+import ray
+
+ray.init(log_to_driver=False, logging_level="ERROR")
+holder = ray.remote(num_cpus=1)(type("Holder", (), {"held": lambda self: None})).remote()
+ray.get(holder.held.remote())
+print("held", flush=True)
+time.sleep(10)
+"""
+"""Takes a cluster's core for ten seconds."""
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Cluster]:
+    """A cluster of one core that nobody scales."""
+    with ray_cluster() as cluster:
+        yield cluster
+
+
+def join(workspace: Workspace, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stages in this process join a cluster, with toys for trials."""
+    from ray._raylet import Config
+
+    (workspace.folder / "tests").symlink_to(ROOT / "tests")
+    monkeypatch.setattr(finetune, "RUNNER", toy_trials.RUNNER)
+    monkeypatch.setattr(resources, "FIRST", 1.0)
+    monkeypatch.setattr(resources, "NEXT", 1.0)
+    monkeypatch.setenv("HOME", cluster.environment["HOME"])
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{cluster.port}")
+    Config.initialize("")  # this process may have read RAY_AUTH_MODE before
+
+
+@pytest.mark.parametrize(
+    ("runtime", "parts"),
+    [
+        ({"threads": 2}, ["work needs 2 CPUs, which no node", "(1: 1 CPU, 0 GPU)", "lower runtime.threads"]),
+        ({"gpus_per_trial": 0.5}, ["work needs 1 CPU and 0.5 GPU, which no node", "lower runtime.gpus_per_trial"]),
+        ({"device": "cuda"}, ["work needs a GPU, which no node", "set runtime.device to auto or cpu"]),
+    ],
+)
+def test_what_no_node_has_is_refused_before_training(
+    workspace: Workspace, started: Cluster, monkeypatch: pytest.MonkeyPatch, runtime: dict[str, Any], parts: list[str]
+) -> None:
+    join(workspace, started, monkeypatch)
+    workspace.write_params({"runtime": runtime})
+    prepared()
+    line = workspace.stage("finetune").error()
+    assert all(part in line for part in (*parts, "no autoscaler runs")), line
+    assert not HERE.trials.exists() or not list(HERE.trials.iterdir())
+
+
+def test_the_device_is_named_and_a_busy_cluster_waited_for(
+    workspace: Workspace, started: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(workspace, started, monkeypatch)
+    workspace.write_params()
+    prepared()
+    command, environment = [sys.executable, "-c", HOLD], {"RAY_ADDRESS": f"127.0.0.1:{started.port}"}
+    with subprocess.Popen(command, env=started.environment | environment, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"  # noqa: PT018
+        done = workspace.stage("finetune")
+    assert counted(done) == (1, 0, 1)
+    assert "device: cpu, since no node of the Ray cluster has a GPU now" in done.out
+    waiting = r"^waiting for 1 CPU on the Ray cluster, \d+ s; free: 0 of 1 CPUs, 0 of 0 GPUs$"
+    assert re.search(waiting, done.out, re.MULTILINE), done.out
+
+
+def test_a_gpu_that_an_autoscaler_can_start_is_waited_for(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The GPU is one by name alone, which is enough for toys."""
+    with ray_cluster({"CPU": 1, "GPU": 1}) as cluster:
+        join(workspace, cluster, monkeypatch)
+        workspace.write_params({"runtime": {"gpus_per_trial": 0.7}})
+        prepared()
+        done = workspace.stage("finetune")
+    assert counted(done) == (1, 0, 1)
+    assert re.search(r"^waiting for 1 CPU and 0.7 GPU on the Ray cluster, \d+ s; free: 1 of 1", done.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "parts"),
+    [
+        ({"gpus_per_trial": 0.5}, ["runtime.gpus_per_trial: 0.5", "this machine has no GPU", "RAY_ADDRESS"]),
+        ({"device": "cuda"}, ["runtime.device: 'cuda' and no GPU is visible", "auto or cpu"]),
+    ],
+)
+def test_a_gpu_that_this_machine_lacks_is_refused_before_ray_starts(
+    workspace: Workspace, runtime: dict[str, Any], parts: list[str]
+) -> None:
+    workspace.write_params({"runtime": runtime})
+    prepared()
+    temporary = workspace.folder / "tmp"
+    temporary.mkdir()
+    line = workspace.command("-m", "stages.finetune", CUDA_VISIBLE_DEVICES="", RAY_TMPDIR=str(temporary)).error()
+    assert all(part in line for part in parts), line
+    assert not list(temporary.iterdir())
+    assert not list(HERE.trials.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("environment", "parts"),
+    [
+        ({"TMPDIR": "long"}, ["Ray's sockets do not fit below", "x" * 50, "set RAY_TMPDIR", "41 characters"]),
+        ({"HOME": "/dev/null/home"}, ["Ray cannot start", "HOME (/dev/null/home)", "can be written"]),
+        ({"RAY_TMPDIR": "/dev/null/tmp"}, ["Ray cannot start", "TMPDIR"]),
+    ],
+    ids=lambda value: "".join(value) if isinstance(value, dict) else "",
+)
+def test_a_place_where_ray_cannot_start(
+    workspace: Workspace, tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str], parts: list[str]
+) -> None:
+    workspace.write_params()
+    prepared()
+    long = tmp_path_factory.mktemp("x" * 60)
+    given = {name: str(long) if value == "long" else value for name, value in environment.items()}
+    line = workspace.command("-m", "stages.finetune", **given).error()
+    assert all(part in line for part in parts), line
+    assert not list(HERE.trials.iterdir())
 
 
 # The real thing
@@ -210,7 +418,7 @@ def test_a_killed_text_trial_goes_on_after_its_last_epoch_to_the_same_weights(wo
     assert again.epochs_run == whole.epochs_run == 3
     one, other = ((HERE.trial(name) / "model.safetensors").read_bytes() for name in ("killed", "whole"))
     assert one == other
-    assert not (HERE.trial("killed") / "resume.pt").exists()
+    assert not list(HERE.trial("killed").glob("resume*"))
 
 
 def test_a_score_that_is_not_defined_does_not_undo_the_training(workspace: Workspace) -> None:
@@ -225,7 +433,7 @@ def test_a_score_that_is_not_defined_does_not_undo_the_training(workspace: Works
     assert read_result(HERE.trial("k")) == result
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Signals) -> None:
     joined.write_params({"grid.learning_rate": [0.001, 0.002], "seeds": [1, 2], "training.epochs": 2})
     prepared()
@@ -235,11 +443,11 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
         while not list(HERE.trials.glob("*/result.json")):
             assert first.poll() is None and time.monotonic() < deadline, first.communicate()[0]  # noqa: PT018
             time.sleep(0.05)
-        if how == signal.SIGINT:  # Ctrl-C, which Tune takes for an end like any other
+        if how != signal.SIGKILL:
             first.send_signal(how)
             said = first.communicate(timeout=120)[0]
-            assert first.returncode == 1
-            assert re.search(r"finetune: interrupted with \d trials to run; run it again", said)
+            assert first.returncode == 128 + how
+            assert f"finetune: stopped by {how.name}; run it again, what is finished is kept" in said
             assert not Path("outputs/selected").exists()
     finally:
         if first.poll() is None:
@@ -247,7 +455,7 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     done = {path: path.stat().st_mtime_ns for path in HERE.trials.glob("*/result.json")}
     tracker = Tracker()
     query = [tracker.experiment_id], "attributes.status = 'RUNNING'"
-    assert tracker.client.search_runs(*query) or how == signal.SIGINT
+    assert bool(tracker.client.search_runs(*query)) == (how == signal.SIGKILL)
 
     second = joined.command("-m", "stages.finetune")
     run, reused, total = counted(second)
@@ -259,8 +467,7 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     trials = [run for run in runs if "trial" in run.data.tags]
     assert sorted(run.data.tags["trial"] for run in trials) == sorted(path.name for path in HERE.trials.iterdir())
     assert len(trials) == 3
-    ended = "FAILED" if how == signal.SIGINT else "KILLED"
-    assert sorted(run.info.status for run in runs if "trial" not in run.data.tags) == sorted(["FINISHED", ended])
+    assert sorted(run.info.status for run in runs if "trial" not in run.data.tags) == ["FINISHED", "KILLED"]
     for trial in trials:
         assert trial.data.metrics.keys() >= {"selection", "train_loss", "score_exit_01", "score_exit_12"}
         assert trial.data.params["learning_rate"] in ("0.001", "0.002")
@@ -269,6 +476,58 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     group = outcome()["joint"]
     assert [trial.seed for trial in group.trials] == [1, 2]
     assert group.layers == 12
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_a_stage_with_ray_of_its_own(workspace: Workspace, how: signal.Signals, group: bool) -> None:
+    """As Ctrl-C, Slurm, Kubernetes and CI send it: no stack, no run left RUNNING, every epoch on disk recorded."""
+    workspace.write_params({"grid.learning_rate": [0.001, 0.002], "training.epochs": 40, "training.stop_after": 40})
+    prepared()
+    stage = workspace.start("-m", "stages.finetune")
+    try:
+        deadline = time.monotonic() + 300
+        while not any(len(read_history(path)) >= 2 for path in HERE.trials.glob("*")):
+            assert stage.poll() is None and time.monotonic() < deadline, stage.communicate()[0]  # noqa: PT018
+            time.sleep(0.05)
+        os.killpg(stage.pid, how) if group else stage.send_signal(how)
+        said = stage.communicate(timeout=120)[0]
+    finally:
+        if stage.poll() is None:
+            kill_group(stage)
+    assert stage.returncode == 128 + how, said
+    assert f"finetune: stopped by {how.name}; run it again" in said
+    assert not re.search(r"Traceback|received at time|\*\*\* SIG|Aborted", said), said
+    tracker = Tracker()
+    runs = tracker.client.search_runs([tracker.experiment_id])
+    assert {run.info.status for run in runs} == {"KILLED"}
+    for run in runs:
+        if "trial" in run.data.tags:
+            history = tracker.client.get_metric_history(run.info.run_id, "epoch")
+            folder = HERE.trial(run.data.tags["trial"])
+            assert [entry.step for entry in history] == [int(row["epoch"]) for row in read_history(folder)]
+    assert any((path / "resume.json").is_file() for path in HERE.trials.iterdir())
+
+
+def test_ray_of_our_own_listens_on_loopback_only(tmp_path: Path) -> None:
+    code = (
+        "import psutil, ray, subprocess\nfrom pipeline.running.settings import Runtime\n"
+        "from pipeline.running.ray.cluster import connect\n"
+        "connect(Runtime(workers=1))\n"
+        "ray.get(ray.remote(lambda: 1).remote())\n"
+        "listening = subprocess.run(['ss', '-ltnpH'], capture_output=True, text=True, check=True).stdout\n"
+        "own = [psutil.Process(), *psutil.Process().children(recursive=True)]\n"
+        "print(*(s for s in listening.splitlines() if any(f'pid={p.pid},' in s for p in own)), sep='\\n')\n"
+        "ray.shutdown()"
+    )
+    environment = clean_environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    listening = [line.split()[3] for line in done.stdout.splitlines()]
+    assert len(listening) > 3, done.stdout + done.stderr
+    local = {"127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"}
+    assert {address.rpartition(":")[0] for address in listening} <= local, done.stdout
 
 
 def test_what_ray_start_left_on_this_machine_is_not_joined(tmp_path: Path) -> None:

@@ -176,13 +176,13 @@ class C(Base, metaclass=M):
     other: list[int]
     def method(self): return super().method() <= 1 is not None
 '''
+ROOTS = ["pipeline.training.trial", "pipeline.models.recording", RECIPES.replace("/", ".")]
 CODE = f"""
 import sys
-import textwrap
 from pathlib import Path
 sys.path[0] = {str(ROOT)!r}
 from pipeline.identity.code import code_identity
-print(code_identity(["pipeline.sample"], (), Path(".")).hash)
+print(code_identity(["pipeline.sample"], (), Path(".")).hash, code_identity({ROOTS}).hash)
 """
 
 
@@ -200,8 +200,11 @@ def interpreters() -> list[tuple[str, dict[str, str]]]:
 def test_the_hash_is_the_same_on_every_python(tmp_path: Path) -> None:
     (tmp_path / "pipeline").mkdir()
     (tmp_path / "pipeline/sample.py").write_text(SOURCE, encoding="utf-8")
-    expected = "1abdd3a6d8dde3ba"
-    assert code_identity(["pipeline.sample"], (), tmp_path).hash == expected
+    sample = "1abdd3a6d8dde3ba"
+    assert code_identity(["pipeline.sample"], (), tmp_path).hash == sample
+    ours = code_identity(ROOTS)
+    assert len(ours.definitions) > 40
+    expected = f"{sample} {ours.hash}"
     for python, environment in interpreters():
         run = [python, "-c", CODE]
         done = subprocess.run(run, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)

@@ -1,5 +1,6 @@
 """The plan: which trials there are, in what order they run, which are selected, and what stays on disk. No Ray."""
 
+import hashlib
 import math
 import tempfile
 from collections import Counter
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,13 +17,17 @@ from hypothesis import strategies as st
 from pipeline.errors import TrialsFailedError
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
+from pipeline.storage import file_hash
 from pipeline.training import plan as plan_module
 from pipeline.training import progress as progress_module
+from pipeline.training.losses import losses
 from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, read_result, run_trial
 from pipeline.training.progress import Progress
 
 Result = TrialResult | None
 BATCH_SIZES = (16, 32)
+EMPTY = hashlib.sha256(hashlib.sha256(b"").digest()).hexdigest()
+"""Hash of an empty file of weights."""
 
 
 def scored(selection: float) -> TrialResult:
@@ -29,7 +35,7 @@ def scored(selection: float) -> TrialResult:
     return TrialResult(
         best_epoch=1, epochs_run=1, selection=None if math.isnan(selection) else selection, train_seconds=0.0,
         train_seconds_to_best=0.0, micro_batch=None, metrics={}, parameters=1, early_exit_parameters=0, layers=1,
-        exits=(1,), weights_sha256="",
+        exits=(1,), weights_sha256=EMPTY,
     )  # fmt: skip
 
 
@@ -95,7 +101,7 @@ def test_failed_and_undefined_points_are_not_chosen(tmp_path: Path) -> None:
 def test_a_group_of_which_all_failed_is_named(tmp_path: Path) -> None:
     progress = played(plan(), tmp_path, dict.fromkeys(SCORES))
     assert len(progress.results) == 4
-    with pytest.raises(TrialsFailedError, match=r"^a: no trial of its grid finished; see error.txt .*; mend the set"):
+    with pytest.raises(TrialsFailedError, match=r"^a: no trial of its grid finished .*; see error.txt .*; mend "):
         progress.check()
 
 
@@ -119,6 +125,10 @@ def test_a_seed_that_failed_has_no_child(tmp_path: Path) -> None:
         progress.end(trial.key, None if lost else scored(trial.settings["learning_rate"]))
     assert list(progress.selected(todo.groups[0])) == [1, 2, 3]
     assert list(progress.selected(todo.groups[1])) == [1, 3]
+    (failed, why), (child, blocked) = (losses(progress, group)[0] for group in todo.groups)
+    assert (failed.settings["seed"], why) == (2, "")
+    assert (child.settings["seed"], child.parent) == (2, failed.key)
+    assert blocked == f"not run: the trial {failed.key} that it starts from failed"
 
 
 def test_the_key_is_what_changes_the_result() -> None:
@@ -196,6 +206,41 @@ def test_a_trial_whose_worker_never_came_up_is_one_failed_trial(tmp_path: Path) 
     assert told == ["started", "ended None"]
     assert progress.results[trial.key] is None
     assert ledger.ran == 1
+
+
+def test_what_failed_for_the_same_reason_before_is_given_up(tmp_path: Path) -> None:
+    class Silent:
+        def started(self, trial: Trial) -> None: ...
+        def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None: ...
+        def ended(self, trial: Trial, result: TrialResult | None) -> None: ...
+
+    progress = Progress(plan(), tmp_path)
+    ledger = Ledger(progress, Silent(), show=False)
+    first, second = progress.next(), progress.next()
+    assert first is not None
+    assert second is not None
+    assert ledger.idle
+    ledger.begin(first.key)
+    assert not ledger.idle
+    assert not ledger.fault(first.key, "out of memory: 5 of 8 GiB", certain=False)
+    ledger.again(first.key)
+    assert ledger.idle
+    ledger.begin(first.key)
+    assert not ledger.told(first.key)
+    assert not ledger.fault(first.key, "no such device", certain=False), "another reason"
+    assert ledger.fault(first.key, "no such device", certain=False)
+    assert ledger.told(first.key)
+    ledger.end(first.key, None)
+    assert progress.reasons == {first.key: "no such device"}
+    ledger.begin(second.key)
+    assert not ledger.fault(second.key, "loss is nan in epoch 1", certain=False), "of another trial"
+    assert ledger.fault(second.key, "loss is nan in epoch 2", certain=False), "numbers do not count"
+    ledger.begin(second.key)
+    ledger.end(second.key, None, "its worker died")
+    assert progress.reasons[second.key] == "its worker died"
+    third = progress.next()
+    assert third is not None
+    assert ledger.fault(third.key, "no such file", certain=True)
 
 
 # Against the definitions
@@ -354,7 +399,11 @@ def run_until_killed(progress: Progress, expected: Definitions, data: st.DataObj
 
 def end_of_run(progress: Progress, expected: Definitions) -> None:
     assert set(progress.results) == {trial.key for trial in progress.trials()}
-    lost = [group.name for group in progress.plan.groups if expected.best(group) is None]
+    for group in progress.plan.groups:  # no seed of a group that has a choice vanishes
+        named = {loss.trial.settings["seed"] for loss in losses(progress, group)}
+        finished = {t.settings["seed"] for t in progress.trials_of(group) if progress.results[t.key] is not None}
+        assert expected.best(group) is None or named | finished == set(progress.plan.seeds)
+    lost = [group.name for group in progress.plan.groups if expected.best(group) is None and expected.grid(group)]
     if lost:
         with pytest.raises(TrialsFailedError, match=f"^{lost[0]}: no trial of its grid finished"):
             progress.check()
@@ -399,3 +448,32 @@ def test_the_headline_of_a_grid_is_its_best_score_also_below_0(
 
     grid = tuple(GridPoint(batch_size=i + 1, learning_rate=0.1, selection=s, key=f"k{i}") for i, s in enumerate(scores))
     assert best_selection(group_of("t", "b", "joint", {1: "k0"}).model_copy(update={"grid": grid})) == best
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "gone"])
+def test_chosen_weights_that_are_not_those_of_the_result_are_trained_again(damage: str, tmp_path: Path) -> None:
+    todo = plan(rates=(0.1,), seeds=(1, 2))
+    before = played(todo, tmp_path, {(16, 0.1): 0.5, (32, 0.1): 0.9})
+    (group,) = todo.groups
+    chosen = before.selected(group)[2]
+    weights = tmp_path / chosen.key / WEIGHTS
+    content = np.random.default_rng(0).bytes(1000)
+    weights.write_bytes(content)
+    result = read_result(weights.parent)
+    assert result is not None
+    result.model_copy(update={"weights_sha256": file_hash(weights)}).write(weights.parent / "result.json")
+    assert Progress(todo, tmp_path).unfinished() == 0
+    if damage == "cut":
+        weights.write_bytes(content[:-1])
+    elif damage == "noise":
+        weights.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+    else:
+        weights.unlink()
+    again = Progress(todo, tmp_path)
+    assert again.unfinished() == 1
+    waiting = again.next()
+    assert waiting is not None
+    assert waiting.key == chosen.key
+    trained = []
+    run_trial(waiting.settings, weights.parent, lambda folder: trained.append(folder) or scored(0.9))
+    assert trained == [weights.parent]

@@ -213,7 +213,8 @@ def test_own_rows_from_params_to_predictions(workspace: Workspace) -> None:
     for name, rows in (("train", 30), ("held", 9)):
         lines = ["text,label", *(f"good film {i},{('bad', 'good')[i % 2]}" for i in range(rows))]
         Path(f"{name}.csv").write_text("\n".join(lines) + "\n")
-    Path("new.csv").write_text("text\n" + "".join(f"bad film {i}\n" for i in range(7)))
+    # The blank line is a row: the others keep their numbers.
+    Path("new.csv").write_text("text\n" + "".join("\n" if i == 3 else f"bad film {i}\n" for i in range(7)))
     source = {"train": "train.csv", "report": {"held": "held.csv"}, "test": {"new": "new.csv"}}
     own = {
         "source": source,

@@ -37,7 +37,7 @@ from pipeline.results import (
 )
 from tests.stored_files import write_every
 from tests.test_choosing import made_up_trace
-from tools.fuzz.outcomes import Tally
+from tools.fuzz.outcome import Tally
 from tools.fuzz.stored import fuzz_json, fuzz_table
 from tools.schema_page import place
 
@@ -188,7 +188,7 @@ def test_another_schema_and_what_is_no_file_of_ours(cls: type[Result], files: di
 def test_a_single_edit_is_taken_or_refused_in_one_line(cls: type[Result], files: dict[type[Result], Path]) -> None:
     path, tally = files[cls], Tally()
     fuzz_json(path, lambda: cls.read(path, REMEDY), tally, every=3)
-    assert tally.faults == []
+    assert tally.findings == []
     assert tally.counts["refused"] > 10
 
 
@@ -328,6 +328,7 @@ def test_docstrings_say_where_the_files_lie() -> None:
         "Attack": HERE.attack(task),
         "Simulation": HERE.simulation,
         "StoredMetrics": Path("docs/demo-metrics.json"),
+        "UnsentRun": HERE.unsent / "<id>.json",
     }
     assert {cls.__name__: Path(place(cls)) for cls in FILES} == places
     assert len(set(places.values())) == len(FILES)
@@ -393,9 +394,9 @@ def test_curves_that_are_not_as_they_were_written(
 
 def test_a_single_edit_of_the_curves_is_taken_or_refused(curves: tuple[Evaluated, Path]) -> None:
     evaluated, path = curves
-    tally = Tally()
+    tally = Tally("stored")
     fuzz_table(path, lambda: read_curves(path, evaluated, REMEDY), tally)
-    assert tally.faults == []
+    assert tally.findings == []
     assert tally.counts["refused"] > 100
 
 

@@ -5,15 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import HERE
-from pipeline.running.mlflow import EXPERIMENT, TrackedRun, Tracker
+from pipeline.running.mlflow.client import EXPERIMENT
+from pipeline.running.mlflow.tracker import Tracker
+from pipeline.running.runs import TrackedRun
 from pipeline.running.store import database_uri
+from tests.mlflow_server import Line, mlflow_server
 from tests.workspace import Workspace
 
 TAGS = {"stage": "finetune", "instance": ""}
@@ -58,6 +63,111 @@ def test_a_stage_leaves_what_a_number_is_walked_back_by(workspace: Workspace) ->
     assert run.data.metrics == {"rows.train": 40.0, "rows.selection": 12.0, "rows.validation": 12.0}
     assert {entry.tags[0].value for entry in run.inputs.dataset_inputs} == {"train", "selection", "validation"}
     assert [file.path for file in tracker.client.list_artifacts(run.info.run_id)] == ["manifest.json"]
+
+
+# A store that goes away
+
+
+def recorded(tracker: Tracker, key: str) -> tuple[str, dict[str, list[int]], dict[str, str]]:
+    """Status, steps by metric, and params of a trial's run, as the store has them."""
+    (run,) = tracker.client.search_runs([tracker.experiment_id], f"tags.trial = '{key}'")
+    steps = {
+        name: [entry.step for entry in tracker.client.get_metric_history(run.info.run_id, name)]
+        for name in run.data.metrics
+    }
+    return run.info.status, steps, run.data.params
+
+
+def break_database() -> None:
+    shutil.copy(HERE.tracking_store, "whole.db")
+    HERE.tracking_store.write_bytes(b"no database" * 1000)
+
+
+def mend_database() -> None:
+    HERE.tracking_store.write_bytes(Path("whole.db").read_bytes())
+
+
+def three_epochs(tracker: Tracker, lose: Callable[[], object]) -> None:
+    """A stage's run with two trials, of which the store sees the first epoch of the first."""
+    stage = tracker.open("finetune", tags=TAGS, params={"stage": "finetune"})
+    first = tracker.open("a", tags=TAGS, params={"seed": 1}, parent=stage, key="k1")
+    first.log_metrics({"epoch": 1.0, "selection": 0.1}, step=1)
+    lose()
+    first.log_metrics({"epoch": 2.0, "selection": 0.2}, step=2)
+    second = tracker.open("b", tags=TAGS, params={"seed": 2}, parent=stage, key="k2")
+    second.log_metrics({"epoch": 1.0, "selection": 0.3}, step=1)
+    first.log_metrics({"epoch": 2.0, "selection": 0.2}, step=2)  # the worker came up again and tells it again
+    first.log_metrics({"epoch": 3.0, "selection": 0.3}, step=3)
+    first.log_artifact(Path("params.yaml"))
+    first.end()
+    stage.log_metrics({"headline": 0.3})
+    assert tracker.find("k1") is not None
+    assert tracker.find("k2") is None
+
+
+def test_a_store_that_goes_away_stops_nothing_and_lacks_nothing_when_it_is_back(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker()
+    three_epochs(tracker, break_database)
+    tracker.close()
+    said = capsys.readouterr().err
+    assert said.count("The work goes on; its records are kept in runs/tracking") == 1
+    assert "3 runs are kept in runs/tracking; send them with `python -m pipeline sync-runs`" in said
+    assert len(list(HERE.unsent.iterdir())) == 3
+    mend_database()
+    tracker.sender.patience.try_now()
+    tracker.runs["k1"].deliver()
+    assert "MLflow answers again" in capsys.readouterr().err
+    assert not list(HERE.unsent.iterdir())
+    status, steps, params = recorded(tracker, "k1")
+    assert (status, steps, params) == ("FINISHED", {"epoch": [1, 2, 3], "selection": [1, 2, 3]}, {"seed": "1"})
+    assert artifacts(tracker, tracker.runs["k1"]) == ["params.yaml"]
+    assert recorded(tracker, "k2") == ("RUNNING", {"epoch": [1], "selection": [1]}, {"seed": "2"})
+
+
+def test_what_a_driver_could_not_send_the_next_one_does(workspace: Workspace) -> None:
+    tracker = Tracker()
+    three_epochs(tracker, break_database)
+    mend_database()
+    Path(".locks").mkdir(exist_ok=True)
+    with FileLock(HERE.lock("finetune", "")):
+        assert Tracker().sync() == (0, 3), "its driver still works"
+    assert workspace.command("-m", "pipeline", "sync-runs").out == "3 runs sent, 0 left\n"
+    assert workspace.command("-m", "pipeline", "sync-runs").out == "0 runs sent, 0 left\n"
+    after = Tracker()
+    assert recorded(after, "k1")[:2] == ("FINISHED", {"epoch": [1, 2, 3], "selection": [1, 2, 3]})
+    assert recorded(after, "k2") == ("KILLED", {"epoch": [1], "selection": [1]}, {"seed": "2"})
+    (stage,) = after.client.search_runs([after.experiment_id], "attributes.run_name = 'finetune'")
+    assert (stage.info.status, stage.data.metrics) == ("KILLED", {"headline": 0.3})
+    (trial,) = after.client.search_runs([after.experiment_id], "tags.trial = 'k2'")
+    assert trial.data.tags["mlflow.parentRunId"] == stage.info.run_id
+
+
+def test_a_run_that_was_deleted_meanwhile_is_said_and_stops_nothing(
+    workspace: Workspace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker = Tracker()
+    run = tracker.open("finetune", tags=TAGS, params={})
+    tracker.client.delete_run(run.run_id)
+    run.log_metrics({"headline": 0.3})
+    run.end()
+    assert "warning: a part of the run 'finetune' is lost" in capsys.readouterr().err
+    assert not HERE.unsent.exists() or not list(HERE.unsent.iterdir())
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real server behind a line that is cut and mended."""
+    with mlflow_server(workspace) as port, Line(port) as line:
+        tracker = Tracker(f"http://127.0.0.1:{line.port}")
+        three_epochs(tracker, line.cut)
+        assert capsys.readouterr().err.count("The work goes on") == 1
+        line.mend()
+        tracker.sender.patience.try_now()
+        tracker.close()
+        assert recorded(tracker, "k1")[:2] == ("FINISHED", {"epoch": [1, 2, 3], "selection": [1, 2, 3]})
+        assert recorded(tracker, "k2")[1] == {"epoch": [1], "selection": [1]}
 
 
 # The folder: its name, its place, its copies
@@ -224,11 +334,11 @@ def test_a_stage_that_fails_leaves_a_failed_run(workspace: Workspace) -> None:
 @pytest.mark.slow
 def test_a_fresh_database_opened_by_several_drivers_at_once(tmp_path: Path) -> None:
     (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
-    code = "from pipeline.running.mlflow import Tracker; Tracker().open('x', tags={}, params={}).end()"
+    code = "from pipeline.running.mlflow.tracker import Tracker; Tracker().open('x', tags={}, params={}).end()"
     drivers = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
     assert [driver.wait(timeout=300) for driver in drivers] == [0, 0, 0]
     count = (
-        "from pipeline.running.mlflow import Tracker; t = Tracker(); "
+        "from pipeline.running.mlflow.tracker import Tracker; t = Tracker(); "
         "print(len(t.client.search_runs([t.experiment_id])))"
     )
     found = subprocess.run([sys.executable, "-c", count], cwd=tmp_path, capture_output=True, text=True, check=True)

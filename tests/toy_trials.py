@@ -1,15 +1,34 @@
 """A trial that learns nothing in no time, for tests of what is run and what is not; Ray workers import it."""
 
+import json
+import os
+import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import DataError
 from pipeline.results import TrialResult
-from pipeline.training.plan import run_trial
+from pipeline.storage import file_hash
+from pipeline.training.plan import HISTORY, WEIGHTS, run_trial
 
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0
-"""From this learning rate on a trial fails."""
+"""From this learning rate on a trial fails, each time with one error."""
+REFUSED, KILLED, CHANGING = 3.0, 4.0, 5.0
+"""Learning rates of a user's error, of a worker that dies, and of another error each time."""
+LOST_SEED = 13
+"""The seed of which a trial without a parent fails."""
+
+
+def _fail(learning_rate: float, attempt: int) -> None:
+    if learning_rate == REFUSED:
+        raise DataError("the rows are gone; put them back")
+    if learning_rate == KILLED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if learning_rate == CHANGING:
+        raise RuntimeError(f"out of {'abcdef'[attempt]}")
+    raise FloatingPointError(f"training loss is nan in epoch {attempt}; lower the learning rate")
 
 
 def train(
@@ -19,16 +38,22 @@ def train(
     context: Mapping[str, Any],
     report: Callable[[dict[str, float]], None],
 ) -> TrialResult:
+    assert context["gpu_share"] == 0.0  # of a machine without a GPU; a trial must know what it may take
+
     def work(folder: Path) -> TrialResult:
         with (folder / "attempts").open("a", encoding="utf-8") as file:
             file.write("x")
         if settings.get("parent"):
             assert (directory.parent / settings["parent"] / "model.safetensors").is_file()
         if settings["learning_rate"] >= POISON:
-            raise FloatingPointError("training loss is nan in epoch 1; lower the learning rate")
+            _fail(settings["learning_rate"], (folder / "attempts").stat().st_size)
+        if settings["seed"] == LOST_SEED and not settings.get("parent"):
+            raise DataError("seed 13: lost; take another")
         # The smallest learning rate is the best one.
         selection = 1 - settings["learning_rate"]
-        report({"epoch": 1, "selection": selection})
+        row = {"epoch": 1, "selection": selection}
+        (folder / HISTORY).write_text(json.dumps(row) + "\n", encoding="utf-8")
+        report(row)
         for name in ("model.json", "model.safetensors"):
             (folder / name).write_bytes(b"toy")
         return TrialResult(
@@ -43,7 +68,7 @@ def train(
             early_exit_parameters=0,
             layers=1,
             exits=(1,),
-            weights_sha256="toy",
+            weights_sha256=file_hash(folder / WEIGHTS),
             code=settings["code"],
         )
 

@@ -18,7 +18,7 @@ from pipeline.identity.imports import ROOT
 
 def main() -> None:
     from pipeline.params import load_params
-    from stages.finetune import plan_of
+    from pipeline.training.groups import plan_of
 
     plan = plan_of(load_params())
     codes: dict[str, set[CodeType]] = defaultdict(set)

@@ -13,6 +13,7 @@ from pipeline.layout import Workspace
 from pipeline.results import TrialCode, Trials
 from pipeline.training.code import FILE, trial_code
 from pipeline.training.methods import METHODS
+from pipeline.training.plan import RESULT, Trial
 
 POINT = ("method", "batch_size", "learning_rate", "seed")
 """The settings that, with task and backbone, identify a trial within a plan."""
@@ -43,6 +44,11 @@ class StoredTrial:
             return None
 
     @property
+    def identity(self) -> CodeIdentity | None:
+        """The definitions that trained it; None where they are not stored."""
+        return CodeIdentity(self.code.definitions) if self.code else None
+
+    @property
     def names(self) -> dict[str, str | None]:
         return self.code.names if self.code else {}
 
@@ -59,6 +65,25 @@ class StoredTrial:
         failed = "failed" if (folder / "error.txt").is_file() else "not finished"
         state = "finished" if (folder / "result.json").is_file() else failed
         return f"{self.key}: {'/'.join(str(part) for part in group if part)} {' '.join(point)}, {state}"
+
+
+@dataclass(frozen=True)
+class PlannedTrial:
+    """A trial that has not run."""
+
+    trial: Trial
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        return flat(self.trial.settings)
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        return dict(self.trial.names)
+
+    @property
+    def identity(self) -> CodeIdentity:
+        return trial_code(self.trial.settings["modality"], self.trial.settings["method"])
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -96,22 +121,37 @@ def _why_it_ran(trial: StoredTrial) -> list[str]:
     return [f"It ran because no trial before it had its inputs. The nearest is {nearest.key}, which differs in", *lines]
 
 
-def _distance(trial: StoredTrial, other: StoredTrial) -> tuple[int, int, float]:
+def why_it_will_run(trial: Trial, workspace: Workspace) -> list[str]:
+    """Lines to print: what a trial of the plan has that no finished trial has."""
+    stored = [StoredTrial(workspace, key) for key in trial_keys(workspace)]
+    finished = [other for other in stored if (workspace.trial(other.key) / RESULT).is_file()]
+    if not finished:
+        return ["  no trial has finished here"]
+    planned = PlannedTrial(trial)
+    nearest = min(finished, key=lambda other: _distance(planned, other))
+    lines = _differences(nearest, planned)
+    return (
+        [f"  {trial.key} differs from {nearest.key}, the nearest, in", *(f"  {line}" for line in lines)]
+        if lines
+        else [f"  {trial.key} finished, and its weights were dropped since it was not chosen"]
+    )
+
+
+def _distance(trial: "StoredTrial | PlannedTrial", other: StoredTrial) -> tuple[int, int, float]:
     """The distance of another trial: first by the point of the plan, then by other inputs, then by age."""
     differing = {n for n in {*trial.inputs, *other.inputs} if trial.inputs.get(n) != other.inputs.get(n)}
     points = sum(trial.names.get(name) != other.names.get(name) for name in ("task", "backbone"))
     return points + len(differing.intersection(POINT)), len(differing), -other.started
 
 
-def _differences(before: StoredTrial, after: StoredTrial) -> list[str]:
+def _differences(before: StoredTrial, after: StoredTrial | PlannedTrial) -> list[str]:
     lines = []
     for name in sorted({*before.inputs, *after.inputs}):
-        old, new = (shown(trial.inputs, name) for trial in (before, after))
+        old, new = (shown(inputs, name) for inputs in (before.inputs, after.inputs))
         if old == new:
             continue
-        if name == "code" and before.code and after.code:
-            one, other = (CodeIdentity(code.definitions) for code in (before.code, after.code))
-            lines += [f"  code: {line}" for line in one.differences(other)]
+        if name == "code" and before.identity and after.identity:
+            lines += [f"  code: {line}" for line in before.identity.differences(after.identity)]
         elif name == "parent":
             lines.append(f"  parent: {old} -> {new} (`python -m pipeline why {new}` says why)")
         else:

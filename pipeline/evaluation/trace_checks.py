@@ -39,7 +39,7 @@ def refuse_faults(trace: "Trace") -> None:
 def _refuse_kind(trace: "Trace") -> None:
     if trace.kind not in ("classification", "regression"):
         raise ArtifactError(
-            f"trace: kind {trace.kind!r} is neither classification nor regression; write one of them into the metadata"
+            f"trace: kind {shown(trace.kind)} is neither classification nor regression; write one of them as metadata"
         )
 
 
@@ -92,7 +92,8 @@ def is_whole(ids: np.ndarray) -> np.ndarray:
     """Whether int64 holds each number as it is; False for NaN."""
     if ids.dtype.kind in "iu":
         return np.asarray(ids <= np.iinfo(np.int64).max)
-    return np.asarray((np.abs(ids) < 2.0**53) & (ids == np.floor(ids)))
+    wide = ids.astype(np.float64)
+    return np.asarray((np.abs(wide) < 2.0**53) & (wide == np.floor(wide)))
 
 
 def _refuse_classes(trace: "Trace") -> None:
@@ -182,7 +183,7 @@ def refuse_undefined(trace: "Trace") -> None:
     Raises:
         InvalidLogitsError: with row and exit.
     """
-    logits = trace.logits
+    logits = trace.logits if trace.logits.dtype.itemsize > 2 else trace.logits.astype(np.float32)
     regression = trace.kind == "regression"
     if np.isfinite(logits).all() and not (regression and np.any(np.abs(logits) > BEYOND)):
         return

@@ -13,9 +13,13 @@ from pipeline.tasks.task import Modality
 
 Pooling = Literal["first", "mean"]
 Placement = Literal["every_two_convs", "six"]
+TAKEN = ("text", "pixels", "source")
+"""Names of folders beside those of backbones in a task's prepared data, and of the roles of its files."""
 DEMO_POSITIONS = 128
 """Longest input of the demo encoder, in tokens."""
-_COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+DEMO_LAYERS = 12
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+"""Model types whose positions start behind the padding's id."""
 _RESIDUAL = re.compile(r"resnet(\d+)")
 _ONLY = {"text": ("hub", "pooling", "layers"), "image": ("width", "exits")}
 
@@ -24,12 +28,12 @@ class BackboneSettings(Block):
     """One entry of params.yaml's `backbones`."""
 
     hub: str | None = None
-    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's or DistilBERT's layout; required
-    where the backbone's name is not in the list."""
+    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's or DistilBERT's layout, with its
+    weights in safetensors; required where the backbone's name is not in the list."""
     pooling: Pooling | None = None
     """Texts: input of the exits' shared pooler, the first token or the mean over tokens."""
     layers: Size | None = None
-    """Texts: number of layers to keep, from the first."""
+    """Texts: number of layers to keep, from the first; no more than the model has."""
     dropout: Share | None = None
     """Dropout before each exit's linear layer when training."""
     width: Annotated[int, Field(ge=1, le=4096, strict=True)] | None = None
@@ -112,9 +116,11 @@ def resolve_backbone(name: str, settings: BackboneSettings) -> BackboneSpec:
     """The complete backbone of an entry of `backbones`.
 
     Raises:
-        ParamsError: an unknown name without `hub`, a residual network whose depth is not 6n + 2, or a setting of the
-            other modality.
+        ParamsError: an unknown name without `hub`, a residual network whose depth is not 6n + 2, a setting of the other
+            modality, or more layers than the demo's encoder has.
     """
+    if name in TAKEN:
+        raise ParamsError(f"backbones.{name}: the name is taken, for a folder of prepared data; give another")
     template = BACKBONES.get(name) or _residual(name)
     if template is None and settings.hub is None:
         raise unknown("backbone", name, BACKBONES, key="backbones")
@@ -126,7 +132,19 @@ def resolve_backbone(name: str, settings: BackboneSettings) -> BackboneSpec:
                 f"backbones.{name}.{setting}: {values[setting]!r}; a backbone for {base.modality}s has no {setting}, "
                 "take it out"
             )
-    return replace(base, **values)
+    spec = replace(base, **values)
+    if spec.hub is None and spec.layers is not None and spec.layers > DEMO_LAYERS:
+        raise too_many_layers(f"backbones.{name}", spec.layers, name, DEMO_LAYERS)
+    return spec
+
+
+def too_many_layers(key: str, layers: int, name: str, has: int) -> ParamsError:
+    """The error for more `layers` than a model has.
+
+    >>> str(too_many_layers("backbones.mine", 13, "some/encoder", 12))
+    'backbones.mine.layers: 13; some/encoder has 12, give 12 or fewer'
+    """
+    return ParamsError(f"{key}.layers: {layers}; {name} has {has}, give {has} or fewer")
 
 
 def _residual(name: str) -> BackboneSpec | None:
@@ -154,4 +172,4 @@ def hub_path(name: str, mirror: Path | None) -> str:
 
 def first_position(config: Any) -> int:
     """Position of the first token of a Transformers configuration: RoBERTa counts from pad_token_id + 1."""
-    return int(config.pad_token_id) + 1 if config.model_type in _COUNTED_FROM_PADDING else 0
+    return int(config.pad_token_id) + 1 if config.model_type in COUNTED_FROM_PADDING else 0

@@ -29,7 +29,8 @@ def equal_bits(device: str) -> None:
     """
     if device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it finds bugs and costs time
+        # It helps to find bugs, and costs time.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.use_deterministic_algorithms(True)
 
 

@@ -4,22 +4,19 @@ import hashlib
 import json
 import mmap
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError, DataError
 from pipeline.layout import HERE
 from pipeline.models.names import hub_path
-from pipeline.storage import content_key, file_hash, read_json, write_json
+from pipeline.storage import content_key, read_json, write_json
 from pipeline.tasks.hub import prepare_for
 
-CANDIDATES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""Files that may hold a model's weights, in Transformers' order."""
+CANDIDATES = ("model.safetensors", "model.safetensors.index.json")
+"""Files that may hold a model's weights, in Transformers' order. Pickles (pytorch_model.bin) are never opened: to
+unpickle a file is to run what its author put there."""
 IGNORED = frozenset(
     {
         *("_name_or_path", "_commit_hash", "architectures", "transformers_version", "finetuning_task"),
@@ -34,9 +31,8 @@ SCHEMA = 1
 def weights_identity(name: str, mirror: Path | None, cache: Path = HERE.weights) -> str:
     """A hash of pretrained weights: names, shapes, types and bytes of all tensors, and the configuration.
 
-    It does not depend on whether the weights come from a folder, a mirror or the hub, in one file or in shards. A
-    pickled checkpoint is hashed by its bytes, without unpickling, so it differs from equal tensors in safetensors.
-    Missing weights are downloaded from the hub, as a trial would do.
+    It does not depend on whether the weights come from a folder, a mirror or the hub, in one file or in shards. Missing
+    weights are downloaded from the hub, as a trial would do.
 
     Args:
         name: hub name or local folder.
@@ -46,48 +42,77 @@ def weights_identity(name: str, mirror: Path | None, cache: Path = HERE.weights)
         16 hex digits.
 
     Raises:
-        DataError: the weights cannot be loaded.
+        DataError: the weights cannot be loaded, or are pickled.
     """
-    fetch = _files_of(name, mirror)
+    with _one_line(name):
+        config = json.loads(_files_of(name, mirror)("config.json").read_text(encoding="utf-8"))
+        fields = {key: value for key, value in config.items() if key not in IGNORED and value is not None}
+        return content_key({"config": fields, "tensors": _cached(weight_files(name, mirror), cache)})
+
+
+def weight_files(name: str, mirror: Path | None) -> list[Path]:
+    """The safetensors that Transformers would load.
+
+    Raises:
+        DataError: there are none, or the index names another kind of file.
+    """
+    fetch, absent = _files_of(name, mirror), FileNotFoundError()
+    with _one_line(name):
+        for candidate in CANDIDATES:
+            try:
+                path = fetch(candidate)
+            except FileNotFoundError as error:
+                absent = error
+                continue
+            if not candidate.endswith(".json"):
+                return [path]
+            shards = sorted(set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()))
+            if shards and all(shard.endswith(".safetensors") for shard in shards):
+                return [fetch(shard) for shard in shards]
+        if type(absent) is not FileNotFoundError:  # the hub's: it does not answer, and the file is not in the cache
+            raise absent
+    raise DataError(
+        f"backbones: {name!r} has no safetensors ({CANDIDATES[0]} or its index), and pickled weights are never opened; "
+        f"if you trust them, convert them once with AutoModel.from_pretrained({name!r}).save_pretrained('FOLDER'), the "
+        "tokenizer likewise, and give hub: FOLDER"
+    )
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turn the errors of a missing or damaged file, name or network into DataError."""
     try:
-        config = json.loads(fetch("config.json").read_text(encoding="utf-8"))
-        files = _weight_files(fetch)
-        tensors = _cached(files, cache)
-    except (OSError, ValueError, TypeError, KeyError) as error:  # OSError also of the hub: no such name, no network
+        yield
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
             f"backbones: no weights of {name!r} ({reason}); check the name and the network, or name a mirror on disk "
             "with HUB_MIRROR"
         ) from None
-    fields = {key: value for key, value in config.items() if key not in IGNORED and value is not None}
-    return content_key({"config": fields, "tensors": tensors})
 
 
 def _files_of(name: str, mirror: Path | None) -> Callable[[str], Path]:
-    """A function from a file name of the model to its local path; it raises OSError where there is no such file."""
+    """A function from a file name of the model to its local path; it raises FileNotFoundError where there is no such
+    file, and a subclass where the hub does not answer and the file is not in the cache."""
     where = hub_path(name, mirror)
     folder = Path(where)
     if folder.is_dir():
         return lambda file: (folder / file).resolve(strict=True)
     prepare_for(where)
     from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     offline = constants.HF_HUB_OFFLINE  # said again: a session that is open already would try for half a minute
-    return lambda file: Path(hf_hub_download(where, file, local_files_only=offline))
 
-
-def _weight_files(fetch: Callable[[str], Path]) -> list[Path]:
-    """The weight files that Transformers would load."""
-    for candidate in CANDIDATES:
+    def fetch(file: str) -> Path:
         try:
-            path = fetch(candidate)
-        except FileNotFoundError:  # the hub's error is a subclass
-            continue
-        if path.suffix != ".json":
-            return [path]
-        shards = json.loads(path.read_text(encoding="utf-8"))["weight_map"].values()
-        return [fetch(shard) for shard in sorted(set(shards))]
-    raise FileNotFoundError(f"none of {', '.join(CANDIDATES)}")
+            return Path(hf_hub_download(where, file, local_files_only=offline))
+        except EntryNotFoundError as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise FileNotFoundError(f"{where} has no {file}") from None
+
+    return fetch
 
 
 def _cached(files: list[Path], cache: Path) -> str:
@@ -100,15 +125,9 @@ def _cached(files: list[Path], cache: Path) -> str:
     except (ArtifactError, KeyError):
         hashes = {}
     if state not in hashes:
-        hashes[state] = _hash(files)
+        hashes[state] = content_key({tensor: entry for path in files for tensor, entry in _tensors(path)})
         write_json(cache, {"schema": SCHEMA, "hashes": hashes})
     return hashes[state]
-
-
-def _hash(files: list[Path]) -> str:
-    if any(path.suffix == ".bin" for path in files):
-        return content_key({"files": sorted(file_hash(path) for path in files)})
-    return content_key({name: entry for path in files for name, entry in _tensors(path)})
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, tuple[str, list[int], str]]]:

@@ -26,6 +26,7 @@ from pipeline.results.point import ALL_LAYERS, OperatingPoint
 from pipeline.results.predictions import PredictionFile, Predictions
 from pipeline.results.simulation import Bound, Counterexample, ExamplePoint, RequiredAccuracy, Simulation
 from pipeline.results.traces import TraceEntry, TraceIndex
+from pipeline.results.tracking import LoggedData, LoggedMetric, RunStatus, UnsentRun
 from pipeline.results.trials import (
     FailedTrial,
     GridPoint,
@@ -53,6 +54,7 @@ FILES: tuple[type[Result], ...] = (
     Simulation,
     StoredMetrics,
     CodeEquivalence,
+    UnsentRun,
 )
 """Every stored JSON file, in the order of the stages."""
 
@@ -81,6 +83,8 @@ __all__ = [
     "Interval",
     "Latency",
     "LatencyRow",
+    "LoggedData",
+    "LoggedMetric",
     "Manifest",
     "Measured",
     "ModelGroup",
@@ -98,6 +102,7 @@ __all__ = [
     "RequiredAccuracy",
     "Result",
     "Row",
+    "RunStatus",
     "Selected",
     "SelectedTrial",
     "ShardRecords",
@@ -112,6 +117,7 @@ __all__ = [
     "TrialRecord",
     "TrialResult",
     "Trials",
+    "UnsentRun",
     "curves_text",
     "read_curves",
 ]

@@ -70,6 +70,7 @@ class Inputs(Part):
 class Manifest(Result):
     """`data/<task>/manifest.json`: the prepared data of a task."""
 
+    schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "prepare"
     task: Text
     """The task's name."""

@@ -4,14 +4,14 @@ from typing import ClassVar, Literal
 
 from pipeline.results.base import Result
 
-Kind = Literal["score", "layer_speedup", "flop_speedup", "accuracy", "exact"]
+Kind = Literal["score", "exits", "gain", "accuracy", "exact"]
 """Kind of a metric, which sets its tolerance (pipeline/commands/compare_metrics.py)."""
 
 
 class StoredMetrics(Result):
     """`docs/demo-metrics.json`, or any file that `python -m pipeline compare-metrics FILE --write` names."""
 
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "compare-metrics"
 
     metrics: dict[Kind, dict[str, float | None]]

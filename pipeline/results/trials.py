@@ -125,12 +125,14 @@ class SelectedTrial(Part):
 
 
 class FailedTrial(Part):
-    """A trial that failed for good."""
+    """A trial that failed for good, or could not run since the trial that it starts from failed."""
 
     seed: Seed
     """Its seed."""
     key: Text
     """Its key."""
+    reason: str
+    """Why, in one line."""
 
 
 class ModelGroup(Part):
@@ -153,7 +155,7 @@ class ModelGroup(Part):
     trials: tuple[SelectedTrial, ...]
     """The chosen point's trial of each seed."""
     failed: tuple[FailedTrial, ...]
-    """Trials of the group that failed."""
+    """Trials of the group that failed or could not run."""
     layers: Natural
     """Layers of the plain model, to which speed-ups are relative."""
     exits: tuple[Natural, ...]
@@ -176,6 +178,8 @@ class ModelGroup(Part):
 class Selected(Result):
     """`outputs/selected/<task>.json`: the selected models of a task; their files are in `outputs/models/<task>`."""
 
+    schema_version: ClassVar[int] = 3
+    """Version 2 had no reasons of failures."""
     made_by: ClassVar[str] = "finetune"
     task: Text
     """The task's name."""

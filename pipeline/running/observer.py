@@ -1,12 +1,16 @@
 """What happens to trials, told to MLflow: one child run per trial, found again by its key, ended whatever happens."""
 
 from collections.abc import Mapping
+from typing import Any
 
+from pipeline.errors import TrackingError
 from pipeline.layout import HERE
 from pipeline.results import TrialRecord, TrialResult
-from pipeline.running.mlflow import TrackedRun
+from pipeline.running.mlflow.sending import FINAL
+from pipeline.running.runs import TrackedRun
 from pipeline.running.stage import Stage
-from pipeline.training.plan import Trial
+from pipeline.training.plan import Trial, read_history
+from pipeline.training.progress import Progress
 
 _LOGGED = ("kind", "method", "batch_size", "learning_rate", "seed", "data", "weights", "code", "parent")
 ARTIFACTS = ("settings.json", "metrics.jsonl", "result.json", "model.json", "error.txt")
@@ -16,14 +20,13 @@ ARTIFACTS = ("settings.json", "metrics.jsonl", "result.json", "model.json", "err
 class TrialObserver:
     """Logs a plan's trials below the stage's own run.
 
-    A trial that was killed goes on in the run that it had; one that had finished before keeps its run untouched.
+    A trial that was killed goes on in the run that it had. What a run lacks of what its trial's folder has is logged
+    from there: a driver may die between an epoch and its being told.
     """
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.runs: dict[str, TrackedRun] = {}
-        self._heard: dict[str, set[int]] = {}
-        """The epochs of each trial that its run has; one that resumes reports them again."""
 
     def started(self, trial: Trial) -> None:
         settings, task = trial.settings, str(trial.names["task"])
@@ -40,27 +43,48 @@ class TrialObserver:
         )
         run.log_dataset(task, str(settings["data"]), str(HERE.data(task)), "training")
         self.runs[trial.key] = run
-        self._heard[trial.key] = run.steps("epoch")
 
     def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None:
-        step = int(metrics["epoch"])
-        if step not in self._heard[trial.key]:
-            self.runs[trial.key].log_metrics(metrics, step=step)
-            self._heard[trial.key].add(step)
+        self.runs[trial.key].log_metrics(metrics, step=int(metrics["epoch"]))
 
     def ended(self, trial: Trial, result: TrialResult | None) -> None:
-        run = self.runs[trial.key]
+        run, folder = self.runs[trial.key], HERE.trial(trial.key)
+        self._catch_up(trial.key)
         if result is not None:
-            final = {"best_epoch": float(result.best_epoch), "train_seconds_total": result.train_seconds}
+            final = {FINAL: float(result.best_epoch), "train_seconds_total": result.train_seconds}
             run.log_metrics(final | ({} if result.selection is None else {"best_selection": result.selection}))
         for name in ARTIFACTS:
-            if (HERE.trial(trial.key) / name).is_file():
-                run.log_artifact(HERE.trial(trial.key) / name)
+            if (folder / name).is_file():
+                run.log_artifact(folder / name)
         run.end("FINISHED" if result is not None else "FAILED")
+
+    def _catch_up(self, key: str) -> None:
+        """Log the epochs on disk of which the run does not know."""
+        for row in read_history(HERE.trial(key)):
+            self.runs[key].log_metrics(row, step=int(row["epoch"]))
+
+    def complete(self, progress: Progress) -> None:
+        """Complete the runs of trials that finished while their driver died, or of which the store knows nothing."""
+        try:
+            known = self.stage.tracker.trials()
+        except TrackingError:  # said before; the next run of the stage does it
+            return
+        for trial in progress.trials():
+            result = progress.results.get(trial.key)
+            if result is not None and trial.key not in self.runs and not _is_complete(known.get(trial.key), result):
+                self.started(trial)
+                self.ended(trial, result)
+
+    def close(self) -> None:
+        """End the runs of trials that were stopped, with the epochs that are on disk."""
+        for key, run in self.runs.items():
+            if not run.ended:
+                self._catch_up(key)
+                run.end("KILLED")
 
     def run_id(self, key: str) -> str | None:
         """The MLflow run of a trial, also of one that finished in an earlier stage run; None if the store lost it."""
-        return self.runs[key].run_id if key in self.runs else self.stage.tracker.find(key)
+        return self.stage.tracker.find(key)
 
     def record(self, trial: Trial, result: TrialResult | None, other_code: bool = False) -> TrialRecord:
         """A trial as the table of trials has it.
@@ -80,3 +104,10 @@ class TrialObserver:
             other_code=other_code,
             versions=result.versions if result else {},
         )
+
+
+def _is_complete(entry: Any, result: TrialResult) -> bool:
+    """Whether MLflow's entry of a trial has all that its folder has."""
+    if entry is None or entry.info.status != "FINISHED":
+        return False
+    return FINAL in entry.data.metrics and entry.data.metrics.get("epoch") == result.epochs_run

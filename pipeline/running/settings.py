@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.settings import Block, NonNegativeFloat, PositiveFloat, Size
 
@@ -15,9 +15,11 @@ class Runtime(Block):
     """Trials side by side when Ray is our own; None: as many as cores / threads, or GPUs / gpus_per_trial."""
     threads: Size = 1
     gpus_per_trial: NonNegativeFloat | None = None
-    """Share of a GPU per trial: 0.25 packs four trials on one. None: as many as fit at `gpu_memory` each."""
+    """Share of a GPU per trial: 0.25 packs four trials on one, 2 gives each two. None: as many as fit at `gpu_memory`
+    each. A trial may allocate no more than its share of the memory; one that would takes fewer rows per pass
+    (`micro_batch`)."""
     gpu_memory: PositiveFloat = 12.0
-    """GiB of GPU memory that a trial may need."""
+    """GiB of GPU memory that a trial may need, CUDA's own 0.75 GiB among them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     retries: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
     ray_address: str | None = None
@@ -27,3 +29,19 @@ class Runtime(Block):
     hub_mirror: Path | None = None
     """Folder in the hub's layout; the environment's HUB_MIRROR comes first."""
     progress: bool = True
+
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _check_share(cls, value: float | None) -> float | None:
+        """Check that Ray can count it: in ten-thousandths, and in whole GPUs from one on."""
+        if value and (value < 0.0001 or (value > 1 and value != int(value))):
+            raise ValueError("give 0, a share of one GPU from 0.0001 on, or a whole number of GPUs")
+        return value
+
+    @model_validator(mode="after")
+    def _check_device(self) -> "Runtime":
+        if self.device == "cpu" and self.gpus_per_trial:
+            raise ValueError("device cpu leaves GPUs unused, and gpus_per_trial reserves them; take one of them out")
+        if self.device == "cuda" and self.gpus_per_trial == 0:
+            raise ValueError("device cuda needs a GPU, and gpus_per_trial 0 gives none; take one of them out")
+        return self

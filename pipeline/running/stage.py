@@ -4,18 +4,19 @@ import atexit
 import gc
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import click
 from filelock import FileLock, Timeout
 
-from pipeline.errors import ClusterError, ParamsError, TrackingError, exit_with_one_line, shown
+from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, shown
 from pipeline.identity.versions import git_commit
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.results import Result
-from pipeline.running.mlflow import TrackedRun, Tracker
+from pipeline.running.mlflow.tracker import Tracker
+from pipeline.running.runs import TrackedRun
+from pipeline.running.signals import received, stopped_by_signals
 from pipeline.storage import content_key, write_text
 
 
@@ -78,7 +79,7 @@ def run_stage(
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
     @click.argument("arguments", metavar="[TASK]", nargs=-1)
     def command(arguments: tuple[str, ...]) -> None:
-        with exit_with_one_line(name):
+        with stopped_by_signals(name), exit_with_one_line(name):
             params = load_params()
             _locked(name, _instance(params, arguments, per_task), params, main, unasked)
 
@@ -135,10 +136,13 @@ def _locked(
             try:
                 main(stage)
             except BaseException as error:
-                with suppress(TrackingError):  # a server that is gone must not hide what went wrong
-                    stage.run.end("FAILED" if isinstance(error, Exception) else "KILLED")
+                failed = isinstance(error, Exception) and received() is None
+                stage.run.end("FAILED" if failed else "KILLED")
                 raise
-            stage.run.end()
+            else:
+                stage.run.end()
+            finally:
+                stage.tracker.close()
     except Timeout:
         raise ClusterError(f"another {label} runs in this folder; wait for it or end it") from None
 

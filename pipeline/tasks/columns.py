@@ -74,6 +74,8 @@ def labels_of(task: Task, table: pa.Table, where: str, remedy: str) -> list[Any]
     values = column(table, task.label, where, remedy)
     if pa.types.is_decimal(values.type):
         values = values.cast(pa.float64())
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        values = as_text(values, f"{where}: column {shown(task.label)}")
     labels: list[Any] = values.to_pylist()
     names = _class_names(table, task.label) if task.kind == "classification" else []
     if not names or not pa.types.is_integer(values.type):

@@ -83,7 +83,8 @@ def _tab_separated(path: Path, wanted: Collection[str]) -> tuple[Reading, bool]:
     plain, quoted = (_attempt(path, "\t", wanted, quoted=way) for way in (False, True))
     if isinstance(quoted, DataError):
         if isinstance(plain, DataError):
-            raise DataError(f"{plain}; and with quotes that enclose fields, {str(quoted).removeprefix(f'{path}, ')}")
+            found, other = (str(error).removeprefix(f"{path}, ").split(";")[0] for error in (plain, quoted))
+            raise DataError(f"{path}, {found}; with quotes that enclose fields, {other}; mend the file")
         return plain, False
     if isinstance(plain, DataError) or len(plain.columns) < len(quoted.columns):
         return quoted, True

@@ -21,6 +21,8 @@ _CONTENTS = {
 }
 """First bytes of files that no reader of text can read, to what they are and the remedy."""
 
+_NAMES_WRONG = "{}: its column names are not UTF-8; save the file as UTF-8"
+
 
 def read_file(path: Path, columns: Collection[str], quoted: bool | None = None) -> pa.Table:
     """Read .csv, .tsv, .jsonl or .parquet.
@@ -74,7 +76,10 @@ def _read_text(path: Path, columns: Collection[str], quoted: bool | None) -> pa.
 
 def _read_parquet(path: Path, columns: Collection[str]) -> pa.Table:
     data = pyarrow.parquet.ParquetDataset(path)
-    names = data.schema.names
+    try:
+        names = data.schema.names
+    except UnicodeDecodeError:
+        raise DataError(_NAMES_WRONG.format(path)) from None
     once = [name for name in names if name in columns and names.count(name) == 1]
     table = data.read(columns=once)
     values = [table[name] if name in once else pa.nulls(len(table)) for name in names]
@@ -135,7 +140,7 @@ def _as_table(path: Path, names: Sequence[str], columns: Mapping[int, Sequence[s
         for name in names:
             name.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{path}: its column names are not UTF-8; save the file as UTF-8") from None
+        raise DataError(_NAMES_WRONG.format(path)) from None
     arrays = [_strings(path, names[i], columns[i]) if i in columns else pa.nulls(rows) for i in range(len(names))]
     return pa.table(arrays, names=list(names))
 

@@ -7,7 +7,7 @@ from pipeline.errors import ParamsError, shown, unknown
 from pipeline.evaluation.metrics import BINARY, CORRELATIONS, METRICS
 from pipeline.settings import NAME
 from pipeline.tasks.task import Colours, DemoSource, HubSource, Kind, ServerFiles, Source, Task, TaskSettings
-from pipeline.tasks.words import CIFAR10, CIFAR100, IMAGE_LABELS
+from pipeline.tasks.words import CIFAR10, CIFAR100, DEMO_CLASSES, IMAGE_LABELS
 
 
 def _glue(
@@ -33,9 +33,8 @@ def _hub(
     return Task(name, HubSource(hub=hub, report={report: report}), kind, text, label, labels, metrics)
 
 
-def _demo(
-    name: str, demo: Literal["sentences", "pairs", "similarity"], text: tuple[str, ...], labels: tuple[str, ...]
-) -> Task:
+def _demo(name: str, demo: Literal["sentences", "pairs", "similarity"], text: tuple[str, ...]) -> Task:
+    labels = DEMO_CLASSES.get(demo, ())
     kind: Kind = "classification" if labels else "regression"
     metrics = ("accuracy",) if labels else ("pearson", "spearman")
     return Task(name, DemoSource(demo=demo), kind, text, "label" if labels else "score", labels, metrics)
@@ -62,9 +61,9 @@ MOST_MADE = 200_000
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        _demo("demo-sentences", "sentences", ("sentence",), ("negative", "positive")),
-        _demo("demo-pairs", "pairs", _PREMISE, _NLI),
-        _demo("demo-similarity", "similarity", _PAIR, ()),
+        _demo("demo-sentences", "sentences", ("sentence",)),
+        _demo("demo-pairs", "pairs", _PREMISE),
+        _demo("demo-similarity", "similarity", _PAIR),
         Task(
             "demo-images",
             DemoSource(demo="images"),

@@ -11,6 +11,7 @@ from pipeline.errors import DataError
 from pipeline.tasks.files import read_file
 from pipeline.tasks.hub import prepare_for
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Rows, Task
+from pipeline.tasks.words import DEMO_CLASSES
 
 DEMO_REPORT = "validation"
 
@@ -87,7 +88,8 @@ def _generate(source: DemoSource, task: Task) -> dict[str, pa.Table]:
     make = makers[source.demo]
     train, report = demo_sizes(task.rows)
     seed = 2 * task.rows.seed
-    return {
-        "train": pa.table(dict(make(train, seed=seed))),
-        DEMO_REPORT: pa.table(dict(make(report, seed=seed + 1))),
-    }
+    made = {"train": dict(make(train, seed=seed)), DEMO_REPORT: dict(make(report, seed=seed + 1))}
+    if source.demo in DEMO_CLASSES:
+        for columns in made.values():
+            columns["label"] = [DEMO_CLASSES[source.demo][label] for label in columns["label"]]
+    return {split: pa.table(columns) for split, columns in made.items()}

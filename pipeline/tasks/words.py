@@ -1,7 +1,13 @@
-"""Names of the classes of image tasks, in the order of their data sets."""
+"""Names of the classes of image tasks and generated data, in the order of their data sets."""
 
 IMAGE_LABELS = ("disc", "ring", "square", "diamond", "triangle", "plus", "saltire", "rows", "columns", "checks")
 """Of the generated images."""
+DEMO_CLASSES = {
+    "sentences": ("negative", "positive"),
+    "pairs": ("entailment", "neutral", "contradiction"),
+    "images": IMAGE_LABELS,
+}
+"""Of generated data by its name; the similarity of pairs has none."""
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _FINE = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can

@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ArtifactError
 from pipeline.models.names import BackboneSpec
+from pipeline.models.weights import weights_identity
 from pipeline.results import Manifest
-from pipeline.tasks.stores import inputs_name
+from pipeline.tasks.stores import inputs_name, manifest_of
 from pipeline.tasks.task import Modality, Task
+from pipeline.training.code import code_key, trial_code
 from pipeline.training.methods import METHODS
-from pipeline.training.plan import Group
+from pipeline.training.plan import Group, Plan
 from pipeline.training.settings import Grid, ImageTraining, Training
+
+if TYPE_CHECKING:
+    from pipeline.params import Params
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,27 @@ class Study:
     training: Mapping[Modality, Training | ImageTraining]
     weights: Mapping[str, str]
     code: Mapping[tuple[Modality, str], str]
+
+
+def plan_of(params: "Params") -> Plan:
+    """The plan: tasks x backbones x methods of the same modality, with grids and seeds."""
+    backbones, mirror = [params.backbone(name) for name in params.backbones], params.runtime.hub_mirror
+    study = Study(
+        tasks=[(params.task(name), manifest_of(name)) for name in params.tasks],
+        backbones=backbones,
+        methods=params.methods,
+        grids=params.grids(),
+        training=params.trainings(),
+        weights={spec.name: weights_identity(spec.hub, mirror) if spec.hub else "" for spec in backbones},
+        code={kind: code_key(trial_code(*kind)) for kind in kinds_of(params)},
+    )
+    return Plan(tuple(groups_of(study)), tuple(params.seeds))
+
+
+def kinds_of(params: "Params") -> list[tuple[Modality, str]]:
+    """The pairs of modality and method that the plan trains."""
+    modalities = dict.fromkeys(params.task(name).modality for name in params.tasks)
+    return [(kind, name) for name in params.methods for kind in METHODS[name].modalities if kind in modalities]
 
 
 def groups_of(study: Study) -> list[Group]:

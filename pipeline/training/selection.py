@@ -8,6 +8,7 @@ from pipeline.layout import Workspace
 from pipeline.results import FailedTrial, GridPoint, ModelGroup, Selected, SelectedTrial
 from pipeline.storage import link_or_copy
 from pipeline.tasks.task import Task
+from pipeline.training.losses import losses
 from pipeline.training.methods import METHODS
 from pipeline.training.plan import Group, Results, Trial
 from pipeline.training.progress import Progress
@@ -59,7 +60,10 @@ def _model_group(group: Group, progress: Progress) -> ModelGroup:
             for seed, trial in progress.selected(group).items()
             if (result := ended[seed]) is not None
         ),
-        failed=tuple(FailedTrial(seed=t.settings["seed"], key=t.key) for t in trials if results[t.key] is None),
+        failed=tuple(
+            FailedTrial(seed=trial.settings["seed"], key=trial.key, reason=reason)
+            for trial, reason in losses(progress, group)
+        ),
         layers=first.layers,
         exits=first.exits,
         parameters=first.parameters,

@@ -16,6 +16,7 @@ from pipeline.layout import Workspace
 from pipeline.params import Params, load_params
 from pipeline.running.tracked import stage_settings
 from pipeline.storage import read_yaml
+from tools.fuzz.bytes import mutated
 from tools.fuzz.outcome import Tally
 
 VALUES: tuple[Any, ...] = (
@@ -128,29 +129,6 @@ def changed(raw: dict[str, Any], change: Change) -> dict[str, Any]:
     return out
 
 
-def texts(text: str, generator: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
-    """A file's bytes with some replaced, removed, doubled, or cut."""
-    content = text.encode()
-    for i in range(count):
-        out = bytearray(content)
-        for _ in range(generator.randint(1, 3)):
-            at = generator.randrange(len(out))
-            kind = generator.randrange(5)
-            piece = bytes(generator.choices(b"\0\t\n :-#'\"[]{},&*!|>%@`\xff\xe4aZ09_.", k=generator.randint(1, 4)))
-            if kind == 0:
-                out[at : at + len(piece)] = piece
-            elif kind == 1:
-                out[at:at] = piece
-            elif kind == 2:
-                del out[at : at + generator.randint(1, 40)]
-            elif kind == 3:
-                out[at:at] = out[at : at + generator.randint(1, 80)]
-            else:
-                del out[at:]
-            out = out or bytearray(b" ")
-        yield f"text {i}: {bytes(out[max(0, at - 20) : at + 20])!r}", bytes(out)
-
-
 def _holder(raw: Any, place: tuple[Any, ...]) -> Any:
     for key in place[:-1]:
         raw = raw[key]
@@ -206,8 +184,8 @@ def fuzz(count: int, seed: int = 0) -> Tally:
             label = f"{name}: {kind} {'.'.join(map(str, place))} {str(value)[:60]!r}"
             asked = partial(_differs, path, place) if kind == "set" else lambda params: None
             tally.run(label, read, asked)
-        text = (ROOT / "profiles/demo.yaml").read_text(encoding="utf-8")
-        for label, content in texts(text, generator, count // 2):
-            path.write_bytes(content)
-            tally.run(label, read)
+        text = (ROOT / "profiles/demo.yaml").read_bytes()
+        for i in range(count // 2):
+            path.write_bytes(mutated(text, generator))
+            tally.run(f"mutated text {i} of seed {seed}", read)
     return tally

@@ -1,23 +1,23 @@
-"""Single edits of stored results through every reader: python -m tools.fuzz.stored FOLDER.
+"""Single edits of the stored results of a finished run, through every reader.
 
-FOLDER is a finished run, which is copied first. Each stored JSON file and each table of curves is edited in one place
-at a time, and read by the report, the stages and the commands that read it.
+The run is copied first. Each stored JSON file and each table of curves is edited in one place at a time, and read by
+the report, the stages and the commands that read it.
 """
 
+import contextlib
 import copy
+import io
 import itertools
 import json
 import math
-import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.layout import Workspace
-from tools.fuzz.outcomes import Tally, drive
+from tools.fuzz.outcome import Tally
 
 Place = tuple[str | int, ...]
 Mutation = tuple[str, Any]
@@ -103,7 +103,7 @@ def fuzz_json(path: Path, reader: Callable[[], Any], tally: Tally, every: int = 
         for i, (name, payload) in enumerate(mutations(json.loads(text))):
             if i % every == 0:
                 path.write_text(json.dumps(payload), encoding="utf-8")
-                tally.add(f"{path}: {name}", *drive(reader))
+                tally.run(f"{path}: {name}", reader, remedy=True)
     finally:
         path.write_text(text, encoding="utf-8")
 
@@ -115,7 +115,7 @@ def fuzz_table(path: Path, reader: Callable[[], Any], tally: Tally, every: int =
         for i, (name, edited) in enumerate(table_mutations(text)):
             if i % every == 0:
                 path.write_text(edited, encoding="utf-8")
-                tally.add(f"{path}: {name}", *drive(reader))
+                tally.run(f"{path}: {name}", reader, remedy=True)
     finally:
         path.write_text(text, encoding="utf-8")
 
@@ -181,9 +181,9 @@ def stage(name: str, task: str, params: Any) -> Callable[[], Any]:
 def plan(params: Any) -> Callable[[], Any]:
     """The plan of finetune with the trials that have ended, and the selection of each task."""
     from pipeline.layout import HERE
+    from pipeline.training.groups import plan_of
     from pipeline.training.progress import Progress
     from pipeline.training.selection import selected_models
-    from stages.finetune import plan_of
 
     def read() -> None:
         planned = plan_of(params)
@@ -259,29 +259,17 @@ def fuzz_run(params: Any, here: Workspace, wanted: Sequence[str] = (), every: in
     for path, name, reader in readers(params, here):
         if (wanted and name not in wanted) or not path.is_file():
             continue
-        tally = tallies.setdefault(name, Tally())
-        before = len(tally.faults)
+        tally = tallies.setdefault(name, Tally(f"stored results, {name}"))
         (fuzz_table if path.suffix == ".csv" else fuzz_json)(path, reader, tally, every)
-        print(f"{name}: {path}: {tally}", flush=True)
-        for fault in tally.faults[before:]:
-            print(f"  {fault}", flush=True)
     return tallies
 
 
-def main(folder: str, *wanted: str) -> int:
-    """Fuzz a copy of a finished run; the number of faults."""
+def fuzz(folder: Path, every: int) -> list[Tally]:
+    """Edit the files of a copy of a finished run, one of so many edits."""
     from pipeline.params import load_params
 
-    every = int(os.environ.get("FUZZ_EVERY", "1"))
     with tempfile.TemporaryDirectory() as copied:
         run = Path(copied) / "run"
-        shutil.copytree(folder, run, symlinks=True, ignore=shutil.ignore_patterns(".git", ".dvc", "mlruns"))
-        os.chdir(run)
-        tallies = fuzz_run(load_params(), Workspace(), wanted, every)
-    for name, tally in tallies.items():
-        print(f"{name}: {tally}")
-    return sum(len(tally.faults) for tally in tallies.values())
-
-
-if __name__ == "__main__":
-    sys.exit(bool(main(*sys.argv[1:])))
+        shutil.copytree(folder, run, symlinks=True, ignore=shutil.ignore_patterns(".*", "mlruns", "mlartifacts"))
+        with contextlib.chdir(run), contextlib.redirect_stdout(io.StringIO()):
+            return list(fuzz_run(load_params(), Workspace(), every=every).values())

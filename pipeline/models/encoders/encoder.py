@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pipeline.errors import DataError, ParamsError
+from pipeline.errors import DataError
+from pipeline.models.encoders.config import check_shape, not_to_be_had, read_config
 from pipeline.models.encoders.families import FAMILIES, config_class, fuse_gelu, model_class, transformers_module
 from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, table_of
 from pipeline.models.flops import EncoderShape, encoder_flops
-from pipeline.models.names import DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
+from pipeline.models.names import DEMO_LAYERS, DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
+from pipeline.models.weights import weight_files
 
 
 class State(NamedTuple):
@@ -75,16 +78,8 @@ class Encoder(nn.Module):
         self.pooling: Pooling = pooling
         self.layers: int = layers or config.num_hidden_layers
         self.full_layers: int = full_layers or self.layers
-        if self.layers > config.num_hidden_layers:
-            raise ParamsError(
-                f"layers: {self.layers} are more than the encoder's {config.num_hidden_layers}; ask for fewer"
-            )
+        check_shape(config, self.layers, "backbones", "the encoder")
         self.groups: int = getattr(config, "num_hidden_groups", 1)
-        if self.groups > 1 and self.layers < config.num_hidden_layers:
-            raise ParamsError(f"layers: an ALBERT of {self.groups} groups cannot be cut; leave `layers` out")
-        positions = getattr(config, "position_embedding_type", "absolute")
-        if positions != "absolute":
-            raise ParamsError(f"backbones: an encoder of {positions!r} positions; take one with absolute positions")
         self.width: int = config.hidden_size
         self.head_size: int = self.width // config.num_attention_heads
         config.num_hidden_layers = self.layers
@@ -240,25 +235,24 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
     """A pretrained encoder from the hub, its mirror or a folder; the demo encoder with random weights.
 
     Raises:
-        DataError: the model cannot be loaded: no network and no mirror, or no such name.
+        DataError: the model cannot be loaded: no network and no mirror, no such name, or no safetensors.
+        ParamsError: as `read_config`.
     """
     if spec.hub is None:
         return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers, spec.full_layers)
+    config = read_config(spec, mirror)
+    weight_files(spec.hub, mirror)  # refuses pickles
     transformers = transformers_module("transformers")
-    where = hub_path(spec.hub, mirror)
     try:
-        config = transformers.AutoConfig.from_pretrained(where)
-        if config.model_type not in FAMILIES:
-            raise ParamsError(
-                f"backbones.{spec.name}: {spec.hub!r} is a {config.model_type!r}; known families: {', '.join(FAMILIES)}"
-            )
-        pretrained = transformers.AutoModel.from_pretrained(where, config=config, dtype=torch.float32)
-    except (OSError, ValueError) as error:  # ValueError: a config.json of an unknown model
-        reason = str(error).splitlines()[0][:200]
-        raise DataError(
-            f"backbones.{spec.name}: cannot load {spec.hub!r} ({reason}); check the name and the network, "
-            "or name a mirror on disk with HUB_MIRROR"
-        ) from None
+        pretrained = transformers.AutoModel.from_pretrained(
+            hub_path(spec.hub, mirror),
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise not_to_be_had(spec, "weights", error) from None
     encoder = Encoder(config, spec.pooling, spec.layers, spec.full_layers)
     weights = pretrained.state_dict()
     initial = encoder.state_dict()
@@ -287,7 +281,7 @@ def _demo_config(vocabulary: int | None) -> Any:
         embedding_size=64,
         hidden_size=64,
         intermediate_size=128,
-        num_hidden_layers=12,
+        num_hidden_layers=DEMO_LAYERS,
         num_attention_heads=4,
         max_position_embeddings=DEMO_POSITIONS,
         hidden_dropout_prob=0.0,

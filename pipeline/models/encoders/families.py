@@ -4,11 +4,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.lean import absent
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _HIDDEN, _ATTENTION = "hidden_dropout_prob", "attention_probs_dropout_prob"
 
@@ -124,8 +125,9 @@ def config_class(family: Family) -> Any:
     return getattr(module, family.prefix + "Config")
 
 
-def fuse_gelu(model: nn.Module) -> None:
+def fuse_gelu(model: "nn.Module") -> None:
     """Replace Transformers' tanh approximation of GELU (ALBERT), eight operations, by one kernel."""
+    from torch import nn
     from transformers.activations import NewGELUActivation  # imported after a model's class
 
     for module in list(model.modules()):

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import DataError, ParamsError
+from pipeline.models.encoders.config import not_to_be_had, read_config
 from pipeline.models.names import DEMO_POSITIONS, BackboneSpec, first_position, hub_path
-from pipeline.tasks.hub import prepare_for
 from pipeline.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -16,16 +16,18 @@ def tokenizer_of(spec: BackboneSpec, task: Task, mirror: Path | None) -> "Tokeni
     """The tokenizer of a backbone, for a task's texts.
 
     Raises:
-        DataError: no tokenizer or no configuration of that name.
-        ParamsError: the task's `max_length` is more than the backbone takes, or leaves no room for a text.
+        DataError: no tokenizer or no configuration of that name, or two that do not belong together.
+        ParamsError: the task's `max_length` is more than the backbone takes, or leaves no room for a text; or as
+            `read_config`.
     """
-    longest = _positions(spec, mirror)
-    if longest is not None and task.max_length > longest:
+    config = read_config(spec, mirror) if spec.hub else None
+    longest = config.max_position_embeddings - first_position(config) if config else DEMO_POSITIONS
+    if task.max_length > longest:
         raise ParamsError(
             f"tasks.{task.name}.max_length: {task.max_length} tokens are more than backbones.{spec.name} takes "
             f"({longest}); lower it to {longest}, or take another backbone"
         )
-    tokenizer = _make_tokenizer(spec, mirror)
+    tokenizer = _word_tokenizer() if config is None else _pretrained(spec, mirror, config.vocab_size)
     needed = tokenizer.num_special_tokens_to_add(is_pair=len(task.text) == 2) + len(task.text)
     if task.max_length < needed:
         raise ParamsError(
@@ -35,46 +37,32 @@ def tokenizer_of(spec: BackboneSpec, task: Task, mirror: Path | None) -> "Tokeni
     return tokenizer
 
 
-def _make_tokenizer(spec: BackboneSpec, mirror: Path | None) -> "Tokenizer":
-    if spec.hub is None:
-        return _word_tokenizer()
-    where = hub_path(spec.hub, mirror)
-    prepare_for(where)
+def _pretrained(spec: BackboneSpec, mirror: Path | None, words: int) -> "Tokenizer":
+    """A backbone's own tokenizer.
+
+    Args:
+        words: size of the encoder's vocabulary, which every id must be in.
+    """
+    assert spec.hub is not None
     from transformers import AutoTokenizer
 
     try:
-        fast = AutoTokenizer.from_pretrained(where, use_fast=True)
+        fast = AutoTokenizer.from_pretrained(hub_path(spec.hub, mirror), use_fast=True, trust_remote_code=False)
     except Exception as error:  # a missing file raises OSError, ValueError, KeyError or TypeError
-        raise _not_to_be_had(spec, "tokenizer", error) from None
+        raise not_to_be_had(spec, "tokenizer", error) from None
     backend: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
     if backend is None:
         raise DataError(
             f"backbones.{spec.name}: {spec.hub!r} has a {type(fast).__name__} only, which has no fast tokenizer; "
             "take a model with one, or put its tokenizer.json beside it"
         )
+    largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
+    if largest >= words:
+        raise DataError(
+            f"backbones.{spec.name}: the tokenizer of {spec.hub!r} has ids up to {largest}, and its config.json a "
+            f"vocabulary of {words}; take a tokenizer and a model that belong together"
+        )
     return backend
-
-
-def _positions(spec: BackboneSpec, mirror: Path | None) -> int | None:
-    """Longest input of a backbone, in tokens; None where its configuration has no limit."""
-    if spec.hub is None:
-        return DEMO_POSITIONS
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(hub_path(spec.hub, mirror))
-        positions = getattr(config, "max_position_embeddings", None)
-        return None if positions is None else int(positions) - first_position(config)
-    except Exception as error:  # a wrong config.json raises many kinds
-        raise _not_to_be_had(spec, "configuration", error) from None
-
-
-def _not_to_be_had(spec: BackboneSpec, what: str, error: Exception) -> DataError:
-    reason = " ".join(str(error).split())[:200] or type(error).__name__
-    return DataError(
-        f"backbones.{spec.name}: no {what} for {spec.hub!r} ({reason}); check the name and the network, "
-        "or name a mirror on disk with HUB_MIRROR"
-    )
 
 
 def _word_tokenizer() -> "Tokenizer":

@@ -1,44 +1,76 @@
-"""The Ray cluster that work runs on, named or our own: what it has, and what its nodes share."""
+"""The Ray cluster that work runs on, named or our own: how it starts, and what its nodes share."""
 
 import logging
 import os
 import re
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ClusterError
+from pipeline.running.ray.resources import parallel, refuse_on_machine
 from pipeline.running.settings import Runtime
+from pipeline.running.signals import listen
+
+ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""A variable of Ray: 0 makes a node's address 127.0.0.1, on which its servers then listen; else on all interfaces."""
 
 
 def connect(runtime: Runtime) -> None:
     """Join the cluster that is named, or start one of our own on loopback; `ray.shutdown` leaves or ends it.
 
     Raises:
-        ClusterError: the address does not answer.
+        ClusterError: the address does not answer, or this machine cannot run a cluster or has no such GPUs.
+        DataError: `device` is "cuda" and this machine has no GPU.
     """
-    _knock(runtime.ray_address)  # before the import, which takes longer than the answer
+    if runtime.ray_address:
+        _knock(runtime.ray_address)  # before the import, which takes longer than the answer
+    else:
+        refuse_on_machine(runtime)
     import ray
+    from ray._private import ray_constants
 
+    os.environ[ONE_MACHINE] = "1" if runtime.ray_address else "0"
+    ray_constants.ENABLE_RAY_CLUSTER = bool(runtime.ray_address)  # read at the import
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if runtime.ray_address:
         try:
             ray.init(address=runtime.ray_address, **quiet)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise _unreachable(runtime.ray_address, error) from None
+        listen()
         return
     # glibc gives a step's tensors back and asks for them anew in the next step: half of a trial's page faults, which
     # workers side by side wait for.
     os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(32 * 2**20))
     os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(2**30))
     # "local": not what a `ray start` on this machine left in Ray's folder, running or not.
-    ray.init(address="local", include_dashboard=False, num_cpus=parallel(runtime, 0.0) * runtime.threads, **quiet)
+    cpus = parallel(runtime, 0.0) * runtime.threads
+    try:
+        ray.init(address="local", include_dashboard=False, num_cpus=cpus, **quiet)
+    except Exception as error:  # Ray has no type for it, and raises Exception itself where a part does not start
+        raise _no_start(error) from None
+    listen()
 
 
-def _knock(address: str | None) -> None:
+def _no_start(error: Exception) -> ClusterError:
+    reason = " ".join(str(error).split())[:300]
+    if "AF_UNIX path length" in reason:
+        return ClusterError(
+            f"Ray's sockets do not fit below TMPDIR {tempfile.gettempdir()} (a socket's path has 107 characters); set "
+            "RAY_TMPDIR to a folder of at most 41 characters, such as /tmp"
+        )
+    return ClusterError(
+        f"Ray cannot start on this machine ({reason}); check that HOME ({Path.home()}) and TMPDIR "
+        f"({tempfile.gettempdir()}) can be written and have room, or name others"
+    )
+
+
+def _knock(address: str) -> None:
     """Refuse a host:port where nobody listens; Ray itself retries for minutes, with warnings of its own."""
-    parts = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address or "")
-    if address and parts is not None:
+    parts = re.fullmatch(r"(?:ray://)?\[?([^/\]]+)\]?:(\d+)", address)
+    if parts is not None:
         try:
             socket.create_connection((parts[1], int(parts[2])), timeout=10).close()
         except (OSError, OverflowError) as error:  # OverflowError: a port above 65535
@@ -51,52 +83,6 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
         f"no Ray cluster at {address!r} ({reason}); start one with `ray start --head`, set RAY_AUTH_MODE=token where "
         "it wants a token, or unset RAY_ADDRESS and runtime.ray_address to use this machine alone"
     )
-
-
-def parallel(runtime: Runtime, share: float) -> int:
-    """Trials side by side on Ray of our own: threads never exceed cores, shares of GPUs never exceed GPUs."""
-    import ray
-
-    if ray.is_initialized():
-        resources = ray.cluster_resources()
-        cores, gpus = int(resources.get("CPU", 1)), resources.get("GPU", 0.0)
-    else:
-        cores, gpus = len(os.sched_getaffinity(0)), 0.0
-    slots = max(1, cores // runtime.threads)
-    if share and gpus:
-        slots = min(slots, int(gpus / share + 1e-6))
-    return min(slots, runtime.workers) if runtime.workers else slots
-
-
-def gpu_share(runtime: Runtime) -> float:
-    """Share of a GPU that each trial gets: as asked, or as many trials on one as its memory holds."""
-    import ray
-
-    if runtime.gpus_per_trial is not None:
-        return runtime.gpus_per_trial
-    if runtime.device == "cpu" or not ray.cluster_resources().get("GPU"):
-        return 0.0
-    gib = ray.get(ray.remote(num_cpus=0, num_gpus=0.01)(_gpu_gib).remote())
-    return share_of_gpu(gib, runtime.gpu_memory)
-
-
-def _gpu_gib() -> float:
-    """Memory of the GPU that this task was given, in GiB; of the first one asked, where a cluster has several kinds."""
-    import torch
-
-    return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
-
-
-def share_of_gpu(gib: float, each: float) -> float:
-    """The share that lets as many trials of `each` GiB onto a GPU of `gib` as fit; at least one.
-
-    Rounded down to the four decimals that Ray counts in, so that the shares never exceed the whole.
-
-    >>> share_of_gpu(80.0, 12.0), share_of_gpu(24.0, 8.0), share_of_gpu(8.0, 12.0)
-    (0.1666, 0.3333, 1.0)
-    """
-    fit = max(1, int(gib // each))
-    return int(10_000 / fit) / 10_000
 
 
 def check_storage(root: Path) -> None:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, TrialsFailedError
-from pipeline.running.ray.cluster import check_storage, connect, gpu_share, parallel
+from pipeline.errors import PipelineError, TrialsFailedError, storage_error
+from pipeline.running.ray.cluster import check_storage, connect
+from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refuse_if_never
 from pipeline.running.ray.worker import load
 from pipeline.running.settings import Runtime
 
@@ -24,7 +25,7 @@ def fan_out(
 
     Raises:
         PipelineError: as the runner raised it; the other jobs are stopped.
-        ClusterError: the address does not answer, or nodes do not share `root`.
+        ClusterError: the address does not answer, nodes do not share `root`, or no node can ever run a job.
         TrialsFailedError: a worker died with its job again and again.
     """
     folder = str(Path.cwd())
@@ -39,8 +40,12 @@ def fan_out(
 
     try:
         check_storage(root.resolve())
-        resources = {"num_cpus": runtime.threads, "num_gpus": gpu_share(runtime), "max_retries": runtime.retries}
-        task = ray.remote(**resources)(_job)
+        need = Need(runtime.threads, gpu_share(runtime))
+        refuse_if_never(need, runtime)
+        resources = {"num_cpus": need.cpus, "num_gpus": need.gpus}
+        if runtime.ray_address:  # others may use all of it, and jobs that wait do not say so
+            Wait(need, runtime).get(ray.remote(**resources)(_nothing).remote())
+        task = ray.remote(**resources, max_retries=runtime.retries)(_job)
         running = {task.remote(runner, job, folder): job for job in jobs}
         while running:
             (ready, *_), _ = ray.wait(list(running))
@@ -64,3 +69,11 @@ def _job(runner: str, job: Any, folder: str) -> tuple[PipelineError | None, Any]
         return None, load(runner, folder)(job)
     except PipelineError as error:  # its one line, without Ray's traceback around it
         return error, None
+    except OSError as error:
+        if known := storage_error(error):
+            return known, None
+        raise
+
+
+def _nothing() -> None:
+    """A task that shows that there is room for a job."""

@@ -14,13 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import TrialsFailedError
+from pipeline.errors import PipelineError, TrialsFailedError, one_line
 from pipeline.layout import HERE
-from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger, Observer
-from pipeline.running.ray.cluster import check_storage, connect, gpu_share, parallel
+from pipeline.running.ray.callback import ledger_callback
+from pipeline.running.ray.cluster import check_storage, connect
+from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refuse_if_never
 from pipeline.running.ray.worker import load
 from pipeline.running.settings import Runtime
+from pipeline.training.losses import losses
 from pipeline.training.plan import Plan
 from pipeline.training.progress import Progress
 
@@ -40,7 +42,7 @@ def run_plan(
         Every trial of the plan with its result, and each group's choice.
 
     Raises:
-        ClusterError: the address does not answer, or nodes do not share `root`.
+        ClusterError: the address does not answer, nodes do not share `root`, or no node can ever run a trial.
         TrialsFailedError: a group of which no grid trial finished, or the run was interrupted.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -52,16 +54,27 @@ def run_plan(
         if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
             raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
     print(f"{ledger.ran} trials run, {len(progress.results) - ledger.ran} reused of {plan.total}", flush=True)
-    for trial in progress.failures():
-        print(f"failed: {trial.label}, see {root / trial.key}/error.txt", flush=True)
+    lost = _name_losses(progress, root)
     progress.check()
+    if lost:
+        print(f"{lost} of {plan.total} trials failed; `dvc repro -f finetune` tries them again", flush=True)
     progress.prune()
     return progress
+
+
+def _name_losses(progress: Progress, root: Path) -> int:
+    """Print every trial that failed or could not run, so that a plan with holes does not end as if it had none."""
+    lost = [loss for group in progress.plan.groups for loss in losses(progress, group)]
+    for trial, reason in lost:
+        where = f"; see {root / trial.key}/error.txt" if trial.key in progress.reasons else ""
+        print(f"failed: {trial.label}: {reason}{where}", flush=True)
+    return len(lost)
 
 
 def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, Any]) -> None:
     root = ledger.progress.root.resolve()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end as if all had run
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused connection warns once a second
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
@@ -77,15 +90,17 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
 
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we name failed trials; error.txt has the rest
         check_storage(root)
-        share = gpu_share(runtime)
+        need = Need(runtime.threads, gpu_share(runtime))
+        refuse_if_never(need, runtime)
         # On a cluster Ray knows what fits; one that grows with the demand must see more than fits now.
-        slots = None if runtime.ray_address else parallel(runtime, share)
+        slots = None if runtime.ray_address else parallel(runtime, need.gpus)
+        callback = ledger_callback(ledger, Wait(need, runtime))
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(
-                    _trainable, runner=runner, root=str(root), context={**context, "gpu_share": share}
+                    _trainable, runner=runner, root=str(root), context={**context, "gpu_share": need.gpus}
                 ),
-                {"cpu": runtime.threads, "gpu": share},
+                {"cpu": need.cpus, "gpu": need.gpus},
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_searcher(ledger),
@@ -97,11 +112,17 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
                 storage_path=str(storage),
                 name=name,
                 failure_config=tune.FailureConfig(max_failures=runtime.retries),
-                callbacks=[_callback(ledger)],
+                callbacks=[callback],
                 verbose=0,
             ),
         )
-        tuner.fit()
+        try:
+            tuner.fit()
+        except tune.TuneError:
+            if callback.error is None:
+                raise
+        if callback.error is not None:
+            raise callback.error from None
     finally:
         ray.shutdown()
         shutil.rmtree(storage / name, ignore_errors=True)  # the trial folders hold all that matters
@@ -128,27 +149,6 @@ def _searcher(ledger: Ledger) -> Any:
     return PlanSearcher()
 
 
-def _callback(ledger: Ledger) -> Any:
-    from ray import tune
-
-    class LedgerCallback(tune.Callback):
-        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            ledger.begin(trial.config["key"])
-
-        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
-            if "epoch_metrics" in result:
-                ledger.epoch(trial.config["key"], result["epoch_metrics"])
-
-        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            ledger.end(trial.config["key"], TrialResult.model_validate(trial.last_result["trial_result"], strict=False))
-
-        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            # Called for the last failure only; retries go through on_trial_recover.
-            ledger.end(trial.config["key"], None)
-
-    return LedgerCallback()
-
-
 def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[str, Any]) -> None:
     """One trial, in a worker process that later trials reuse."""
     from ray import tune
@@ -160,8 +160,9 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
 
     try:
         result = load(runner, context["folder"])(config["settings"], config["names"], directory, context, report)
-    except Exception:
+    except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        tune.report({"fault": one_line(error), "certain": isinstance(error, PipelineError), "selection": None})
         raise
     tune.report({"trial_result": result.model_dump(mode="json"), "selection": result.selection})

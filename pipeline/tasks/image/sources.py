@@ -17,6 +17,7 @@ from pipeline.tasks.columns import column, labels_of
 from pipeline.tasks.files import read_file
 from pipeline.tasks.sources import demo_sizes, load_hub
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
+from pipeline.tasks.words import IMAGE_LABELS
 
 SIZE = 32
 """Height and width of a stored image, as the residual networks for CIFAR need."""
@@ -56,7 +57,7 @@ def _generate(task: Task) -> dict[str, Images]:
     out = {}
     for offset, (split, size) in enumerate(zip(("train", "test"), demo_sizes(task.rows), strict=True)):
         generated = images(size, seed=2 * task.rows.seed + offset)
-        out[split] = Images(generated["label"].tolist(), generated["image"].__getitem__)
+        out[split] = Images([IMAGE_LABELS[label] for label in generated["label"]], generated["image"].__getitem__)
     return out
 
 

@@ -1,0 +1,122 @@
+"""What finetune would do: which trials run and why, which are used again, and how long it takes."""
+
+import json
+import os
+from typing import Any
+
+from pipeline.commands.why_trial import why_it_will_run
+from pipeline.layout import Workspace
+from pipeline.params import Params
+from pipeline.tasks.stores import manifest_of
+from pipeline.training.estimate import Estimate, Work, estimate
+from pipeline.training.groups import plan_of
+from pipeline.training.plan import WEIGHTS
+
+SHOWN = 4
+"""Reasons of a group that are printed."""
+
+
+def plan_lines(made: Estimate, params: Params, workspace: Workspace) -> list[str]:
+    """The plan as lines to print."""
+    finished, runs = sum(work.finished for work in made.work), made.trials
+    resumed = sum(work.resumed for work in made.work)
+    more = f", of which {resumed} go on after an epoch" if resumed else ""
+    lines = [f"{finished + runs} trials: {finished} finished and used again, {runs} to run{more}"]
+    before: list[str] = []
+    for work in made.work:
+        if work.trials:
+            first, *reasons = _why(work, workspace)
+            same = bool(reasons) and reasons == before
+            lines.append(f"{work.group.name}: {work.trials} to run, {work.finished} used again")
+            lines += [first, *_some(reasons)] if not same else ["  for the same reasons"]
+            before = reasons
+    return [*lines, _time(made, params), _disk(made, workspace)]
+
+
+def of_params(params: Params, workspace: Workspace) -> Estimate:
+    """The estimate of today's plan.
+
+    Raises:
+        ArtifactError: a task is not prepared, so that its trials are not known yet.
+    """
+    manifests = {name: manifest_of(name) for name in params.tasks}
+    return estimate(plan_of(params), workspace.trials, manifests)
+
+
+def as_json(made: Estimate, params: Params) -> str:
+    """The plan as JSON: counts and seconds, whole and by group; null for what cannot be estimated."""
+    payload: dict[str, Any] = {
+        "trials": made.trials,
+        "reused": sum(work.finished for work in made.work),
+        "seconds": made.seconds,
+        "slots": slots(params),
+        "measured": made.measured,
+        "groups": {
+            work.group.name: {
+                "trials": work.trials,
+                "reused": work.finished,
+                "resumed": work.resumed,
+                "epochs": round(work.epochs, 1),
+                "seconds": work.seconds,
+            }
+            for work in made.work
+        },
+    }
+    return json.dumps(payload, indent=2)
+
+
+def slots(params: Params) -> int | None:
+    """Trials side by side on this machine; None on a cluster, which may grow."""
+    if params.runtime.ray_address:
+        return None
+    cores = max(1, len(os.sched_getaffinity(0)) // params.runtime.threads)
+    return min(cores, params.runtime.workers or cores)
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it.
+
+    >>> duration(40), duration(300), duration(9000)
+    ('40 s', '5 min', '2.5 h')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _why(work: Work, workspace: Workspace) -> list[str]:
+    """Why the first of a group's trials runs: what no finished trial has."""
+    return why_it_will_run(work.known[0], workspace) if work.known else ["  they start from trials that are to run"]
+
+
+def _some(reasons: list[str]) -> list[str]:
+    return reasons if len(reasons) <= SHOWN else [*reasons[:SHOWN], f"    and {len(reasons) - SHOWN} more"]
+
+
+def _time(made: Estimate, params: Params) -> str:
+    epochs = sum(work.epochs for work in made.work)
+    if not made.trials:
+        return "time: none"
+    if made.seconds is None:
+        without = [work.group.name for work in made.work if work.trials and work.seconds is None]
+        return f"time: about {epochs:.0f} epochs; nothing like {without[0]} was measured here, so no hours"
+    at_once = slots(params)
+    side = f", {duration(made.seconds / at_once)} on {at_once} slots" if at_once and at_once > 1 else ""
+    return (
+        f"time: about {epochs:.0f} epochs, {duration(made.seconds)} of one slot{side} "
+        f"(from {made.measured} trials measured here)"
+    )
+
+
+def _disk(made: Estimate, workspace: Workspace) -> str:
+    """What the trials' folder has, and what running trials add: weights, and the state of those that run."""
+    used = sum(path.stat().st_size for path in workspace.trials.glob("*/*") if path.is_file())
+    weights = [path.stat().st_size for path in workspace.trials.glob(f"*/{WEIGHTS}")]
+    states = [path.stat().st_size for path in workspace.trials.glob("*/resume-*.safetensors")]
+    each = max([*weights, *(size / 3 for size in states)], default=0)
+    more = f", at most {_size(made.trials * 4 * each)} more while it runs" if each and made.trials else ""
+    return f"disk: {_size(used)} in {workspace.trials}{more}"
+
+
+def _size(count: float) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"

@@ -1,0 +1,1 @@
+"""MLflow, and the only import of it."""

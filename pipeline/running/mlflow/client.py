@@ -1,0 +1,53 @@
+"""MLflow's client: its failures as errors of ours, of two kinds."""
+
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from pipeline.errors import TrackingError, storage_error
+from pipeline.lean import absent
+from pipeline.running.store import cannot_be_used, database_of, open_database
+
+EXPERIMENT = "early-exit"
+REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
+"""What a store answers that is there, and that will answer so again."""
+
+
+class RefusedError(TrackingError):
+    """The store answers, and does not take what it was given."""
+
+
+class Client:
+    """An MlflowClient whose failures are TrackingErrors, without the address's user name and password."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client = self._ask(_connect, uri)
+
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._ask, getattr(self._client, name))
+
+    def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with absent("pandas"):  # for tables as data sets, which we do not log; a quarter of the import
+            from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            return call(*args, **kwargs)
+        except MlflowException as error:
+            unusable = cannot_be_used(self._uri, str(error))
+            raise (RefusedError(str(unusable)) if error.error_code in REFUSALS else unusable) from None
+        except (SQLAlchemyError, sqlite3.Error, ImportError) as error:  # ImportError: a database's driver
+            raise cannot_be_used(self._uri, str(error)) from None
+        except OSError as error:
+            raise storage_error(error) or cannot_be_used(self._uri, str(error)) from None
+
+
+def _connect(uri: str) -> Any:
+    from mlflow import MlflowClient
+
+    database = database_of(uri)
+    if database is not None:
+        open_database(database, EXPERIMENT)
+    return MlflowClient(uri)

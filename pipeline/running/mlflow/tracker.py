@@ -1,0 +1,186 @@
+"""The tracking store: runs found again by their key, none left RUNNING, none lost.
+
+Only the driver of a stage writes: eight processes that open one fresh SQLite store at once break it for good.
+docs/design/tracking.md says what holds when the store, or a driver, goes away.
+"""
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.errors import ArtifactError, TrackingError
+from pipeline.layout import HERE
+from pipeline.results import UnsentRun
+from pipeline.running.mlflow.client import EXPERIMENT, Client
+from pipeline.running.mlflow.sending import FOLDER_TAG, KEY_TAG, RUN_TAG, Sender, say
+from pipeline.running.place import this_place
+from pipeline.running.runs import TrackedRun, new_run, unsent_file
+from pipeline.running.store import artifacts_of, database_of, database_uri, shown
+
+
+class Tracker:
+    """A connection to the tracking store.
+
+    A store that goes away in the middle never stops the work: what it lacks is kept on disk, in order, and sent when it
+    answers again, at the latest by `python -m pipeline sync-runs`.
+
+    Args:
+        uri: server or database address; None takes the local database file.
+
+    Raises:
+        TrackingError: the server does not answer or the database cannot be used, now at the start.
+    """
+
+    def __init__(self, uri: str | None = None) -> None:
+        self.uri = uri or database_uri(HERE.tracking_store)
+        # A wrong address should fail in seconds; MLflow's own default retries for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        logging.getLogger("alembic").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        HERE.locks.mkdir(exist_ok=True)
+        with FileLock(HERE.tracking_lock):  # two drivers that create one database at once break it
+            self.place = this_place()
+            self.client = Client(self.uri)
+            self.experiment_id = self._experiment()
+        self.runs: dict[str, TrackedRun] = {}
+        """The runs of this process by their ids, parents first."""
+        self.sender = Sender(self.client, self.experiment_id, self.place.id, self.runs)
+        self._listed: dict[str, Any] | None = None
+
+    def _experiment(self) -> str:
+        found = self.client.get_experiment_by_name(EXPERIMENT)
+        if found is None:
+            database = database_of(self.uri)
+            location = artifacts_of(database).as_uri() if database else None
+            return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+        if found.lifecycle_stage == "deleted":
+            raise TrackingError(
+                f"the experiment {EXPERIMENT!r} at {shown(self.uri)} was deleted; restore it with `MLFLOW_TRACKING_URI="
+                f"{shown(self.uri)} mlflow experiments restore -x {found.experiment_id}`, or remove it for good with "
+                "`mlflow gc`"
+            )
+        return str(found.experiment_id)
+
+    def open(
+        self,
+        name: str,
+        *,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        parent: TrackedRun | None = None,
+        key: str | None = None,
+    ) -> TrackedRun:
+        """Start a run, or go on in the one that already has this key."""
+        id = key or uuid.uuid4().hex
+        all_tags = {**tags, FOLDER_TAG: self.place.id, RUN_TAG: id, **({KEY_TAG: key} if key else {})}
+        unsent = new_run(name, id, key, parent, all_tags, params)
+        if key is not None and (kept := _kept(unsent_file(key))) is not None:  # of a driver whose store was away
+            unsent = unsent.model_copy(update={"metrics": kept.metrics, "artifacts": kept.artifacts, "data": kept.data})
+        if key is None:
+            self.sender.fresh.add(id)
+        run = self.runs[id] = TrackedRun(unsent, self.sender.send)
+        run.deliver()
+        return run
+
+    def trials(self) -> Mapping[str, Any]:
+        """MLflow's entry of each trial of this folder, and of those that it was copied from, by the trial's key.
+
+        One listing, made once.
+
+        Raises:
+            TrackingError: the store is away.
+        """
+        if self._listed is None:
+            listed: dict[str, Any] = {}
+            for folder in (*reversed(self.place.former), self.place.id):
+                query = f"tags.{FOLDER_TAG} = '{folder}' and tags.{KEY_TAG} != ''"
+                listed |= {run.data.tags[KEY_TAG]: run for run in self._all(query)}
+            self._listed = listed
+        return self._listed
+
+    def find(self, key: str) -> str | None:
+        """MLflow's id of a trial's run; None without one, and where the store is away."""
+        if key in self.runs:
+            return self.runs[key].run_id
+        with suppress(TrackingError):
+            return str(self.trials()[key].info.run_id) if key in self.trials() else None
+        return None
+
+    def close_abandoned(self, stage: str, instance: str) -> None:
+        """End runs that a killed driver of this stage instance left RUNNING, and send what earlier ones could not.
+
+        A stage instance has one driver at a time in a folder (it holds a lock), so whatever still runs has none.
+        """
+        self.sync(stage, instance)
+        query = (
+            f"attributes.status = 'RUNNING' and tags.stage = '{stage}' and tags.instance = '{instance}' "
+            f"and tags.{FOLDER_TAG} = '{self.place.id}'"
+        )
+        for run in list(self._all(query)):
+            self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def sync(self, stage: str = "", instance: str = "") -> tuple[int, int]:
+        """Send what earlier drivers could not; runs of one that still works are left to it.
+
+        Args:
+            stage, instance: of the caller, whose own lock it holds.
+
+        Returns:
+            How many runs were sent, and how many are left.
+        """
+        kept = [found for path in HERE.unsent.glob("*.json") if (found := _kept(path)) is not None]
+        sent = left = 0
+        for unsent in sorted(kept, key=lambda found: found.started):
+            whose = unsent.tags.get("stage", ""), unsent.tags.get("instance", "")
+            if unsent.id in self.runs or (whose != (stage, instance) and _works(*whose)):
+                left += 1
+                continue
+            if unsent.status == "RUNNING":
+                unsent = unsent.model_copy(update={"status": "KILLED", "ended": unsent.started})
+            run = TrackedRun(unsent, self.sender.send)
+            run.deliver()
+            done = not unsent_file(run.id).exists()
+            sent, left = sent + done, left + (not done)
+        return sent, left
+
+    def close(self) -> None:
+        """Send what is unsent, for the last time in this process."""
+        if self.sender.patience.away:
+            self.sender.patience.try_now()
+            self.sender.send_kept()
+        if self.sender.patience.away:
+            count = sum(unsent_file(id).exists() for id in self.runs)
+            say(f"{count} runs are kept in {HERE.unsent}; send them with `python -m pipeline sync-runs`")
+
+    def _all(self, query: str) -> Iterator[Any]:
+        token = None
+        while True:
+            page = self.client.search_runs([self.experiment_id], query, max_results=1000, page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+
+def _kept(path: Path) -> UnsentRun | None:
+    """What MLflow lacks of an earlier run; None where there is nothing, or nothing readable."""
+    try:
+        return UnsentRun.read(path, "")
+    except ArtifactError:
+        return None
+
+
+def _works(stage: str, instance: str) -> bool:
+    """Whether another process is the stage's driver."""
+    try:
+        with FileLock(HERE.lock(stage, instance), timeout=0):
+            return False
+    except Timeout:
+        return True

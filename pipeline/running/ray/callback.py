@@ -1,0 +1,77 @@
+"""What Ray Tune tells of trials, brought to the driver's book."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError, one_line
+from pipeline.results import TrialResult
+from pipeline.running.ledger import Ledger
+from pipeline.running.ray.resources import Wait
+
+
+def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
+    """A Tune callback that keeps the ledger, and says what is waited for while no trial has a worker."""
+    from ray import tune
+
+    class LedgerCallback(tune.Callback):
+        def __init__(self) -> None:
+            self.error: PipelineError | None = None
+            """What ended the run from here; Tune itself passes on the text of its traceback."""
+
+        @contextmanager
+        def _kept(self) -> Iterator[None]:
+            try:
+                yield
+            except PipelineError as error:
+                self.error = error
+                raise
+
+        def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
+            with self._kept():
+                (wait.goes_on if ledger.idle else wait.over)()
+
+        def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            with self._kept():
+                ledger.begin(trial.config["key"])
+
+        def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
+            key = trial.config["key"]
+            with self._kept():
+                if "epoch_metrics" in result:
+                    ledger.epoch(key, result["epoch_metrics"])
+            if "fault" in result and ledger.fault(key, result["fault"], certain=result["certain"]):
+                trial.max_failures = 0  # comes before the failure itself
+
+        def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            with self._kept():
+                result = TrialResult.model_validate(trial.last_result["trial_result"], strict=False)
+                ledger.end(trial.config["key"], result)
+
+        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            ledger.again(trial.config["key"])
+
+        def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            # Called for the last failure only; retries go through on_trial_recover.
+            key = trial.config["key"]
+            with self._kept():
+                ledger.end(key, None, "" if ledger.told(key) else _crash(trial, ledger.progress.root / key))
+
+    return LedgerCallback()
+
+
+def _crash(trial: Any, directory: Path) -> str:
+    """Why an attempt failed that could not say so itself; stored where it would have."""
+    from ray import cloudpickle
+    from ray.exceptions import RayTaskError
+
+    file = trial.pickled_error_file
+    error = cloudpickle.loads(Path(file).read_bytes()) if file else None
+    if isinstance(error, RayTaskError):  # before the trial's own code
+        reason = one_line(error.as_instanceof_cause())
+    else:
+        reason = f"its worker died ({' '.join(str(error).split())[:200]}); give it more memory"
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "error.txt").write_text(f"{reason}\n\n{error}\n", encoding="utf-8")
+    return reason
