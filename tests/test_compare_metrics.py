@@ -9,10 +9,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.__main__ import cli
-from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, read_stored
+from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, of_models, read_stored
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
+from pipeline.report.stored import curves_of
 from pipeline.results import CurvePoint, Evaluated, StoredMetrics, curves_text, read_curves
 from pipeline.results.metrics import Kind
 from pipeline.storage import write_text
@@ -56,14 +57,12 @@ def test_names_say_task_model_split_and_criterion(run: Workspace) -> None:
     assert not any(name.startswith("demo-pairs") for name in metrics["accuracy"])  # not attacked
 
 
-def test_the_gain_of_a_criterion_is_over_leaving_at_a_fixed_layer(run: Workspace, tmp_path: Path) -> None:
+def test_the_gain_of_a_criterion_is_over_leaving_at_a_fixed_layer(run: Workspace) -> None:
     """The criterion `fixed` gains nothing, at any speed; a curve that lies higher by so much gains so much."""
-    given = Workspace(tmp_path / "given")
-    shutil.copytree(run.root, given.root)
-    path = given.curves("demo-sentences")
+    results = Evaluated.read(run.evaluated("demo-sentences"), "")
     exits = {
         (entry.method, entry.seed): entry
-        for entry in Evaluated.read(given.evaluated("demo-sentences"), "").exits
+        for entry in results.exits
         if entry.split == "validation" and len(entry.layers) > 1
     }
     points = []
@@ -75,8 +74,8 @@ def test_the_gain_of_a_criterion_is_over_leaving_at_a_fixed_layer(run: Workspace
                 points.append(
                     CurvePoint("demo-albert", method, criterion, seed, "validation", layer, score + more, speed, 1.0)
                 )
-    write_text(path, curves_text(sorted(points, key=lambda point: (point.method, point.criterion, point.seed))))
-    gains = collect(given).metrics["gain"]
+    points.sort(key=lambda point: (point.method, point.criterion, point.seed))
+    gains = {name: value for _, name, value in of_models("demo-sentences", results, tuple(curves_of(points)))}
     name = "demo-sentences/demo-albert/joint/validation"
     assert gains[f"{name}/fixed/gain"] == pytest.approx(0.0)
     assert gains[f"{name}/better/gain"] == pytest.approx(0.03)
@@ -131,7 +130,7 @@ def test_a_moved_score_is_named_and_a_moved_timing_is_not(run: Workspace, tmp_pa
     path = fresh.curves("demo-sentences")
     points = [
         point._replace(score=point.score - 0.1) if point.criterion == "confidence" else point
-        for point in read_curves(path, "")
+        for point in read_curves(path, Evaluated.read(fresh.evaluated("demo-sentences"), ""), "")
     ]
     write_text(path, curves_text(points))
     done = compare(stored, fresh)

@@ -80,7 +80,7 @@ def _all(run: Workspace) -> Iterator[tuple[Kind, str, float | None]]:
             if row.criterion is None:
                 yield "score", f"{path.stem}/{row.backbone}/{row.method}/{row.split}/score", row.score.median
         curves = tuple(curves_of(read_curves(run.curves(path.stem), results, remedy)))
-        yield from _of_models(path.stem, results, curves)
+        yield from of_models(path.stem, results, curves)
     for path in _files(run, run.attack("*")):
         attacks = Attack.read(path, remedy).attacked
         for split, defence in ((attacked.split, row) for attacked in attacks for row in attacked.rows):
@@ -97,7 +97,7 @@ def _all(run: Workspace) -> Iterator[tuple[Kind, str, float | None]]:
         yield "exact", f"simulate/theorem/{bound.name}/false_claims", bound.false_claims
 
 
-def _of_models(task: str, results: Evaluated, curves: Sequence[Curve]) -> Iterator[tuple[Kind, str, float | None]]:
+def of_models(task: str, results: Evaluated, curves: Sequence[Curve]) -> Iterator[tuple[Kind, str, float | None]]:
     """What does not jump with a threshold: the mean score of all exits, and what each criterion gains over them.
 
     The gain is the score of a criterion's curve over that of leaving at a fixed layer, at equal speed, on the same rows
