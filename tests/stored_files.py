@@ -32,6 +32,7 @@ def write_every(root: Path) -> dict[type[Result], Path]:
             metrics={"score": {"one": 0.5, "undefined": None}, "exact": {"two": 7.0}}
         ).write(root / "metrics.json"),
         results.CodeEquivalence: _equivalence().write(root / "pipeline/code-equivalence.json"),
+        results.UnsentRun: _unsent(key).write(here.unsent / f"{key}.json"),
         results.Selected: here.selected(TASK),
         results.Evaluated: here.evaluated(TASK),
         results.Latency: here.latency(TASK),
@@ -114,6 +115,16 @@ def _shard(key: str) -> results.ShardRecords:
     left = {"answer_after": None, "changed": None, "words_changed": None, "layers_after": None}
     skipped = won.model_copy(update={"row_id": 8, "outcome": "skipped", "layers_under_attack": None, **left})
     return results.ShardRecords(defence="patience", trial=key, point=point_of("patience"), records=(won, skipped))
+
+
+def _unsent(key: str) -> results.UnsentRun:
+    return results.UnsentRun(
+        id=key, name="sst2/albert-base/joint", key=key, parent="a" * 16, run_id=None, started=1_700_000_000_000,
+        ended=None, status="RUNNING", tags={"trial": key}, params={"seed": "1"},
+        metrics=(results.LoggedMetric(name="loss", value=0.5, time=1_700_000_000_001, step=1),),
+        artifacts=("outputs/report/report.md",),
+        data=(results.LoggedData(name="sst2", digest="ab", source="data/sst2", context="training"),),
+    )  # fmt: skip
 
 
 def _equivalence() -> results.CodeEquivalence:

@@ -186,7 +186,7 @@ def test_another_schema_and_what_is_no_file_of_ours(cls: type[Result], files: di
 
 @FILE
 def test_a_single_edit_is_taken_or_refused_in_one_line(cls: type[Result], files: dict[type[Result], Path]) -> None:
-    path, tally = files[cls], Tally()
+    path, tally = files[cls], Tally(cls.__name__)
     fuzz_json(path, lambda: cls.read(path, REMEDY), tally, every=3)
     assert tally.findings == []
     assert tally.counts["refused"] > 10
@@ -373,7 +373,7 @@ HEAD = ",".join(CurvePoint._fields)
         (lambda lines: [*lines, lines[1]], "is there twice"),
         (lambda lines: [*lines, lines[1].replace("joint", "other")], "names nothing"),
         (lambda lines: [HEAD, f"{lines[1]}9", *lines[1:]], r"is there twice"),
-        (lambda lines: [HEAD, "b,joint,patience,1,validation,2,0.5,fast,1"], "line 2: could not convert"),
+        (lambda lines: [HEAD, "b,joint,patience,1,validation,2,0.5,fast,1"], "line 2: 'fast' is not a number"),
         (lambda lines: [HEAD, "b,joint,patience,1"], "line 2: 4 values for 9 columns"),
         (lambda lines: [HEAD, "b,joint,patience,1,validation,2,1.5,1,1"], "line 2: score 1.5 is outside"),
         (lambda lines: [HEAD, "b,joint,patience,1,validation,2,0.5,0,1"], "line 2: speed-ups 0.0 and 1.0 are not"),

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, shown
 from pipeline.results.base import refuse_other_names, refuse_repeats
 from pipeline.results.evaluated import Evaluated
 
@@ -73,14 +73,23 @@ def _point(row: list[str]) -> CurvePoint:
     if len(row) != len(CurvePoint._fields):
         raise ValueError(f"{len(row)} values for {len(CurvePoint._fields)} columns")
     backbone, method, criterion, seed, split, *numbers = row
-    threshold, score, layers, flops = map(float, numbers)
+    threshold, score, layers, flops = map(_number, numbers)
     if math.isnan(threshold) or threshold == -math.inf:
         raise ValueError(f"threshold {threshold} is no number")
     if not (math.isnan(score) or -1 <= score <= 1):
         raise ValueError(f"score {score} is outside -1 to 1")
     if not (0 < layers <= LARGEST and 0 < flops <= LARGEST):
         raise ValueError(f"speed-ups {layers} and {flops} are not above 0")
+    if not (seed.isascii() and seed.isdigit() and len(seed) <= 19):
+        raise ValueError(f"seed {shown(seed)} is no seed")
     return CurvePoint(backbone, method, criterion, int(seed), split, threshold, score, layers, flops)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text if "_" not in text else "")
+    except ValueError:
+        raise ValueError(f"{shown(text)} is not a number") from None
 
 
 def _refuse_other_curves(points: list[CurvePoint], evaluated: Evaluated) -> None:
