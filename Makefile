@@ -78,5 +78,7 @@ ui: install
 lock: install
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade) -o requirements.lock
 
+# What runs made; of data/ only what `prepare` made.
 clean:
-	rm -rf outputs data runs mlflow.db mlartifacts .locks
+	@for manifest in data/*/manifest.json; do [ -f "$$manifest" ] && rm -rf "$$(dirname "$$manifest")"; done; true
+	rm -rf outputs runs mlflow.db mlartifacts .locks

@@ -10,6 +10,7 @@ The last row is how it was before: everything worked out anew from all results f
 Prints CPU milliseconds of this process per trial, the best of a few lives; exit code 1 when a promise is broken.
 """
 
+import hashlib
 import random
 import sys
 import tempfile
@@ -79,7 +80,7 @@ def result_of(selection: float) -> TrialResult:
         early_exit_parameters=18_000,
         layers=12,
         exits=layers,
-        weights_sha256="0" * 64,
+        weights_sha256=hashlib.sha256(hashlib.sha256(b"").digest()).hexdigest(),
         code="0" * 64,
         versions=dict.fromkeys(("torch", "transformers", "numpy", "commit"), "1.0"),
     )

@@ -152,3 +152,40 @@ def link_or_copy(source: Path, target: Path) -> Path:
     except OSError:
         shutil.copy2(source, target)
     return target
+
+
+class KnownHashes:
+    """SHA-256 of files that are read again and again, each content read once.
+
+    A file is known by place, size, inode and time of change of its content; not by ctime, which a hard link to it
+    changes.
+
+    Args:
+        path: JSON file that keeps the hashes.
+    """
+
+    SCHEMA = 1
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._hashes: dict[str, str] = read_json(path, self.SCHEMA, "")["hashes"]
+        except (ArtifactError, KeyError):
+            self._hashes = {}
+        self._before = dict(self._hashes)
+
+    def of(self, file: Path) -> str | None:
+        """The file's hash; None where there is no such file."""
+        try:
+            stat = file.stat()
+            state = content_key({"file": str(file), "is": [stat.st_size, stat.st_mtime_ns, stat.st_ino]})
+            if state not in self._hashes:
+                self._hashes[state] = file_hash(file)
+        except OSError:
+            return None
+        return self._hashes[state]
+
+    def save(self) -> None:
+        """Keep what is new for the next time."""
+        if self._hashes != self._before:
+            write_json(self.path, {"schema": self.SCHEMA, "hashes": self._hashes})

@@ -10,6 +10,7 @@ from pipeline.attacks.examples import attacked_splits
 from pipeline.attacks.records import HEADLINES, save_records
 from pipeline.attacks.run import Attacks, attack_task
 from pipeline.attacks.view import view
+from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE
 from pipeline.results import Attack, Attacked, Evaluated, Selected
 from pipeline.running.local_files import attacked_with
@@ -34,7 +35,7 @@ def unasked(params: "Params", instance: str) -> bool:
 def main(stage: Stage) -> None:
     params, runtime = stage.params, stage.params.runtime
     task = params.task(stage.instance)
-    evaluated = Evaluated.read(HERE.evaluated(task.name), f"run `dvc repro evaluate@{task.name}`")
+    evaluated = read_with_points(Evaluated, HERE.evaluated(task.name), f"run `dvc repro evaluate@{task.name}`")
     selected = Selected.read(HERE.selected(task.name), "run `dvc repro finetune`")
     reported = manifest_of(task.name).report_splits
     workers = Workers(partial(fan_out, runtime=runtime), runtime.device, runtime.threads, runtime.progress)

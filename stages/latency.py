@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE
 from pipeline.models.device import device_of
 from pipeline.results import Evaluated, Latency, Selected
@@ -23,7 +24,7 @@ def unasked(params: "Params", instance: str) -> bool:
 def main(stage: Stage) -> None:
     params, task = stage.params, stage.params.task(stage.instance).name
     settings, runtime = params.latency, params.runtime
-    evaluated = Evaluated.read(HERE.evaluated(task), f"run `dvc repro evaluate@{task}`")
+    evaluated = read_with_points(Evaluated, HERE.evaluated(task), f"run `dvc repro evaluate@{task}`")
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
     manifest = manifest_of(task)
     from pipeline.models.latency import measure  # imports Torch

@@ -11,11 +11,12 @@ import yaml
 from pipeline import results
 from pipeline.evaluation.choosing import make_chooser
 from pipeline.evaluation.group import evaluate_group, merged
-from pipeline.evaluation.groups import SELECTION, Group, SeedTraces
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.intervals import mean_interval, proportion_interval
 from pipeline.evaluation.trace import Trace
 from pipeline.layout import Workspace
 from pipeline.params import Params
+from pipeline.results.traces import SELECTION
 from pipeline.storage import content_key, write_text
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Modality, Task, TaskSettings

@@ -32,18 +32,23 @@ from pipeline.evaluation.criteria import make
 from pipeline.evaluation.point import criterion_of, point_of
 from pipeline.layout import HERE
 from pipeline.params import Params
-from pipeline.results import Attack as AttackResult
 from pipeline.results import (
+    ALL_LAYERS,
     Attacked,
     Choosing,
+    Diagnosis,
     Evaluated,
+    ExitScores,
     Manifest,
+    Oracle,
+    Outcome,
     OverSeeds,
     Record,
     Row,
     Selected,
     Split,
 )
+from pipeline.results import Attack as AttackResult
 from pipeline.storage import write_text
 from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import HubSource
@@ -538,7 +543,7 @@ def test_an_attack_sets_columns_may_be_named_as_ours_are(tmp_path: Path) -> None
     mirror = save_mirror(tmp_path, {"label": ["a", "b"], "row_id": ["c", "d"], "gold": [1, 0]})
     setting = AttackTask(examples=2, source=HubSource(hub="own/set", report={"test": "test"}))
     task = replace(TASKS["mrpc"], text=("row_id", "label"), label="gold")
-    found = sorted(load_examples(task, setting, "validation", 0, mirror), key=lambda e: e.row_id)
+    found = sorted(load_examples(task, setting, "test", 0, mirror), key=lambda e: e.row_id)
     assert found == [Example(0, ("c", "a"), 1), Example(1, ("d", "b"), 0)]
 
 
@@ -568,26 +573,48 @@ def test_an_attack_set_with_other_column_names(tmp_path: Path) -> None:
         AttackTask(examples=2, text=["premise"])
 
 
+SEEDS = ((1, "many1"), (2, "many2"))
+THRESHOLDS = {"patience": (2.0, 3.0), "confidence": (np.inf, 0.9), "entropy": (-0.5, -0.5)}
+"""Of each seed."""
+
+
 def results(criteria: tuple[str, ...] = ("patience", "confidence", "entropy")) -> tuple[Selected, Evaluated]:
     """What finetune and evaluate leave for one backbone and two methods; finetune's is written."""
     models = {"single_exit": {1: "plain1", 2: "plain2"}, "joint": {1: "many1", 2: "many2"}}
     selected = select("demo-sentences", "demo-albert", models)
-    thresholds = {"patience": (2.0, 3.0), "confidence": (np.inf, 0.9), "entropy": (-0.5, -0.5)}
-    none = OverSeeds(median=None)
+    none = OverSeeds(median=None, values=(None, None))
     rows = tuple(
         Row(
             backbone="demo-albert", method="joint", split="validation", seeds=(1, 2), keys=("many1", "many2"),
-            points=tuple(point_of(make(name) if name else None, {}, at) for at in thresholds.get(name or "", (9, 9))),
-            score=none, metrics={}, layer_speedup=none, flop_speedup=none,
+            points=tuple(point_of(make(name), {}, at) for at in THRESHOLDS[name]) if name else (ALL_LAYERS,) * 2,
+            score=none, metrics={"accuracy": none}, layer_speedup=none, flop_speedup=none,
             rule="window", in_window=True, selected_on="selection",
         )
         for name in (*criteria, None)
     )  # fmt: skip
     evaluated = Evaluated(
         task="demo-sentences", modality="text", kind="classification", metrics=("accuracy",), protocol="holdout",
-        choosing=Choosing(rule="window", window=(1.3, 1.96)), rows=rows, exits=(), diagnosis=(),
+        choosing=Choosing(rule="window", window=(1.3, 1.96)), rows=rows,
+        exits=tuple(of_two_exits(split, *seed) for split in ("selection", "validation") for seed in SEEDS),
+        diagnosis=tuple(diagnosed(criteria, *seed) for seed in SEEDS),
     )  # fmt: skip
     return selected, evaluated
+
+
+def of_two_exits(split: str, seed: int, key: str) -> ExitScores:
+    return ExitScores(
+        backbone="demo-albert", method="joint", split=split, seed=seed, key=key, layers=(1, 12), scores=(None, None)
+    )
+
+
+def diagnosed(criteria: tuple[str, ...], seed: int, key: str) -> Diagnosis:
+    nothing = {"lost": None, "won": None, "lost_rows": None, "won_rows": None}
+    outcomes = tuple(Outcome(criterion=name, threshold=None, exits=(0, 1), **nothing) for name in criteria)
+    return Diagnosis(
+        backbone="demo-albert", method="joint", split="validation", seed=seed, key=key, rows=1, layers=(1, 12),
+        overthinking=None, oracle=Oracle(score=None, layer_speedup=None, flop_speedup=None), agreement=None,
+        calibration=None, criteria=outcomes,
+    )  # fmt: skip
 
 
 def test_defences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pipeline.__main__ import cli
-from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, read_stored
+from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, of_models, read_stored
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
-from pipeline.results import Evaluated, StoredMetrics
+from pipeline.report.stored import Curve
+from pipeline.results import CurvePoint, Evaluated, StoredMetrics, curves_text, read_curves
 from pipeline.results.metrics import Kind
+from pipeline.storage import write_text
 from tests.stored_results import params_for, write_all
 
 TASKS = {"demo-sentences": {"rows": {"train": 100, "selection": 80, "report": 80}}, "demo-pairs": {}}
@@ -45,20 +47,31 @@ def test_same_results_pass_and_every_kind_is_there(run: Workspace, tmp_path: Pat
     assert done.output.startswith("0 of ")
 
 
-def test_names_say_task_model_criterion_with_its_settings_and_split(run: Workspace, tmp_path: Path) -> None:
+def test_names_say_task_model_split_and_criterion(run: Workspace) -> None:
     metrics = collect(run).metrics
-    assert "demo-sentences/demo-albert/single_exit/all layers/validation/score" in metrics["score"]
-    assert "demo-sentences/demo-albert/joint/patience/validation/layer_speedup" in metrics["layer_speedup"]
+    assert "demo-sentences/demo-albert/single_exit/validation/score" in metrics["score"]
+    assert "demo-sentences/demo-albert/joint/validation/exits" in metrics["exits"]
+    assert "demo-sentences/demo-albert/joint/validation/patience/gain" in metrics["gain"]
+    assert not any("single_exit" in name for kind in ("exits", "gain") for name in metrics[kind])
     assert "demo-sentences/attack/single exit/pooled_accuracy" in metrics["accuracy"]
     assert not any(name.startswith("demo-pairs") for name in metrics["accuracy"])  # not attacked
-    given = Workspace(tmp_path / "given")
-    shutil.copytree(run.root, given.root)
-    path = given.evaluated("demo-sentences")
-    evaluated = Evaluated.read(path, "")
-    rows = [row for row in evaluated.rows if (row.method, row.criterion) == ("joint", "patience")]
-    points = tuple(point.model_copy(update={"settings": {"tau": 0.5}}) for point in rows[0].points)
-    evaluated.model_copy(update={"rows": (rows[0].model_copy(update={"points": points}),)}).write(path)
-    assert 'demo-sentences/demo-albert/joint/patience {"tau": 0.5}/validation/score' in collect(given).metrics["score"]
+
+
+def test_the_gain_of_a_criterion_is_over_leaving_at_a_fixed_layer(run: Workspace) -> None:
+    """The criterion `fixed` gains nothing, at any speed; a curve that lies higher by so much gains so much."""
+    results = Evaluated.read(run.evaluated("demo-sentences"), "")
+    curves = []
+    for entry in (entry for entry in results.exits if entry.split == "validation" and len(entry.layers) > 1):
+        for criterion, more in (("fixed", 0.0), ("better", 0.03)):
+            place = (entry.backbone, entry.method, criterion, entry.seed, entry.split)
+            points = []
+            for layer, score in zip(entry.layers, entry.scores, strict=True):
+                assert score is not None
+                points.append(CurvePoint(*place, layer, score + more, entry.layers[-1] / layer, 1.0))
+            curves.append(Curve(*place, tuple(points)))
+    gains = {name: value for kind, name, value in of_models("t", results, curves) if kind == "gain"}
+    assert gains["t/demo-albert/joint/validation/fixed/gain"] == pytest.approx(0.0)
+    assert gains["t/demo-albert/joint/validation/better/gain"] == pytest.approx(0.03)
 
 
 def test_the_smallest_move_is_named_by_exact_alone(run: Workspace, tmp_path: Path) -> None:
@@ -97,16 +110,27 @@ def test_a_moved_score_is_named_and_a_moved_timing_is_not(run: Workspace, tmp_pa
     timed = fresh.latency("demo-sentences")
     timed.write_text(timed.read_text().replace('"ms_per_example": ', '"ms_per_example": 9'))
     assert compare(stored, fresh).exit_code == 0
+    # A threshold one step away, as on another processor, moves the row but no curve and no exit.
     path = fresh.evaluated("demo-sentences")
     result = json.loads(path.read_text())
     row = next(row for row in result["rows"] if row["points"][0]["criterion"] == "confidence")
-    row["score"]["median"] -= 0.2
+    score = row["score"]
+    score |= {name: score[name] - 0.2 for name in ("median", "low", "high")}
+    score["values"] = [value - 0.2 for value in score["values"]]
     path.write_text(json.dumps(result))
+    assert compare(stored, fresh).exit_code == 0
+    # A criterion whose curve falls is named.
+    path = fresh.curves("demo-sentences")
+    points = [
+        point._replace(score=point.score - 0.1) if point.criterion == "confidence" else point
+        for point in read_curves(path, Evaluated.read(fresh.evaluated("demo-sentences"), ""), "")
+    ]
+    write_text(path, curves_text(points))
     done = compare(stored, fresh)
     assert done.exit_code == 1
-    first, last = done.output.splitlines()
-    assert first.startswith(f"demo-sentences/demo-albert/{row['method']}/confidence/{row['split']}/score: ")
-    assert last.startswith("1 of ")
+    *moved, last = done.output.splitlines()
+    assert all("/confidence/gain: " in line for line in moved)
+    assert last.startswith(f"{len(moved)} of ")
 
 
 def test_a_place_that_cannot_be_written_is_one_line(run: Workspace, tmp_path: Path) -> None:
@@ -122,10 +146,10 @@ def test_files_that_cannot_be_compared(run: Workspace, tmp_path: Path) -> None:
     stored = tmp_path / "stored.json"
     with pytest.raises(ArtifactError, match=r"no such file; write it from a finished demo with .*--write"):
         read_stored(stored)
-    stored.write_text('{"schema": 1, "metrics": {"speed": {"one": 1.0}}}')
+    stored.write_text('{"schema": 3, "metrics": {"speed": {"one": 1.0}}}')
     with pytest.raises(ArtifactError, match=r"metrics\.speed.*'score'.*--write"):
         read_stored(stored)
-    stored.write_text('{"schema": 1, "metrics": {"score": {}}}')
+    stored.write_text('{"schema": 3, "metrics": {"score": {}}}')
     with pytest.raises(ArtifactError, match="holds no metrics; write it"):
         read_stored(stored)
     with pytest.raises(ArtifactError, match=r"evaluate.*: no such file; run `dvc repro`"):

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 import yaml
@@ -169,6 +170,11 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
             for block, settings in (("tasks", {}), ("backbones", {"hub": "some/encoder"}))
         ),
         ({"backbones": {"bert@tiny": {"hub": "a/b"}}}, ["backbones", "'bert@tiny'"]),
+        *(({"backbones": {name: {"hub": "a/b"}}}, [f"backbones.{name}", "taken"]) for name in ("text", "pixels")),
+        *(
+            ({"tasks": {"own": {"source": {"hub": hub}}}}, ["tasks.own.source.hub", repr(hub), "no name on the hub"])
+            for hub in ("../x", "/x")
+        ),
         ({"tasks": {"sst2": {"source": {"hub": "a/b", "report": {"-x": "test"}}}}}, ["tasks.sst2.source", "'-x'"]),
         ({"tasks.demo-sentences.drop_label": False}, ["tasks.demo-sentences.drop_label", "False"]),
         ({"tasks.demo-sentences.text": ["sentence", "sentence"]}, ["tasks.demo-sentences.text", "one column twice"]),

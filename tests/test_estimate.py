@@ -1,5 +1,6 @@
 """`python -m pipeline plan`: what runs and what is used again, and the time it takes, from what was measured."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def finish(trial: Trial, seconds: float, epochs: int, weights: bool = True) -> N
         early_exit_parameters=0,
         layers=1,
         exits=(1,),
-        weights_sha256="toy",
+        weights_sha256=hashlib.sha256(hashlib.sha256(b"toy").digest()).hexdigest(),
     ).write(folder / "result.json")
 
 
@@ -96,7 +97,7 @@ def test_an_interrupted_trial_goes_on_after_its_last_epoch(plan: Plan) -> None:
     write_json(folder / "settings.json", large.settings)
     (folder / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n')
     assert of(plan).work[0].resumed == 0, "without its state it starts anew"
-    (folder / "resume.pt").touch()
+    (folder / "resume.json").touch()
     work = of(plan).work[0]
     assert (work.resumed, work.epochs) == (1, 1.0 + 4.0)
 

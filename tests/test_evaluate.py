@@ -98,7 +98,7 @@ def test_the_window_stays_the_default(tmp_path: Path, monkeypatch: pytest.Monkey
     for row in stored.rows:
         assert (row.rule, row.risk, row.in_window) == ("window", None, True)
         assert row.criterion is None or 1.2 < (row.layer_speedup.median or 0) < 2.1
-    curves = read_curves(HERE.curves("sst2"), "run evaluate")
+    curves = read_curves(HERE.curves("sst2"), stored, "run evaluate")
     assert {(point.criterion, point.seed, point.split) for point in curves} == {
         (criterion, seed, split) for criterion in CRITERIA for seed in (1, 2) for split in ("selection", "validation")
     }

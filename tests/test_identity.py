@@ -78,8 +78,8 @@ HARMLESS: dict[str, tuple[str, str, str]] = {
     ),
     "a further field of a result": (
         "pipeline/results/trials.py",
-        "    best_epoch: int\n",
-        "    best_epoch: int\n    x: int = 0\n",
+        "    best_epoch: Natural\n",
+        "    best_epoch: Natural\n    x: int = 0\n",
     ),
     "a rule of the hash": ("pipeline/identity/code.py", "[:16]", "[:16].lower()"),
 }

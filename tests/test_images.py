@@ -23,7 +23,7 @@ from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoi
 from pipeline.models.recording import record, record_trace
 from pipeline.models.residual import ResNet
 from pipeline.params import Params
-from pipeline.results import Inputs, Manifest
+from pipeline.results import Inputs, Manifest, Split
 from pipeline.tasks.demo.images import images
 from pipeline.tasks.image.pixels import ImageStore, crop_and_flip
 from pipeline.tasks.names import resolve_task
@@ -144,11 +144,12 @@ def test_a_checkpoint_is_the_same_model(tmp_path: Path) -> None:
 
 def manifest_of(splits: dict[str, str]) -> Manifest:
     """Of a task "demo-images" whose splits have the hashes given."""
+    splits = {"test": "tested", **splits}
     pixels = Inputs(hash="trained", splits=splits, mean=GREY, std=QUARTER)
     return Manifest(
         task="demo-images", modality="image", kind="classification", protocol="holdout", columns=("image",),
         label_names=tuple("0123456789"), metrics=("accuracy",), source={"demo": "images"}, report_splits=("test",),
-        unlabelled_splits=(), splits={}, inputs={"pixels": pixels},
+        unlabelled_splits=(), splits={name: Split(rows=1, sha256="h") for name in splits}, inputs={"pixels": pixels},
     )  # fmt: skip
 
 
@@ -683,3 +684,33 @@ def test_a_trial_on_demo_images_learns() -> None:
     assert np.dot([1 / 6, 2 / 6, 3 / 6], scores) == pytest.approx(result.selection)
     assert train(settings, names, HERE.trial("key"), context, seen.append) == result
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize("damage", ["state", "json", "best", "missing", "none"])
+def test_a_damaged_state_starts_over_and_a_sound_one_does_not(damage: str, tmp_path: Path) -> None:
+    def stop(row: dict[str, float]) -> None:
+        if row["epoch"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_fit(fit_of("joint", 60), tmp_path, stop)
+    (state,) = tmp_path.glob("resume-*.safetensors")
+    assert state.name == "resume-2.safetensors"
+    if damage in ("state", "best"):
+        path = state if damage == "state" else tmp_path / "model.safetensors"
+        content = bytearray(path.read_bytes())
+        content[-8] ^= 1
+        path.write_bytes(bytes(content))
+    elif damage == "json":
+        (tmp_path / "resume.json").write_text((tmp_path / "resume.json").read_text()[:-20])
+    elif damage == "missing":
+        state.unlink()
+    best = json.loads((tmp_path / "resume.json").read_text())["best"] if damage != "json" else None
+    steps: list[int] = []
+    fit = fit_of("joint", 60)
+    batches = fit.batches
+    run_fit(replace(fit, batches=lambda epoch: (steps.append(epoch), batches(epoch))[1]), tmp_path, lambda row: None)
+    sound = damage == "none" or (
+        damage == "best" and best is None
+    )  # the last epoch is the best: its model is written anew
+    assert steps[0] == (3 if sound else 1)

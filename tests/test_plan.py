@@ -1,5 +1,6 @@
 """The plan: which trials there are, in what order they run, which are selected, and what stays on disk. No Ray."""
 
+import hashlib
 import math
 import tempfile
 from collections import Counter
@@ -8,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from pipeline.errors import TrialsFailedError
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
+from pipeline.storage import file_hash
 from pipeline.training import plan as plan_module
 from pipeline.training import progress as progress_module
 from pipeline.training.losses import losses
@@ -23,6 +26,8 @@ from pipeline.training.progress import Progress
 
 Result = TrialResult | None
 BATCH_SIZES = (16, 32)
+EMPTY = hashlib.sha256(hashlib.sha256(b"").digest()).hexdigest()
+"""Hash of an empty file of weights."""
 
 
 def scored(selection: float) -> TrialResult:
@@ -30,7 +35,7 @@ def scored(selection: float) -> TrialResult:
     return TrialResult(
         best_epoch=1, epochs_run=1, selection=None if math.isnan(selection) else selection, train_seconds=0.0,
         train_seconds_to_best=0.0, micro_batch=None, metrics={}, parameters=1, early_exit_parameters=0, layers=1,
-        exits=(1,), weights_sha256="",
+        exits=(1,), weights_sha256=EMPTY,
     )  # fmt: skip
 
 
@@ -443,3 +448,32 @@ def test_the_headline_of_a_grid_is_its_best_score_also_below_0(
 
     grid = tuple(GridPoint(batch_size=i + 1, learning_rate=0.1, selection=s, key=f"k{i}") for i, s in enumerate(scores))
     assert best_selection(group_of("t", "b", "joint", {1: "k0"}).model_copy(update={"grid": grid})) == best
+
+
+@pytest.mark.parametrize("damage", ["cut", "noise", "gone"])
+def test_chosen_weights_that_are_not_those_of_the_result_are_trained_again(damage: str, tmp_path: Path) -> None:
+    todo = plan(rates=(0.1,), seeds=(1, 2))
+    before = played(todo, tmp_path, {(16, 0.1): 0.5, (32, 0.1): 0.9})
+    (group,) = todo.groups
+    chosen = before.selected(group)[2]
+    weights = tmp_path / chosen.key / WEIGHTS
+    content = np.random.default_rng(0).bytes(1000)
+    weights.write_bytes(content)
+    result = read_result(weights.parent)
+    assert result is not None
+    result.model_copy(update={"weights_sha256": file_hash(weights)}).write(weights.parent / "result.json")
+    assert Progress(todo, tmp_path).unfinished() == 0
+    if damage == "cut":
+        weights.write_bytes(content[:-1])
+    elif damage == "noise":
+        weights.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+    else:
+        weights.unlink()
+    again = Progress(todo, tmp_path)
+    assert again.unfinished() == 1
+    waiting = again.next()
+    assert waiting is not None
+    assert waiting.key == chosen.key
+    trained = []
+    run_trial(waiting.settings, weights.parent, lambda folder: trained.append(folder) or scored(0.9))
+    assert trained == [weights.parent]

@@ -93,11 +93,11 @@ def test_rows_without_labels_have_no_score() -> None:
 
 
 def row_of(criterion: str | None, thresholds: list[float], split: str) -> Row:
-    none = OverSeeds(median=None)
+    none = OverSeeds(median=None, values=(None, None))
     return Row(
         backbone="b", method="joint", split=split, seeds=(1, 2), keys=("k1", "k2"),
         points=tuple(point_of(make(criterion) if criterion else None, {}, at) for at in thresholds),
-        score=none, metrics={}, layer_speedup=none, flop_speedup=none,
+        score=none, metrics={"accuracy": none}, layer_speedup=none, flop_speedup=none,
         rule="window", in_window=True, selected_on="selection",
     )  # fmt: skip
 

@@ -31,7 +31,7 @@ JOIN = '''
 """A stage of the tests: one toy trial through Ray Tune, which says on which cluster it ran."""
 from pathlib import Path
 
-from pipeline.storage import write_json
+from pipeline.storage import file_hash, write_json
 from pipeline.params import load_params
 from pipeline.results import TrialResult
 from pipeline.training.plan import Group, Plan, run_trial
@@ -52,7 +52,8 @@ def runner(settings, names, directory, context, report):
         (folder / "cluster").write_text(ray.get_runtime_context().gcs_address)
         return TrialResult(
             best_epoch=1, epochs_run=1, selection=0.5, train_seconds=0.0, train_seconds_to_best=0.0, micro_batch=None,
-            metrics={}, parameters=1, early_exit_parameters=0, layers=1, exits=(1,), weights_sha256="",
+            metrics={}, parameters=1, early_exit_parameters=0, layers=1, exits=(1,),
+            weights_sha256=file_hash(folder / "model.safetensors"),
         )
 
     return run_trial(settings, directory, train)

@@ -3,15 +3,17 @@
 import copy
 import json
 import math
+import shutil
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 import pytest
 from pydantic import JsonValue, ValidationError
 
+from pipeline import results
 from pipeline.errors import ArtifactError, ParamsError
 from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.evaluation.point import criterion_of, point_of, sweep_at
@@ -22,6 +24,7 @@ from pipeline.results import (
     ALL_LAYERS,
     FILES,
     CurvePoint,
+    Evaluated,
     Latency,
     LatencyRow,
     Measured,
@@ -32,41 +35,25 @@ from pipeline.results import (
     curves_text,
     read_curves,
 )
+from tests.stored_files import write_every
 from tests.test_choosing import made_up_trace
+from tools.fuzz.outcome import Tally
+from tools.fuzz.stored import fuzz_json, fuzz_table
 from tools.schema_page import place
 
 REMEDY = "run the stage that makes it"
+Edit = Callable[[Any], Any]
+"""Changes a payload in place."""
 
 
 def inner(annotation: Any) -> Any:
-    """The type itself, where None is allowed beside it."""
+    """The type itself, without its range, and where None is allowed beside it."""
+    if get_origin(annotation) is Annotated:
+        return inner(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         (kept,) = [argument for argument in get_args(annotation) if argument is not type(None)]
-        return kept
+        return inner(kept)
     return annotation
-
-
-def sample(annotation: Any, number: int = 0) -> Any:
-    """A value of a type, every optional one there; another `number` gives another value."""
-    annotation = inner(annotation)
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation is JsonValue:
-        return {"any": [1, 0.5, None, "ü", [True]], "number": number}
-    if origin is Literal:
-        return arguments[number % len(arguments)]
-    if origin is tuple:
-        count = 2 if arguments[-1] is ... else len(arguments)
-        return tuple(sample(arguments[0], number + i) for i in range(count))
-    if origin is dict:
-        return {sample(arguments[0], i): sample(arguments[1], number + i) for i in range(2)}
-    plain = {str: f"name {number}", int: 3 + number, float: 0.1 + number / 3, bool: bool(number % 2)}
-    return plain[annotation] if annotation in plain else made(annotation, number)
-
-
-def made(cls: type[Part], number: int = 0) -> Any:
-    return cls(
-        **{name: sample(field.annotation, number + i) for i, (name, field) in enumerate(cls.model_fields.items())}
-    )
 
 
 def wrong(annotation: Any) -> list[Any]:
@@ -84,26 +71,28 @@ def wrong(annotation: Any) -> list[Any]:
         Literal: ["?", 17],
     }
     values = by_type.get(get_origin(kept) or kept, ["?", 3, []])
-    return values if kept is not annotation else [*values, None]
+    optional = get_origin(annotation) in (Union, types.UnionType)
+    return values if optional else [*values, None]
 
 
 Place = tuple[str | int, ...]
 
 
 def fields_of(annotation: Any, value: Any, place: Place = ()) -> Iterator[tuple[Place, Any]]:
-    """Place and type of every field of every part within a value of JSON."""
+    """Place and type of every field of every part within a value of JSON, of lists and mappings of the last entry."""
     kept = inner(annotation)
     origin, arguments = get_origin(kept), get_args(kept)
+    if value is None:
+        return
     if isinstance(kept, type) and issubclass(kept, Part):
         for name, field in kept.model_fields.items():
             yield (*place, name), field.annotation
             yield from fields_of(field.annotation, value[name], (*place, name))
-    elif origin is tuple:
-        for i, item in enumerate(value):
-            yield from fields_of(arguments[0], item, (*place, i))
+    elif origin is tuple and value:
+        yield from fields_of(arguments[0], value[-1], (*place, len(value) - 1))
     elif origin is dict and kept is not JsonValue:
-        for name, item in value.items():
-            yield from fields_of(arguments[1], item, (*place, name))
+        for name in list(value)[-1:]:
+            yield from fields_of(arguments[1], value[name], (*place, name))
 
 
 def edited(payload: Any, place: Place, value: Any = None, *, gone: bool = False) -> Any:
@@ -118,11 +107,21 @@ def edited(payload: Any, place: Place, value: Any = None, *, gone: bool = False)
     return out
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[type[Result], Path]:
+    """One file of every class, as the stages leave it."""
+    return write_every(tmp_path_factory.mktemp("stored"))
+
+
 def refusal(cls: type[Result], path: Path, content: Any) -> str:
-    """The one line that ends reading this content; it names file and remedy."""
+    """The one line that ends reading this content in the file's place; it names file and remedy."""
+    before = path.read_text(encoding="utf-8")
     path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    with pytest.raises(ArtifactError) as error:
-        cls.read(path, REMEDY)
+    try:
+        with pytest.raises(ArtifactError) as error:
+            cls.read(path, REMEDY)
+    finally:
+        path.write_text(before, encoding="utf-8")
     line = str(error.value)
     assert line.startswith(f"{path}: ")
     assert line.endswith(f"; {REMEDY}")
@@ -134,24 +133,26 @@ FILE = pytest.mark.parametrize("cls", FILES, ids=lambda cls: cls.__name__)
 
 
 @FILE
-def test_a_file_is_read_back_equal(cls: type[Result], tmp_path: Path) -> None:
-    path = tmp_path / "folder/result.json"
-    for number in range(3):
-        result = made(cls, number)
-        assert result.write(path) == path
-        assert cls.read(path, REMEDY) == result
-        assert path.read_text(encoding="utf-8") == result.text()
-        assert json.loads(result.text())["schema"] == cls.schema_version
-        assert list(json.loads(result.text())) == sorted(json.loads(result.text()))
-    assert [entry.name for entry in path.parent.iterdir()] == ["result.json"]
+def test_a_file_is_read_back_equal(cls: type[Result], files: dict[type[Result], Path], tmp_path: Path) -> None:
+    result = cls.read(files[cls], REMEDY)
+    path = tmp_path / "sst2/file.json"
+    assert result.write(path) == path
+    assert cls.read(path, REMEDY) == result
+    assert path.read_text(encoding="utf-8") == result.text() == files[cls].read_text(encoding="utf-8")
+    payload = json.loads(result.text())
+    assert payload["schema"] == cls.schema_version
+    assert list(payload) == sorted(payload)
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.json"]
 
 
 @FILE
-def test_every_field_that_is_gone_or_wrong_is_refused_by_its_name(cls: type[Result], tmp_path: Path) -> None:
-    payload = json.loads(made(cls).text())
+def test_every_field_that_is_gone_or_wrong_is_refused_by_its_name(
+    cls: type[Result], files: dict[type[Result], Path]
+) -> None:
+    path = files[cls]
+    payload = json.loads(path.read_text(encoding="utf-8"))
     places = list(fields_of(cls, payload))
     assert {place[0] for place, _ in places} == set(payload) - {"schema"}
-    path = tmp_path / "result.json"
     for where, annotation in places:
         dotted = ".".join(map(str, where))
         assert f": {dotted}: field required; " in refusal(cls, path, edited(payload, where, gone=True))
@@ -161,9 +162,10 @@ def test_every_field_that_is_gone_or_wrong_is_refused_by_its_name(cls: type[Resu
 
 
 @FILE
-def test_another_schema_and_what_is_no_file_of_ours(cls: type[Result], tmp_path: Path) -> None:
-    payload = json.loads(made(cls).text())
-    path = tmp_path / "result.json"
+def test_another_schema_and_what_is_no_file_of_ours(cls: type[Result], files: dict[type[Result], Path]) -> None:
+    path = files[cls]
+    whole = path.read_text(encoding="utf-8")
+    payload = json.loads(whole)
     for schema in (cls.schema_version - 1, cls.schema_version + 1, str(cls.schema_version), True, None):
         line = refusal(cls, path, payload | {"schema": schema})
         assert f"schema {schema!r} is not {cls.schema_version}" in line
@@ -171,7 +173,6 @@ def test_another_schema_and_what_is_no_file_of_ours(cls: type[Result], tmp_path:
     assert "schema None" in refusal(cls, path, payload)
     for content in ("[]", "3", "null"):
         assert "schema None" in refusal(cls, path, content)
-    whole = made(cls).text()
     for content in ("", whole[: len(whole) // 2], "[" * 100_000):
         assert "unreadable or cut short" in refusal(cls, path, content)
     path.write_bytes(b"\xff\xfe")
@@ -180,22 +181,133 @@ def test_another_schema_and_what_is_no_file_of_ours(cls: type[Result], tmp_path:
     path.unlink()
     with pytest.raises(ArtifactError, match=f"no such file; {REMEDY}"):
         cls.read(path, REMEDY)
+    path.write_text(whole, encoding="utf-8")
+
+
+@FILE
+def test_a_single_edit_is_taken_or_refused_in_one_line(cls: type[Result], files: dict[type[Result], Path]) -> None:
+    path, tally = files[cls], Tally()
+    fuzz_json(path, lambda: cls.read(path, REMEDY), tally, every=3)
+    assert tally.findings == []
+    assert tally.counts["refused"] > 10
+
+
+def first(payload: Any, *names: str | int) -> Any:
+    for name in names:
+        payload = payload[name]
+    return payload
+
+
+def cut(*place: str | int) -> Edit:
+    """Take the last entry of a list away."""
+    return lambda payload: first(payload, *place).pop()
+
+
+def put(value: Any, *place: str | int) -> Edit:
+    """Put another value somewhere."""
+
+    def edit(payload: Any) -> None:
+        first(payload, *place[:-1])[place[-1]] = value
+
+    return edit
+
+
+def again(*place: str | int) -> Edit:
+    """Repeat the first entry of a list at its end."""
+    return lambda payload: first(payload, *place).append(copy.deepcopy(first(payload, *place)[0]))
+
+
+EDITS: list[tuple[type[Result], Edit, str]] = [
+    (results.Evaluated, cut("rows", 0, "seeds"), "rows.0: keys has 3 entries for 2 seeds"),
+    (results.Evaluated, cut("rows", 0, "points"), "rows.0: points has 2 entries for 3 seeds"),
+    (results.Evaluated, put([7, 7, 8], "rows", 0, "seeds"), "rows.0: seeds: 7 is there twice"),
+    (results.Evaluated, cut("rows", 0, "score", "values"), "rows.0.score: median"),
+    (results.Evaluated, put([None] * 3, "rows", 0, "score", "values"), "rows.0.score: median"),
+    (results.Evaluated, put(-0.5, "rows", 0, "score", "low"), "rows.0.score: low -0.5 is not that of values"),
+    (results.Evaluated, put(None, "rows", 0, "score", "low"), "rows.0.score: low and high: one end is missing"),
+    (results.Evaluated, put({}, "rows", 0, "metrics"), "rows.0: metrics: there is none"),
+    (results.Evaluated, put(["f1"], "metrics"), "metrics: 'accuracy' names nothing"),
+    (results.Evaluated, put("risk", "rows", 0, "rule"), "rule and risk are not those of choosing"),
+    (results.Evaluated, cut("rows"), "diagnosis: ("),
+    (results.Evaluated, again("rows"), "is there twice"),
+    (results.Evaluated, put("other", "rows", 0, "split"), "rows: ("),
+    (results.Evaluated, cut("exits"), "exits: ("),
+    (results.Evaluated, put([], "exits"), "exits: ("),
+    (results.Evaluated, put(99, "exits", 0, "seed"), "is no model of the rows"),
+    (results.Evaluated, cut("exits", 0, "scores"), "exits.0: scores has"),
+    (results.Evaluated, put([3, 2], "exits", 0, "layers"), "exits.0: layers: (3, 2) do not ascend"),
+    (results.Evaluated, cut("diagnosis"), "diagnosis: ("),
+    (results.Evaluated, cut("diagnosis", 0, "agreement"), "diagnosis.0: agreement has 11 entries for 12 exits"),
+    (results.Evaluated, cut("diagnosis", 0, "agreement", 0), "diagnosis.0: agreement has 11 entries"),
+    (results.Evaluated, cut("diagnosis", 0, "calibration", "error"), "diagnosis.0: calibration has 11 entries"),
+    (results.Evaluated, put(9999, "diagnosis", 0, "rows"), "rows leave, of 9999"),
+    (results.Evaluated, put([2.0, 1.0], "choosing", "window"), "choosing: window [2.0, 1.0] is empty"),
+    (results.Evaluated, put("speedup", "choosing", "rule"), "choosing: target is missing"),
+    (results.Evaluated, put("sst3", "task"), "task: 'sst3' is not the task whose file this is"),
+    (results.Evaluated, put("two\nlines", "rows", 0, "backbone"), "rows.0.backbone: string should match"),
+    (results.Selected, put([], "groups", 0, "trials"), "groups.0: trials: there is none"),
+    (results.Selected, again("groups"), "is there twice"),
+    (results.Selected, put("x", "groups", 0, "method"), "is not its task, backbone and method"),
+    (results.Selected, put([13], "groups", 0, "exits"), "groups.0: exits: 13 is beyond the 12 layers"),
+    (results.Selected, again("groups", 0, "trials"), "groups.0: trials: 1 is there twice"),
+    (results.Trials, again("trials"), "trials: "),
+    (results.Trials, put(None, "trials", 0, "best_epoch"), "trials.0: some of train_seconds"),
+    (results.TrialResult, put(4, "best_epoch"), "best_epoch 4 of 3 epochs"),
+    (results.TraceIndex, cut("traces"), "traces: ("),
+    (results.TraceIndex, put("../up", "traces", 0, "file"), "traces.0: file: '../up' is not named by key and split"),
+    (results.TraceIndex, cut("unlabelled"), "unlabelled: ("),
+    (results.TraceIndex, put(False, "traces", -1, "multi_exit"), "multi_exit differs"),
+    (results.Predictions, put("../up.tsv", "files", 0, "file"), "files.0: file: '../up.tsv' lies in another folder"),
+    (results.Predictions, put("other", "files", 0, "model"), "files.0: model: 'other' is not backbone, method"),
+    (results.Predictions, again("files"), "is there twice"),
+    (results.Latency, again("measured", "rows"), "measured: rows: "),
+    (results.Latency, put(0.0, "measured", "rows", 0, "own_layer_speedup"), "own_layer_speedup: input should be gr"),
+    (results.Latency, put(-1, "measured", "threads"), "measured.threads: input should be greater"),
+    (results.Attack, again("attacked"), "attacked: 'validation' is there twice"),
+    (results.Attack, put([], "attacked", 0, "rows"), "attacked.0: rows: there is none"),
+    (results.Attack, put(21, "attacked", 0, "examples"), "accuracies are not over 21 examples"),
+    (results.Attack, put(None, "attacked", 0, "rows", 1, "against_first"), "against_first does not go with"),
+    (results.Attack, put(1.5, "attacked", 0, "rows", 0, "attack_success_rate", "value"), "is above 1"),
+    (results.Attack, put(0, "attacked", 0, "rows", 0, "queries", "n"), "queries: value"),
+    (results.ShardRecords, put(None, "records", 0, "changed"), "records.0: changed does not go with outcome"),
+    (results.ShardRecords, put([], "records", 0, "original"), "records.0: original and changed"),
+    (results.ShardRecords, put(None, "point", "criterion"), "point: criterion is missing for a threshold"),
+    (results.Simulation, put(99, "theorem", 0, "false_claims"), "theorem.0: claims"),
+    (results.Simulation, again("rows"), "rows: (1, 0.5) is there twice"),
+    (results.Simulation, cut("example"), "rows and example have other patiences"),
+    (results.Simulation, put(13.0, "example", 0, "mean_layers"), "mean_layers exceed the 12 layers"),
+    (results.Manifest, put(["gone"], "report_splits"), "'gone' names nothing in splits"),
+    (results.Manifest, put([], "report_splits"), "report_splits: there is none"),
+    (results.Manifest, put([], "label_names"), "label_names: () do not go with kind 'classification'"),
+    (results.Manifest, put("image", "modality"), "does not go with modality 'image'"),
+    (results.Manifest, put({}, "inputs", "albert-base", "splits"), "inputs.albert-base.splits: 'selection' is missing"),
+]
+
+
+@pytest.mark.parametrize(("cls", "edit", "said"), EDITS, ids=[f"{c.__name__}-{said[:40]}" for c, _, said in EDITS])
+def test_parts_that_do_not_go_together_are_refused(
+    cls: type[Result], edit: Edit, said: str, files: dict[type[Result], Path]
+) -> None:
+    payload = json.loads(files[cls].read_text(encoding="utf-8"))
+    edit(payload)
+    assert said in refusal(cls, files[cls], payload)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
-def test_no_file_holds_what_is_no_number(value: float, tmp_path: Path) -> None:
-    payload = json.loads(made(Latency).text())
+def test_no_file_holds_what_is_no_number(value: float, files: dict[type[Result], Path]) -> None:
+    path = files[Latency]
+    payload = json.loads(path.read_text(encoding="utf-8"))
     place = ("measured", "rows", 0, "ms_per_example")
-    assert f": {'.'.join(map(str, place))}: " in refusal(Latency, tmp_path / "r.json", edited(payload, place, value))
+    assert f": {'.'.join(map(str, place))}: " in refusal(Latency, path, edited(payload, place, value))
     with pytest.raises(ValidationError, match="finite number"):
         OverSeeds(median=value)
     with pytest.raises(ValidationError, match="finite number"):
         OperatingPoint(criterion="temperature", fitted={"temperatures": [value]})
 
 
-def test_a_result_does_not_change() -> None:
+def test_a_result_does_not_change(files: dict[type[Result], Path]) -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        made(Latency).task = "other"
+        Latency.read(files[Latency], REMEDY).task = "other"
 
 
 def test_docstrings_say_where_the_files_lie() -> None:
@@ -230,35 +342,62 @@ def test_a_workspace_elsewhere_has_the_same_paths_below_its_root() -> None:
 # The table beside evaluate's file
 
 
-def test_curves_are_read_back_equal(tmp_path: Path) -> None:
-    path = tmp_path / "curves.csv"
-    points = [
-        CurvePoint("b", "joint", "patience", 1, "validation", 2.0, 0.1 + 0.2, 1.5, 1 / 3),
-        CurvePoint("b,c", 'a "name"', "entropy", 2, "new\nline", -0.5, 0.5, 1.0, 1.0),
-        CurvePoint("b", "joint", "patience", 1, "validation", math.inf, 0.5, 1.0, 1.0),
-    ]
-    path.write_text(curves_text(points), encoding="utf-8")
-    assert read_curves(path, REMEDY) == points
-    path.write_text(curves_text([points[0]._replace(score=math.nan)]), encoding="utf-8")
-    assert math.isnan(read_curves(path, REMEDY)[0].score)
+@pytest.fixture
+def curves(files: dict[type[Result], Path], tmp_path: Path) -> tuple[Evaluated, Path]:
+    """Evaluate's results, and a copy of the curves beside them."""
+    copied = tmp_path / "curves.csv"
+    shutil.copy(files[Evaluated].with_name("sst2.curves.csv"), copied)
+    return Evaluated.read(files[Evaluated], REMEDY), copied
+
+
+def test_curves_are_read_back_equal(curves: tuple[Evaluated, Path]) -> None:
+    evaluated, path = curves
+    points = read_curves(path, evaluated, REMEDY)
+    assert curves_text(points) == path.read_text(encoding="utf-8")
+    assert {point.threshold for point in points} >= {0.0, math.inf}
+    changed = [points[0]._replace(score=math.nan), *points[1:]]
+    path.write_text(curves_text(changed), encoding="utf-8")
+    assert math.isnan(read_curves(path, evaluated, REMEDY)[0].score)
+
+
+HEAD = ",".join(CurvePoint._fields)
 
 
 @pytest.mark.parametrize(
-    ("content", "problem"),
+    ("change", "problem"),
     [
-        ("", "its columns are not"),
-        ("backbone,method\n", "its columns are not backbone, method, criterion"),
-        (",".join(CurvePoint._fields) + "\nb,joint,patience,1,validation,2,0.5,fast,1\n", "line 2: could not convert"),
-        (",".join(CurvePoint._fields) + "\nb,joint,patience,1\n", "line 2: "),
+        (lambda lines: [], "its columns are not"),
+        (lambda lines: ["backbone,method"], "its columns are not backbone, method, criterion"),
+        (lambda lines: lines[:1], r"curves: \('albert-base', .*\) is missing"),
+        (lambda lines: [line for line in lines if "entropy" not in line], r"curves: .*'entropy'.* is missing"),
+        (lambda lines: [*lines, lines[1]], "is there twice"),
+        (lambda lines: [*lines, lines[1].replace("joint", "other")], "names nothing"),
+        (lambda lines: [HEAD, f"{lines[1]}9", *lines[1:]], r"is there twice"),
+        (lambda lines: [HEAD, "b,joint,patience,1,validation,2,0.5,fast,1"], "line 2: could not convert"),
+        (lambda lines: [HEAD, "b,joint,patience,1"], "line 2: 4 values for 9 columns"),
+        (lambda lines: [HEAD, "b,joint,patience,1,validation,2,1.5,1,1"], "line 2: score 1.5 is outside"),
+        (lambda lines: [HEAD, "b,joint,patience,1,validation,2,0.5,0,1"], "line 2: speed-ups 0.0 and 1.0 are not"),
+        (lambda lines: [HEAD, "b,joint,patience,1,validation,nan,0.5,1,1"], "line 2: threshold nan is no number"),
     ],
-    ids=["empty", "columns", "number", "short"],
+    ids=["empty", "columns", "none", "fewer", "again", "unknown", "twice", "number", "short", "score", "speed", "nan"],
 )
-def test_curves_that_are_not_as_they_were_written(content: str, problem: str, tmp_path: Path) -> None:
-    path = tmp_path / "curves.csv"
-    path.write_text(content, encoding="utf-8")
+def test_curves_that_are_not_as_they_were_written(
+    change: Callable[[list[str]], list[str]], problem: str, curves: tuple[Evaluated, Path]
+) -> None:
+    evaluated, path = curves
+    path.write_text("\n".join(change(path.read_text().splitlines())) + "\n", encoding="utf-8")
     with pytest.raises(ArtifactError, match=problem) as error:
-        read_curves(path, REMEDY)
+        read_curves(path, evaluated, REMEDY)
+    assert str(error.value).startswith(f"{path}: ")
     assert str(error.value).endswith(f"; {REMEDY}")
+
+
+def test_a_single_edit_of_the_curves_is_taken_or_refused(curves: tuple[Evaluated, Path]) -> None:
+    evaluated, path = curves
+    tally = Tally("stored")
+    fuzz_table(path, lambda: read_curves(path, evaluated, REMEDY), tally)
+    assert tally.findings == []
+    assert tally.counts["refused"] > 100
 
 
 # The operating point
@@ -276,8 +415,11 @@ def traces() -> Iterator[Trace]:
 
 def read_back(point: OperatingPoint, path: Path) -> OperatingPoint:
     """The point as the next stage has it, out of a file."""
-    row = made(LatencyRow).model_copy(update={"point": point})
-    Latency(task="t", measured=Measured(device="cpu", threads=1, rows=(row,))).write(path)
+    row = LatencyRow(
+        backbone="b", method="joint", key="k", point=point, mode="batch 1", examples=1, ms_per_example=1.0,
+        measured_speedup=1.0, own_layer_speedup=1.0, own_flop_speedup=1.0,
+    )  # fmt: skip
+    Latency(task=path.stem, measured=Measured(device="cpu", threads=1, rows=(row,))).write(path)
     measured = Latency.read(path, REMEDY).measured
     assert measured is not None
     return measured.rows[0].point
@@ -329,7 +471,13 @@ def test_all_layers_is_a_point(tmp_path: Path) -> None:
             {"criterion": "temperature", "fitted": {"temperatures": "warm"}},
             r"fitted\.temperatures: 'warm' is not lists",
         ),
-        ({"criterion": "ensemble", "fitted": {"weights": [[1.0], ["a"]]}}, r"fitted\.weights: .* is not lists of"),
+        (
+            {"criterion": "ensemble", "fitted": {"biases": [], "weights": [[1.0], ["a"]]}},
+            r"fitted\.weights: .* is not lists of",
+        ),
+        ({"criterion": "temperature"}, r"fitted\.temperatures: missing, and 'temperature' learns it"),
+        ({"criterion": "temperature", "fitted": {"temperatures": [1.0, -1.0]}}, "are not all above 0"),
+        ({"criterion": "temperature", "fitted": {"temperatures": [[1.0]]}}, "are not all above 0"),
     ],
 )
 def test_a_point_that_no_criterion_has(point: dict[str, Any], problem: str) -> None:

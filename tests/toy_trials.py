@@ -9,7 +9,8 @@ from typing import Any
 
 from pipeline.errors import DataError
 from pipeline.results import TrialResult
-from pipeline.training.plan import HISTORY, run_trial
+from pipeline.storage import file_hash
+from pipeline.training.plan import HISTORY, WEIGHTS, run_trial
 
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0
@@ -67,7 +68,7 @@ def train(
             early_exit_parameters=0,
             layers=1,
             exits=(1,),
-            weights_sha256="toy",
+            weights_sha256=file_hash(folder / WEIGHTS),
             code=settings["code"],
         )
 

@@ -3,7 +3,7 @@
 import re
 import types
 from collections.abc import Iterator
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import JsonValue
 
@@ -103,6 +103,8 @@ def _shown(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is JsonValue:
         return "any JSON"
+    if origin is Annotated:  # with a range, which the class holds
+        return _shown(arguments[0])
     if annotation in _PLAIN:
         return _PLAIN[annotation]
     if annotation is type(None):
@@ -114,7 +116,7 @@ def _shown(annotation: Any) -> str:
     if origin is tuple:
         return f"list of {_shown(arguments[0])}" if arguments[-1] is ... else f"[{', '.join(map(_shown, arguments))}]"
     if origin is dict:
-        return f"{_shown(arguments[1])}, by {'name' if arguments[0] is str else _shown(arguments[0])}"
+        return f"{_shown(arguments[1])}, by {'name' if _shown(arguments[0]) == _PLAIN[str] else _shown(arguments[0])}"
     return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
 
 

@@ -143,7 +143,10 @@ def _model_identity(task: str, defence: Defence) -> dict[str, Any]:
     tokenizer = HERE.tokenizer(task, defence.backbone)
     try:
         weights = file_hash(folder / "model.json", folder / "model.safetensors", tokenizer)
+        trained = file_hash(folder / "model.safetensors")
     except OSError as error:
         raise ArtifactError(f"{error.filename}: no such file; run `dvc repro finetune`") from None
+    if trained != defence.weights_sha256:
+        raise ArtifactError(f"{folder}: its weights are not the selected ones; run `dvc repro -f finetune`")
     rule = None if criterion is None else {"name": criterion.name, **asdict(criterion)}
     return {"weights": weights, "criterion": rule, "threshold": repr(defence.point.limit)}

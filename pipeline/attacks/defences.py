@@ -16,6 +16,7 @@ class Defence:
         name: "single exit", or the criterion's name.
         backbone, method, key, seed: of the trained model.
         point: the operating point; "all layers" runs the last exit only.
+        weights_sha256: hash of the selected model's file.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Defence:
     key: str
     seed: int
     point: OperatingPoint = ALL_LAYERS
+    weights_sha256: str = ""
 
     def columns(self) -> dict[str, Any]:
         """The columns that identify the defence in the table of attacked examples."""
@@ -62,14 +64,16 @@ def find_defences(settings: Attack, selected: Selected, evaluated: Evaluated, sp
         if (row.backbone, row.method, row.split) == (backbone, many.method, split)
     }
     plain, exits = single.trials[0], many.trials[0]
-    defences = [Defence("single exit", backbone, single.method, plain.key, plain.seed)]
+    defences = [
+        Defence("single exit", backbone, single.method, plain.key, plain.seed, weights_sha256=plain.weights_sha256)
+    ]
     for name in settings.criteria:
         if name not in rows:
             raise ParamsError(
                 f"attack.criteria: {name!r} has no operating point for {many.method!r}; add it to evaluate.criteria"
             )
         point = rows[name].point(exits.key)
-        defences.append(Defence(name, backbone, many.method, exits.key, exits.seed, point))
+        defences.append(Defence(name, backbone, many.method, exits.key, exits.seed, point, exits.weights_sha256))
     return defences
 
 

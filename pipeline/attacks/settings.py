@@ -37,7 +37,7 @@ class AttackTask(Block):
 
     examples: PositiveInt
     source: HubSource | None = None
-    text: list[str] | None = None
+    text: Annotated[list[str], Distinct] | None = None
     """The attack set's text columns, where their names differ from the task's."""
 
     @model_validator(mode="after")

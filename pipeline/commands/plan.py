@@ -10,7 +10,7 @@ from pipeline.params import Params
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.estimate import Estimate, Work, estimate
 from pipeline.training.groups import plan_of
-from pipeline.training.plan import RESUME, WEIGHTS
+from pipeline.training.plan import WEIGHTS
 
 SHOWN = 4
 """Reasons of a group that are printed."""
@@ -112,7 +112,7 @@ def _disk(made: Estimate, workspace: Workspace) -> str:
     """What the trials' folder has, and what running trials add: weights, and the state of those that run."""
     used = sum(path.stat().st_size for path in workspace.trials.glob("*/*") if path.is_file())
     weights = [path.stat().st_size for path in workspace.trials.glob(f"*/{WEIGHTS}")]
-    states = [path.stat().st_size for path in workspace.trials.glob(f"*/{RESUME}")]
+    states = [path.stat().st_size for path in workspace.trials.glob("*/resume-*.safetensors")]
     each = max([*weights, *(size / 3 for size in states)], default=0)
     more = f", at most {_size(made.trials * 4 * each)} more while it runs" if each and made.trials else ""
     return f"disk: {_size(used)} in {workspace.trials}{more}"

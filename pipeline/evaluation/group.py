@@ -12,13 +12,14 @@ import numpy as np
 from pipeline.evaluation.choosing import Chooser, fit_and_choose
 from pipeline.evaluation.criteria import Criterion, make
 from pipeline.evaluation.diagnosis import diagnose
-from pipeline.evaluation.groups import SELECTION, Group, SeedTraces
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.intervals import median_interval
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.point import point_of, sweep_at
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace
 from pipeline.results import ALL_LAYERS, CurvePoint, Diagnosis, ExitScores, OperatingPoint, OverSeeds, Row
+from pipeline.results.traces import SELECTION
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from pathlib import Path
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.trace import Trace, load_trace
 from pipeline.results import TraceEntry, TraceIndex
+from pipeline.results.traces import SELECTION
 from pipeline.storage import file_hash
-
-SELECTION = "selection"
-"""The split on which thresholds are chosen."""
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,20 @@ by the settings, the fit and the threshold that evaluate chose.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from pydantic import JsonValue
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PipelineError
 from pipeline.evaluation.criteria import Criterion, fitted_values, make
 from pipeline.evaluation.sweep import NEVER, Sweep, sweep
 from pipeline.evaluation.trace import Trace
-from pipeline.results import OperatingPoint
+from pipeline.results import OperatingPoint, Result
+from pipeline.results.base import parts_of
+
+Stored = TypeVar("Stored", bound=Result)
 
 
 def criterion_of(point: OperatingPoint) -> Criterion | None:
@@ -33,6 +38,23 @@ def criterion_of(point: OperatingPoint) -> Criterion | None:
     criterion = make(point.criterion, point.settings, key="operating point")
     _refuse_fit(criterion, point.fitted)
     return make(point.criterion, point.settings, point.fitted, key="operating point")
+
+
+def read_with_points(cls: type[Stored], path: Path, remedy: str) -> Stored:
+    """Read a result whose operating points must have a criterion, with settings and a fit of its own.
+
+    Raises:
+        ArtifactError: as `Result.read`, or such a point.
+    """
+    result = cls.read(path, remedy)
+    for place, part in parts_of(result):
+        if isinstance(part, OperatingPoint):
+            try:
+                criterion_of(part)
+            except PipelineError as error:
+                reason = str(error).removeprefix("operating point: ").partition("; ")[0]
+                raise ArtifactError(f"{path}: {place}: {reason}; {remedy}") from None
+    return result
 
 
 def point_of(criterion: Criterion | None, settings: Mapping[str, float], threshold: float) -> OperatingPoint:
@@ -65,8 +87,11 @@ def _json(value: object) -> JsonValue:
 
 
 def _refuse_fit(criterion: Criterion, fitted: Mapping[str, JsonValue]) -> None:
-    """Raise ArtifactError where `fitted` has a field that the criterion does not learn, or no lists of numbers."""
+    """Raise ArtifactError where `fitted` has not the fields that the criterion learns, or no lists of numbers."""
     remedy = "run `dvc repro -f evaluate` for the task"
+    for name in fitted_values(criterion):
+        if name not in fitted:  # unfitted it would decide otherwise
+            raise ArtifactError(f"operating point: fitted.{name}: missing, and {criterion.name!r} learns it; {remedy}")
     for name, value in fitted.items():
         if name not in fitted_values(criterion):
             raise ArtifactError(f"operating point: fitted.{name}: {criterion.name!r} does not learn that; {remedy}")

@@ -29,7 +29,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, shown
 from pipeline.evaluation.arrays import largest_class
 from pipeline.evaluation.trace_checks import is_whole, refuse_faults, refuse_undefined
 from pipeline.storage import file_hash, whole_file
@@ -153,7 +153,7 @@ def load_trace(path: Path, remedy: str = WRITE) -> Trace:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("schema") != SCHEMA:
-                raise ArtifactError(f"{path}: schema {metadata.get('schema')!r} is not {SCHEMA!r}; {remedy}")
+                raise ArtifactError(f"{path}: schema {shown(metadata.get('schema'))} is not {SCHEMA!r}; {remedy}")
             stored = set(file.keys())
             missing = set(_TENSORS) - stored
             if missing:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ArtifactError, InvalidLogitsError
+from pipeline.errors import ArtifactError, InvalidLogitsError, shown
 
 if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
 
-SMALLEST, LARGEST = 1e-30, 1e30
-"""Bounds on costs, labels and values of a regression. They are far from what float64 sums and squares can hold."""
+SMALLEST, LARGEST = 1e-12, 1e18
+"""Bounds on costs, so that sums, ratios and their roundings stay numbers."""
+BEYOND = 1e30
+"""Bound on labels and values of a regression."""
 
 
 def refuse_faults(trace: "Trace") -> None:
@@ -37,7 +39,7 @@ def refuse_faults(trace: "Trace") -> None:
 def _refuse_kind(trace: "Trace") -> None:
     if trace.kind not in ("classification", "regression"):
         raise ArtifactError(
-            f"trace: kind {trace.kind!r} is neither classification nor regression; write one of them into the metadata"
+            f"trace: kind {shown(trace.kind)} is neither classification nor regression; write one of them as metadata"
         )
 
 
@@ -90,7 +92,8 @@ def is_whole(ids: np.ndarray) -> np.ndarray:
     """Whether int64 holds each number as it is; False for NaN."""
     if ids.dtype.kind in "iu":
         return np.asarray(ids <= np.iinfo(np.int64).max)
-    return np.asarray((np.abs(ids) < 2.0**53) & (ids == np.floor(ids)))
+    wide = ids.astype(np.float64)
+    return np.asarray((np.abs(wide) < 2.0**53) & (wide == np.floor(wide)))
 
 
 def _refuse_classes(trace: "Trace") -> None:
@@ -107,11 +110,11 @@ def _refuse_classes(trace: "Trace") -> None:
 
 
 def _refuse_values(trace: "Trace") -> None:
-    bad = ~((np.abs(trace.labels) <= LARGEST) | np.isnan(trace.labels))
+    bad = ~((np.abs(trace.labels) <= BEYOND) | np.isnan(trace.labels))
     if bad.any():
         row = int(np.argmax(bad))
         raise ArtifactError(
-            f"trace: label {trace.labels[row]:g} of row {int(trace.row_ids[row])} is beyond {LARGEST:g}; "
+            f"trace: label {trace.labels[row]:g} of row {int(trace.row_ids[row])} is beyond {BEYOND:g}; "
             "write it in a larger unit, and NaN where a label is unknown"
         )
 
@@ -154,7 +157,7 @@ def _refuse_names(trace: "Trace") -> None:
     names = trace.label_names
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
         raise ArtifactError(
-            f"trace: label_names {_short(names)} is no list of strings; write one name per class, or leave it out"
+            f"trace: label_names {shown(names)} is no list of strings; write one name per class, or leave it out"
         )
     if len(names) not in (0, trace.classes):
         raise ArtifactError(
@@ -163,18 +166,13 @@ def _refuse_names(trace: "Trace") -> None:
         )
     if not isinstance(trace.provenance, dict):
         raise ArtifactError(
-            f"trace: provenance {_short(trace.provenance)} is no mapping; write a JSON object, or leave it out"
+            f"trace: provenance {shown(trace.provenance)} is no mapping; write a JSON object, or leave it out"
         )
 
 
 def _in_range(values: np.ndarray) -> np.ndarray:
     """Whether each value can be a cost; False for NaN."""
     return (values >= SMALLEST) & (values <= LARGEST)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def refuse_undefined(trace: "Trace") -> None:
@@ -185,20 +183,20 @@ def refuse_undefined(trace: "Trace") -> None:
     Raises:
         InvalidLogitsError: with row and exit.
     """
-    logits = trace.logits
+    logits = trace.logits if trace.logits.dtype.itemsize > 2 else trace.logits.astype(np.float32)
     regression = trace.kind == "regression"
-    if np.isfinite(logits).all() and not (regression and np.any(np.abs(logits) > LARGEST)):
+    if np.isfinite(logits).all() and not (regression and np.any(np.abs(logits) > BEYOND)):
         return
     refuse_nan(trace, "logits", logits, "the model diverged: lower its learning rate and train it again")
     highest = logits.max(axis=2)
-    bad = ~(np.abs(highest) <= LARGEST) if regression else ~np.isfinite(highest)
+    bad = ~(np.abs(highest) <= BEYOND) if regression else ~np.isfinite(highest)
     if bad.any():
         row, j = (int(i[0]) for i in np.nonzero(bad))
         advice = (
             "a number in the labels' unit" if regression else "finite logits, or -inf for a class that is ruled out"
         )
         raise InvalidLogitsError(
-            f"trace: logits of row {int(trace.row_ids[row])} at exit {j + 1} are {_short(logits[row, j].tolist())}, "
+            f"trace: logits of row {int(trace.row_ids[row])} at exit {j + 1} are {shown(logits[row, j].tolist())}, "
             f"which is no answer; write {advice}"
         )
 

@@ -61,8 +61,8 @@ def measure(
     torch.set_num_threads(threads)
     measured: list[LatencyRow] = []
     for group in (group for group in selected.groups if group.multi_exit):
-        key = group.trials[0].key
-        model = load_checkpoint(HERE.model(selected.task, key)).to(device)
+        key, trained = group.trials[0].key, group.trials[0].weights_sha256
+        model = load_checkpoint(HERE.model(selected.task, key), sha256=trained).to(device)
         points = _points(evaluated, group, key, split)
         for size in sizes:
             work = _work(model, manifest, group.backbone, split, rows, size, device)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from pipeline.errors import ArtifactError
-from pipeline.storage import whole_file, write_text
+from pipeline.storage import file_hash, whole_file, write_text
 
 SCHEMA = "early-exit-checkpoint/1"
 
@@ -165,14 +165,17 @@ def backbone_of(description: Mapping[str, Any]) -> Any:
     return encoder_from_description(description)
 
 
-def load_checkpoint(directory: Path, build: Callable[[Mapping[str, Any]], Any] = backbone_of) -> MultiExit:
+def load_checkpoint(
+    directory: Path, build: Callable[[Mapping[str, Any]], Any] = backbone_of, sha256: str | None = None
+) -> MultiExit:
     """Build the model that a checkpoint describes and load its weights.
 
     Args:
         build: makes the backbone from its description.
+        sha256: hash of the weights that are meant; None takes any.
 
     Raises:
-        ArtifactError: missing, cut short, or of another schema version.
+        ArtifactError: missing, cut short, of another schema version, or with other weights.
     """
     remedy = f"remove {directory} and run `dvc repro` again"
     try:
@@ -181,6 +184,8 @@ def load_checkpoint(directory: Path, build: Callable[[Mapping[str, Any]], Any] =
             raise ArtifactError(
                 f"{directory}/model.json: schema {description.get('schema')!r} is not {SCHEMA!r}; {remedy}"
             )
+        if sha256 is not None and file_hash(directory / "model.safetensors") != sha256:
+            raise ArtifactError(f"{directory}/model.safetensors: its weights are not those that were trained; {remedy}")
         weights = load_file(directory / "model.safetensors")
     except (OSError, ValueError, SafetensorError) as error:
         raise ArtifactError(f"{directory}: unreadable or cut short checkpoint ({error}); {remedy}") from None

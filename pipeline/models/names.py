@@ -13,6 +13,8 @@ from pipeline.tasks.task import Modality
 
 Pooling = Literal["first", "mean"]
 Placement = Literal["every_two_convs", "six"]
+TAKEN = ("text", "pixels", "source")
+"""Names of folders beside those of backbones in a task's prepared data, and of the roles of its files."""
 DEMO_POSITIONS = 128
 """Longest input of the demo encoder, in tokens."""
 DEMO_LAYERS = 12
@@ -117,6 +119,8 @@ def resolve_backbone(name: str, settings: BackboneSettings) -> BackboneSpec:
         ParamsError: an unknown name without `hub`, a residual network whose depth is not 6n + 2, a setting of the other
             modality, or more layers than the demo's encoder has.
     """
+    if name in TAKEN:
+        raise ParamsError(f"backbones.{name}: the name is taken, for a folder of prepared data; give another")
     template = BACKBONES.get(name) or _residual(name)
     if template is None and settings.hub is None:
         raise unknown("backbone", name, BACKBONES, key="backbones")

@@ -11,6 +11,8 @@ from pipeline.results import Choosing, Row
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FURTHEST = 100.0
+"""Largest speed-up to which a figure's axis reaches for a window or a target."""
 _LOSSES = {
     "gap": "wrong where the full model is right",
     "consistency": "answered otherwise than by the full model",
@@ -71,9 +73,9 @@ def marked(tasks: Iterable[TaskResults]) -> str:
 def mark(axes: "Axes", choosing: Choosing, axis: Literal["x", "y"], *, label: bool = False) -> None:
     """Shade the window, or draw a line at the target speed-up, on the axis of layer speed-ups."""
     if choosing.rule == "window":
-        low, high = choosing.window
-        text = f"window {times(low)} to {times(high)}" if label else ""
+        low, high = (min(end, FURTHEST) for end in choosing.window)
+        text = f"window {times(choosing.window[0])} to {times(choosing.window[1])}" if label else ""
         (axes.axvspan if axis == "x" else axes.axhspan)(low, high, color=BAND, lw=0, label=text)
-    elif choosing.target is not None:
+    elif choosing.target is not None and choosing.target <= FURTHEST:
         text = f"target {times(choosing.target)}" if label else ""
         (axes.axvline if axis == "x" else axes.axhline)(choosing.target, color=MUTED, lw=0.8, label=text)

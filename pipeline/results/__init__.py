@@ -6,11 +6,11 @@ Each field has a docstring; `python -m tools.write_docs` makes docs/results-sche
 from pipeline.results.attack import Attack, Attacked, DefenceRow, Paired, PoolAnswers, Record, ShardRecords
 from pipeline.results.base import Part, Result
 from pipeline.results.code import CodeEquivalence, CodePair, Declaration, TrialCode
+from pipeline.results.curves import CurvePoint, curves_text, read_curves
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.evaluated import (
     Calibration,
     Choosing,
-    CurvePoint,
     Diagnosis,
     Evaluated,
     ExitScores,
@@ -18,8 +18,6 @@ from pipeline.results.evaluated import (
     Oracle,
     Outcome,
     Row,
-    curves_text,
-    read_curves,
 )
 from pipeline.results.latency import Latency, LatencyRow, Measured
 from pipeline.results.metrics import StoredMetrics

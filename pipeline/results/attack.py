@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
-from pipeline.results.base import Part, Result
+from pipeline.results.base import Amount, Count, Fraction, Natural, Part, Result, Seed, Text, refuse_repeats
 from pipeline.results.numbers import OverExamples
 from pipeline.results.point import OperatingPoint
 
@@ -12,33 +12,41 @@ from pipeline.results.point import OperatingPoint
 class Record(Part):
     """One attacked example."""
 
-    row_id: int
+    row_id: Count
     """Its row in the attack set or split."""
-    label: int
+    label: Count
     """Its class."""
     outcome: Literal["successful", "failed", "skipped"]
     """successful: a changed text reached the goal. failed: none did. skipped: not attacked, since the model was wrong
     on the original (goal `slow_down`: or ran all layers on it)."""
-    answer_before: int
+    answer_before: Count
     """The model's answer to the original, a class."""
-    answer_after: int | None
+    answer_after: Count | None
     """Its answer to the last text of the attack; None if skipped."""
     original: tuple[str, ...]
     """The original text, or pair of texts."""
     changed: tuple[str, ...] | None
     """The last text of the attack, also where it failed; None if skipped."""
-    queries: int
+    queries: Count
     """Number of queries to the model, counted as `query_rule` says."""
-    words: int
+    words: Count
     """Number of words of the original."""
-    words_changed: int | None
+    words_changed: Count | None
     """Number of words that differ in the last text; None if skipped."""
-    layers_before: int
+    layers_before: Natural
     """Layers run for the original."""
-    layers_under_attack: float | None
+    layers_under_attack: Amount | None
     """Layers run, mean over the distinct changed texts; None if there are none."""
-    layers_after: int | None
+    layers_after: Natural | None
     """Layers run for the last text; None if skipped."""
+
+    def check(self) -> None:
+        skipped = self.outcome == "skipped"
+        for name in ("answer_after", "changed", "words_changed", "layers_after"):
+            if (getattr(self, name) is None) != skipped:
+                raise ValueError(f"{name} does not go with outcome {self.outcome!r}")
+        if not self.original or (self.changed is not None and len(self.changed) != len(self.original)):
+            raise ValueError("original and changed are not one text each, or a pair each")
 
 
 class ShardRecords(Result):
@@ -46,9 +54,9 @@ class ShardRecords(Result):
 
     made_by: ClassVar[str] = "attack"
 
-    defence: str
+    defence: Text
     """"single exit", or the criterion's name."""
-    trial: str
+    trial: Text
     """Key of the model's trial."""
     point: OperatingPoint
     """Its operating point."""
@@ -61,9 +69,9 @@ class PoolAnswers(Result):
 
     made_by: ClassVar[str] = "attack"
 
-    defence: str
+    defence: Text
     """"single exit", or the criterion's name."""
-    trial: str
+    trial: Text
     """Key of the model's trial."""
     point: OperatingPoint
     """Its operating point."""
@@ -74,26 +82,26 @@ class PoolAnswers(Result):
 class Paired(Part):
     """Two defences on the same examples, by McNemar's exact test."""
 
-    kept: int
+    kept: Count
     """Examples that this defence has right after its attack and the other has not."""
-    lost: int
+    lost: Count
     """Examples that the other defence has right and this one has not."""
-    p_value: float
+    p_value: Fraction
     """Two-sided p-value of equal probabilities."""
 
 
 class DefenceRow(Part):
     """One defence under attack: a model at an operating point."""
 
-    defence: str
+    defence: Text
     """"single exit", or the criterion's name."""
-    backbone: str
+    backbone: Text
     """Name in `backbones`."""
-    method: str
+    method: Text
     """Name in `methods`."""
-    seed: int
+    seed: Seed
     """Seed of the trial."""
-    key: str
+    key: Text
     """Key of the trial."""
     point: OperatingPoint
     """Its operating point."""
@@ -119,34 +127,50 @@ class DefenceRow(Part):
     against_first: Paired | None
     """After-attack accuracy against the first row's; None for that row, and for `slow_down`."""
 
+    def check(self) -> None:
+        for name in ("original_accuracy", "after_attack_accuracy", "pooled_accuracy", "attack_success_rate"):
+            value = getattr(self, name).value
+            if value is not None and value > 1:
+                raise ValueError(f"{name} {value} is above 1")
+
 
 class Attacked(Part):
     """One recipe against a task's defences, on the examples of one split."""
 
-    split: str
+    split: Text
     """Report split of the task, or of its attack set; MNLI has two."""
-    recipe: str
+    recipe: Text
     """Name of the attack recipe."""
     goal: Literal["misclassify", "slow_down"]
     """misclassify: change the answer. slow_down: make the model run all layers with the same answer."""
     attacker: Literal["own", "textattack"]
     """The search loop: this project's or TextAttack's, with the same results."""
-    max_queries: int | None
+    max_queries: Natural | None
     """Limit of queries per example; None: no limit."""
     resources: dict[str, JsonValue]
     """Origin of word vectors, sentence encoder, tagger and the like."""
     comparable_with_paper: bool
     """Whether recipe, goal and resources are the paper's."""
-    source: str
+    source: Text
     """Source of the examples."""
-    examples: int
+    examples: Natural
     """Number of examples."""
-    query_rule: str
+    query_rule: Text
     """Rule by which queries are counted."""
     rows: tuple[DefenceRow, ...]
     """A row per defence, the single exit first."""
     files: dict[str, str] = {}
     """SHA-256 of each local file that it was made with, by its role: the resource's name, or examples/...."""
+
+    def check(self) -> None:
+        if not self.rows:
+            raise ValueError("rows: there is none")
+        refuse_repeats("rows", (row.defence for row in self.rows))
+        for i, row in enumerate(self.rows):
+            if row.original_accuracy.n != self.examples or row.after_attack_accuracy.n != self.examples:
+                raise ValueError(f"rows of {row.defence}: accuracies are not over {self.examples} examples")
+            if (row.against_first is None) != (i == 0 or self.goal == "slow_down"):
+                raise ValueError(f"rows of {row.defence}: against_first does not go with its place and goal")
 
 
 class Attack(Result):
@@ -154,7 +178,10 @@ class Attack(Result):
 
     schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "attack"
-    task: str
+    task: Text
     """The task's name."""
     attacked: tuple[Attacked, ...]
     """One per split, in the task's order; empty: `attack.tasks` does not name the task."""
+
+    def check(self) -> None:
+        refuse_repeats("attacked", (one.split for one in self.attacked))

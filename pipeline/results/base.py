@@ -1,14 +1,72 @@
-"""Base classes of stored results: schema version, writing and reading."""
+"""Base classes of stored results: schema version, writing and reading, and the checks that they share.
+
+A class refuses what no stage writes: a number out of its range, parallel lists of other lengths, a name that is there
+twice or names nothing. So readers need no checks of their own.
+"""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Hashable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Annotated, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, shown
 from pipeline.storage import read_json, write_text
+
+Count = Annotated[int, Field(ge=0, le=2**53)]
+Natural = Annotated[int, Field(ge=1, le=2**53)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Amount = Annotated[float, Field(ge=0, le=1e30)]
+"""Seconds, milliseconds, layers, queries, words."""
+Positive = Annotated[float, Field(gt=0)]
+"""Settings that may be of any size."""
+Ratio = Annotated[float, Field(gt=0, le=1e30)]
+"""Speed-ups."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+"""Shares and probabilities."""
+Score = Annotated[float, Field(ge=-1, le=1)]
+"""Metrics: shares, and correlations, which may be below 0."""
+Value = Annotated[float, Field(ge=-1e30, le=1e30)]
+"""Numbers of either sign."""
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A name, on one line."""
+
+
+def refuse_repeats(name: str, values: Iterable[Hashable]) -> None:
+    """Raise ValueError where a value is there twice."""
+    seen = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{name}: {shown(value)} is there twice")
+        seen.add(value)
+
+
+def refuse_lengths(expected: int, of: str, **lists: Collection[object] | None) -> None:
+    """Raise ValueError where a list has another length than what it is parallel to."""
+    for name, values in lists.items():
+        if values is not None and len(values) != expected:
+            raise ValueError(f"{name} has {len(values)} entries for {expected} {of}")
+
+
+def refuse_descending(name: str, values: tuple[float, ...]) -> None:
+    """Raise ValueError where values are none, or not each above the one before."""
+    if not values or any(after <= before for before, after in pairwise(values)):
+        raise ValueError(f"{name}: {shown(values)} do not ascend")
+
+
+def refuse_other_names(name: str, given: Iterable[Hashable], known: Iterable[Hashable]) -> None:
+    """Raise ValueError where two sets of names differ."""
+    given, known = set(given), set(known)
+    for one in sorted(given - known, key=str):
+        raise ValueError(f"{name}: {shown(one)} names nothing")
+    for one in sorted(known - given, key=str):
+        raise ValueError(f"{name}: {shown(one)} is missing")
+
+
+FILE = object()
+"""Context of the validation of a file."""
 
 
 class Part(BaseModel):
@@ -17,6 +75,15 @@ class Part(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
+
+    def check(self) -> None:
+        """Raise ValueError where fields do not go together; overridden by parts with such fields."""
+
+    @model_validator(mode="after")
+    def _check(self, info: ValidationInfo) -> Self:
+        if info.context is not FILE:  # `Result.read` checks once it knows that no field is missing
+            self.check()
+        return self
 
 
 class Result(Part):
@@ -55,23 +122,31 @@ class Result(Part):
         del payload["schema"]
         try:
             # From JSON, since strict validation then takes arrays for tuples.
-            result = cls.model_validate_json(json.dumps(payload))
+            result = cls.model_validate_json(json.dumps(payload), context=FILE)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "the file"
+            field = " ".join(".".join(str(part) for part in first["loc"]).split())
             reason = first["msg"][0].lower() + first["msg"][1:]
             raise ArtifactError(f"{path}: {field}: {reason}; {remedy}") from None
         for field in _absent(result):
             raise ArtifactError(f"{path}: {field}: field required; {remedy}")
+        for place, part in reversed([*parts_of(result)]):  # the inner ones first
+            try:
+                part.check()
+            except ValueError as error:
+                raise ArtifactError(f"{path}: {f'{place}: ' if place else ''}{error}; {remedy}") from None
+        task = getattr(result, "task", None)
+        if task is not None and task not in (path.stem, path.parent.name):
+            raise ArtifactError(f"{path}: task: {shown(task)} is not the task whose file this is; {remedy}")
         return result
 
 
-def _absent(value: object, place: tuple[str, ...] = ()) -> Iterator[str]:
-    """Dotted names of fields that the file lacks, so that they have their default."""
+def parts_of(value: object, place: tuple[str, ...] = ()) -> Iterator[tuple[str, Part]]:
+    """Every part within a value, itself included, with its dotted place."""
+    parts: Iterable[tuple[object, object]]
     if isinstance(value, Part):
-        fields = type(value).model_fields
-        yield from (".".join((*place, name)) for name in fields if name not in value.model_fields_set)
-        parts: Iterable[tuple[object, object]] = ((name, getattr(value, name)) for name in fields)
+        yield ".".join(place), value
+        parts = ((name, getattr(value, name)) for name in type(value).model_fields)
     elif isinstance(value, (tuple, list)):
         parts = enumerate(value)
     elif isinstance(value, dict):
@@ -79,4 +154,12 @@ def _absent(value: object, place: tuple[str, ...] = ()) -> Iterator[str]:
     else:
         return
     for name, part in parts:
-        yield from _absent(part, (*place, str(name)))
+        yield from parts_of(part, (*place, str(name)))
+
+
+def _absent(result: Part) -> Iterator[str]:
+    """Dotted names of fields that the file lacks, so that they have their default."""
+    for place, part in parts_of(result):
+        for name in type(part).model_fields:
+            if name not in part.model_fields_set:
+                yield f"{place}.{name}" if place else name

@@ -1,35 +1,50 @@
 """Results of evaluate: operating points with their scores, scores of single exits, diagnoses, curves."""
 
-import csv
-import io
-from collections.abc import Iterable
-from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from collections.abc import Iterator
+from typing import ClassVar, Literal
 
-from pipeline.errors import ArtifactError
-from pipeline.results.base import Part, Result
+from pipeline.errors import ArtifactError, shown
+from pipeline.results.base import (
+    Amount,
+    Count,
+    Fraction,
+    Natural,
+    Part,
+    Positive,
+    Result,
+    Score,
+    Seed,
+    Text,
+    refuse_descending,
+    refuse_lengths,
+    refuse_other_names,
+    refuse_repeats,
+)
 from pipeline.results.numbers import OverSeeds, Share
 from pipeline.results.point import OperatingPoint
+
+Model = tuple[str, str, int, str]
+"""Backbone, method, seed and key of a model."""
 
 
 class Row(Part):
     """One group of models (backbone, method; a model per seed) under one criterion on one split."""
 
-    backbone: str
+    backbone: Text
     """Name in `backbones`."""
-    method: str
+    method: Text
     """Name in `methods`."""
-    split: str
+    split: Text
     """Name of the report split."""
-    seeds: tuple[int, ...]
+    seeds: tuple[Seed, ...]
     """Seeds of the models."""
-    keys: tuple[str, ...]
+    keys: tuple[Text, ...]
     """Keys of the models' trials, one per seed."""
     points: tuple[OperatingPoint, ...]
     """Operating point of each seed, all of one criterion; or all layers."""
     score: OverSeeds
     """The task's score: the mean of its metrics."""
-    metrics: dict[str, OverSeeds]
+    metrics: dict[Text, OverSeeds]
     """Each of the task's metrics."""
     layer_speedup: OverSeeds
     """Layers of the plain model / mean layers run."""
@@ -40,10 +55,28 @@ class Row(Part):
     in_window: bool
     """Whether every seed's threshold meets the chooser's condition on selection rows; where it does not, it is the
     nearest, the fastest, or the full model."""
-    selected_on: str
+    selected_on: Text
     """Split on which the threshold was chosen."""
     risk: OverSeeds | None = None
     """Share of this split's rows lost against the full model; None for a chooser that bounds no risk."""
+
+    def check(self) -> None:
+        refuse_repeats("seeds", self.seeds)
+        refuse_repeats("keys", self.keys)
+        seeds = len(self.seeds)
+        numbers = {"score": self.score, "layer_speedup": self.layer_speedup, "flop_speedup": self.flop_speedup}
+        numbers |= {f"metrics.{name}": metric for name, metric in self.metrics.items()}
+        numbers |= {} if self.risk is None else {"risk": self.risk}
+        values = {name: number.values for name, number in numbers.items()}
+        refuse_lengths(max(seeds, 1), "seeds", keys=self.keys, points=self.points, seeds=self.seeds, **values)
+        if len({(point.criterion, *point.settings.items()) for point in self.points}) > 1:
+            raise ValueError("points are of several criteria")
+        if not self.metrics:
+            raise ValueError("metrics: there is none")
+        for name, number in numbers.items():
+            low, high = {"layer_speedup": (0, 1e30), "flop_speedup": (0, 1e30), "risk": (0, 1)}.get(name, (-1, 1))
+            if any(value is not None and not low <= value <= high for value in number.values):
+                raise ValueError(f"{name}: a value is outside {low:g} to {high:g}")
 
     @property
     def criterion(self) -> str | None:
@@ -66,50 +99,54 @@ class Row(Part):
 class ExitScores(Part):
     """The score of each exit taken alone, of one model on one split."""
 
-    backbone: str
+    backbone: Text
     """Name in `backbones`."""
-    method: str
+    method: Text
     """Name in `methods`."""
-    split: str
+    split: Text
     """Name of the split."""
-    seed: int
+    seed: Seed
     """Seed of the trial."""
-    key: str
+    key: Text
     """Key of the trial."""
-    layers: tuple[int, ...]
+    layers: tuple[Natural, ...]
     """Layer of each exit, from 1."""
-    scores: tuple[float | None, ...]
+    scores: tuple[Score | None, ...]
     """Score of each exit."""
+
+    def check(self) -> None:
+        refuse_descending("layers", self.layers)
+        refuse_lengths(len(self.layers), "layers", scores=self.scores)
 
 
 class Oracle(Part):
     """The bound of leaving at the first exit that is right, which no criterion can beat with these exits."""
 
-    score: float | None
+    score: Score | None
     """The task's score."""
-    layer_speedup: float | None
+    layer_speedup: Amount | None
     """As in a row."""
-    flop_speedup: float | None
+    flop_speedup: Amount | None
     """As in a row."""
 
 
 class Calibration(Part):
     """Expected calibration error: accuracy against confidence."""
 
-    bins: int
+    bins: Natural
     """Number of bins of the confidence."""
-    error: tuple[float | None, ...]
+    error: tuple[Fraction | None, ...]
     """Calibration error of each exit."""
 
 
 class Outcome(Part):
     """Where rows leave under a criterion at its operating point, and the rows that it loses and wins."""
 
-    criterion: str
+    criterion: Text
     """Name of the criterion."""
     threshold: float | None
     """Its threshold; None: never."""
-    exits: tuple[int, ...]
+    exits: tuple[Count, ...]
     """Number of rows that leave at each exit."""
     lost: Share | None
     """Rows with a wrong early answer and a right last exit; None for a regression."""
@@ -120,38 +157,59 @@ class Outcome(Part):
     won_rows: tuple[int, ...] | None
     """Ids of the first ten won rows."""
 
+    def check(self) -> None:
+        parts = (self.lost, self.won, self.lost_rows, self.won_rows)
+        if len({part is None for part in parts}) > 1:
+            raise ValueError("some of lost, won, lost_rows and won_rows are missing")
+
 
 class Findings(Part):
     """Why early exit helps or hurts on a trace."""
 
-    rows: int
+    rows: Natural
     """Number of rows, all labelled."""
-    layers: tuple[float, ...]
+    layers: tuple[Amount, ...]
     """Layer of each exit."""
     overthinking: Share | None
     """Rows that some exit has right and the last wrong; None for a regression."""
     oracle: Oracle
     """The oracle's score and speed-up."""
-    agreement: tuple[tuple[float | None, ...], ...] | None
+    agreement: tuple[tuple[Fraction | None, ...], ...] | None
     """Share of rows with the same answer at two exits, exits x exits; None for a regression."""
     calibration: Calibration | None
     """Calibration of each exit; None for a regression."""
     criteria: tuple[Outcome, ...]
     """Each criterion at its operating point."""
 
+    def check(self) -> None:
+        refuse_repeats("criteria", (outcome.criterion for outcome in self.criteria))
+        exits = len(self.layers)
+        refuse_lengths(max(exits, 1), "exits", layers=self.layers, agreement=self.agreement)
+        for row in self.agreement or ():
+            refuse_lengths(exits, "exits", agreement=row)
+        if self.calibration is not None:
+            refuse_lengths(exits, "exits", calibration=self.calibration.error)
+        for outcome in self.criteria:
+            refuse_lengths(exits, "exits", **{f"criteria.{outcome.criterion}.exits": outcome.exits})
+            if sum(outcome.exits) != self.rows:
+                raise ValueError(f"criteria.{outcome.criterion}.exits: {sum(outcome.exits)} rows leave, of {self.rows}")
+        for_classes = [self.overthinking, self.agreement, self.calibration, *(o.lost for o in self.criteria)]
+        if len({part is None for part in for_classes}) > 1:
+            raise ValueError("some parts are those of a regression and some are not")
+
 
 class Diagnosis(Findings):
     """The findings on one multi-exit model and one report split."""
 
-    backbone: str
+    backbone: Text
     """Name in `backbones`."""
-    method: str
+    method: Text
     """Name in `methods`."""
-    split: str
+    split: Text
     """Name of the report split."""
-    seed: int
+    seed: Seed
     """Seed of the trial."""
-    key: str
+    key: Text
     """Key of the trial."""
 
 
@@ -160,31 +218,39 @@ class Choosing(Part):
 
     rule: Literal["window", "speedup", "risk"]
     """window: best score in the window; speedup: nearest above a target; risk: fastest with a bounded loss."""
-    window: tuple[float, float]
+    window: tuple[Positive, Positive]
     """Lowest and highest layer speed-up of `window`."""
-    target: float | None = None
+    target: Positive | None = None
     """Layer speed-up of `speedup`."""
-    epsilon: float | None = None
+    epsilon: Fraction | None = None
     """Share of rows that `risk` may lose."""
-    delta: float | None = None
+    delta: Fraction | None = None
     """Probability with which `risk` may lose more."""
     loss: Literal["gap", "consistency"] | None = None
     """Meaning of a lost row."""
-    tolerance: float | None = None
+    tolerance: Positive | None = None
     """Regression: label units by which an answer may be worse."""
+
+    def check(self) -> None:
+        if self.window[0] > self.window[1]:
+            raise ValueError(f"window {list(self.window)} is empty")
+        needed = {"window": (), "speedup": ("target",), "risk": ("epsilon", "delta")}[self.rule]
+        for name in needed:
+            if getattr(self, name) is None:
+                raise ValueError(f"{name} is missing for rule {self.rule!r}")
 
 
 class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
     made_by: ClassVar[str] = "evaluate"
-    task: str
+    task: Text
     """The task's name."""
     modality: Literal["text", "image"]
     """Kind of the task's rows."""
     kind: Literal["classification", "regression"]
     """Kind of the answers."""
-    metrics: tuple[str, ...]
+    metrics: tuple[Text, ...]
     """Metrics, whose mean is the score."""
     protocol: Literal["holdout", "paper"]
     """Whether selection rows chose (holdout), or the first report split (paper)."""
@@ -197,52 +263,64 @@ class Evaluated(Result):
     diagnosis: tuple[Diagnosis, ...]
     """An entry per multi-exit model and report split."""
 
+    @property
+    def models(self) -> set[Model]:
+        """The models of all rows."""
+        return {
+            (row.backbone, row.method, seed, key)
+            for row in self.rows
+            for seed, key in zip(row.seeds, row.keys, strict=True)
+        }
 
-class CurvePoint(NamedTuple):
-    """A line of `outputs/evaluate/<task>.curves.csv`: one setting of a criterion on one model and split.
+    @property
+    def criteria(self) -> set[tuple[str, str, str]]:
+        """Backbone, method and criterion of every row under a criterion."""
+        return {(row.backbone, row.method, row.criterion) for row in self.rows if row.criterion is not None}
 
-    Threshold `inf` is the full model; score `nan` is undefined.
-    """
+    def check(self) -> None:
+        self._check_rows()
+        self._check_models()
 
-    backbone: str
-    method: str
-    criterion: str
-    seed: int
-    split: str
-    threshold: float
-    score: float
-    layer_speedup: float
-    flop_speedup: float
+    def _check_rows(self) -> None:
+        refuse_repeats("rows", ((row.backbone, row.method, row.split, row.criterion) for row in self.rows))
+        splits = {row.split for row in self.rows}
+        kinds = {(row.backbone, row.method, row.criterion) for row in self.rows}
+        kinds |= {(backbone, method, None) for backbone, method, _ in kinds}
+        given = ((row.backbone, row.method, row.criterion, row.split) for row in self.rows)
+        refuse_other_names("rows", given, ((*kind, split) for kind in kinds for split in splits))
+        for row in self.rows:
+            refuse_other_names(f"rows of {row.backbone}/{row.method}: metrics", row.metrics, self.metrics)
+            if row.rule != self.choosing.rule or (row.risk is None) != (row.rule != "risk"):
+                raise ValueError(f"rows of {row.backbone}/{row.method}: rule and risk are not those of choosing")
+        models = [(backbone, method, seed) for backbone, method, seed, _ in self.models]
+        refuse_repeats("rows: keys of a seed", models)
+
+    def _check_models(self) -> None:
+        """Every model has its exits on every split, and its diagnosis where it has rows under a criterion."""
+        for model in [*map(_model, self.exits), *map(_model, self.diagnosis)]:
+            if model not in self.models:
+                raise ValueError(f"exits and diagnosis: {shown(model)} is no model of the rows")
+        refuse_repeats("exits", ((*_model(entry), entry.split) for entry in self.exits))
+        refuse_repeats("diagnosis", ((*_model(entry), entry.split) for entry in self.diagnosis))
+        splits = {row.split for row in self.rows}
+        measured = splits | {entry.split for entry in self.exits}
+        expected = ((*model, split) for model in self.models for split in measured)
+        refuse_other_names("exits", ((*_model(entry), entry.split) for entry in self.exits), expected)
+        layers = {(entry.backbone, entry.method): entry.layers for entry in self.exits}
+        for entry in self.exits:
+            if entry.layers != layers[entry.backbone, entry.method]:
+                raise ValueError(f"exits of {entry.backbone}/{entry.method}: layers differ between models")
+        diagnosed = [(*_model(entry), entry.split, outcome) for entry in self.diagnosis for outcome in _named(entry)]
+        under = ((*model, split, name) for model in self.models for split in splits for name in self._of(model))
+        refuse_other_names("diagnosis", diagnosed, under)
+
+    def _of(self, model: Model) -> Iterator[str]:
+        return (name for backbone, method, name in self.criteria if (backbone, method) == model[:2])
 
 
-def curves_text(points: Iterable[CurvePoint]) -> str:
-    """Curves as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CurvePoint._fields)
-    writer.writerows(points)
-    return text.getvalue()
+def _model(entry: ExitScores | Diagnosis) -> Model:
+    return entry.backbone, entry.method, entry.seed, entry.key
 
 
-def read_curves(path: Path, remedy: str) -> list[CurvePoint]:
-    """Read the curves that `curves_text` wrote.
-
-    Raises:
-        ArtifactError: missing, other columns, or a value of the wrong type.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ArtifactError(f"{path}: unreadable ({error}); {remedy}") from None
-    if not rows or tuple(rows[0]) != CurvePoint._fields:
-        raise ArtifactError(f"{path}: its columns are not {', '.join(CurvePoint._fields)}; {remedy}")
-    points = []
-    for line, row in enumerate(rows[1:], start=2):
-        try:
-            backbone, method, criterion, seed, split, *numbers = row
-            threshold, score, layers, flops = map(float, numbers)
-            points.append(CurvePoint(backbone, method, criterion, int(seed), split, threshold, score, layers, flops))
-        except ValueError as error:
-            raise ArtifactError(f"{path}: line {line}: {error}; {remedy}") from None
-    return points
+def _named(entry: Diagnosis) -> Iterator[str]:
+    return (outcome.criterion for outcome in entry.criteria)

@@ -2,32 +2,32 @@
 
 from typing import ClassVar
 
-from pipeline.results.base import Part, Result
+from pipeline.results.base import Amount, Natural, Part, Ratio, Result, Text, refuse_repeats
 from pipeline.results.point import OperatingPoint
 
 
 class LatencyRow(Part):
     """One model at one operating point in one mode."""
 
-    backbone: str
+    backbone: Text
     """Name in `backbones`."""
-    method: str
+    method: Text
     """Name in `methods`."""
-    key: str
+    key: Text
     """Key of the timed trial, of the first seed."""
     point: OperatingPoint
     """Operating point; "all layers" is the full pass, to which speed-ups are relative."""
-    mode: str
+    mode: Text
     """"batch 1", or "batch 32"."""
-    examples: int
+    examples: Natural
     """Number of timed rows."""
-    ms_per_example: float
+    ms_per_example: Amount
     """Median over repeats, in milliseconds."""
-    measured_speedup: float
+    measured_speedup: Ratio
     """Seconds of the full pass / seconds."""
-    own_layer_speedup: float
+    own_layer_speedup: Ratio
     """Layers of this model / mean layers run; `layer_speedup` elsewhere is relative to the plain model."""
-    own_flop_speedup: float
+    own_flop_speedup: Ratio
     """FLOPs of this model's full pass with one head / FLOPs spent; `flop_speedup` elsewhere is relative to the plain
     model."""
 
@@ -35,12 +35,15 @@ class LatencyRow(Part):
 class Measured(Part):
     """Wall times on one device."""
 
-    device: str
+    device: Text
     """"cpu", or the GPU's name."""
-    threads: int
+    threads: Natural
     """Number of compute threads."""
     rows: tuple[LatencyRow, ...]
     """A row per model, mode and operating point."""
+
+    def check(self) -> None:
+        refuse_repeats("rows", ((row.backbone, row.method, row.mode, row.point.name) for row in self.rows))
 
 
 class Latency(Result):
@@ -48,7 +51,7 @@ class Latency(Result):
 
     made_by: ClassVar[str] = "latency"
     schema_version: ClassVar[int] = 3
-    task: str
+    task: Text
     """The task's name."""
     measured: Measured | None
     """None: `latency.tasks` does not name the task."""

@@ -4,7 +4,7 @@ import math
 
 from pydantic import JsonValue
 
-from pipeline.results.base import Part
+from pipeline.results.base import Part, Text
 
 
 class OperatingPoint(Part):
@@ -14,14 +14,18 @@ class OperatingPoint(Part):
     converts it to a criterion and back.
     """
 
-    criterion: str | None = None
+    criterion: Text | None = None
     """Name of the criterion; None: all layers, where the last exit answers."""
-    settings: dict[str, float] = {}
+    settings: dict[Text, float] = {}
     """Settings of the criterion in params.yaml."""
-    fitted: dict[str, JsonValue] = {}
+    fitted: dict[Text, JsonValue] = {}
     """Fields that the criterion learned from selection rows, such as temperatures; empty for most."""
     threshold: float | None = None
     """A row leaves at the first exit whose score reaches it; None: no row leaves before the last exit."""
+
+    def check(self) -> None:
+        if self.criterion is None and (self.settings or self.fitted or self.threshold is not None):
+            raise ValueError("criterion is missing for a threshold, a setting or a fit")
 
     @property
     def limit(self) -> float:

@@ -4,34 +4,46 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
-from pipeline.results.base import Part, Result
+from pipeline.errors import shown
+from pipeline.results.base import (
+    Amount,
+    Count,
+    Natural,
+    Part,
+    Positive,
+    Result,
+    Seed,
+    Text,
+    refuse_descending,
+    refuse_repeats,
+)
 
 
 class TrialResult(Result):
     """`runs/trials/<key>/result.json`: the marker of a finished trial, written last."""
 
     made_by: ClassVar[str] = "finetune"
-    best_epoch: int
+    best_epoch: Natural
     """Epoch whose weights were kept, from 1."""
-    epochs_run: int
+    epochs_run: Natural
     """Number of trained epochs."""
     selection: float | None
     """Score on selection rows that picks epochs and grid points; None where it is undefined."""
-    train_seconds: float
+    train_seconds: Amount
     """Seconds of optimiser steps, all epochs."""
-    train_seconds_to_best: float
+    train_seconds_to_best: Amount
     """The same up to the kept epoch."""
-    micro_batch: int | None
+    micro_batch: Natural | None
     """Rows per pass through the model; None: whole batches."""
     metrics: dict[str, float | None]
     """Metrics of the kept epoch: loss, score of each exit."""
-    parameters: int
+    parameters: Count
     """Number of parameters of the kept model."""
-    early_exit_parameters: int
+    early_exit_parameters: Count
     """Number of parameters of early exits and channels."""
-    layers: int
+    layers: Natural
     """Layers of the plain model, to which speed-ups are relative."""
-    exits: tuple[int, ...]
+    exits: tuple[Natural, ...]
     """Layers with an exit, from 1."""
     weights_sha256: str
     """Hash of the kept model's file."""
@@ -40,30 +52,41 @@ class TrialResult(Result):
     versions: dict[str, str] = {}
     """Versions of the libraries that trained it, and the commit."""
 
+    def check(self) -> None:
+        if self.best_epoch > self.epochs_run:
+            raise ValueError(f"best_epoch {self.best_epoch} of {self.epochs_run} epochs")
+        refuse_descending("exits", self.exits)
+        _refuse_sizes(self)
+
 
 class TrialRecord(Part):
     """A trial of the plan."""
 
-    key: str
+    key: Text
     """Hash of its settings; the name of its folder."""
-    group: str
+    group: Text
     """task/backbone/method."""
     settings: dict[str, JsonValue]
     """All settings that its result depends on."""
-    train_seconds: float | None
+    train_seconds: Amount | None
     """Seconds of optimiser steps; None for a failed trial."""
-    train_seconds_to_best: float | None
+    train_seconds_to_best: Amount | None
     """The same up to the kept epoch."""
-    epochs_run: int | None
+    epochs_run: Natural | None
     """Number of trained epochs."""
-    best_epoch: int | None
+    best_epoch: Natural | None
     """Epoch whose weights were kept."""
-    mlflow_run_id: str | None
+    mlflow_run_id: Text | None
     """Its run in MLflow; None where the store has none."""
     other_code: bool = False
     """Whether other code than today's trained it, which was declared to train alike."""
     versions: dict[str, str] = {}
     """Versions of the libraries that trained it."""
+
+    def check(self) -> None:
+        result = (self.train_seconds, self.train_seconds_to_best, self.epochs_run, self.best_epoch)
+        if len({part is None for part in result}) > 1:
+            raise ValueError("some of train_seconds, train_seconds_to_best, epochs_run and best_epoch are missing")
 
 
 class Trials(Result):
@@ -73,26 +96,29 @@ class Trials(Result):
     trials: tuple[TrialRecord, ...]
     """Trials of the grids, then of further seeds."""
 
+    def check(self) -> None:
+        refuse_repeats("trials", (trial.key for trial in self.trials))
+
 
 class GridPoint(Part):
     """One point of a grid."""
 
-    batch_size: int
+    batch_size: Natural
     """Rows per optimiser step."""
-    learning_rate: float
+    learning_rate: Positive
     """Highest learning rate of the schedule."""
     selection: float | None
     """Score on selection rows; None where its trial failed."""
-    key: str
+    key: Text
     """Its trial."""
 
 
 class SelectedTrial(Part):
     """The trial of one seed at the chosen grid point."""
 
-    seed: int
+    seed: Seed
     """Its seed."""
-    key: str
+    key: Text
     """Its key."""
     weights_sha256: str
     """Hash of its model's file."""
@@ -101,9 +127,9 @@ class SelectedTrial(Part):
 class FailedTrial(Part):
     """A trial that failed for good, or could not run since the trial that it starts from failed."""
 
-    seed: int
+    seed: Seed
     """Its seed."""
-    key: str
+    key: Text
     """Its key."""
     reason: str
     """Why, in one line."""
@@ -112,17 +138,17 @@ class FailedTrial(Part):
 class ModelGroup(Part):
     """One (task, backbone, method): the scores of its grid, and its selected models."""
 
-    group: str
+    group: Text
     """task/backbone/method."""
-    backbone: str
+    backbone: Text
     """Name in `backbones`."""
-    method: str
+    method: Text
     """Name in `methods`."""
     multi_exit: bool
     """Whether there are early exits, so that criteria apply."""
-    batch_size: int
+    batch_size: Natural
     """Batch size of the chosen point."""
-    learning_rate: float
+    learning_rate: Positive
     """Learning rate of the chosen point."""
     grid: tuple[GridPoint, ...]
     """All points of the grid."""
@@ -130,14 +156,23 @@ class ModelGroup(Part):
     """The chosen point's trial of each seed."""
     failed: tuple[FailedTrial, ...]
     """Trials of the group that failed or could not run."""
-    layers: int
+    layers: Natural
     """Layers of the plain model, to which speed-ups are relative."""
-    exits: tuple[int, ...]
+    exits: tuple[Natural, ...]
     """Layers with an exit, from 1."""
-    parameters: int
+    parameters: Count
     """Number of parameters of a model."""
-    early_exit_parameters: int
+    early_exit_parameters: Count
     """Number of parameters of early exits and channels."""
+
+    def check(self) -> None:
+        if not self.trials:
+            raise ValueError("trials: there is none")
+        refuse_repeats("trials", (trial.seed for trial in self.trials))
+        refuse_repeats("trials and failed", [t.key for t in self.trials] + [t.key for t in self.failed])
+        refuse_repeats("grid", (point.key for point in self.grid))
+        refuse_descending("exits", self.exits)
+        _refuse_sizes(self)
 
 
 class Selected(Result):
@@ -146,7 +181,7 @@ class Selected(Result):
     schema_version: ClassVar[int] = 3
     """Version 2 had no reasons of failures."""
     made_by: ClassVar[str] = "finetune"
-    task: str
+    task: Text
     """The task's name."""
     modality: Literal["text", "image"]
     """Kind of the task's rows."""
@@ -154,3 +189,16 @@ class Selected(Result):
     """Source of the rows that picked epochs and grid points."""
     groups: tuple[ModelGroup, ...]
     """In the order of params.yaml: backbones, then methods."""
+
+    def check(self) -> None:
+        refuse_repeats("groups", ((group.backbone, group.method) for group in self.groups))
+        for group in self.groups:
+            if group.group != f"{self.task}/{group.backbone}/{group.method}":
+                raise ValueError(f"groups: {shown(group.group)} is not its task, backbone and method")
+
+
+def _refuse_sizes(model: TrialResult | ModelGroup) -> None:
+    if model.exits[-1] > model.layers:
+        raise ValueError(f"exits: {model.exits[-1]} is beyond the {model.layers} layers")
+    if model.early_exit_parameters > model.parameters:
+        raise ValueError(f"early_exit_parameters {model.early_exit_parameters} exceed parameters {model.parameters}")

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.evaluation.criteria import CRITERIA
-from pipeline.evaluation.groups import SELECTION, Group, SeedTraces
+from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.point import sweep_at
 from pipeline.results import OperatingPoint, PredictionFile, Row
+from pipeline.results.traces import SELECTION
 from pipeline.storage import file_hash, write_text
 from pipeline.tasks.task import Task
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Discriminator,
@@ -30,16 +31,25 @@ Modality = Literal["text", "image"]
 """Kind of a task's rows: a backbone serves one modality, a method one or both."""
 
 
-_ON_THE_HUB = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
-HubName = Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}(/{_ON_THE_HUB})?$")]
-"""A name on the hub, and a path below the hub mirror."""
+_PART = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,95}"
+_HUB_NAME = re.compile(rf"{_PART}(/{_PART})?")
+
+
+def _check_hub_name(name: str) -> str:
+    """The name, if it is one on the hub, and so a path below the hub mirror; else a ValueError."""
+    if not _HUB_NAME.fullmatch(name):
+        raise ValueError("no name on the hub; give owner/name, or files with train and report")
+    return name
+
+
+HubName = Annotated[str, AfterValidator(_check_hub_name)]
 
 
 class HubSource(Block):
     """Data of the hub by name, read from the hub or from the hub mirror where one is set."""
 
     hub: HubName
-    config: Annotated[str, Field(pattern=rf"^{_ON_THE_HUB}$")] | None = None
+    config: HubName | None = None
     train: str = "train"
     report: dict[str, str] = Field(default={"validation": "validation"}, min_length=1)
     """Report splits: this project's name to the hub's. MNLI has two, reported separately."""

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from pipeline.errors import InvalidLogitsError, ParamsError
 from pipeline.models.multi_exit import MultiExit, save_checkpoint
-from pipeline.storage import whole_file, write_text
+from pipeline.storage import file_hash, write_text
+from pipeline.training.plan import WEIGHTS
+from pipeline.training.resume import State, load_state, save_state
 
 Batch = tuple[Mapping[str, Tensor], Tensor]
 Report = Callable[[dict[str, float]], None]
@@ -59,7 +61,7 @@ class Fit:
 
 
 def run_fit(fit: Fit, directory: Path, report: Report) -> dict[str, Any]:
-    """Train, and write the best epoch's checkpoint, metrics.jsonl and resume.pt to `directory`.
+    """Train, and write the best epoch's checkpoint, metrics.jsonl and its state to `directory`.
 
     A killed run reports its complete epochs again and resumes after the last: each epoch is seeded from (seed, epoch).
 
@@ -205,11 +207,9 @@ def _keep_best(served: MultiExit, directory: Path, history: list[dict[str, float
 
 
 def _save_progress(fit: Fit, directory: Path, history: list[dict[str, float]]) -> None:
-    """Write the state after an epoch, in one file with the history, so that both agree."""
-    # The history is text, since safe loading refuses pickled NumPy numbers.
-    state = {"model": fit.model.state_dict(), "optimizer": fit.optimizer.state_dict(), "history": json.dumps(history)}
-    with whole_file(directory / "resume.pt") as partial:
-        torch.save(state, partial)
+    """Write the state after an epoch with its history, so that both agree."""
+    best = None if _best(history) is history[-1] else file_hash(directory / WEIGHTS)
+    save_state(directory, State(fit.model.state_dict(), fit.optimizer.state_dict(), history, best))
     _write_history(directory, history)
 
 
@@ -219,21 +219,20 @@ def _write_history(directory: Path, history: list[dict[str, float]]) -> None:
 
 
 def _resume(fit: Fit, served: MultiExit, directory: Path) -> list[dict[str, float]]:
-    """Load the state of an interrupted run; training starts over where it is unreadable or of another model."""
+    """Load the state of an interrupted run; training starts over where it is damaged or of another model."""
     directory.mkdir(parents=True, exist_ok=True)
-    try:
-        state = torch.load(directory / "resume.pt", weights_only=True, map_location="cpu")
-        history: list[dict[str, float]] = json.loads(state["history"])
-        has_best = _best(history) is history[-1] or (directory / "model.safetensors").is_file()
-        if not has_best or _shapes(state["model"]) != _shapes(fit.model.state_dict()):
-            return []
-    except Exception:  # no state, or any damage: starting over is right
+    state = load_state(directory)
+    if state is None or _shapes(state.model) != _shapes(fit.model.state_dict()):
         return []
-    fit.model.load_state_dict(state["model"])
-    fit.optimizer.load_state_dict(state["optimizer"])
-    _keep_best(served, directory, history)  # the process may have been killed between the files
-    _write_history(directory, history)
-    return history
+    fit.model.load_state_dict(state.model)
+    fit.optimizer.load_state_dict(state.optimizer)
+    for parameter, entries in fit.optimizer.state.items():
+        for name, value in entries.items():  # strides of the parameter, which decide how kernels round
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                entries[name] = torch.empty_like(parameter).copy_(value)
+    _keep_best(served, directory, state.history)  # the process may have been killed between the files
+    _write_history(directory, state.history)
+    return state.history
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -9,7 +9,7 @@ A plan does not change; `pipeline/training/progress.py` holds the state of its t
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,11 @@ from typing import Any
 
 from pipeline.errors import ArtifactError
 from pipeline.results import TrialResult
-from pipeline.storage import content_key, write_json
+from pipeline.storage import content_key, file_hash, write_json
 
 RESULT = "result.json"
 WEIGHTS = "model.safetensors"
-RESUME = "resume.pt"
+RESUME = "resume.json"
 HISTORY = "metrics.jsonl"
 
 
@@ -125,6 +125,13 @@ def read_result(directory: Path) -> TrialResult | None:
         return None
 
 
+def remove_state(directory: Path, keep: Collection[str] = ()) -> None:
+    """Remove the state from which an interrupted trial goes on, but for the files to keep."""
+    for path in directory.glob("resume*"):
+        if path.name not in keep:
+            path.unlink(missing_ok=True)
+
+
 def read_history(directory: Path) -> list[dict[str, float]]:
     """The trial's epochs with their metrics, as far as they are readable."""
     rows = []
@@ -140,13 +147,14 @@ def read_history(directory: Path) -> list[dict[str, float]]:
 def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Path], TrialResult]) -> TrialResult:
     """Run `train` in the trial's folder and write result.json last; a finished trial returns its stored result."""
     stored = read_result(directory)
-    if stored is not None and (directory / WEIGHTS).is_file():
+    weights = directory / WEIGHTS
+    if stored is not None and weights.is_file() and file_hash(weights) == stored.weights_sha256:
         return stored
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RESULT).unlink(missing_ok=True)  # a kill must not leave an old result beside new weights
     write_json(directory / "settings.json", settings)
     result = train(directory)
     result.write(directory / RESULT)
-    (directory / RESUME).unlink(missing_ok=True)  # needed until the result is stored
+    remove_state(directory)  # needed until the result is stored
     (directory / "error.txt").unlink(missing_ok=True)
     return result

@@ -8,8 +8,8 @@ tests/test_plan.py computes these definitions again after every event and compar
 - The further seeds are made at the chosen point. In a group with a parent, each is made when the parent's trial of the
   same seed has finished.
 - The next trial is the first of those that may run: grids in the order of groups, then further seeds in that order.
-- A result on disk counts as if the trial had just ended, but a selected trial also needs its weights. One whose weights
-  were dropped runs again, and the choice of its group waits for it.
+- A result on disk counts as if the trial had just ended, but a selected trial also needs its weights, those that its
+  result names. One whose weights were dropped, cut or changed runs again, and the choice of its group waits for it.
 
 Each trial is made, hashed and looked up on disk once. An ended trial affects only its group and those that start from
 it, so the cost is linear in the number of trials (benchmarks/bench_plan.py).
@@ -23,7 +23,8 @@ from typing import NamedTuple
 
 from pipeline.errors import TrialsFailedError
 from pipeline.results import TrialResult
-from pipeline.training.plan import RESUME, WEIGHTS, Group, Plan, Results, Trial, read_result
+from pipeline.storage import KnownHashes
+from pipeline.training.plan import WEIGHTS, Group, Plan, Results, Trial, read_result, remove_state
 
 GRID, FURTHER_SEEDS = range(2)
 
@@ -66,6 +67,7 @@ class Progress:
 
     def __init__(self, plan: Plan, root: Path) -> None:
         self.plan, self.root = plan, root
+        self._hashes = KnownHashes(root.with_name("hashes.json"))
         self.results: dict[str, TrialResult | None] = {}
         """Key to result of every trial that has ended; None for a failed one."""
         self.reasons: dict[str, str] = {}
@@ -84,6 +86,7 @@ class Progress:
         for search in self._searches:
             if search.group.parent is None:
                 self._make_grid(search, None)
+        self._hashes.save()
 
     # Running
 
@@ -124,8 +127,8 @@ class Progress:
         keep = {trial.key for group in self.plan.groups for trial in self.selected(group).values()}
         for key in self._trials:
             if key not in keep:
-                for name in (WEIGHTS, RESUME):
-                    (self.root / key / name).unlink(missing_ok=True)
+                (self.root / key / WEIGHTS).unlink(missing_ok=True)
+                remove_state(self.root / key)
 
     # Trials and choices
 
@@ -230,11 +233,12 @@ class Progress:
             heapq.heappush(self._queue, (place, key))
 
     def _has_weights(self, key: str) -> bool:
-        """Whether a result has its weights; a result on disk without them is dropped, and its trial runs again."""
+        """Whether a result has its weights; one on disk without them, or with others, is dropped and run again."""
         if key not in self._unchecked:
             return True
         self._unchecked.remove(key)
-        if (self.root / key / WEIGHTS).is_file():
+        result = self.results[key]
+        if result is not None and self._hashes.of(self.root / key / WEIGHTS) == result.weights_sha256:
             return True
         del self.results[key]
         for place in self._places[key]:

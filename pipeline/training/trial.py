@@ -16,7 +16,7 @@ from pipeline.results import Manifest, TrialResult
 from pipeline.storage import file_hash, write_json
 from pipeline.tasks.stores import Store, inputs_name, manifest_of, open_store
 from pipeline.training.code import keep_code, trial_code
-from pipeline.training.plan import run_trial
+from pipeline.training.plan import RESULT, run_trial
 
 if TYPE_CHECKING:
     from pipeline.models.multi_exit import MultiExit
@@ -237,5 +237,9 @@ def start_of(
         assert inputs.mean is not None and inputs.std is not None  # noqa: PT018 - images have both
         return ResNet(spec.depth, spec.width, inputs.mean, inputs.std, spec.exits)
 
-    parent = load_checkpoint(trials / settings["parent"]).to(device) if settings.get("parent") else None
+    parent = None
+    if settings.get("parent"):
+        folder = trials / settings["parent"]
+        trained = TrialResult.read(folder / RESULT, "run `dvc repro finetune`")
+        parent = load_checkpoint(folder, sha256=trained.weights_sha256).to(device)
     return Start(pretrained, settings["outputs"], spec.dropout, parent, label_mean)

@@ -9,7 +9,7 @@ from pipeline.report.render import Report
 from pipeline.report.sections.robustness import Robustness
 from pipeline.results import ALL_LAYERS, Attack, DefenceRow, OperatingPoint, OverExamples, Paired
 from tests.report.pages import Page, small
-from tests.stored_results import write_all
+from tests.stored_results import key_of, write_all
 
 NONE = OverExamples(value=None, n=0)
 
@@ -22,9 +22,10 @@ def defence(criterion: str | None, **figures: Any) -> DefenceRow:
     """A row with the figures given; the others are not defined."""
     names = ("original_accuracy", "after_attack_accuracy", "pooled_accuracy", "attack_success_rate", "queries",
              "perturbed_words", "layers_before", "layers_under_attack", "layers_after")  # fmt: skip
-    labels = {"defence": criterion or "single exit", "backbone": "minilm", "seed": 1, "key": "k"}
-    point = OperatingPoint(criterion=criterion, threshold=0.9) if criterion else ALL_LAYERS
     method = "joint" if criterion else "single_exit"
+    key = key_of("minilm", method, "sst2", 1)
+    labels = {"defence": criterion or "single exit", "backbone": "minilm", "seed": 1, "key": key}
+    point = OperatingPoint(criterion=criterion, threshold=0.9) if criterion else ALL_LAYERS
     rest = {"against_first": None, **dict.fromkeys(names, NONE)}
     return DefenceRow(**{**labels, "point": point, "method": method, **rest, **figures})
 

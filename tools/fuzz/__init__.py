@@ -1,1 +1,1 @@
-"""Wrong inputs by the thousand: `make fuzz`. Each gives the right result or one line, never a traceback."""
+"""Mutated input through what reads it: nothing may end in a traceback."""

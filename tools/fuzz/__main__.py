@@ -1,15 +1,27 @@
-"""Run the fuzzers: python -m tools.fuzz [COUNT] [SEED]. Prints findings and counts; exit code 1 on a finding."""
+"""Run the fuzzers: python -m tools.fuzz [COUNT] [SEED]. Prints findings and counts; exit code 1 on a finding.
+
+Stored results are fuzzed where the working directory has a finished run (`make demo`).
+"""
 
 import sys
+from pathlib import Path
 
-from tools.fuzz import data, params
+from pipeline.layout import Workspace
+from tools.fuzz import data, params, stored, traces
+from tools.fuzz.outcome import Tally
+
+EDITS = 20
+"""Of so many edits of stored results one is tried."""
 
 
 def main(count: int, seed: int) -> int:
     """Run all fuzzers with `count` inputs each."""
-    tallies = [params.fuzz(count, seed), data.fuzz(count, seed)]
+    tallies: list[Tally] = [params.fuzz(count, seed), data.fuzz(count, seed), traces.fuzz(count, seed)]
+    if (Workspace().report / "report.md").is_file():
+        tallies += stored.fuzz(Path(), EDITS)
     for tally in tallies:
-        print(*tally.findings, sep="\n")
+        for finding in tally.findings:
+            print(finding)
         print(tally.line())
     return 1 if any(tally.findings for tally in tallies) else 0
 

@@ -1,6 +1,7 @@
 """What became of one wrong input, and the tally of all."""
 
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any
 
 from pipeline.errors import PipelineError, one_line
 
+SEEN = ("tried", "accepted", "refused")
 LONGEST = 600
 """Characters of a refusal: it is one line, whatever the input's length."""
 
@@ -27,6 +29,7 @@ class Tally:
         changed: Callable[[Any], str | None] = lambda result: None,
         *,
         must_pass: bool = False,
+        remedy: bool = False,
     ) -> None:
         """Try one input.
 
@@ -35,12 +38,17 @@ class Tally:
             call: reads the input.
             changed: what the result silently changed of it; None: nothing.
             must_pass: whether the input is sound, so that a refusal is a fault.
+            remedy: whether a refusal has to end with a remedy, after a semicolon.
         """
         self.counts["tried"] += 1
         try:
-            result = call()
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                result = call()
         except PipelineError as error:
             self.counts["refused"] += 1
+            if remedy and ";" not in str(error):
+                self.find("no remedy", label, str(error))
             if must_pass:
                 self.find("refused though sound", label, str(error))
             if len(one_line(error)) > LONGEST:
@@ -62,5 +70,6 @@ class Tally:
 
     def line(self) -> str:
         """The counts as one line."""
-        kinds = ("tried", "accepted", "refused", "traceback", "long message", "silent change", "refused though sound")
-        return f"{self.name}: " + ", ".join(f"{self.counts[kind]} {kind}" for kind in kinds)
+        faults = [f"{count} {kind}" for kind, count in self.counts.items() if kind not in SEEN]
+        seen = ", ".join(f"{self.counts[kind]} {kind}" for kind in SEEN)
+        return f"{self.name}: {seen}; {', '.join(faults) or 'no finding'}"

@@ -41,7 +41,9 @@ class Ensemble(Criterion):
     biases: tuple[tuple[float, ...], ...] = field(default=(), metadata=FITTED)
 
     def serves(self, exits: int, classes: int) -> bool:
-        weights, biases = ([len(row) for row in rows] for rows in (self.weights, self.biases))
+        weights, biases = (
+            [len(row) if isinstance(row, tuple) else 0 for row in rows] for rows in (self.weights, self.biases)
+        )
         return weights in ([], list(range(1, exits + 1))) and biases in ([], [classes] * exits)
 
     def fit(self, trace: "Trace") -> "Ensemble":

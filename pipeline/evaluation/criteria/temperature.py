@@ -36,7 +36,7 @@ class Temperature(Criterion):
     temperatures: tuple[float, ...] = field(default=(), metadata=FITTED)
 
     def __post_init__(self) -> None:
-        if not all(t > 0 for t in self.temperatures):
+        if not all(isinstance(t, (int, float)) and t > 0 for t in self.temperatures):
             raise ParamsError(f"temperature.temperatures: {list(self.temperatures)} are not all above 0; fit them")
 
     def serves(self, exits: int, classes: int) -> bool:
