@@ -47,7 +47,7 @@ check: install
 	ruff format --check .
 	ruff check .
 	mypy
-	actionlint
+	actionlint .github/workflows/*.yml
 	zizmor --offline --quiet .github
 
 format: install

@@ -128,13 +128,17 @@ def test_a_second_machine_takes_what_the_first_pushed(project: Callable[[str], P
     assert nightly(second)[0] == 0
     assert (tmp_path / "log").read_text() == "ran\n"
     assert "no metric moved" in (second / "outputs" / COMMENT).read_text()
-    # An input changes: that runs again, and what it moved is named.
-    path = next((second / "results/outputs/evaluate").glob("*.json"))
-    path.write_text(re.sub(r'("median": )0\.\d+', r"\g<1>0.123", path.read_text()))
+    # An input changed: the stage runs again. A stored number is another: it is named.
+    (second / "results/note").touch()
+    stored = second / "docs/demo-metrics.json"
+    metrics = collect(Workspace(second)).metrics
+    name = next(iter(metrics["score"]))
+    StoredMetrics(metrics=metrics | {"score": metrics["score"] | {name: 0.0123}}).write(stored)
     code, out = nightly(second)
     assert (code, (tmp_path / "log").read_text()) == (1, "ran\nran\n")
-    assert re.search(r"\n\d+ metrics moved or are missing; the comment is in outputs/nightly.md\n", out)
-    assert "0.123" in (second / "outputs" / COMMENT).read_text()
+    assert f"\n{name}: 0.0123 -> " in out
+    assert out.endswith(f"\n1 metrics moved or are missing; the comment is in outputs/{COMMENT}\n")
+    assert rows((second / "outputs" / COMMENT).read_text())[0][:2] == [markdown_text(name), "0.0123"]
 
 
 @pytest.mark.slow
