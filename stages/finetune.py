@@ -45,7 +45,7 @@ def main(stage: Stage) -> None:
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
     lost = [loss.trial for group in plan.groups for loss in losses(progress, group)]
-    for trial in dict.fromkeys((*progress.trials(), *lost)):
+    for trial in {trial.key: trial for trial in (*progress.trials(), *lost)}.values():
         result = progress.results.get(trial.key)
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
         records.append(observer.record(trial, result, other))

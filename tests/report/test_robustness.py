@@ -25,7 +25,7 @@ def defence(criterion: str | None, **figures: Any) -> DefenceRow:
     labels = {"defence": criterion or "single exit", "backbone": "minilm", "seed": 1, "key": "k"}
     point = OperatingPoint(criterion=criterion, threshold=0.9) if criterion else ALL_LAYERS
     method = "joint" if criterion else "single_exit"
-    rest = {"against_first": None, **dict.fromkeys(names, NONE)}
+    rest = {"against_first": None, "unattacked": 0, **dict.fromkeys(names, NONE)}
     return DefenceRow(**{**labels, "point": point, "method": method, **rest, **figures})
 
 

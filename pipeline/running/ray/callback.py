@@ -71,7 +71,8 @@ def _crash(trial: Any, directory: Path) -> str:
     if isinstance(error, RayTaskError):  # before the trial's own code
         reason = one_line(error.as_instanceof_cause())
     else:
-        reason = f"its worker died ({' '.join(str(error).split())[:200]}); give it more memory"
+        said = " ".join(line for line in str(error).splitlines() if not line.startswith("\t"))  # those are Ray's ids
+        reason = f"its worker died ({said[:300]}); give it more memory"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "error.txt").write_text(f"{reason}\n\n{error}\n", encoding="utf-8")
     return reason
