@@ -108,8 +108,9 @@ def _predictions(key: str) -> results.Predictions:
 
 def _shard(key: str) -> results.ShardRecords:
     won = results.Record(
-        row_id=7, label=1, outcome="successful", answer_before=1, answer_after=0, original=("a fine film",),
-        changed=("a dull film",), queries=12, words=3, words_changed=1, layers_before=4, layers_under_attack=5.5,
+        row_id=7, label=1, outcome="successful", reason=None, answer_before=1, answer_after=0,
+        original=("a fine film",), changed=("a dull film",),
+        queries=12, words=3, words_changed=1, layers_before=4, layers_under_attack=5.5,
         layers_after=6,
     )  # fmt: skip
     left = {"answer_after": None, "changed": None, "words_changed": None, "layers_after": None}

@@ -92,6 +92,24 @@ def test_no_module_reaches_itself() -> None:
     TopologicalSorter({path: imported_files(path, for_types=False) for path in files_of("pipeline")}).prepare()
 
 
+UNSAFE = (
+    r"import pickle|pickle\.|cloudpickle|torch\.load\(|allow_pickle=True|weights_only=False|yaml\.load\(|"
+    r"\beval\(\w|\bexec\(|shell=True"
+)
+
+
+@pytest.mark.parametrize("package", ["pipeline", "stages", "ray_jobs"])
+def test_nothing_is_unpickled_or_run_from_text(package: str) -> None:
+    """Whoever can write into a cache, a remote or a source would run code here."""
+    found = [
+        f"{path}: {line.strip()}"
+        for path in files_of(package)
+        for line in (ROOT / path).read_text(encoding="utf-8").splitlines()
+        if re.search(UNSAFE, line) and not re.search(r"\.eval\(|^\s*(#|\"\"\")", line)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("package", ["stages", "ray_jobs"])
 def test_stages_and_jobs_import_the_library_and_not_each_other(package: str) -> None:
     allowed = {"pipeline", package} if package == "ray_jobs" else {"pipeline"}

@@ -256,6 +256,59 @@ def test_own_attacker_equals_textattacks(
     assert attack(asked, demo, examples[:12], width=5, **setting) == theirs[:12]
 
 
+ODD = ("great <SPLIT> awful", "<SPLIT>", "", " ", "...", "' _ '", "\u200b", "it's - \U0001f600", "I I I", "\x00 good")
+
+
+@pytest.mark.parametrize("attacker", ["own", "textattack"])
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_text_that_cannot_be_attacked_is_recorded_alone(
+    model: Any, tokenizer: Any, demo: Resources, attacker: str, paired: bool
+) -> None:
+    """TextAttack would cut the text, or raise."""
+    asked = victim(model, tokenizer, "patience", 2.0)
+    odd = [(sentences(1)[0], text) if paired else (text,) for text in ODD]
+    labels = asked([texts if paired else texts[0] for texts in odd]).argmax(dim=1).tolist()
+    sound = examples_of(asked, 3) if not paired else []
+    examples = [*sound, *(Example(10 + i, t, y) for i, (t, y) in enumerate(zip(odd, labels, strict=True)))]
+    records = attack(asked, demo, examples, attacker=attacker)
+    assert [r.row_id for r in records] == [e.row_id for e in examples]
+    assert records[: len(sound)] == attack(asked, demo, sound, attacker=attacker)
+    unfit = [r for r in records if r.reason is not None]
+    assert [r.row_id for r in unfit] == [10, 11]
+    for record in unfit:
+        assert (record.outcome, record.queries, record.changed) == ("skipped", 1, None)
+        assert record.answer_before == record.label
+        assert "holds <SPLIT>, which TextAttack puts between" in (record.reason or "")
+        assert "\n" not in (record.reason or "")
+    if attacker == "own":
+        assert attack(asked, demo, examples, width=5) == records
+
+
+@pytest.mark.parametrize("attacker", ["own", "textattack"])
+def test_an_attack_that_raises_costs_its_own_example(
+    model: Any, tokenizer: Any, demo: Resources, attacker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.attacks.library import import_textattack
+
+    asked = victim(model, tokenizer)
+    examples = examples_of(asked, 8)
+    sound = attack(asked, demo, examples, attacker=attacker)
+    bad = next(e for e, r in zip(examples, sound, strict=True) if r.outcome != "skipped")
+    stock = import_textattack().shared.AttackedText.generate_new_attacked_text
+
+    def trips(self: Any, words: Any) -> Any:
+        if self.text == bad.texts[0]:
+            raise ValueError("substring not found\nin the text")
+        return stock(self, words)
+
+    monkeypatch.setattr(import_textattack().shared.AttackedText, "generate_new_attacked_text", trips)
+    records = attack(asked, demo, examples, attacker=attacker)
+    assert [r for r in records if r.row_id != bad.row_id] == [r for r in sound if r.row_id != bad.row_id]
+    record = records[bad.row_id]
+    assert record.reason == "the attack failed with ValueError: substring not found"
+    assert (record.outcome, record.answer_before) == ("skipped", bad.label)
+
+
 def test_query_limit(model: Any, tokenizer: Any, demo: Resources) -> None:
     asked = victim(model, tokenizer)
     examples = examples_of(asked, 6)
@@ -276,8 +329,8 @@ def test_of_a_pair_only_the_second_text_changes(model: Any, tokenizer: Any, demo
 
 
 LOST = Record(
-    row_id=0, label=1, outcome="successful", answer_before=1, answer_after=0, original=("a b",), changed=("a c",),
-    queries=10, words=2, words_changed=1, layers_before=3, layers_under_attack=4.0, layers_after=5,
+    row_id=0, label=1, outcome="successful", reason=None, answer_before=1, answer_after=0, original=("a b",),
+    changed=("a c",), queries=10, words=2, words_changed=1, layers_before=3, layers_under_attack=4.0, layers_after=5,
 )  # fmt: skip
 """An example that the attack broke."""
 
@@ -308,7 +361,8 @@ def test_summary() -> None:
         "layers_after": (5.0, 3),
     }
     assert {name: (getattr(row, name).value, getattr(row, name).n) for name in expected} == expected
-    assert (row.defence, row.key, row.point) == ("patience", "key", defence.point)
+    assert (row.defence, row.key, row.point, row.unattacked) == ("patience", "key", defence.point, 0)
+    assert summarise(defence, [*records, but(reason="why", outcome="skipped", **nothing)], (), None).unattacked == 1
     empty = summarise(defence, [], (), None)
     assert empty.attack_success_rate.value is empty.pooled_accuracy.value is None
 
@@ -755,6 +809,23 @@ def test_each_report_split_is_attacked_apart(trained: Path) -> None:
     assert not {row["original"][0] for row in rows[:24]} & {row["original"][0] for row in rows[24:]}
     assert {name.partition(".")[0] for name in metrics} == {"validation", "other"}
     assert "<h2>patience, other</h2>" in HERE.attack_page(task).read_text()
+
+
+def test_a_bad_example_is_counted_and_the_others_are_attacked(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    path = HERE.texts("demo-sentences", "validation")
+    table = pyarrow.parquet.read_table(path).to_pydict()
+    pyarrow.parquet.write_table(pa.table(table | {"sentence": ["a <SPLIT> b", *table["sentence"][1:]]}), path)
+    attacked, _ = attack_demo(tasks={"demo-sentences": {"examples": 20}})
+    assert [row.unattacked for row in attacked.rows] == [1, 1, 1, 1]
+    said = capsys.readouterr().out
+    assert "patience: 1 of 20 examples could not be attacked (row 0: the text holds <SPLIT>" in said
+    rows = pyarrow.parquet.read_table(HERE.attack_records("demo-sentences")).to_pylist()
+    assert [row["row_id"] for row in rows if row["reason"]] == [0] * 4
 
 
 def test_a_task_that_is_not_attacked_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

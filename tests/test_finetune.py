@@ -1,5 +1,6 @@
 """Trials: which there are, which run, and what a kill or a failure leaves behind. On a real Ray cluster."""
 
+import gc
 import os
 import re
 import shutil
@@ -296,6 +297,7 @@ def join(workspace: Workspace, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("HOME", cluster.environment["HOME"])
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{cluster.port}")
     Config.initialize("")  # this process may have read RAY_AUTH_MODE before
+    gc.collect()  # handles of actors on another cluster, which would end those here that have their ids
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pipeline.attacks.recipes import build_attack
 from pipeline.attacks.reference import attack_one
 from pipeline.attacks.resources import Resources
 from pipeline.attacks.setting import Setting
+from pipeline.attacks.unfit import unattacked, unfit
 from pipeline.attacks.victim import Victim
 from pipeline.results import Record
 
@@ -26,7 +27,7 @@ def attack_examples(
     shared: Shared | None = None,
     width: int | None = None,
 ) -> Iterator[Record]:
-    """Attack examples and yield their records in order.
+    """Attack examples and yield their records in order; one that cannot be attacked is recorded as skipped, with why.
 
     Args:
         shared: results that attacks on other defences of the same examples left; they are reused and extended.
@@ -42,7 +43,12 @@ def attack_examples(
     for group in [[example] for example in examples] if draws else [examples]:
         if draws:
             import_textattack().shared.utils.set_seed(setting.seed + group[0].row_id)
+        reasons = {example: unfit(example) for example in group}
+        fit = [example for example in group if reasons[example] is None]
         if setting.attacker == "own":
-            yield from attack_many(attack, victim, group, shared, encode, width)
+            records = attack_many(attack, victim, fit, shared, encode, width)
         else:
-            yield from (attack_one(attack, victim, example) for example in group)
+            records = (attack_one(attack, victim, example) for example in fit)
+        for example in group:
+            reason = reasons[example]
+            yield next(records) if reason is None else unattacked(victim, example, reason)

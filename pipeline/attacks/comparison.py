@@ -95,7 +95,13 @@ class Comparison:
                 print(f"[{total - left}/{total}] {len(shard.examples)} examples x {defences} defences", flush=True)
 
         workers.fan_out(todo, runner=RUNNER, root=HERE.attacked / self.task, done=done)
-        return self.records()
+        attacked = self.records()
+        for defence, records in attacked:
+            unfit = [record for record in records if record.reason is not None]
+            if unfit:
+                first = f"row {unfit[0].row_id}: {unfit[0].reason}"
+                print(f"{defence.name}: {len(unfit)} of {len(records)} examples could not be attacked ({first})")
+        return attacked
 
     def records(self) -> list[tuple[Defence, list[Record]]]:
         """The records of each defence, in the set's order.

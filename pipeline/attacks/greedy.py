@@ -18,6 +18,7 @@ from pipeline.attacks.examples import Example
 from pipeline.attacks.library import import_textattack, words_remembered
 from pipeline.attacks.records import record_of
 from pipeline.attacks.reference import as_input
+from pipeline.attacks.unfit import fault, unattacked
 from pipeline.attacks.victim import Memo, Victim
 from pipeline.errors import UnsupportedError
 from pipeline.results import Record
@@ -180,18 +181,23 @@ def attack_many(
     games: dict[int, tuple[Game, Steps, Question]] = {}
     records: dict[int, Record] = {}
     due = 0
+
+    def go_on(number: int, game: Game, steps: Steps, answer: Any) -> None:
+        """Take one attack to its next question, or to its end."""
+        games.pop(number, None)
+        try:
+            games[number] = (game, steps, steps.send(answer))
+        except StopIteration as end:
+            records[number] = end.value
+        except Exception as error:  # TextAttack trips over some texts
+            records[number] = unattacked(victim, game.example, fault(error))
+
     with words_remembered():
         while due < len(examples):
             while len(games) < width and (entry := next(waiting, None)) is not None:
-                game, steps = search.run(entry[1])
-                games[entry[0]] = (game, steps, next(steps))
+                go_on(entry[0], *search.run(entry[1]), None)
             for number, answer in _answers(games, victim, encode).items():
-                game, steps, _ = games[number]
-                try:
-                    games[number] = (game, steps, steps.send(answer))
-                except StopIteration as end:
-                    records[number] = end.value
-                    del games[number]
+                go_on(number, *games[number][:2], answer)
             while due in records:
                 yield records.pop(due)
                 due += 1

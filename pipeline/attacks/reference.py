@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.attacks.examples import Example
 from pipeline.attacks.library import import_textattack
 from pipeline.attacks.records import Outcome, record_of
+from pipeline.attacks.unfit import fault, unattacked
 from pipeline.attacks.victim import Victim
 from pipeline.results import Record
 
@@ -17,7 +18,10 @@ def attack_one(attack: Any, victim: Victim, example: Example) -> Record:
     """
     attack.clear_cache()  # so that the victim answers the original again and counts its layers
     victim.forget()
-    result = attack.attack(as_input(example.texts), example.label)
+    try:
+        result = attack.attack(as_input(example.texts), example.label)
+    except Exception as error:  # TextAttack trips over some texts
+        return unattacked(victim, example, fault(error))
     before, after = result.original_result, result.perturbed_result
     return record_of(
         example,

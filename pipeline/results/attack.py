@@ -18,7 +18,9 @@ class Record(Part):
     """Its class."""
     outcome: Literal["successful", "failed", "skipped"]
     """successful: a changed text reached the goal. failed: none did. skipped: not attacked, since the model was wrong
-    on the original (goal `slow_down`: or ran all layers on it)."""
+    on the original (goal `slow_down`: or ran all layers on it), or for `reason`."""
+    reason: str | None
+    """Why the text could not be attacked, in one line; None for any other example."""
     answer_before: Count
     """The model's answer to the original, a class."""
     answer_after: Count | None
@@ -52,6 +54,8 @@ class Record(Part):
 class ShardRecords(Result):
     """`runs/attack/<task>/<key>.json`: some examples attacked against one defence. The key is a hash of all inputs."""
 
+    schema_version: ClassVar[int] = 3
+    """Version 2 had no reasons: a text that could not be attacked ended the stage."""
     made_by: ClassVar[str] = "attack"
 
     defence: Text
@@ -105,6 +109,8 @@ class DefenceRow(Part):
     """Key of the trial."""
     point: OperatingPoint
     """Its operating point."""
+    unattacked: Count
+    """Number of examples whose text could not be attacked. They count like texts on which the attack failed."""
     original_accuracy: OverExamples
     """Accuracy on the original texts of all examples."""
     after_attack_accuracy: OverExamples

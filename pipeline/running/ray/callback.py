@@ -1,11 +1,12 @@
 """What Ray Tune tells of trials, brought to the driver's book."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, one_line
+from pipeline.errors import PipelineError
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
 from pipeline.running.ray.resources import Wait
@@ -62,16 +63,17 @@ def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
 
 
 def _crash(trial: Any, directory: Path) -> str:
-    """Why an attempt failed that could not say so itself; stored where it would have."""
-    from ray import cloudpickle
-    from ray.exceptions import RayTaskError
+    """Why an attempt failed that could not say so itself; stored where it would have.
 
-    file = trial.pickled_error_file
-    error = cloudpickle.loads(Path(file).read_bytes()) if file else None
-    if isinstance(error, RayTaskError):  # before the trial's own code
-        reason = one_line(error.as_instanceof_cause())
+    From Tune's text; the error itself lies beside it pickled.
+    """
+    text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
+    said = [line for line in re.split(r"^Failure # .*\n", text, flags=re.MULTILINE)[-1].splitlines() if line.strip()]
+    if any(line.startswith("Traceback") for line in said) or "(pid=" in text:  # raised before the trial's own code
+        reason = said[-1].strip()[:300]
     else:
-        reason = f"its worker died ({' '.join(str(error).split())[:200]}); give it more memory"
+        reason = " ".join(line for line in said if not line.startswith("\t"))  # those are Ray's ids
+        reason = f"its worker died ({reason[:300]}); give it more memory"
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "error.txt").write_text(f"{reason}\n\n{error}\n", encoding="utf-8")
+    (directory / "error.txt").write_text(f"{reason}\n\n{text}\n", encoding="utf-8")
     return reason
