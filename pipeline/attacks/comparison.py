@@ -77,7 +77,9 @@ class Comparison:
     def unfinished(self, device: str, threads: int) -> Iterator[Shard]:
         """Shards with at least one defence that has no records yet."""
         for part, keys in self.keys:
-            todo = [(k, d) for k, d in zip(keys, self.defences, strict=True) if read_records(self.task, k) is None]
+            todo = [
+                (k, d) for k, d in zip(keys, self.defences, strict=True) if read_records(self.task, k, part) is None
+            ]
             if todo:
                 yield Shard(self.task, part, tuple(todo), self.setting, self.resources, device, threads)
 
@@ -110,9 +112,9 @@ class Comparison:
             ArtifactError: a shard is not done.
         """
         by_defence: list[list[Record]] = [[] for _ in self.defences]
-        for _, keys in self.keys:
+        for part, keys in self.keys:
             for records, key in zip(by_defence, keys, strict=True):
-                stored = read_records(self.task, key)
+                stored = read_records(self.task, key, part)
                 if stored is None:
                     raise ArtifactError(f"{HERE.shard(self.task, key)}: gone; run `dvc repro attack@{self.task}`")
                 records += stored

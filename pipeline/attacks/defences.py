@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.attacks.settings import Attack
-from pipeline.errors import ParamsError, unknown
+from pipeline.errors import ArtifactError, ParamsError, unknown
 from pipeline.results import ALL_LAYERS, Evaluated, ModelGroup, OperatingPoint, Selected
 
 
@@ -53,6 +53,8 @@ def find_defences(settings: Attack, selected: Selected, evaluated: Evaluated, sp
         ParamsError: a method without a trained model, or a criterion without an operating point.
         ArtifactError: the selected models are not those that were evaluated.
     """
+    if not selected.groups:
+        raise ArtifactError(f"{selected.task}: no model is selected; run `dvc repro finetune`")
     backbone = selected.groups[0].backbone
     groups = {group.method: group for group in selected.groups if group.backbone == backbone}
     single, many = (_group(groups, settings, name) for name in ("single_exit", "multi_exit"))

@@ -1,6 +1,7 @@
 """The work of a worker: attack a shard of examples, or ask one model about a pool of texts, and store the result."""
 
 import gc
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -75,12 +76,14 @@ def run_pool(pool: Pool) -> None:
     ask(_victim(pool.task, pool.defence, device_of(pool.device)), pool)
 
 
-def read_records(task: str, key: str) -> tuple[Record, ...] | None:
-    """The stored records of one defence in a shard; None where they are missing or unreadable."""
+def read_records(task: str, key: str, examples: Sequence[Example]) -> tuple[Record, ...] | None:
+    """The stored records of one defence in a shard; None where they are missing, unreadable or of other examples."""
     try:
-        return ShardRecords.read(HERE.shard(task, key), "").records
+        records = ShardRecords.read(HERE.shard(task, key), "").records
     except ArtifactError:
         return None
+    same = [(record.row_id, record.label) for record in records] == [(one.row_id, one.label) for one in examples]
+    return records if same else None
 
 
 @cache

@@ -113,12 +113,12 @@ def _cached(md5: str | None, workspace: Workspace) -> Path | None:
 
 
 def _hashes(entry: Json) -> dict[str, str | None]:
-    return {dependency["path"]: dependency.get("md5") for dependency in entry.get("deps", [])}
+    deps = entry.get("deps") if isinstance(entry.get("deps"), list) else []
+    return {dep["path"]: dep.get("md5") for dep in deps if isinstance(dep, dict) and isinstance(dep.get("path"), str)}
 
 
 def _locked(workspace: Workspace) -> Json:
-    stages: Json = _yaml(workspace.root / "dvc.lock").get("stages", {})
-    return stages
+    return _stages(_yaml(workspace.root / "dvc.lock"))
 
 
 def _locked_in_git(workspace: Workspace) -> Json:
@@ -127,8 +127,15 @@ def _locked_in_git(workspace: Workspace) -> Json:
         text = subprocess.run(show, cwd=workspace.root, capture_output=True, check=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
         return {}
-    stages: Json = (parse_yaml(text) or {}).get("stages", {})
-    return stages
+    return _stages(parse_yaml(text))
+
+
+def _stages(content: Any) -> Json:
+    """The stages of a dvc.lock, of which DVC says itself where they are not as it wrote them."""
+    stages = content.get("stages") if isinstance(content, dict) else None
+    return (
+        {name: entry for name, entry in stages.items() if isinstance(entry, dict)} if isinstance(stages, dict) else {}
+    )
 
 
 def _yaml(path: Path) -> Json:

@@ -29,10 +29,11 @@ class StoredTrial:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """Its settings by dotted name; empty where the file is cut short."""
+        """Its settings by dotted name; empty where the file is cut short or holds none."""
         try:
-            return flat(json.loads((self.workspace.trial(self.key) / "settings.json").read_text(encoding="utf-8")))
-        except ValueError:
+            settings = json.loads((self.workspace.trial(self.key) / "settings.json").read_text(encoding="utf-8"))
+            return flat(settings) if isinstance(settings, dict) else {}
+        except (ValueError, RecursionError):
             return {}
 
     @cached_property
@@ -169,7 +170,12 @@ def shown(inputs: Mapping[str, Any], name: str) -> str:
 def _today(trial: StoredTrial) -> list[str]:
     """Whether the code that trained the trial is today's."""
     modality, method = trial.inputs.get("modality"), trial.inputs.get("method")
-    if trial.code is None or method not in METHODS or modality not in METHODS[method].modalities:
+    if (
+        trial.code is None
+        or not isinstance(method, str)
+        or method not in METHODS
+        or modality not in METHODS[method].modalities
+    ):
         return []
     today, equivalence = trial_code(modality, method), read_equivalence()
     if canonical(today.hash, equivalence) != trial.inputs.get("code"):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, shown
 from pipeline.storage import file_hash, whole_file, write_text
 
 SCHEMA = "early-exit-checkpoint/1"
@@ -180,19 +180,25 @@ def load_checkpoint(
     remedy = f"remove {directory} and run `dvc repro` again"
     try:
         description = json.loads((directory / "model.json").read_text(encoding="utf-8"))
-        if description.get("schema") != SCHEMA:
-            raise ArtifactError(
-                f"{directory}/model.json: schema {description.get('schema')!r} is not {SCHEMA!r}; {remedy}"
-            )
+        schema = description.get("schema") if isinstance(description, dict) else None
+        if schema != SCHEMA:
+            raise ArtifactError(f"{directory}/model.json: schema {shown(schema)} is not {SCHEMA!r}; {remedy}")
         if sha256 is not None and file_hash(directory / "model.safetensors") != sha256:
             raise ArtifactError(f"{directory}/model.safetensors: its weights are not those that were trained; {remedy}")
         weights = load_file(directory / "model.safetensors")
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise ArtifactError(f"{directory}: unreadable or cut short checkpoint ({error}); {remedy}") from None
-    channels = description.get("channels", [])  # older checkpoints lack the key
-    model = MultiExit(
-        build(description["backbone"]), description["exits"], description["outputs"], description["dropout"], channels
-    )
+    try:
+        model = MultiExit(
+            build(description["backbone"]),
+            description["exits"],
+            description["outputs"],
+            description["dropout"],
+            description.get("channels", []),  # older checkpoints lack the key
+        )
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ArtifactError(f"{directory}/model.json: describes no model ({reason}); {remedy}") from None
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

@@ -10,7 +10,7 @@ from pipeline.errors import InvalidLogitsError
 from pipeline.evaluation.metrics import score
 from pipeline.results import Manifest
 from pipeline.storage import file_hash
-from pipeline.tasks.stores import Store, inputs_name, open_store
+from pipeline.tasks.stores import Store, inputs_hash, open_store
 
 if TYPE_CHECKING:
     from pipeline.evaluation.trace import Trace
@@ -91,6 +91,6 @@ def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str
             "split": split,
             "trial": checkpoint.name,
             "weights_sha256": file_hash(checkpoint / "model.safetensors"),
-            "data_sha256": manifest.inputs[inputs_name(manifest, backbone)].splits[split],
+            "data_sha256": inputs_hash(manifest, backbone, split),
         },
     )

@@ -8,7 +8,7 @@ from pipeline.layout import Workspace
 from pipeline.models.recording import record_trace
 from pipeline.results import Manifest, ModelGroup, SelectedTrial, TraceEntry
 from pipeline.storage import content_key, file_hash, link_or_copy
-from pipeline.tasks.stores import inputs_name
+from pipeline.tasks.stores import inputs_hash
 
 
 class Recorder:
@@ -60,7 +60,7 @@ class Recorder:
             {
                 "weights": trial.weights_sha256,
                 "trial": trial.key,
-                "rows": manifest.inputs[inputs_name(manifest, group.backbone)].splits[split],
+                "rows": inputs_hash(manifest, group.backbone, split),
                 "task": manifest.task,
                 "split": split,
                 "kind": manifest.kind,

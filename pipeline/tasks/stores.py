@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
 from pipeline.results import Manifest
 
@@ -65,6 +66,21 @@ def open_store(manifest: Manifest, backbone: str, split: str, device: str) -> St
     from pipeline.tasks.image.pixels import ImageStore
 
     return ImageStore.open(HERE.pixels(manifest.task), split, device)
+
+
+def inputs_hash(manifest: Manifest, backbone: str, split: str) -> str:
+    """Hash of a split's inputs for a backbone.
+
+    Raises:
+        ArtifactError: the task was not prepared for the backbone, or has no such split.
+    """
+    inputs = manifest.inputs.get(inputs_name(manifest, backbone))
+    if inputs is None or split not in inputs.splits:
+        raise ArtifactError(
+            f"{HERE.manifest(manifest.task)}: no split {split!r} for backbone {backbone!r}; run `dvc repro "
+            f"prepare@{manifest.task}`"
+        )
+    return inputs.splits[split]
 
 
 def inputs_name(manifest: Manifest, backbone: str) -> str:
