@@ -113,7 +113,8 @@ def _cached(md5: str | None, workspace: Workspace) -> Path | None:
 
 
 def _hashes(entry: Json) -> dict[str, str | None]:
-    deps = entry.get("deps") if isinstance(entry.get("deps"), list) else []
+    deps = entry.get("deps")
+    deps = deps if isinstance(deps, list) else []
     return {dep["path"]: dep.get("md5") for dep in deps if isinstance(dep, dict) and isinstance(dep.get("path"), str)}
 
 

@@ -188,10 +188,11 @@ def plan(params: Any) -> Callable[[], Any]:
     def read() -> None:
         planned = plan_of(params)
         progress = Progress(planned, HERE.trials)
+        if progress.unfinished():  # finetune runs what is not finished first
+            return
         for name in params.tasks:
             groups = [group for group in planned.groups if group.names["task"] == name]
-            if all(progress.best(group) for group in groups):
-                selected_models(params.task(name), params.protocol, groups, progress)
+            selected_models(params.task(name), params.protocol, groups, progress)
 
     return read
 
