@@ -14,7 +14,6 @@ from pipeline.tasks.stores import manifest_of
 from pipeline.tasks.task import Modality
 from pipeline.training.code import code_key, trial_code
 from pipeline.training.groups import Study, groups_of
-from pipeline.training.losses import losses
 from pipeline.training.methods import METHODS
 from pipeline.training.plan import Plan
 from pipeline.training.selection import keep_models, selected_models
@@ -44,9 +43,8 @@ def main(stage: Stage) -> None:
                 stage.log_metrics({f"{group.group}.selection".replace("/", "."): best})
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
-    lost = [loss.trial for group in plan.groups for loss in losses(progress, group)]
-    for trial in {trial.key: trial for trial in (*progress.trials(), *lost)}.values():
-        result = progress.results.get(trial.key)
+    for trial in progress.trials():
+        result = progress.results[trial.key]
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
         records.append(observer.record(trial, result, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))
