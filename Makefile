@@ -11,6 +11,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export OMP_NUM_THREADS := 1
 # The libraries come without bytecode, and every process that may not keep it compiles them anew: half of its start.
 unexport PYTHONDONTWRITEBYTECODE
+# A copy without git, such as a zip: DVC is told so, in the configuration of this machine.
+WITHOUT_GIT := test -e .git || git rev-parse --git-dir > /dev/null 2>&1 || test -e .dvc/config.local \
+	|| printf '[core]\n    no_scm = true\n' > .dvc/config.local
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
@@ -32,6 +35,7 @@ demo: install
 ifneq ($(PROFILE),)
 	@python -m pipeline profile $(PROFILE)
 endif
+	@$(WITHOUT_GIT)
 	dvc repro
 	@echo "Report: $(CURDIR)/outputs/report/index.html"
 	@echo "Runs:   make ui   (MLflow on http://127.0.0.1:5000)"

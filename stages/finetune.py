@@ -13,7 +13,6 @@ from pipeline.tasks.stores import manifest_of
 from pipeline.training.code import trial_code
 from pipeline.training.estimate import compared, estimate
 from pipeline.training.groups import kinds_of, plan_of
-from pipeline.training.losses import losses
 from pipeline.training.selection import keep_models, selected_models
 from pipeline.training.trial import RUNNER
 
@@ -49,9 +48,8 @@ def main(stage: Stage) -> None:
                 stage.log_metrics({f"{group.group}.selection".replace("/", "."): best_selection(group)})
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
-    lost = [loss.trial for group in plan.groups for loss in losses(progress, group)]
-    for trial in {trial.key: trial for trial in (*progress.trials(), *lost)}.values():
-        result = progress.results.get(trial.key)
+    for trial in progress.trials():
+        result = progress.results[trial.key]
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
         records.append(observer.record(trial, result, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))

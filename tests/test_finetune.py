@@ -1,6 +1,5 @@
 """Trials: which there are, which run, and what a kill or a failure leaves behind. On a real Ray cluster."""
 
-import gc
 import os
 import re
 import shutil
@@ -23,7 +22,6 @@ from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import ModelGroup, Selected, Trials
 from pipeline.running.mlflow.tracker import Tracker
-from pipeline.running.ray import resources
 from pipeline.training.groups import plan_of
 from pipeline.training.plan import read_history, read_result
 from pipeline.training.trial import train
@@ -244,10 +242,9 @@ def test_a_seed_whose_parent_failed_is_named(toys: Workspace) -> None:
     assert child.failed[0].reason == f"not run: the trial {parent.failed[0].key} that it starts from failed"
     assert f"two_stage bs=20 lr=0.001 seed={lost}: {child.failed[0].reason}" in done.out
     assert done.out.splitlines()[-1].startswith("2 of 4 trials failed; ")
-    table = {trial.key: trial for trial in Trials.read(HERE.trials_table, "").trials}
-    assert len(table) == 4
-    assert table[child.failed[0].key].mlflow_run_id is None
-    assert table[child.failed[0].key].settings["parent"] == parent.failed[0].key
+    table = {trial.key for trial in Trials.read(HERE.trials_table, "").trials}
+    assert parent.failed[0].key in table
+    assert len(table) == 3
 
 
 def test_what_fails_in_the_driver_ends_the_run_as_itself(toys: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +271,9 @@ ray.init(log_to_driver=False, logging_level="ERROR")
 holder = ray.remote(num_cpus=1)(type("Holder", (), {"held": lambda self: None})).remote()
 ray.get(holder.held.remote())
 print("held", flush=True)
-time.sleep(10)
+time.sleep(15)
 """
-"""Takes a cluster's core for ten seconds."""
+"""Takes a cluster's core for fifteen seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -286,18 +283,27 @@ def started() -> Iterator[Cluster]:
         yield cluster
 
 
-def join(workspace: Workspace, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stages in this process join a cluster, with toys for trials."""
-    from ray._raylet import Config
+APART = """
+from pipeline.running.ray import resources
+from pipeline.running.stage import run_stage
+from stages import finetune
+from tests import toy_trials
 
+finetune.RUNNER = toy_trials.RUNNER
+resources.FIRST = resources.NEXT = 1.0
+run_stage("finetune", finetune.main)
+"""
+
+
+def finetune_on(cluster: Cluster, workspace: Workspace) -> Done:
+    """Run the stage in a process of its own that joins a cluster, with toys for trials and a line every second.
+
+    Not in this one: Ray takes what is left of another cluster's actors for those of this one that have their ids.
+    """
     (workspace.folder / "tests").symlink_to(ROOT / "tests")
-    monkeypatch.setattr(finetune, "RUNNER", toy_trials.RUNNER)
-    monkeypatch.setattr(resources, "FIRST", 1.0)
-    monkeypatch.setattr(resources, "NEXT", 1.0)
-    monkeypatch.setenv("HOME", cluster.environment["HOME"])
-    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{cluster.port}")
-    Config.initialize("")  # this process may have read RAY_AUTH_MODE before
-    gc.collect()  # handles of actors on another cluster, which would end those here that have their ids
+    environment = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{cluster.port}"}
+    workspace.environment.update({name: environment[name] for name in ("HOME", "RAY_ADDRESS")})
+    return workspace.command("-c", APART)
 
 
 @pytest.mark.parametrize(
@@ -309,26 +315,25 @@ def join(workspace: Workspace, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_what_no_node_has_is_refused_before_training(
-    workspace: Workspace, started: Cluster, monkeypatch: pytest.MonkeyPatch, runtime: dict[str, Any], parts: list[str]
+    workspace: Workspace, started: Cluster, runtime: dict[str, Any], parts: list[str]
 ) -> None:
-    join(workspace, started, monkeypatch)
     workspace.write_params({"runtime": runtime})
     prepared()
-    line = workspace.stage("finetune").error()
+    done = finetune_on(started, workspace)
+    assert done.code == 1
+    line = done.err.splitlines()[-1]  # Ray names its log level before
     assert all(part in line for part in (*parts, "no autoscaler runs")), line
+    assert "Traceback" not in done.err
     assert not HERE.trials.exists() or not list(HERE.trials.iterdir())
 
 
-def test_the_device_is_named_and_a_busy_cluster_waited_for(
-    workspace: Workspace, started: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    join(workspace, started, monkeypatch)
+def test_the_device_is_named_and_a_busy_cluster_waited_for(workspace: Workspace, started: Cluster) -> None:
     workspace.write_params()
     prepared()
     command, environment = [sys.executable, "-c", HOLD], {"RAY_ADDRESS": f"127.0.0.1:{started.port}"}
     with subprocess.Popen(command, env=started.environment | environment, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdout.readline() == "held\n"  # noqa: PT018
-        done = workspace.stage("finetune")
+        done = finetune_on(started, workspace)
     assert counted(done) == (1, 0, 1)
     assert "device: cpu, since no node of the Ray cluster has a GPU now" in done.out
     waiting = r"^waiting for 1 CPU on the Ray cluster, \d+ s; free: 0 of 1 CPUs, 0 of 0 GPUs$"
@@ -336,14 +341,13 @@ def test_the_device_is_named_and_a_busy_cluster_waited_for(
 
 
 def test_a_gpu_that_an_autoscaler_can_start_is_waited_for(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
 ) -> None:
     """The GPU is one by name alone, which is enough for toys."""
     with ray_cluster({"CPU": 1, "GPU": 1}) as cluster:
-        join(workspace, cluster, monkeypatch)
         workspace.write_params({"runtime": {"gpus_per_trial": 0.7}})
         prepared()
-        done = workspace.stage("finetune")
+        done = finetune_on(cluster, workspace)
     assert counted(done) == (1, 0, 1)
     assert re.search(r"^waiting for 1 CPU and 0.7 GPU on the Ray cluster, \d+ s; free: 1 of 1", done.out, re.MULTILINE)
 

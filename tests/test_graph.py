@@ -311,3 +311,29 @@ def test_each_profile_shrunk_to_seconds(profile: str, project: Project, tmp_path
         assert (measured is not None) == (name in params["latency"]["tasks"])
         attacked = Attack.read(project.here.attack(name), "").attacked
         assert (attacked != ()) == (name in params["attack"]["tasks"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("git", [False, True])
+def test_the_first_command_of_the_readme_in_a_copy_with_and_without_git(tmp_path: Path, git: bool) -> None:
+    """As a zip is; DVC refuses such a folder until it is told."""
+    for name in ("pipeline", "stages"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / ".dvc").mkdir()
+    for name in ("Makefile", "requirements.lock", "params.yaml", ".dvc/config"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    settings = {"cmd": "python -m stages.settings", "deps": ["params.yaml"], "outs": ["outputs/settings"]}
+    (tmp_path / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"settings": settings}}))
+    (tmp_path / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (tmp_path / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (tmp_path / ".venv/.installed").touch()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith((*POINTERS, "GIT_"))}
+    environment = kept | {"GIT_CEILING_DIRECTORIES": str(tmp_path.parent)}
+    if git:
+        subprocess.run(["git", "init", "-q"], cwd=tmp_path, env=environment, check=True)
+    done = subprocess.run(["make", "demo"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Report: {tmp_path}/outputs/report/index.html" in done.stdout
+    assert (tmp_path / "outputs/settings/finetune.json").is_file()
+    assert (tmp_path / ".dvc/config.local").is_file() != git

@@ -28,7 +28,8 @@ def _tasks_and_models(stored: Stored) -> str:
     text = (
         f"Tasks: {listed(map(_described, stored.tasks))}. Backbone: {listed(backbones)}. Training: {listed(methods)}. "
         f"{_counted(len(keys), 'selected model stands', 'selected models stand')} behind the rows, "
-        f"{_counted(len(stored.trials), 'trial was', 'trials were')} run, {failed or 'none'} failed."
+        f"{_counted(len(stored.trials), 'trial was', 'trials were')} run, "
+        + (f"{failed} failed or could not run." if failed else "none failed.")
     )
     other = sum(stored.trials[key].other_code for key in keys if key in stored.trials)
     if other:

@@ -175,6 +175,17 @@ def test_undefined_is_never_zero(glue: Report, tmp_path: Path) -> None:
     assert "Patience scores n/a" in report.html
 
 
+def test_a_seed_that_was_lost_is_named_with_its_reason(tmp_path: Path) -> None:
+    params = small("albert-base")
+    report_of(tmp_path, params)
+    lost = {"seed": 9, "key": "0123456789abcdef", "reason": "not run: the trial k that it starts from failed"}
+    edit(Workspace(tmp_path).selected("sst2"), lambda selected: selected["groups"][1].update(failed=[lost]))
+    report = build(collect(params, Workspace(tmp_path)), PROVENANCE)
+    row = Page(report.html).row("Trained models behind the rows", "joint", "failed")
+    assert (row["Seed"], row["Weights, SHA-256"]) == ("9", f"failed {lost['reason']}")
+    assert "1 failed or could not run" in report.html
+
+
 def test_out_of_window_and_choice_on_report_rows_are_seen(tmp_path: Path) -> None:
     evaluate = {"criteria": stored_results.CRITERIA, "window": (30.0, 40.0)}
     report = report_of(tmp_path, small("albert-base", protocol="paper", evaluate=evaluate))

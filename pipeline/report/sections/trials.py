@@ -34,5 +34,5 @@ def _rows(stored: Stored, task: TaskResults, group: ModelGroup) -> Iterator[Tabl
         weights = Cell(trial.weights_sha256[:16], flags=flags)
         yield TableRow((*names, Cell(str(trial.seed)), *settings, weights), runs_of([trial.key], stored.trials))
     for failed in group.failed:
-        blank = (Cell(""), Cell(""), Cell("failed"))
+        blank = (Cell(""), Cell(""), Cell("failed", failed.reason))
         yield TableRow((*names, Cell(str(failed.seed)), *blank), runs_of([failed.key], stored.trials))
