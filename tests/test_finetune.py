@@ -291,7 +291,7 @@ from tests import toy_trials
 
 finetune.RUNNER = toy_trials.RUNNER
 resources.FIRST = resources.NEXT = 1.0
-run_stage("finetune", finetune.main)
+run_stage("finetune", finetune.main, per_task=False)
 """
 
 
