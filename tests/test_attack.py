@@ -1028,6 +1028,16 @@ def test_local_recipes_name_what_they_lack(local: AttackResources, monkeypatch: 
         assert "\n" not in str(error.value)
 
 
+def test_a_cache_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.attacks.library import _marked_as_installed
+
+    monkeypatch.delenv("TA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", "/dev/null/home")
+    says = r"cache folder /dev/null/home/.cache/textattack .*; set TA_CACHE_DIR"
+    with pytest.raises(DataError, match=says), _marked_as_installed():
+        pass
+
+
 def test_processes_that_import_at_once_do_not_take_each_others_marker_away(tmp_path: Path) -> None:
     """Without it TextAttack would download."""
     program = """
@@ -1069,16 +1079,22 @@ from pipeline.running.settings import Runtime
 from pipeline.running.ray.jobs import fan_out
 done = []
 try:
-    fan_out(sys.argv[1].split(","), runner="tests.toy_jobs:run", root=Path("out"), runtime=Runtime(workers=2),
+    fan_out(sys.argv[1].split(","), runner="tests.toy_jobs:run", root=Path("out"),
+            runtime=Runtime(workers=2, gpus_per_trial=float(sys.argv[2])),
             done=lambda job, result: done.append((job, result)))
 except Exception as error:
     print(type(error).__name__, error)
 print(sorted(done))
 """
-    environment = clean_environment(tmp_path) | {"PYTHONPATH": str(PROFILE.parent.parent)}
-    for jobs, says in (("a,b,c", "[('a', 'A'), ('b', 'B'), ('c', 'C')]"), ("poor,d", "DataError poor: no such job")):
-        done = subprocess.run(
-            [sys.executable, "-c", program, jobs], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+    environment = clean_environment(tmp_path) | {"PYTHONPATH": str(PROFILE.parent.parent), "CUDA_VISIBLE_DEVICES": ""}
+    for jobs, share, says in (
+        ("a,b,c", 0, "[('a', 'A'), ('b', 'B'), ('c', 'C')]"),
+        ("poor,d", 0, "DataError poor: no such job"),
+        ("full,e", 0, "StorageError No space left on device; free some space"),
+        ("f,g", 0.5, "ClusterError runtime.gpus_per_trial: 0.5, and this machine has no GPU; lower it"),
+    ):
+        command = [sys.executable, "-c", program, jobs, str(share)]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert says in done.stdout, done.stdout + done.stderr
+    assert not {path.name for path in (tmp_path / "out").iterdir()} & {"f", "g"}
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"a", "b", "c"}

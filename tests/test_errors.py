@@ -231,6 +231,12 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"simulate.step": 2.0}, ["simulate.step", "2.0", "0.5"]),
         ({"runtime.device": "tpu"}, ["runtime.device", "'tpu'", "'cuda'"]),
         ({"runtime.threads": 0}, ["runtime.threads", "0"]),
+        *(
+            ({"runtime": {"gpus_per_trial": share}}, ["runtime.gpus_per_trial", str(share), "a whole number of GPUs"])
+            for share in (1.5, 0.00001)
+        ),
+        ({"runtime": {"device": "cpu", "gpus_per_trial": 0.5}}, ["runtime", "device cpu", "gpus_per_trial", "take"]),
+        ({"runtime": {"device": "cuda", "gpus_per_trial": 0.0}}, ["runtime", "device cuda", "gpus_per_trial", "take"]),
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )

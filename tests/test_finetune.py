@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -295,17 +295,40 @@ run_stage("finetune", finetune.main, per_task=False)
 """
 
 
-def finetune_on(cluster: Cluster, workspace: Workspace) -> Done:
-    """Run the stage in a process of its own that joins a cluster, with toys for trials and a line every second.
+JOBS = """
+from pathlib import Path
+from pipeline.errors import exit_with_one_line
+from pipeline.params import load_params
+from pipeline.running.ray import resources
+from pipeline.running.ray.jobs import fan_out
+
+resources.FIRST = resources.NEXT = 1.0
+with exit_with_one_line("jobs"):
+    fan_out(["a", "b"], runner="tests.toy_jobs:run", root=Path("out"), runtime=load_params().runtime,
+            done=lambda job, result: print(job, result, flush=True))
+"""
+
+
+def run_on(cluster: Cluster, workspace: Workspace, program: str) -> Done:
+    """Run a program in a process of its own that joins a cluster.
 
     Not in this one: Ray takes what is left of another cluster's actors for those of this one that have their ids.
     """
     (workspace.folder / "tests").symlink_to(ROOT / "tests")
+    return workspace.command("-c", program, HOME=cluster.environment["HOME"], RAY_ADDRESS=f"127.0.0.1:{cluster.port}")
+
+
+@contextmanager
+def held(cluster: Cluster) -> Iterator[None]:
+    """Someone else has the cluster's core for a while."""
     environment = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{cluster.port}"}
-    workspace.environment.update({name: environment[name] for name in ("HOME", "RAY_ADDRESS")})
-    return workspace.command("-c", APART)
+    command = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdout.readline() == "held\n"  # noqa: PT018
+        yield
 
 
+@pytest.mark.parametrize("program", [APART, JOBS], ids=["trials", "jobs"])
 @pytest.mark.parametrize(
     ("runtime", "parts"),
     [
@@ -315,11 +338,11 @@ def finetune_on(cluster: Cluster, workspace: Workspace) -> Done:
     ],
 )
 def test_what_no_node_has_is_refused_before_training(
-    workspace: Workspace, started: Cluster, runtime: dict[str, Any], parts: list[str]
+    workspace: Workspace, started: Cluster, program: str, runtime: dict[str, Any], parts: list[str]
 ) -> None:
     workspace.write_params({"runtime": runtime})
     prepared()
-    done = finetune_on(started, workspace)
+    done = run_on(started, workspace, program)
     assert done.code == 1
     line = done.err.splitlines()[-1]  # Ray names its log level before
     assert all(part in line for part in (*parts, "no autoscaler runs")), line
@@ -330,14 +353,20 @@ def test_what_no_node_has_is_refused_before_training(
 def test_the_device_is_named_and_a_busy_cluster_waited_for(workspace: Workspace, started: Cluster) -> None:
     workspace.write_params()
     prepared()
-    command, environment = [sys.executable, "-c", HOLD], {"RAY_ADDRESS": f"127.0.0.1:{started.port}"}
-    with subprocess.Popen(command, env=started.environment | environment, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout and holder.stdout.readline() == "held\n"  # noqa: PT018
-        done = finetune_on(started, workspace)
+    with held(started):
+        done = run_on(started, workspace, APART)
     assert counted(done) == (1, 0, 1)
     assert "device: cpu, since no node of the Ray cluster has a GPU now" in done.out
     waiting = r"^waiting for 1 CPU on the Ray cluster, \d+ s; free: 0 of 1 CPUs, 0 of 0 GPUs$"
     assert re.search(waiting, done.out, re.MULTILINE), done.out
+
+
+def test_jobs_wait_for_a_busy_cluster(workspace: Workspace, started: Cluster) -> None:
+    workspace.write_params()
+    with held(started):
+        done = run_on(started, workspace, JOBS)
+    assert re.search(r"^waiting for 1 CPU on the Ray cluster, \d+ s; free: 0 of 1 CPUs", done.out, re.MULTILINE), done
+    assert {"a A", "b B"} <= {*done.out.splitlines()}
 
 
 def test_a_gpu_that_an_autoscaler_can_start_is_waited_for(
@@ -347,7 +376,7 @@ def test_a_gpu_that_an_autoscaler_can_start_is_waited_for(
     with ray_cluster({"CPU": 1, "GPU": 1}) as cluster:
         workspace.write_params({"runtime": {"gpus_per_trial": 0.7}})
         prepared()
-        done = finetune_on(cluster, workspace)
+        done = run_on(cluster, workspace, APART)
     assert counted(done) == (1, 0, 1)
     assert re.search(r"^waiting for 1 CPU and 0.7 GPU on the Ray cluster, \d+ s; free: 1 of 1", done.out, re.MULTILINE)
 
