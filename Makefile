@@ -17,7 +17,7 @@ WITHOUT_GIT := test -e .git || git rev-parse --git-dir > /dev/null 2>&1 || test 
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
-.PHONY: demo test test-fast fuzz install check format nightly audit bench ui lock clean
+.PHONY: demo test test-fast test-cluster fuzz install check format nightly audit bench ui lock clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -45,7 +45,11 @@ test: install
 
 # Without what is marked slow: two minutes.
 test-fast: install
-	python -m pytest -m "not slow"
+	python -m pytest -m "not slow and not cluster"
+
+# Clusters of several nodes, lost nodes and soaks: half an hour.
+test-cluster: install
+	python -m pytest -m cluster
 
 check: install
 	ruff format --check .
@@ -80,7 +84,7 @@ ui: install
 # New pins after a change of pyproject.toml; UPGRADE=1 raises the others too. One version of a package for every Python
 # (`fewest`). No addresses in the file: only names, versions, markers and hashes.
 lock: install
-	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade) -o requirements.lock
+	uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --fork-strategy fewest --generate-hashes --no-emit-index-url --no-header --quiet $(if $(UPGRADE),--upgrade) -o requirements.lock
 
 # What runs made; of data/ only what `prepare` made.
 clean:
