@@ -57,6 +57,7 @@ check: install
 	mypy
 	actionlint .github/workflows/*.yml
 	zizmor --offline --quiet .github
+	hadolint Dockerfile
 
 format: install
 	ruff format .

@@ -23,6 +23,8 @@ from ray_jobs.entry import OUTPUTS, RECORD, WORK
 ADDRESS = "http://127.0.0.1:8265"
 AGENT_SECONDS = 120.0
 """Seconds to wait for the cluster's job agent, which refuses jobs for a while after the start."""
+STOP_SECONDS = 60
+"""Time that a job's stages have after `ray job stop` to end their runs and keep what they have; Ray's is 3 seconds."""
 EXCLUDES = [".git", ".venv", ".github", "tests", "benchmarks", "docs", "/dvc.lock"]
 """Files that are not sent, beside those in .gitignore. dvc.lock describes outputs of this machine, not of the job."""
 
@@ -130,8 +132,8 @@ def submit(client: Any, address: str, project: Path, home: Path, stages: Sequenc
 
 
 def job_environment(here: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables of a job: the commit, and the addresses that are valid on the cluster too."""
-    travels = {COMMIT_VARIABLE: git_commit()}
+    """Environment variables of a job: the commit, its time to end, and addresses that are valid on the cluster too."""
+    travels = {COMMIT_VARIABLE: git_commit(), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     if here.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):  # a local database file is not sent
         travels["MLFLOW_TRACKING_URI"] = here["MLFLOW_TRACKING_URI"]
     if here.get("HUB_MIRROR"):

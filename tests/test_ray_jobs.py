@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -148,6 +149,40 @@ def test_job_comes_home(project: Path, cluster: Cluster, tmp_path: Path) -> None
     assert list((home / "work" / ".dvc" / "cache" / "files").rglob("*"))  # what was finished comes from here again
 
 
+SLOW_TO_END = """
+import pathlib, signal, sys, time
+
+def end(*_):
+    time.sleep(5)  # longer than Ray's own patience
+    pathlib.Path(sys.argv[1], "kept").touch()
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(sys.argv[1], "runs").touch()
+time.sleep(120)
+"""
+
+
+def test_jobs_end_in_peace_before_the_head_goes(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(SLOW_TO_END)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", cluster.dashboard)
+    client = submit.connect(cluster.dashboard)
+    job = client.submit_job(
+        entrypoint=f"{sys.executable} {tmp_path / 'slow.py'} {tmp_path}",
+        runtime_env={"env_vars": submit.job_environment({})},
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "runs").exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    command = [sys.executable, "-m", "ray_jobs.stop", "--address", cluster.dashboard]
+    done = subprocess.run(command, cwd=ROOT, env=cluster.environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "no job runs\n"), done.stderr
+    assert client.get_job_info(job).status == "STOPPED"
+    assert (tmp_path / "kept").exists()
+
+
 def test_unreachable_cluster(project: Path, tmp_path: Path) -> None:
     address = f"http://127.0.0.1:{free_ports(1)[0]}"
     done = run_submit(project, clean_environment(tmp_path), "--address", address, "--results", str(tmp_path / "jobs"))
@@ -194,10 +229,12 @@ def test_what_travels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     here = {"MLFLOW_TRACKING_URI": "http://tracking:5000", "HUB_MIRROR": str(tmp_path), "HOME": "mine"}
     assert submit.job_environment(here) == {
         "EARLY_EXIT_COMMIT": git_commit(),
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "MLFLOW_TRACKING_URI": "http://tracking:5000",
         "HUB_MIRROR": str(tmp_path),
     }
-    assert set(submit.job_environment({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})) == {"EARLY_EXIT_COMMIT"}
+    local = submit.job_environment({"MLFLOW_TRACKING_URI": "sqlite:///mlflow.db"})
+    assert set(local) == {"EARLY_EXIT_COMMIT", "RAY_JOB_STOP_WAIT_TIME_S"}
 
 
 def test_commit_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

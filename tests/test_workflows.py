@@ -6,6 +6,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -91,3 +92,29 @@ def test_only_jobs_that_run_no_code_of_the_project_may_write() -> None:
             if "write" in job["permissions"].values():
                 steps = "\n".join(step.get("run", "") + step.get("uses", "") for step in job["steps"])
                 assert not re.search(r"make |python|\.ci/run|\./", steps)
+
+
+# The container
+
+
+def dockerfile() -> str:
+    return (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_the_container_is_built_from_the_lock_without_rights_or_secrets() -> None:
+    (base,) = re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE)
+    assert re.fullmatch(r"python:3\.1[123]\.\d+-slim-\w+", base), "a base that does not move by a minor version"
+    assert "--require-hashes --requirement requirements.lock" in dockerfile()
+    users = re.findall(r"^USER (\S+)", dockerfile(), re.MULTILINE)
+    assert users == ["1000"], "as a number, which Kubernetes can check"
+    assert not re.search(r"(?i)secret_|password|token|--build-arg [A-Z_]*KEY", dockerfile())
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert {".git", ".venv", "outputs", "runs", "mlflow.db*", ".dvc/config.local"} <= set(ignored)
+
+
+def test_hadolint_finds_nothing_and_would() -> None:
+    hadolint = str(Path(sys.executable).with_name("hadolint"))
+    assert subprocess.run([hadolint, str(ROOT / "Dockerfile")], capture_output=True, text=True).stdout == ""
+    moving = re.sub(r"FROM \S+", "FROM python:latest", dockerfile())
+    found = subprocess.run([hadolint, "-"], input=moving, capture_output=True, text=True)
+    assert (found.returncode, "DL3007" in found.stdout) == (1, True)
