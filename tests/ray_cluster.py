@@ -10,12 +10,39 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node beside the head: its address, its own temporary folder and the process that holds its raylet."""
+
+    address: str
+    folder: Path
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def raylet(self) -> int:
+        """The id of its raylet's process."""
+        return self._child("raylet/raylet")
+
+    def _child(self, name: str) -> int:
+        for line in _processes():
+            number, group, command = line.split(None, 2)
+            if int(group) == self.process.pid and name in command.split()[0]:
+                return int(number)
+        raise AssertionError(f"no {name} at {self.address}")
+
+    def kill(self) -> None:
+        """SIGKILL everything of the node, as where a machine loses its power."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
 
 
 @dataclass(frozen=True)
@@ -25,6 +52,46 @@ class Cluster:
     dashboard: str
     port: int
     environment: dict[str, str]
+    folder: Path
+    nodes: list[Node]
+
+    def add_node(self, cpus: int = 1, *arguments: str, prefix: Sequence[str] = (), cwd: Path | None = None) -> Node:
+        """Start a raylet with a temporary folder of its own, and wait until the head knows it.
+
+        Args:
+            arguments: more for `ray start`, such as `--resources`.
+            prefix: a command to start it under, such as `unshare -m`.
+            cwd: its working directory.
+        """
+        address = f"127.0.0.{len(self.nodes) + 2}"  # all of 127/8 is loopback: an address for each
+        folder = Path(tempfile.mkdtemp(prefix="ee-node-"))
+        listen, grpc, runtime, metrics = free_ports(4)
+        command = [
+            *(*prefix, str(BIN / "ray"), "start", f"--address=127.0.0.1:{self.port}", "--block"),
+            *("--disable-usage-stats", f"--num-cpus={cpus}", f"--node-ip-address={address}"),
+            *(f"--temp-dir={folder / 'ray'}", f"--dashboard-agent-listen-port={listen}"),
+            *(f"--dashboard-agent-grpc-port={grpc}", f"--runtime-env-agent-port={runtime}"),
+            *(f"--metrics-export-port={metrics}", f"--object-store-memory={100 * 2**20}"),
+            *("--min-worker-port=0", "--max-worker-port=0", *arguments),
+        ]
+        with (folder / "start.log").open("w") as log:
+            process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=cwd or folder
+            )
+        node = Node(address, folder, process)
+        self.nodes.append(node)
+        deadline = time.monotonic() + 120
+        while "Ray runtime started" not in (folder / "start.log").read_text():
+            assert time.monotonic() < deadline, (folder / "start.log").read_text()
+            assert process.poll() is None, (folder / "start.log").read_text()
+            time.sleep(0.2)
+        return node
+
+
+def _processes() -> list[str]:
+    """Id, group and command of every process."""
+    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,args="], capture_output=True, text=True, check=True)
+    return listed.stdout.splitlines()
 
 
 def free_ports(count: int) -> list[int]:
@@ -58,8 +125,8 @@ SCALED = {
 
 
 @contextmanager
-def ray_cluster(worker: Mapping[str, int] | None = None) -> Iterator[Cluster]:
-    """Start a one-core head, and end it by its process.
+def ray_cluster(worker: Mapping[str, int] | None = None, cpus: int = 1) -> Iterator[Cluster]:
+    """Start a head of one core, or another number, and end it and its nodes by their processes.
 
     Args:
         worker: resources of the one node that an autoscaler starts when it is asked for; None: no autoscaler.
@@ -69,7 +136,7 @@ def ray_cluster(worker: Mapping[str, int] | None = None) -> Iterator[Cluster]:
     environment = clean_environment(folder)
     gcs, dashboard, listen, grpc, runtime, metrics, client = free_ports(7)
     command = [
-        *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=1"),
+        *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
         *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder / 'ray'}"),
         *(f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={listen}"),
         *(f"--dashboard-agent-grpc-port={grpc}", f"--runtime-env-agent-port={runtime}"),
@@ -87,10 +154,14 @@ def ray_cluster(worker: Mapping[str, int] | None = None) -> Iterator[Cluster]:
     with (folder / "start.log").open("w") as log:
         head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder)
     address = f"http://127.0.0.1:{dashboard}"
+    cluster = Cluster(address, gcs, environment, folder, [])
     try:
         _wait(address, head, folder / "start.log")
-        yield Cluster(address, gcs, environment)
+        yield cluster
     finally:
+        for node in cluster.nodes:
+            node.kill()
+            shutil.rmtree(node.folder, ignore_errors=True)
         head.send_signal(signal.SIGTERM)  # ends what this head started, and nothing else
         with suppress(subprocess.TimeoutExpired):
             head.wait(30)

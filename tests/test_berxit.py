@@ -171,7 +171,7 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     """Train joint and berxit on generated text, record, write and read the trace, choose a threshold, run it live."""
     from pipeline.evaluation.trace import load_trace, save_trace
     from pipeline.models.names import BackboneSettings, resolve_backbone
-    from pipeline.models.recording import record_trace
+    from pipeline.models.recording import record_traces
     from pipeline.tasks.names import resolve_task
     from pipeline.tasks.task import Rows, TaskSettings
     from pipeline.tasks.text.tokens import TokenStore
@@ -188,10 +188,11 @@ def test_from_text_to_live(name: str, tmp_path: Path, monkeypatch: pytest.Monkey
     traces = {}
     for split in ("selection", "validation"):
         save_trace(
-            record_trace(HERE.trial("berxit"), manifest, "demo-albert", split, "cpu"), tmp_path / f"{split}.safetensors"
+            next(record_traces(HERE.trial("berxit"), manifest, "demo-albert", [split], "cpu")),
+            tmp_path / f"{split}.safetensors",
         )
         traces[split] = load_trace(tmp_path / f"{split}.safetensors")
-        plain = record_trace(HERE.trial("joint"), manifest, "demo-albert", split, "cpu")
+        plain = next(record_traces(HERE.trial("joint"), manifest, "demo-albert", [split], "cpu"))
         np.testing.assert_array_equal(traces[split].logits, plain.logits)
         assert plain.channels == {}
     trace = traces["validation"]

@@ -24,7 +24,7 @@ from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.names import BackboneSettings, resolve_backbone
 from pipeline.models.precision import autocast_type, equal_bits, full_float32, limit_memory
-from pipeline.models.recording import record_trace
+from pipeline.models.recording import record_traces
 from pipeline.models.residual import ResNet
 from pipeline.tasks.image.pixels import ImageStore
 from pipeline.tasks.names import resolve_task
@@ -194,9 +194,11 @@ def test_from_tokens_to_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         more = {"parent": parent} if parent else {}
         settings = settings_of(task, manifest, spec, method, **more)
         train(settings, names_of(task, spec), HERE.trial(method), context, lambda row: None)
-        one, again = (record_trace(HERE.trial(method), manifest, "demo-albert", "validation", DEVICE) for _ in range(2))
+        one, again = (
+            next(record_traces(HERE.trial(method), manifest, "demo-albert", ["validation"], DEVICE)) for _ in range(2)
+        )
         np.testing.assert_array_equal(one.logits, again.logits)
-        cpu = record_trace(HERE.trial(method), manifest, "demo-albert", "validation", "cpu")
+        cpu = next(record_traces(HERE.trial(method), manifest, "demo-albert", ["validation"], "cpu"))
         np.testing.assert_allclose(one.logits, cpu.logits, rtol=1e-3, atol=1e-4)
 
 

@@ -20,7 +20,7 @@ from pipeline.layout import HERE
 from pipeline.models.flops import ResNetShape, block_flops, exit_layers, resnet_flops, stem_flops
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
-from pipeline.models.recording import record, record_trace
+from pipeline.models.recording import record, record_traces
 from pipeline.models.residual import ResNet
 from pipeline.params import Params
 from pipeline.results import Inputs, Manifest, Split
@@ -159,7 +159,9 @@ def trace_of(model: MultiExit, store: ImageStore, folder: Path) -> Any:
     target.mkdir(parents=True)
     for part, array in {"images": store.images, "labels": store.labels, "rows": store.row_ids}.items():
         np.save(target / f"test.{part}.npy", np.asarray(array))
-    return record_trace(folder / "runs" / "key", manifest_of({"test": "of the test"}), "resnet14", "test", "cpu")
+    return next(
+        record_traces(folder / "runs" / "key", manifest_of({"test": "of the test"}), "resnet14", ["test"], "cpu")
+    )
 
 
 def test_all_exits_of_the_forward_pass_and_live_at_never_agree() -> None:
@@ -673,7 +675,7 @@ def test_a_trial_on_demo_images_learns() -> None:
     result = train(settings, names, HERE.trial("key"), context, seen.append)
     assert [row["epoch"] for row in seen] == [1, 2, 3, 4]
     assert result.exits == (1, 2, 3)
-    trace = record_trace(HERE.trial("key"), manifest, "resnet8", "test", "cpu")
+    trace = next(record_traces(HERE.trial("key"), manifest, "resnet8", ["test"], "cpu"))
     accuracy = (trace.answers() == trace.labels[:, None]).mean(axis=0)
     assert accuracy[-1] > 0.3, "chance is 0.1"
     assert accuracy[-1] > accuracy[0]

@@ -10,7 +10,7 @@ from pipeline.layout import HERE
 from pipeline.models.live import LiveEngine
 from pipeline.models.names import BackboneSettings, resolve_backbone
 from pipeline.models.precision import autocast_type, equal_bits
-from pipeline.models.recording import record_trace
+from pipeline.models.recording import record_traces
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Rows, TaskSettings
 from tests.chain import chain_model
@@ -26,7 +26,7 @@ def test_tf32_is_off_wherever_a_model_trains_or_answers(tmp_path: Path, monkeypa
     manifest = prepared(task, spec)
     for use in (
         lambda: trained(task, manifest, spec, "joint"),
-        lambda: record_trace(HERE.trial("joint"), manifest, "demo-albert", "validation", "cpu"),
+        lambda: next(record_traces(HERE.trial("joint"), manifest, "demo-albert", ["validation"], "cpu")),
         lambda: LiveEngine(chain_model(3), None),
     ):
         torch.backends.cudnn.allow_tf32 = True

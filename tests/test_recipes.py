@@ -132,7 +132,7 @@ def test_a_recipe_is_the_one_that_is_named(method: str) -> None:
 def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train each on generated text, parents first; the checkpoint records a trace that says what was left out."""
     from pipeline.models.names import BackboneSettings, resolve_backbone
-    from pipeline.models.recording import record_trace
+    from pipeline.models.recording import record_traces
     from pipeline.tasks.names import resolve_task
     from pipeline.tasks.task import Rows, TaskSettings
 
@@ -144,7 +144,7 @@ def test_every_recipe_from_tokens_to_a_trace(task_name: str, tmp_path: Path, mon
     for method, info in METHODS.items():
         more = {"parent": info.parent} if info.parent else {}
         assert trained(task, manifest, spec, method, **more).layers == 4
-        trace = record_trace(HERE.trial(method), manifest, "demo-albert", "validation", "cpu")
+        trace = next(record_traces(HERE.trial(method), manifest, "demo-albert", ["validation"], "cpu"))
         assert trace.all_layers == 4
         assert trace.layers[-1] == kept.get(method, 4)
         assert (trace.exits > 1) == info.multi_exit

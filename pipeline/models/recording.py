@@ -1,6 +1,6 @@
 """Recording: one pass of a trained model over a split that keeps every exit's answers, for texts and images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +53,13 @@ def refuse_diverged(name: str, values: np.ndarray) -> None:
         )
 
 
-def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str, device: str) -> "Trace":
-    """Record one checkpoint over one prepared split in full float32, with costs and provenance.
+def record_traces(
+    checkpoint: Path, manifest: Manifest, backbone: str, splits: Sequence[str], device: str
+) -> "Iterator[Trace]":
+    """Record one checkpoint over prepared splits in full float32, with costs and provenance.
 
     Args:
-        checkpoint: the model's folder, named by its trial's key.
+        checkpoint: the model's folder, named by its trial's key; it is loaded once.
         backbone: name of the backbone, which selects the tokens to read.
 
     Raises:
@@ -70,27 +72,29 @@ def record_trace(checkpoint: Path, manifest: Manifest, backbone: str, split: str
     full_float32()
     equal_bits(device)
     model: Any = load_checkpoint(checkpoint).to(device)
-    store = open_store(manifest, backbone, split, device)
-    flops, full = model.backbone.flops(store.sizes, model.outputs, model.exits)
-    last, _ = model.backbone.flops(store.sizes, model.outputs, model.exits[-1:])
-    logits, channels = record(model, store, device)
-    return Trace(
-        kind=manifest.kind,
-        logits=logits,
-        channels=channels,
-        labels=store.labels.astype(np.float64),
-        row_ids=store.row_ids.astype(np.int64),
-        layers=np.asarray(model.exits, dtype=np.float64),
-        flops=flops,
-        full_flops=full,
-        full_layers=float(model.backbone.full_layers),
-        last_flops=last[:, 0],
-        label_names=manifest.label_names,
-        provenance={
-            "task": manifest.task,
-            "split": split,
-            "trial": checkpoint.name,
-            "weights_sha256": file_hash(checkpoint / "model.safetensors"),
-            "data_sha256": inputs_hash(manifest, backbone, split),
-        },
-    )
+    weights = file_hash(checkpoint / "model.safetensors")
+    for split in splits:
+        store = open_store(manifest, backbone, split, device)
+        flops, full = model.backbone.flops(store.sizes, model.outputs, model.exits)
+        last, _ = model.backbone.flops(store.sizes, model.outputs, model.exits[-1:])
+        logits, channels = record(model, store, device)
+        yield Trace(
+            kind=manifest.kind,
+            logits=logits,
+            channels=channels,
+            labels=store.labels.astype(np.float64),
+            row_ids=store.row_ids.astype(np.int64),
+            layers=np.asarray(model.exits, dtype=np.float64),
+            flops=flops,
+            full_flops=full,
+            full_layers=float(model.backbone.full_layers),
+            last_flops=last[:, 0],
+            label_names=manifest.label_names,
+            provenance={
+                "task": manifest.task,
+                "split": split,
+                "trial": checkpoint.name,
+                "weights_sha256": weights,
+                "data_sha256": inputs_hash(manifest, backbone, split),
+            },
+        )

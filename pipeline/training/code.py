@@ -16,8 +16,8 @@ FILE = "code.json"
 """File in a trial's folder with the code that trained it."""
 ENTRY = "pipeline.training.trial:train"
 """The function that a worker calls."""
-RECORDING = "pipeline.models.recording:record_trace"
-"""The function that records a trace."""
+RECORDING = "pipeline.models.recording:record_traces"
+"""The function that records the traces of a model."""
 STATED = ("pipeline.training.methods:load_recipe", "pipeline.models.names:BackboneSpec")
 """Choices that a trial's settings already hold: the recipe, added as a root of its own, and the backbone."""
 BOOKKEEPING = ("pipeline.training.plan", "pipeline.results")

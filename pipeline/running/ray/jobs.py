@@ -1,5 +1,6 @@
 """Jobs that do not depend on each other, through a pool of Ray workers."""
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,30 @@ from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refu
 from pipeline.running.ray.worker import load
 from pipeline.running.settings import Runtime
 
+START = 25.0
+"""Seconds from the start of Ray of our own to workers that have imported what a model needs, on two cores."""
+
 
 def fan_out(
-    jobs: Sequence[Any], *, runner: str, root: Path, runtime: Runtime, done: Callable[[Any, Any], None]
+    jobs: Sequence[Any],
+    *,
+    runner: str,
+    root: Path,
+    runtime: Runtime,
+    done: Callable[[Any, Any], None],
+    brief: bool = False,
 ) -> None:
     """Run jobs, one core each, in whatever order they end.
 
-    One job, or one worker and no cluster, runs in this process: starting Ray would take longer.
+    On a cluster that was joined all of them run there. Without one, a single job, or one worker, runs in this process:
+    starting Ray would take longer.
 
     Args:
         jobs: what the runner is called with; pickled to workers, which run in this folder.
         runner: "module:function"; it stores what it finds under `root`, which every node must see.
         done: called here with each job and what the runner returned.
+        brief: jobs may be shorter than the start of Ray of our own, so that the first ones run in this process, until
+            the time that they take shows that workers gain more than their start costs.
 
     Raises:
         PipelineError: as the runner raised it; the other jobs are stopped.
@@ -29,10 +42,9 @@ def fan_out(
         TrialsFailedError: a worker died with its job again and again.
     """
     folder = str(Path.cwd())
-    slots = min(len(jobs), parallel(runtime, 0.0)) if not runtime.ray_address else len(jobs)
-    if slots < 2:
-        for job in jobs:
-            done(job, load(runner, folder)(job))
+    if not runtime.ray_address:
+        jobs = _run_here(jobs, load(runner, folder), parallel(runtime, 0.0), done, brief)
+    if not jobs:
         return
     root.mkdir(parents=True, exist_ok=True)
     connect(runtime)
@@ -61,6 +73,20 @@ def fan_out(
             done(running.pop(ready), result)
     finally:
         ray.shutdown()
+
+
+def _run_here(
+    jobs: Sequence[Any], run: Callable[[Any], Any], slots: int, done: Callable[[Any, Any], None], brief: bool
+) -> Sequence[Any]:
+    """Run jobs in this process as long as workers would gain nothing; the others."""
+    began = time.monotonic()
+    for i, job in enumerate(jobs):
+        left = len(jobs) - i
+        alone = (time.monotonic() - began) / max(i, 1) * left
+        if min(left, slots) > 1 and not (brief and (i == 0 or alone * (1 - 1 / min(left, slots)) < START)):
+            return jobs[i:]
+        done(job, run(job))
+    return ()
 
 
 def _job(runner: str, job: Any, folder: str) -> tuple[PipelineError | None, Any]:
