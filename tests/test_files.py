@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.tasks.files import read_file
-from pipeline.tasks.task import FileSource
+from pipeline.tasks.sources import load_splits
+from pipeline.tasks.task import FileSource, Task
 
 COLUMNS = ("text", "label")
 
@@ -136,6 +137,48 @@ def test_the_setting_decides(tmp_path: Path) -> None:
         assert texts_of(tmp_path / f"rows.{kind}", content, quoted=False) == ['"good"', '"a', 'b"']
     line = refused(tmp_path / "rows.tsv", 'text\tlabel\n"two\nlines"\t1\n', quoted=False)
     assert ", line 2: 1 field, and the header has 2; mend the line, or set quoted: true in the source" in line
+
+
+def read_as_task(path: Path, content: str, names: tuple[str, ...] = ("neg", "pos")) -> list[tuple[str, str]]:
+    path.write_bytes(content.encode())
+    source = FileSource(train=path, report={"held": path})
+    task = Task("own", source, "classification", ("text",), "label", names, ("accuracy",))
+    table = load_splits(task, None)["train"]
+    return list(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True))
+
+
+BY_LABEL = {
+    # A comma in each further line: every line could be a row, but "so they say" is no label.
+    "rows.csv": (
+        'label,text\npos,"a film\nso they say, good"\nneg,bad\n',
+        [("a film\nso they say, good", "pos"), ("bad", "neg")],
+    ),
+    # Quotes around what has a comma and around labels.
+    "rows.tsv": ('text\tlabel\n"good, very"\t"pos"\nbad\t"neg"\n', [("good, very", "pos"), ("bad", "neg")]),
+}
+
+
+@pytest.mark.parametrize("file", BY_LABEL)
+def test_labels_settle_a_doubt(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, rows = BY_LABEL[file]
+    assert read_as_task(tmp_path / file, content) == rows
+    assert "quotes enclose fields; for plain characters set quoted: false" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        # One of the swallowed rows has a label: a forgotten quote.
+        ("rows.csv", 'label,text\npos,"a film\nneg, bad\nso they say, good"\nneg,bad\n'),
+        # A row has no label, whichever way.
+        ("rows.csv", 'label,text\npos,"a film\nso they say, good"\nneither,bad\n'),
+        # Labels are the same both ways.
+        ("rows.tsv", 'text\tlabel\n"good, very"\tpos\nbad\tneg\n'),
+    ],
+)
+def test_a_doubt_that_labels_do_not_settle(file: str, content: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="set quoted: true or quoted: false in the source"):
+        read_as_task(tmp_path / file, content)
 
 
 def test_the_setting_needs_a_file_with_delimiters() -> None:

@@ -135,6 +135,12 @@ def read_labels(task: Task, columns: Mapping[str, Sequence[Any]], remedy: str) -
     return {where: np.where(dropped[where], np.nan, out[where]) for where in columns}
 
 
+def legal_labels(task: Task, values: Sequence[Any]) -> list[bool]:
+    """Which of some fields are labels of a task by themselves: a class's name, an index or number, or `drop_label`."""
+    numbered = ~np.isnan(_named(task, values)) | ~np.isnan(_counted(task, values))
+    return [bool(legal) or _is_dropped(task, value) for legal, value in zip(numbered, values, strict=True)]
+
+
 def _is_dropped(task: Task, value: Any) -> bool:
     drop = task.drop_label
     return drop is not None and value is not None and (str(value) == str(drop) or _number(value) == _number(drop))

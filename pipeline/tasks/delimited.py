@@ -8,12 +8,15 @@ line is a row. A source's `quoted` decides. Without it:
   every line of the file is a row by itself: then a forgotten quote may have swallowed rows.
 - .tsv: quotes enclose fields where the file can only be read so, or is as a program writes it: quotes around all fields
   of a column, or only around those that need them. They are plain where the file can only be read so, or where a few
-  fields happen to begin and end with a quote. A file between these is refused. The choice is printed.
+  fields happen to begin and end with a quote. A file between these is refused.
+
+Labels settle a doubt: quotes enclose fields where every row then has a label of the task, and no row that plain
+characters would make of the file otherwise has one. Choices are printed.
 """
 
 import csv
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
@@ -24,6 +27,19 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """File type to its delimiter."""
 
 
+@dataclass(frozen=True)
+class LabelColumn:
+    """The column of a task's labels.
+
+    Attributes:
+        name: the column's name.
+        legal: which of some fields are labels of the task.
+    """
+
+    name: str
+    legal: Callable[[Sequence[str]], Sequence[bool]]
+
+
 @dataclass
 class Reading:
     """A file read in one way.
@@ -32,16 +48,18 @@ class Reading:
         names: the header.
         columns: position of each column asked for to its fields.
         rows: number of rows.
-        broken: line on which the first row of several lines begins; None without one.
+        broken: first and last line of each row of several lines.
     """
 
     names: list[str]
     columns: dict[int, list[str]] = field(default_factory=dict)
     rows: int = 0
-    broken: int | None = None
+    broken: list[tuple[int, int]] = field(default_factory=list)
 
 
-def read_delimited(path: Path, wanted: Collection[str], quoted: bool | None) -> Reading:
+def read_delimited(
+    path: Path, wanted: Collection[str], quoted: bool | None, labels: LabelColumn | None = None
+) -> Reading:
     """Read a .csv or .tsv with a header.
 
     A blank line is a row with an empty field where the file has one column; where it has several, a blank line is
@@ -50,6 +68,7 @@ def read_delimited(path: Path, wanted: Collection[str], quoted: bool | None) -> 
     Args:
         wanted: columns to keep.
         quoted: whether quotes enclose fields; None decides as the module says.
+        labels: what decides in doubt, one of the columns wanted.
 
     Raises:
         DataError: a row of too few or many fields, a quote that is not closed, or doubt; with the line.
@@ -58,27 +77,35 @@ def read_delimited(path: Path, wanted: Collection[str], quoted: bool | None) -> 
     if quoted is not None:
         return _read(path, delimiter, wanted, quoted)
     if delimiter == ",":
-        return _comma_separated(path, wanted)
+        return _comma_separated(path, wanted, labels)
     if not _has_quotes(path):
         return _read(path, delimiter, wanted, quoted=False)
-    reading, quoted = _tab_separated(path, wanted)
+    reading, quoted = _tab_separated(path, wanted, labels)
+    _tell(path, quoted)
+    return reading
+
+
+def _tell(path: Path, quoted: bool) -> None:
     other = "plain characters" if quoted else "enclosing fields"
     print(
         f"{path}: quotes {'enclose fields' if quoted else 'are plain characters'}; for {other} set "
         f"quoted: {str(not quoted).lower()} in the source",
         flush=True,
     )
-    return reading
 
 
-def _comma_separated(path: Path, wanted: Collection[str]) -> Reading:
+def _comma_separated(path: Path, wanted: Collection[str], labels: LabelColumn | None) -> Reading:
     reading = _read(path, ",", wanted, quoted=True)
-    if reading.broken is not None and not isinstance(_attempt(path, ",", (), quoted=False), DataError):
-        raise _doubt(path, reading.broken)
+    plain = _attempt(path, ",", wanted, quoted=False) if reading.broken else None
+    if not isinstance(plain, Reading):
+        return reading
+    if not _settled(plain, reading, labels):
+        raise _doubt(path, reading)
+    _tell(path, quoted=True)
     return reading
 
 
-def _tab_separated(path: Path, wanted: Collection[str]) -> tuple[Reading, bool]:
+def _tab_separated(path: Path, wanted: Collection[str], labels: LabelColumn | None) -> tuple[Reading, bool]:
     """The reading, and whether quotes enclose fields in it."""
     plain, quoted = (_attempt(path, "\t", wanted, quoted=way) for way in (False, True))
     if isinstance(quoted, DataError):
@@ -92,13 +119,28 @@ def _tab_separated(path: Path, wanted: Collection[str]) -> tuple[Reading, bool]:
         # Several columns: no text has tabs at just these places. One column: every line is a row.
         if len(plain.names) > 1:
             return plain, False
-        raise _doubt(path, quoted.broken)
+        raise _doubt(path, quoted)
+    if _settled(plain, quoted, labels):
+        return quoted, True
     verdicts = [_written_quoted(plain.columns[i], quoted.columns[i], len(plain.names)) for i in plain.columns]
     if False in verdicts:
         return plain, False
     if None in verdicts:
-        raise _doubt(path, None)
+        raise _doubt(path, quoted)
     return quoted, True
+
+
+def _settled(plain: Reading, quoted: Reading, labels: LabelColumn | None) -> bool:
+    """Whether the labels show that quotes enclose fields."""
+    if labels is None or any(reading.names.count(labels.name) != 1 for reading in (plain, quoted)):
+        return False
+    fields = [reading.columns[reading.names.index(labels.name)] for reading in (plain, quoted)]
+    if quoted.broken:  # every line is a row of the plain reading: line 2 its first
+        differ = [line - 2 for first, last in quoted.broken for line in range(first + 1, last + 1)]
+    else:
+        differ = [i for i, (one, other) in enumerate(zip(*fields, strict=True)) if one != other]
+    legal = labels.legal(fields[0])
+    return bool(differ) and not any(legal[i] for i in differ) and all(labels.legal(fields[1]))
 
 
 def _written_quoted(plain: Sequence[str], quoted: Sequence[str], columns: int) -> bool | None:
@@ -121,10 +163,10 @@ def _written_quoted(plain: Sequence[str], quoted: Sequence[str], columns: int) -
     return None if by_comma or len(unneeded) > len(bare) else False
 
 
-def _doubt(path: Path, line: int | None) -> DataError:
-    where = "" if line is None else f", line {line}"
+def _doubt(path: Path, quoted: Reading) -> DataError:
+    where = f", line {quoted.broken[0][0]}" if quoted.broken else ""
     found = "quotes may enclose fields or be plain characters"
-    if line is not None:
+    if quoted.broken:
         found = "the quotes may enclose a field of several lines, or be plain characters of several rows"
     return DataError(f"{path}{where}: {found}; set quoted: true or quoted: false in the source")
 
@@ -164,8 +206,8 @@ def _read(path: Path, delimiter: str, wanted: Collection[str], quoted: bool) -> 
             for i, append in keep:
                 append(row[i])
             reading.rows += 1
-            if last > first and reading.broken is None:
-                reading.broken = first
+            if last > first:
+                reading.broken.append((first, last))
     return reading
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from pipeline.errors import DataError, shown
-from pipeline.tasks.delimited import DELIMITERS, read_delimited
+from pipeline.tasks.delimited import DELIMITERS, LabelColumn, read_delimited
 
 TYPES = (*DELIMITERS, ".jsonl", ".parquet")
 _CONTENTS = {
@@ -24,13 +24,16 @@ _CONTENTS = {
 _NAMES_WRONG = "{}: its column names are not UTF-8; save the file as UTF-8"
 
 
-def read_file(path: Path, columns: Collection[str], quoted: bool | None = None) -> pa.Table:
+def read_file(
+    path: Path, columns: Collection[str], quoted: bool | None = None, labels: LabelColumn | None = None
+) -> pa.Table:
     """Read .csv, .tsv, .jsonl or .parquet.
 
     Args:
         columns: columns to read. Fields of text files come as the file's strings, 007 as "007" and an empty cell as "";
             types of a .parquet stay. Any other column is null, whatever it holds: only its name is used, in messages.
         quoted: for .csv and .tsv, as `FileSource.quoted`.
+        labels: for .csv and .tsv, what decides where quotes may be read in two ways.
 
     Raises:
         DataError: missing, of another type, unreadable, or without rows.
@@ -48,7 +51,7 @@ def read_file(path: Path, columns: Collection[str], quoted: bool | None = None) 
             table = _read_parquet(path, columns)
         else:
             _refuse_other_content(path)
-            table = _read_json(path, columns) if kind == ".jsonl" else _read_text(path, columns, quoted)
+            table = _read_json(path, columns) if kind == ".jsonl" else _read_text(path, columns, quoted, labels)
     except (pa.ArrowException, OSError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0][:200]
         raise DataError(f"{path}: unreadable as {kind[1:]} ({reason}); mend the file") from None
@@ -69,8 +72,8 @@ def _refuse_other_content(path: Path) -> None:
         raise DataError(f"{path}: the file is empty; give a file with rows")
 
 
-def _read_text(path: Path, columns: Collection[str], quoted: bool | None) -> pa.Table:
-    reading = read_delimited(path, columns, quoted)
+def _read_text(path: Path, columns: Collection[str], quoted: bool | None, labels: LabelColumn | None) -> pa.Table:
+    reading = read_delimited(path, columns, quoted, labels)
     return _as_table(path, reading.names, reading.columns, reading.rows)
 
 

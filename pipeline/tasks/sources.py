@@ -3,11 +3,14 @@
 import tempfile
 from collections.abc import Collection, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.errors import DataError
+from pipeline.tasks.columns import legal_labels
+from pipeline.tasks.delimited import LabelColumn
 from pipeline.tasks.files import read_file
 from pipeline.tasks.hub import prepare_for
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Rows, Task
@@ -25,19 +28,30 @@ def load_splits(task: Task, mirror: Path | None) -> dict[str, pa.Table]:
     source = task.source
     if isinstance(source, DemoSource):
         return _generate(source, task)
-    tables = _read(source, {"train": source.train, **source.report}, (*task.text, task.label), mirror)
+    tables = _read(
+        source, {"train": source.train, **source.report}, (*task.text, task.label), mirror, label_column(task)
+    )
     try:
         return tables | _read(source, task.unlabelled, task.text, mirror)
     except DataError as error:
         raise DataError(f"tasks.{task.name}.test: {error}, or set it to false") from None
 
 
+def label_column(task: Task) -> LabelColumn:
+    """A task's label column and what is a label in it, for the reader of files."""
+    return LabelColumn(task.label, partial(legal_labels, task))
+
+
 def _read(
-    source: HubSource | FileSource, names: Mapping[str, str | Path], columns: Collection[str], mirror: Path | None
+    source: HubSource | FileSource,
+    names: Mapping[str, str | Path],
+    columns: Collection[str],
+    mirror: Path | None,
+    labels: LabelColumn | None = None,
 ) -> dict[str, pa.Table]:
     """Splits under this project's names; `names` maps them to the source's names or files."""
     if isinstance(source, FileSource):
-        return {split: read_file(Path(path), columns, source.quoted) for split, path in names.items()}
+        return {split: read_file(Path(path), columns, source.quoted, labels) for split, path in names.items()}
     tables = load_hub(source, mirror, [str(source_name) for source_name in names.values()])
     return {split: tables[str(source_name)] for split, source_name in names.items()}
 

@@ -67,7 +67,8 @@ class FileSource(Block):
     quoted: StrictBool | None = None
     """.csv and .tsv: whether quotes enclose fields, which may then hold delimiters and line breaks (true), or are plain
     characters, as in GLUE's files (false). None: they enclose fields in a .csv; a .tsv is read in the way that its
-    quotes allow, which prepare prints. A file that may well be either is refused (`pipeline/tasks/delimited.py`)."""
+    quotes allow, which prepare prints. A file that may well be either, by its labels too, is refused
+    (`pipeline/tasks/delimited.py`)."""
 
     @field_validator("quoted")
     @classmethod

@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline.errors import DataError, listed, shown
 from pipeline.tasks.columns import column, labels_of
 from pipeline.tasks.files import read_file
-from pipeline.tasks.sources import demo_sizes, load_hub
+from pipeline.tasks.sources import demo_sizes, label_column, load_hub
 from pipeline.tasks.task import DemoSource, FileSource, HubSource, Task
 from pipeline.tasks.words import IMAGE_LABELS
 
@@ -92,7 +92,7 @@ def _from_path(task: Task, path: Path, quoted: bool | None) -> Images:
     """Images of a folder per class, or of a table with a column of paths (relative to its folder) or of bytes."""
     if path.is_dir():
         return _from_folders(task, path)
-    table = read_file(path, (task.image or "", task.label), quoted)
+    table = read_file(path, (task.image or "", task.label), quoted, label_column(task))
     return _from_table(task, f"tasks.{task.name}: {path}", table, beside=path.parent)
 
 
