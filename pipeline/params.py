@@ -54,6 +54,7 @@ class Params(Block):
     def _names(self) -> "Params":
         self._check_tasks()
         self._check_methods()
+        self._check_searches()
         for name in self.evaluate.criteria:
             method = CRITERIA[name].recorded_by
             if method and method not in self.methods:
@@ -66,6 +67,15 @@ class Params(Block):
                     raise unknown("task", name, self.tasks, key=key)
         self._check_attack()
         return self
+
+    def _check_searches(self) -> None:
+        """Check that what may stop a trial early has an epoch to stop it after."""
+        for modality, grid in self.grids().items():
+            block = "" if modality == "text" else "images."
+            if grid.search == "asha" and self.trainings()[modality].epochs == 1:
+                raise ParamsError(
+                    f"{block}grid.search: 'asha' stops trials after an epoch, and {block}training.epochs is 1; set grid"
+                )
 
     def _check_tasks(self) -> None:
         """Check that every task is complete and has a backbone of its modality."""

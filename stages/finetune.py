@@ -6,6 +6,7 @@ from pipeline.attacks.needs import check
 from pipeline.layout import HERE
 from pipeline.results import ModelGroup, Trials
 from pipeline.running.observer import TrialObserver
+from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
@@ -13,6 +14,7 @@ from pipeline.tasks.stores import manifest_of
 from pipeline.training.code import trial_code
 from pipeline.training.estimate import compared, estimate
 from pipeline.training.groups import kinds_of, plan_of
+from pipeline.training.progress import Progress
 from pipeline.training.selection import keep_models, selected_models
 from pipeline.training.trial import RUNNER
 
@@ -29,7 +31,8 @@ def main(stage: Stage) -> None:
     if params.attack.tasks:  # found missing after the training, it would have been in vain
         check(params.attack.resources, params.attack.recipe)
     plan = plan_of(params)
-    expected = estimate(plan, HERE.trials, {name: manifest_of(name) for name in params.tasks})
+    manifests = {name: manifest_of(name) for name in params.tasks}
+    expected = estimate(Progress(plan, HERE.trials, engines_of(plan)), manifests)
     observer = TrialObserver(stage)
     try:
         progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
@@ -49,15 +52,16 @@ def main(stage: Stage) -> None:
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
     for trial in progress.trials():
-        result = progress.results[trial.key]
+        result, stop = progress.results.get(trial.key), progress.stopped.get(trial.key)
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
-        records.append(observer.record(trial, result, other))
+        records.append(observer.record(trial, result, stop.epoch if stop else None, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))
 
 
 def best_selection(group: ModelGroup) -> float | None:
-    """The best score of a grid; a correlation may be below 0, and a failed trial has none."""
-    return max((point.selection for point in group.grid if point.selection is not None), default=None)
+    """The best score of the trials that ended; a correlation may be below 0, a failed trial has none."""
+    ended = (point for point in group.grid if point.stopped_after is None)
+    return max((point.selection for point in ended if point.selection is not None), default=None)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def finish(trial: Trial, seconds: float, epochs: int, weights: bool = True) -> N
 
 
 def of(plan: Plan) -> Estimate:
-    return estimate(plan, HERE.trials, {name: manifest_of(name) for name in TASKS})
+    return estimate(Progress(plan, HERE.trials), {name: manifest_of(name) for name in TASKS})
 
 
 def tokens(name: str) -> float:

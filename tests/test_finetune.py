@@ -230,6 +230,48 @@ def test_only_what_may_end_otherwise_is_tried_again(toys: Workspace, rate: float
     assert not Path("outputs/selected").exists()
 
 
+def test_what_a_search_stops_goes_on_in_another(toys: Workspace) -> None:
+    """The smallest learning rate is the best, and one worker takes it first; so all others stop after an epoch."""
+    rates = [0.1, 0.2, 0.3, 0.4]
+    halved = {"training.epochs": 4, "grid.learning_rate": rates, "grid.search": "asha", "seeds": [1, 2]}
+    toys.write_params(halved)
+    prepared()
+    done = toys.stage("finetune")
+    assert counted(done) == (5, 0, 5)
+    assert "3 trials stopped by their search: 7 epochs trained, at most 9 saved" in done.out
+    assert re.search(r"lr=0.2 seed=1: selection 0.8000, stopped by its search after epoch 1, \d+ s", done.out), done.out
+    (before,) = outcome().values()
+    assert [point.stopped_after for point in before.grid] == [None, 1, 1, 1]
+    assert before.failed == ()
+    assert before.search.model_dump() == {"method": "asha", "stopped": 3, "epochs": 7, "epochs_saved": 9}
+    table = {record.key: record for record in Trials.read(HERE.trials_table, "").trials}
+    assert [table[point.key].stopped_after for point in before.grid] == [None, 1, 1, 1]
+    assert statuses() == ["FINISHED"] * 2 + ["KILLED"] * 3
+
+    assert counted(toys.stage("finetune")) == (0, 5, 5)
+    assert outcome() == {"joint": before}
+    toys.write_params(halved | {"grid.search": "grid"})
+    assert counted(toys.stage("finetune")) == (3, 2, 5)
+    assert {path.read_text() for path in HERE.trials.glob("*/epochs")} == {"xxxx"}, "no epoch is trained twice"
+    assert outcome()["joint"].search.model_dump() == {"method": "grid", "stopped": 0, "epochs": 16, "epochs_saved": 0}
+    assert statuses() == ["FINISHED"] * 5, "in the runs that they had"
+
+    toys.write_params(halved | {"grid.search": "bayes", "grid.trials": 6})
+    assert counted(toys.stage("finetune")) == (7, 0, 7)
+    (found,) = outcome().values()
+    assert found.learning_rate == min(point.learning_rate for point in found.grid)
+    assert len(found.grid) == 6
+    assert counted(toys.stage("finetune")) == (0, 7, 7)
+    assert outcome() == {"joint": found}
+
+
+def statuses() -> list[str]:
+    """Those of all trials' runs."""
+    tracker = Tracker()
+    runs = tracker.client.search_runs([tracker.experiment_id], "tags.trial != ''")
+    return sorted(run.info.status for run in runs)
+
+
 def test_a_seed_whose_parent_failed_is_named(toys: Workspace) -> None:
     lost = toy_trials.LOST_SEED
     toys.write_params({"methods": ["single_exit", "two_stage"], "seeds": [1, lost]})

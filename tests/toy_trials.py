@@ -1,4 +1,7 @@
-"""A trial that learns nothing in no time, for tests of what is run and what is not; Ray workers import it."""
+"""A trial that learns nothing in no time, for tests of what is run and what is not; Ray workers import it.
+
+One that was interrupted goes on after its last epoch.
+"""
 
 import json
 import os
@@ -10,7 +13,7 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.results import TrialResult
 from pipeline.storage import file_hash
-from pipeline.training.plan import HISTORY, WEIGHTS, run_trial
+from pipeline.training.plan import HISTORY, RESUME, WEIGHTS, read_history, run_trial
 
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0
@@ -50,15 +53,22 @@ def train(
         if settings["seed"] == LOST_SEED and not settings.get("parent"):
             raise DataError("seed 13: lost; take another")
         # The smallest learning rate is the best one.
-        selection = 1 - settings["learning_rate"]
-        row = {"epoch": 1, "selection": selection}
-        (folder / HISTORY).write_text(json.dumps(row) + "\n", encoding="utf-8")
-        report(row)
+        selection, epochs = 1 - settings["learning_rate"], settings["training"]["epochs"]
         for name in ("model.json", "model.safetensors"):
             (folder / name).write_bytes(b"toy")
+        history = read_history(folder) if (folder / RESUME).is_file() else []
+        for row in history:
+            report(row)
+        for epoch in range(len(history) + 1, epochs + 1):
+            history.append({"epoch": epoch, "selection": selection})
+            (folder / HISTORY).write_text("".join(json.dumps(row) + "\n" for row in history), encoding="utf-8")
+            (folder / RESUME).touch()
+            with (folder / "epochs").open("a", encoding="utf-8") as file:
+                file.write("x")
+            report(history[-1])
         return TrialResult(
             best_epoch=1,
-            epochs_run=1,
+            epochs_run=epochs,
             selection=selection,
             train_seconds=0.0,
             train_seconds_to_best=0.0,

@@ -7,10 +7,12 @@ from typing import Any
 from pipeline.commands.why_trial import why_it_will_run
 from pipeline.layout import Workspace
 from pipeline.params import Params
+from pipeline.running.ray.search import engines_of
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.estimate import Estimate, Work, estimate
 from pipeline.training.groups import plan_of
 from pipeline.training.plan import WEIGHTS
+from pipeline.training.progress import Progress
 
 SHOWN = 4
 """Reasons of a group that are printed."""
@@ -21,7 +23,9 @@ def plan_lines(made: Estimate, params: Params, workspace: Workspace) -> list[str
     finished, runs = sum(work.finished for work in made.work), made.trials
     resumed = sum(work.resumed for work in made.work)
     more = f", of which {resumed} go on after an epoch" if resumed else ""
-    lines = [f"{finished + runs} trials: {finished} finished and used again, {runs} to run{more}"]
+    stopped = sum(work.stopped for work in made.work)
+    some = f" ({stopped} of them stopped by their search)" if stopped else ""
+    lines = [f"{finished + runs} trials: {finished} finished and used again{some}, {runs} to run{more}"]
     before: list[str] = []
     for work in made.work:
         if work.trials:
@@ -40,7 +44,8 @@ def of_params(params: Params, workspace: Workspace) -> Estimate:
         ArtifactError: a task is not prepared, so that its trials are not known yet.
     """
     manifests = {name: manifest_of(name) for name in params.tasks}
-    return estimate(plan_of(params), workspace.trials, manifests)
+    plan = plan_of(params)
+    return estimate(Progress(plan, workspace.trials, engines_of(plan)), manifests)
 
 
 def as_json(made: Estimate, params: Params) -> str:
@@ -55,6 +60,7 @@ def as_json(made: Estimate, params: Params) -> str:
             work.group.name: {
                 "trials": work.trials,
                 "reused": work.finished,
+                "stopped": work.stopped,
                 "resumed": work.resumed,
                 "epochs": round(work.epochs, 1),
                 "seconds": work.seconds,
@@ -102,8 +108,9 @@ def _time(made: Estimate, params: Params) -> str:
         return f"time: about {epochs:.0f} epochs; nothing like {without[0]} was measured here, so no hours"
     at_once = slots(params)
     side = f", {duration(made.seconds / at_once)} on {at_once} slots" if at_once and at_once > 1 else ""
+    about = "at most" if any(work.group.search.method == "asha" for work in made.work if work.trials) else "about"
     return (
-        f"time: about {epochs:.0f} epochs, {duration(made.seconds)} of one slot{side} "
+        f"time: {about} {epochs:.0f} epochs, {duration(made.seconds)} of one slot{side} "
         f"(from {made.measured} trials measured here)"
     )
 

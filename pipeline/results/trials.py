@@ -76,6 +76,8 @@ class TrialRecord(Part):
     """Number of trained epochs."""
     best_epoch: Natural | None
     """Epoch whose weights were kept."""
+    stopped_after: Natural | None = None
+    """Epoch after which its search stopped it; it has no result then, and did not fail."""
     mlflow_run_id: Text | None
     """Its run in MLflow; None where the store has none."""
     other_code: bool = False
@@ -87,11 +89,15 @@ class TrialRecord(Part):
         result = (self.train_seconds, self.train_seconds_to_best, self.epochs_run, self.best_epoch)
         if len({part is None for part in result}) > 1:
             raise ValueError("some of train_seconds, train_seconds_to_best, epochs_run and best_epoch are missing")
+        if self.stopped_after is not None and self.epochs_run is not None:
+            raise ValueError(f"stopped_after {self.stopped_after} of a trial that ran to its end")
 
 
 class Trials(Result):
     """`outputs/finetune/trials.json`: every trial of the plan. Seconds differ from run to run."""
 
+    schema_version: ClassVar[int] = 3
+    """Version 2 had no stopped trials."""
     made_by: ClassVar[str] = "finetune"
     trials: tuple[TrialRecord, ...]
     """Trials of the grids, then of further seeds."""
@@ -101,16 +107,31 @@ class Trials(Result):
 
 
 class GridPoint(Part):
-    """One point of a grid."""
+    """One point that a search tried."""
 
     batch_size: Natural
     """Rows per optimiser step."""
     learning_rate: Positive
     """Highest learning rate of the schedule."""
     selection: float | None
-    """Score on selection rows; None where its trial failed."""
+    """Score on selection rows, of a stopped trial until then; None where its trial failed."""
+    stopped_after: Natural | None = None
+    """Epoch after which the search stopped its trial, which cannot be chosen then; None: it ran to its end."""
     key: Text
     """Its trial."""
+
+
+class Searched(Part):
+    """How a grid was searched, and what that took."""
+
+    method: Literal["grid", "asha", "bayes"] = "grid"
+    """`grid.search`: every point to its end, successive halving, or suggested points."""
+    stopped: Count = 0
+    """Number of trials that were stopped."""
+    epochs: Count = 0
+    """Number of epochs that its trials trained, those of failed ones apart."""
+    epochs_saved: Count = 0
+    """Number of epochs, at most, that stopped trials would have trained to their end."""
 
 
 class SelectedTrial(Part):
@@ -151,7 +172,9 @@ class ModelGroup(Part):
     learning_rate: Positive
     """Learning rate of the chosen point."""
     grid: tuple[GridPoint, ...]
-    """All points of the grid."""
+    """All points that the search tried."""
+    search: Searched = Searched()
+    """How they were searched."""
     trials: tuple[SelectedTrial, ...]
     """The chosen point's trial of each seed."""
     failed: tuple[FailedTrial, ...]
@@ -171,6 +194,9 @@ class ModelGroup(Part):
         refuse_repeats("trials", (trial.seed for trial in self.trials))
         refuse_repeats("trials and failed", [t.key for t in self.trials] + [t.key for t in self.failed])
         refuse_repeats("grid", (point.key for point in self.grid))
+        stopped = sum(point.stopped_after is not None for point in self.grid)
+        if stopped != self.search.stopped:
+            raise ValueError(f"search.stopped: {self.search.stopped}, and {stopped} points of the grid are")
         refuse_descending("exits", self.exits)
         _refuse_sizes(self)
 
@@ -178,8 +204,8 @@ class ModelGroup(Part):
 class Selected(Result):
     """`outputs/selected/<task>.json`: the selected models of a task; their files are in `outputs/models/<task>`."""
 
-    schema_version: ClassVar[int] = 3
-    """Version 2 had no reasons of failures."""
+    schema_version: ClassVar[int] = 4
+    """Version 3 had no searches but the grid."""
     made_by: ClassVar[str] = "finetune"
     task: Text
     """The task's name."""

@@ -16,6 +16,7 @@ class Observer(Protocol):
     def started(self, trial: Trial) -> None: ...
     def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None: ...
     def ended(self, trial: Trial, result: TrialResult | None) -> None: ...
+    def stopped(self, trial: Trial) -> None: ...
 
 
 class Ledger:
@@ -86,17 +87,27 @@ class Ledger:
         trial = self.progress.end(key, result, reason or self._reasons.get(key, ""))
         self.ran += 1
         self.observer.ended(trial, result)
-        if self.show:
-            print(self._line(trial, result), flush=True)
+        score = "not defined" if result is None or result.selection is None else f"{result.selection:.4f}"
+        self._say(trial, f"selection {score}" if result else f"FAILED: {self.progress.reasons[trial.key]}")
 
-    def _line(self, trial: Trial, result: TrialResult | None) -> str:
-        done, total = len(self.progress.results), self.progress.plan.total
+    def stop(self, key: str) -> None:
+        """The trial's search stopped it."""
+        self._active.discard(key)
+        trial = self.progress.stop(key)
+        epoch, selection = self.progress.stopped[key]
+        self.ran += 1
+        self.observer.stopped(trial)
+        self._say(trial, f"selection {selection:.4f}, stopped by its search after epoch {epoch}")
+
+    def _say(self, trial: Trial, outcome: str) -> None:
+        if not self.show:
+            return
+        done, total = len(self.progress.results) + len(self.progress.stopped), self.progress.plan.total
         now = time.monotonic()
         left = (now - self._start) / self.ran * (total - done)
-        score = "not defined" if result is None or result.selection is None else f"{result.selection:.4f}"
-        outcome = f"selection {score}" if result else f"FAILED: {self.progress.reasons[trial.key]}"
         took = now - self._began[trial.key]
-        return f"[{done}/{total}] {trial.label}: {outcome}, {took:.0f} s, about {left / 60:.0f} min left"
+        line = f"[{done}/{total}] {trial.label}: {outcome}, {took:.0f} s, about {left / 60:.0f} min left"
+        print(line, flush=True)
 
 
 def _plain(reason: str) -> str:

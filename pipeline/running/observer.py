@@ -58,6 +58,11 @@ class TrialObserver:
                 run.log_artifact(folder / name)
         run.end("FINISHED" if result is not None else "FAILED")
 
+    def stopped(self, trial: Trial) -> None:
+        """Its search stopped it; a later one may let it go on, in the same run."""
+        self._catch_up(trial.key)
+        self.runs[trial.key].end("KILLED")
+
     def _catch_up(self, key: str) -> None:
         """Log the epochs on disk of which the run does not know."""
         for row in read_history(HERE.trial(key)):
@@ -86,10 +91,13 @@ class TrialObserver:
         """The MLflow run of a trial, also of one that finished in an earlier stage run; None if the store lost it."""
         return self.stage.tracker.find(key)
 
-    def record(self, trial: Trial, result: TrialResult | None, other_code: bool = False) -> TrialRecord:
+    def record(
+        self, trial: Trial, result: TrialResult | None, stopped_after: int | None, other_code: bool = False
+    ) -> TrialRecord:
         """A trial as the table of trials has it.
 
         Args:
+            stopped_after: epoch after which its search stopped it.
             other_code: whether code trained it that was since changed and declared to do the same.
         """
         return TrialRecord(
@@ -100,6 +108,7 @@ class TrialObserver:
             train_seconds_to_best=result.train_seconds_to_best if result else None,
             epochs_run=result.epochs_run if result else None,
             best_epoch=result.best_epoch if result else None,
+            stopped_after=stopped_after,
             mlflow_run_id=self.run_id(trial.key),
             other_code=other_code,
             versions=result.versions if result else {},

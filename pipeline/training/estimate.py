@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.results import Manifest
 from pipeline.tasks.splits import SELECTION, TRAIN
-from pipeline.training.plan import HISTORY, RESUME, Group, Plan, Trial, read_history, read_result
+from pipeline.training.plan import HISTORY, RESUME, Group, Trial, read_history, read_result
 from pipeline.training.progress import Progress
 
 START = 2.0
@@ -28,6 +28,7 @@ class Work:
         known: those of them that are known already.
         resumed: how many of these go on after an epoch.
         finished: number of trials that are used again.
+        stopped: how many of these their search stopped.
         epochs: number of epochs to train, at most.
         seconds: of one slot; None where nothing was measured that resembles it.
         steps: those of them that are optimiser steps.
@@ -38,6 +39,7 @@ class Work:
     known: tuple[Trial, ...]
     resumed: int
     finished: int
+    stopped: int
     epochs: float
     seconds: float | None
     steps: float | None
@@ -67,15 +69,15 @@ class Estimate:
         return None if None in parts else sum(part for part in parts if part is not None)
 
 
-def estimate(plan: Plan, root: Path, manifests: Mapping[str, Manifest]) -> Estimate:
-    """Estimate what is left of a plan.
+def estimate(progress: Progress, manifests: Mapping[str, Manifest]) -> Estimate:
+    """Estimate what is left of a plan: an upper bound where a search may stop trials.
 
     Args:
-        root: parent folder of the trial folders.
+        progress: the plan with what is on disk.
         manifests: task to its prepared data.
     """
-    progress, times = Progress(plan, root), StepTimes(root, manifests.values())
-    work = tuple(_work(plan, progress, group, times) for group in plan.groups)
+    times = StepTimes(progress.root, manifests.values())
+    work = tuple(_work(progress, group, times) for group in progress.plan.groups)
     reused = frozenset(key for key, result in progress.results.items() if result is not None)
     return Estimate(work, times.measured, reused)
 
@@ -99,12 +101,12 @@ def compared(before: Estimate, progress: Progress) -> str | None:
     return f"training took {taken:.0f} s of one slot; {expected:.0f} s were estimated ({expected / taken - 1:+.0%})"
 
 
-def _work(plan: Plan, progress: Progress, group: Group, times: "StepTimes") -> Work:
+def _work(progress: Progress, group: Group, times: "StepTimes") -> Work:
     made = progress.trials_of(group)
-    waiting = [trial for trial in made if progress.results.get(trial.key) is None]
-    total = len(group.batch_sizes) * len(group.learning_rates) + len(plan.seeds) - 1
-    unknown, limit = total - len(made), int(group.settings["training"]["epochs"])
-    likely = times.epochs(group.settings) or limit
+    stopped = [trial for trial in made if trial.key in progress.stopped]
+    waiting = [trial for trial in made if progress.results.get(trial.key) is None and trial not in stopped]
+    unknown = group.points + len(progress.plan.seeds) - 1 - len(made)
+    likely = times.epochs(group.settings) or group.epochs
     done = [len(_history(progress.root / trial.key)) for trial in waiting]
     left = [max(likely - count, 0.0) for count in done]
     costs = [times.epoch(trial.settings) for trial in waiting]
@@ -120,6 +122,7 @@ def _work(plan: Plan, progress: Progress, group: Group, times: "StepTimes") -> W
         known=tuple(waiting),
         resumed=sum(count > 0 for count in done),
         finished=len(made) - len(waiting),
+        stopped=len(stopped),
         epochs=sum(left) + unknown * likely,
         seconds=seconds,
         steps=steps,

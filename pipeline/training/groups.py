@@ -109,6 +109,7 @@ def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, met
         names={"task": task.name, "backbone": spec.name, "hub": spec.hub},
         batch_sizes=tuple(grid.batch_size),
         learning_rates=tuple(grid.learning_rate),
+        search=grid.rule(),
     )
 
 

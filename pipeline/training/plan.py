@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import ArtifactError
 from pipeline.results import TrialResult
@@ -57,6 +57,21 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How a grid is searched (docs/design/search.md).
+
+    Attributes:
+        method: grid: all points, each to its end; asha: all points, of which some stop early; bayes: suggested points.
+        trials: number of suggested points.
+        reduction: of so many trials that came to a rung, asha lets one go on.
+    """
+
+    method: Literal["grid", "asha", "bayes"] = "grid"
+    trials: int = 1
+    reduction: int = 3
+
+
+@dataclass(frozen=True)
 class Group:
     """The trials of one (task, backbone, method).
 
@@ -72,6 +87,19 @@ class Group:
     names: Mapping[str, Any] = field(default_factory=dict)
     batch_sizes: tuple[int, ...] = (32,)
     learning_rates: tuple[float, ...] = (1e-4,)
+    search: Search = Search()
+
+    @property
+    def points(self) -> int:
+        """Number of points that its search tries."""
+        if self.search.method == "bayes":
+            return self.search.trials
+        return len(self.batch_sizes) * len(self.learning_rates)
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a trial that nothing stops."""
+        return int(self.settings["training"]["epochs"])
 
 
 Results = Mapping[str, TrialResult | None]
@@ -91,8 +119,7 @@ class Plan:
     @property
     def total(self) -> int:
         """Number of trials if none fails."""
-        grids = sum(len(group.batch_sizes) * len(group.learning_rates) for group in self.groups)
-        return grids + len(self.groups) * (len(self.seeds) - 1)
+        return sum(group.points for group in self.groups) + len(self.groups) * (len(self.seeds) - 1)
 
     def grid(self, group: Group, parent: str | None = None) -> list[Trial]:
         """The trials of the group's grid with the first seed, ordered by batch size.
@@ -101,16 +128,17 @@ class Plan:
             parent: key of the trial that all of them start from, where the group has a parent.
         """
         return [
-            self._trial(group, batch_size, rate, self.seeds[0], parent)
+            self.trial(group, self.seeds[0], parent, batch_size, rate)
             for batch_size in group.batch_sizes
             for rate in group.learning_rates
         ]
 
     def reseeded(self, group: Group, point: Trial, seed: int, parent: str | None = None) -> Trial:
         """The trial at the grid point of `point`, with another seed and parent."""
-        return self._trial(group, point.settings["batch_size"], point.settings["learning_rate"], seed, parent)
+        return self.trial(group, seed, parent, point.settings["batch_size"], point.settings["learning_rate"])
 
-    def _trial(self, group: Group, batch_size: int, rate: float, seed: int, parent: str | None) -> Trial:
+    def trial(self, group: Group, seed: int, parent: str | None, batch_size: int, rate: float) -> Trial:
+        """The trial of a group at a point."""
         point: dict[str, Any] = {"batch_size": batch_size, "learning_rate": rate, "seed": seed}
         if parent is not None:
             point["parent"] = parent

@@ -2,9 +2,12 @@
 
 tests/test_plan.py computes these definitions again after every event and compares:
 
-- A group's grid is made at once; for a group with a parent, when the parent has a choice.
+- A group's grid is searched from the start; for a group with a parent, from when the parent has a choice.
+- A group's search makes the trials of its grid, at once or one after another; those of one that waits for results are
+  made as soon as these are there. It may stop a trial after an epoch; docs/design/search.md.
 - The choice of a group is the trial with the best selection score (the first among equals) once its whole grid has
-  ended. Failed trials and trials with an undefined score are never chosen, so a group may have no choice.
+  ended. Failed trials, stopped trials and trials with an undefined score are never chosen, so a group may have no
+  choice. Where nothing else is left to choose, the best of the stopped trials goes on to its end.
 - The further seeds are made at the chosen point. In a group with a parent, each is made when the parent's trial of the
   same seed has finished.
 - The next trial is the first of those that may run: grids in the order of groups, then further seeds in that order.
@@ -17,36 +20,17 @@ it, so the cost is linear in the number of trials (benchmarks/bench_plan.py).
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.errors import TrialsFailedError
 from pipeline.results import TrialResult
 from pipeline.storage import KnownHashes
-from pipeline.training.plan import WEIGHTS, Group, Plan, Results, Trial, read_result, remove_state
+from pipeline.training.halving import Halving, Stop
+from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, read_history, read_result, remove_state
+from pipeline.training.search import Engines, GroupSearch, Searches
 
 GRID, FURTHER_SEEDS = range(2)
-
-
-@dataclass
-class _Search:
-    """One group's grid, its choice, and the further seeds at the chosen point."""
-
-    index: int
-    group: Group
-    children: list["_Search"] = field(default_factory=list)
-    grid: list[Trial] = field(default_factory=list)
-    open: set[str] = field(default_factory=set)
-    """Keys of grid trials without a result, for which the choice waits."""
-    best: Trial | None = None
-    further: dict[int, Trial] = field(default_factory=dict)
-
-    def choice(self, results: Results) -> Trial | None:
-        """The best trial of a grid that has ended."""
-        ended = [(trial, result) for trial in self.grid if (result := results[trial.key]) is not None]
-        scored = [(trial, result.selection) for trial, result in ended if result.selection is not None]
-        return max(scored, key=lambda pair: pair[1])[0] if scored else None
 
 
 class _Place(NamedTuple):
@@ -63,22 +47,26 @@ class Progress:
 
     Args:
         root: parent folder of the trial folders.
+        engines: the algorithms of searches other than `grid`.
     """
 
-    def __init__(self, plan: Plan, root: Path) -> None:
+    def __init__(self, plan: Plan, root: Path, engines: Engines | None = None) -> None:
         self.plan, self.root = plan, root
+        self._begin = Searches(plan, engines, root.with_name("searches")).begin
         self._hashes = KnownHashes(root.with_name("hashes.json"))
         self.results: dict[str, TrialResult | None] = {}
         """Key to result of every trial that has ended; None for a failed one."""
         self.reasons: dict[str, str] = {}
         """Key to the reason of every failure, one line."""
+        self.stopped: dict[str, Stop] = {}
+        """Key to last epoch and score of every trial that its search stopped."""
         self.running: dict[str, Trial] = {}
         """Key to trial of every trial that was handed out and has not ended."""
         self._trials: dict[str, Trial] = {}
         self._places: dict[str, list[_Place]] = {}  # equal settings are one trial with several places
         self._queue: list[tuple[_Place, str]] = []
         self._unchecked: set[str] = set()  # keys of results from disk whose weights are not yet checked
-        self._searches = [_Search(index, group) for index, group in enumerate(plan.groups)]
+        self._searches = [GroupSearch(index, group) for index, group in enumerate(plan.groups)]
         self._by_name = {search.group.name: search for search in self._searches}
         for search in self._searches:
             if search.group.parent is not None:
@@ -109,22 +97,47 @@ class Progress:
         self.results[key] = result
         if result is None:
             self.reasons[key] = reason
+        self._follow(key)
+        return trial
+
+    def stops(self, key: str, epoch: int, selection: float) -> bool:
+        """Whether the search of a running trial stops it after this epoch.
+
+        Args:
+            selection: its selection score; NaN where it is not defined.
+        """
+        halving = self._halving_of(key)
+        return halving is not None and halving.stops(key, epoch, selection)
+
+    def stop(self, key: str) -> Trial:
+        """Take a trial that its search stopped; its state stays for a search that lets it go on."""
+        halving = self._halving_of(key)
+        assert halving is not None
+        self.stopped[key] = halving.stopped[key]
+        trial = self.running.pop(key)
+        self._follow(key)
+        return trial
+
+    def _halving_of(self, key: str) -> Halving | None:
+        return next((self._searches[at.group].halving for at in self._places[key] if at.phase == GRID), None)
+
+    def _follow(self, key: str) -> None:
+        """Make what a trial that has ended was waited for."""
         for place in self._places[key]:
             search = self._searches[place.group]
             if place.phase == FURTHER_SEEDS:
                 self._make_child_seeds(search, place.position)
             elif key in search.open:
                 search.open.remove(key)
-                self._choose(search)
-        return trial
+                self._extend(search)
 
     def unfinished(self) -> int:
         """Number of trials that run or may run now; linear in the number of waiting ones."""
         return len(self.running) + len({key for _, key in self._queue if self._waits(key)})
 
     def prune(self) -> None:
-        """Drop the weights of trials that are not selected: a grid keeps one checkpoint per seed."""
-        keep = {trial.key for group in self.plan.groups for trial in self.selected(group).values()}
+        """Drop the weights of trials that are not selected; those that a search stopped may go on, and keep them."""
+        keep = {trial.key for group in self.plan.groups for trial in self.selected(group).values()} | {*self.stopped}
         for key in self._trials:
             if key not in keep:
                 (self.root / key / WEIGHTS).unlink(missing_ok=True)
@@ -169,29 +182,37 @@ class Progress:
                     "`dvc repro` again"
                 )
 
-    def _further(self, search: _Search) -> Iterator[Trial]:
+    def _further(self, search: GroupSearch) -> Iterator[Trial]:
         return (search.further[seed] for seed in self.plan.seeds[1:] if seed in search.further)
 
     def _failed(self, trial: Trial) -> bool:
         return trial.key in self.results and self.results[trial.key] is None
 
     def _waits(self, key: str) -> bool:
-        return key not in self.results and key not in self.running
+        return not any(key in ended for ended in (self.results, self.stopped, self.running))
 
     # Consequences of a result
 
-    def _make_grid(self, search: _Search, parent: str | None) -> None:
-        search.grid = self.plan.grid(search.group, parent)
-        for position, trial in enumerate(search.grid):
-            self._add(trial, _Place(GRID, search.index, position))
-        search.open = {trial.key for trial in search.grid if trial.key not in self.results}
-        self._choose(search)
+    def _make_grid(self, search: GroupSearch, parent: str | None) -> None:
+        search.points, search.halving = self._begin(search.group, parent)
+        self._extend(search)
 
-    def _choose(self, search: _Search) -> None:
+    def _extend(self, search: GroupSearch) -> None:
+        """Make the trials that a search may now have; choose where it has ended."""
+        while (trial := search.points.next(self.results)) is not None:
+            self._add(trial, _Place(GRID, search.index, len(search.grid)))
+            search.grid.append(trial)
+            if search.halving is not None:
+                self._halve(search.halving, trial.key)
+            if trial.key not in self.results and trial.key not in self.stopped:
+                search.open.add(trial.key)
         if search.open:
             return
         best = search.choice(self.results)
-        if best is None or not self._has_weights(best.key):
+        if best is None:
+            self._go_on(search)
+            return
+        if not self._has_weights(best.key):
             return
         search.best = best
         for child in search.children:
@@ -199,7 +220,28 @@ class Progress:
         for position in range(len(self.plan.seeds) - 1):
             self._make_seed(search, position)
 
-    def _make_seed(self, search: _Search, position: int) -> None:
+    def _halve(self, halving: Halving, key: str) -> None:
+        """Take what a search says of a trial on disk."""
+        if self.results.get(key) is not None:
+            halving.take(key, read_history(self.root / key))
+        if key in halving.stopped:
+            self.stopped[key] = halving.stopped[key]
+            self.results.pop(key, None)
+
+    def _go_on(self, search: GroupSearch) -> None:
+        """Let the best of a grid's stopped trials go on, since the grid has no other."""
+        key = search.best_stopped()
+        if key is None or search.halving is None:
+            return
+        search.halving.go_on(key)
+        del self.stopped[key]
+        if (result := read_result(self.root / key)) is not None:  # another search did
+            self.results[key] = result
+            self._extend(search)
+        else:
+            self._reopen(key)
+
+    def _make_seed(self, search: GroupSearch, position: int) -> None:
         """Make the trial of a further seed, once the group has a choice and the parent's trial has finished."""
         if search.best is None:
             return
@@ -214,7 +256,7 @@ class Progress:
         if trial.key in self.results and self._has_weights(trial.key):
             self._make_child_seeds(search, position)
 
-    def _make_child_seeds(self, search: _Search, position: int) -> None:
+    def _make_child_seeds(self, search: GroupSearch, position: int) -> None:
         for child in search.children:
             self._make_seed(child, position)
 
@@ -241,8 +283,12 @@ class Progress:
         if result is not None and self._hashes.of(self.root / key / WEIGHTS) == result.weights_sha256:
             return True
         del self.results[key]
+        self._reopen(key)
+        return False
+
+    def _reopen(self, key: str) -> None:
+        """Let a trial run again; the choice of its grids waits for it."""
         for place in self._places[key]:
             heapq.heappush(self._queue, (place, key))
             if place.phase == GRID:
                 self._searches[place.group].open.add(key)
-        return False

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.layout import Workspace
-from pipeline.results import FailedTrial, GridPoint, ModelGroup, Selected, SelectedTrial
+from pipeline.results import FailedTrial, GridPoint, ModelGroup, Searched, Selected, SelectedTrial
 from pipeline.storage import link_or_copy
 from pipeline.tasks.task import Task
 from pipeline.training.losses import losses
 from pipeline.training.methods import METHODS
-from pipeline.training.plan import Group, Results, Trial
+from pipeline.training.plan import Group, Trial
 from pipeline.training.progress import Progress
 
 MODEL_FILES = ("model.json", "model.safetensors")
@@ -54,7 +54,8 @@ def _model_group(group: Group, progress: Progress) -> ModelGroup:
         multi_exit=METHODS[group.settings["method"]].multi_exit,
         batch_size=best.settings["batch_size"],
         learning_rate=best.settings["learning_rate"],
-        grid=tuple(_point(t, results) for t in trials if t.settings["seed"] == best.settings["seed"]),
+        grid=tuple(_point(t, progress) for t in trials if t.settings["seed"] == best.settings["seed"]),
+        search=searched(group, progress),
         trials=tuple(
             SelectedTrial(seed=seed, key=trial.key, weights_sha256=result.weights_sha256)
             for seed, trial in progress.selected(group).items()
@@ -71,12 +72,28 @@ def _model_group(group: Group, progress: Progress) -> ModelGroup:
     )
 
 
-def _point(trial: Trial, results: Results) -> GridPoint:
-    result = results[trial.key]
-    score = None if result is None or result.selection is None else round(result.selection, 6)
+def searched(group: Group, progress: Progress) -> Searched:
+    """How a group's grid was searched, as far as its trials have ended."""
+    first = progress.plan.seeds[0]
+    keys = [trial.key for trial in progress.trials_of(group) if trial.settings["seed"] == first]
+    results = [result for key in keys if (result := progress.results.get(key)) is not None]
+    stopped = [progress.stopped[key].epoch for key in keys if key in progress.stopped]
+    return Searched(
+        method=group.search.method,
+        stopped=len(stopped),
+        epochs=sum(result.epochs_run for result in results) + sum(stopped),
+        epochs_saved=sum(group.epochs - epoch for epoch in stopped),
+    )
+
+
+def _point(trial: Trial, progress: Progress) -> GridPoint:
+    ended = progress.results.get(trial.key)
+    stop = progress.stopped.get(trial.key)
+    score = stop.selection if stop else ended.selection if ended else None
     return GridPoint(
         batch_size=trial.settings["batch_size"],
         learning_rate=trial.settings["learning_rate"],
-        selection=score,
+        selection=None if score is None else round(score, 6),
+        stopped_after=stop.epoch if stop else None,
         key=trial.key,
     )

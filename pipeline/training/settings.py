@@ -1,18 +1,45 @@
 """The blocks `grid`, `training` and `images` of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.evaluation.settings import ascending
 from pipeline.settings import Block, Distinct, NonNegativeFloat, PositiveFloat, PositiveInt, Share, Size
+from pipeline.training.plan import Search
 
 
 class Grid(Block):
-    """The grid of every (task, backbone, method), searched with the first seed; the default is the paper's (4.3)."""
+    """The grid of every (task, backbone, method), searched with the first seed; the default is the paper's (4.3).
+
+    `search` says how (docs/design/search.md). The further seeds train the chosen point to its end whatever it is.
+    """
 
     batch_size: Annotated[list[Size], Distinct] = Field(default=[16, 32, 128], min_length=1)
     learning_rate: Annotated[list[PositiveFloat], Distinct] = Field(default=[1e-5, 2e-5, 3e-5, 5e-5], min_length=1)
+    search: Literal["grid", "asha", "bayes"] = "grid"
+    """grid: every point, each to its end, as in the paper. asha: every point, but one that is behind after an epoch may
+    stop there (Li et al. 2020). bayes: points between the smallest and the largest learning rate, with any of the batch
+    sizes, each suggested from the scores of others (tree-structured Parzen estimator; needs `pip install optuna`)."""
+    reduction: Annotated[int, Field(ge=2, le=100, strict=True)] | None = None
+    """For asha, which decides after epochs 1, r, r^2 and so on: one in r trials goes on. None: 3."""
+    trials: Size | None = None
+    """For bayes: number of points to try. None: as many as the grid has."""
+
+    @model_validator(mode="after")
+    def _of_its_search(self) -> "Grid":
+        """Refuse what the search would ignore, and a space that is a point."""
+        for name, owner in (("reduction", "asha"), ("trials", "bayes")):
+            if getattr(self, name) is not None and self.search != owner:
+                raise ValueError(f"{name} is of search {owner}, and search is {self.search}; take it out")
+        if self.search == "bayes" and len(self.learning_rate) == 1:
+            raise ValueError("search bayes needs a smallest and a largest learning_rate; name two, or set search grid")
+        return self
+
+    def rule(self) -> Search:
+        """The search, with its defaults filled in."""
+        points = len(self.batch_size) * len(self.learning_rate)
+        return Search(self.search, self.trials or points, self.reduction or 3)
 
 
 class Training(Block):

@@ -37,6 +37,14 @@ def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
             with self._kept():
                 ledger.begin(trial.config["key"])
 
+        def stops(self, trial: Any, result: Any) -> bool:
+            """Whether the trial's search stops it after this epoch; asked before the epoch is told."""
+            if "epoch_metrics/epoch" not in result:  # the scheduler has nested results flat
+                return False
+            key, epoch = trial.config["key"], int(result["epoch_metrics/epoch"])
+            with self._kept():
+                return ledger.progress.stops(key, epoch, result["selection"])
+
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **info: Any) -> None:
             key = trial.config["key"]
             with self._kept():
@@ -46,9 +54,12 @@ def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
                 trial.max_failures = 0  # comes before the failure itself
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            key, last = trial.config["key"], trial.last_result
             with self._kept():
-                result = TrialResult.model_validate(trial.last_result["trial_result"], strict=False)
-                ledger.end(trial.config["key"], result)
+                if "trial_result" in last:
+                    ledger.end(key, TrialResult.model_validate(last["trial_result"], strict=False))
+                else:
+                    ledger.stop(key)
 
         def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             ledger.again(trial.config["key"])

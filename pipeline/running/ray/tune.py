@@ -20,11 +20,13 @@ from pipeline.running.ledger import Ledger, Observer
 from pipeline.running.ray.callback import ledger_callback
 from pipeline.running.ray.cluster import check_storage, connect
 from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refuse_if_never
+from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.worker import load
 from pipeline.running.settings import Runtime
 from pipeline.training.losses import losses
 from pipeline.training.plan import Plan
 from pipeline.training.progress import Progress
+from pipeline.training.selection import searched
 
 
 def run_plan(
@@ -46,20 +48,31 @@ def run_plan(
         TrialsFailedError: a group of which no grid trial finished, or the run was interrupted.
     """
     root.mkdir(parents=True, exist_ok=True)
-    progress = Progress(plan, root)
+    progress = Progress(plan, root, engines_of(plan))
     ledger = Ledger(progress, observer, runtime.progress)
     if progress.unfinished():
         _tune(ledger, runner, runtime, context)
         left = progress.unfinished()
         if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
             raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
-    print(f"{ledger.ran} trials run, {len(progress.results) - ledger.ran} reused of {plan.total}", flush=True)
+    ended = len(progress.results) + len(progress.stopped)
+    print(f"{ledger.ran} trials run, {ended - ledger.ran} reused of {plan.total}", flush=True)
+    _name_stops(progress)
     lost = _name_losses(progress, root)
     progress.check()
     if lost:
         print(f"{lost} of {plan.total} trials failed; `dvc repro -f finetune` tries them again", flush=True)
     progress.prune()
     return progress
+
+
+def _name_stops(progress: Progress) -> None:
+    """Print what searches stopped, and the epochs that this saved."""
+    of_groups = [searched(group, progress) for group in progress.plan.groups]
+    stopped = sum(of.stopped for of in of_groups)
+    trained, saved = sum(of.epochs for of in of_groups), sum(of.epochs_saved for of in of_groups)
+    if stopped:
+        print(f"{stopped} trials stopped by their search: {trained} epochs trained, at most {saved} saved", flush=True)
 
 
 def _name_losses(progress: Progress, root: Path) -> int:
@@ -104,6 +117,7 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_searcher(ledger),
+                scheduler=_scheduler(callback),
                 num_samples=-1,
                 max_concurrent_trials=slots,
                 reuse_actors=True,
@@ -147,6 +161,18 @@ def _searcher(ledger: Ledger) -> Any:
             pass  # the callback keeps the ledger; it knows the key
 
     return PlanSearcher()
+
+
+def _scheduler(callback: Any) -> Any:
+    from ray.tune.schedulers import FIFOScheduler
+
+    class PlanScheduler(FIFOScheduler):
+        """Stops a trial where its group's search does."""
+
+        def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
+            return str(self.STOP if callback.stops(trial, result) else self.CONTINUE)
+
+    return PlanScheduler()
 
 
 def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[str, Any]) -> None:
