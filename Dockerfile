@@ -14,9 +14,10 @@ RUN apt-get update \
 USER 1000
 WORKDIR /app
 
+# The lock is complete, and pip cannot resolve a lock with extras in this mode: hence --no-deps.
 COPY --chown=1000 requirements.lock ./
 RUN python -m venv .venv \
-    && .venv/bin/pip install --quiet --no-cache-dir --require-hashes --requirement requirements.lock \
+    && .venv/bin/pip install --quiet --no-cache-dir --no-deps --require-hashes --requirement requirements.lock \
     && touch .venv/.installed
 
 COPY --chown=1000 . .

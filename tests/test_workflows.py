@@ -104,7 +104,7 @@ def dockerfile() -> str:
 def test_the_container_is_built_from_the_lock_without_rights_or_secrets() -> None:
     (base,) = re.findall(r"^FROM (\S+)", dockerfile(), re.MULTILINE)
     assert re.fullmatch(r"python:3\.1[123]\.\d+-slim-\w+", base), "a base that does not move by a minor version"
-    assert "--require-hashes --requirement requirements.lock" in dockerfile()
+    assert "--no-deps --require-hashes --requirement requirements.lock" in dockerfile()
     users = re.findall(r"^USER (\S+)", dockerfile(), re.MULTILINE)
     assert users == ["1000"], "as a number, which Kubernetes can check"
     assert not re.search(r"(?i)secret_|password|token|--build-arg [A-Z_]*KEY", dockerfile())
