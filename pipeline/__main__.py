@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from pipeline.commands import replay as replay_commands
-from pipeline.errors import ParamsError, exit_with_one_line, unknown
+from pipeline.commands.output import refuse_edits
+from pipeline.errors import exit_with_one_line, unknown
 from pipeline.layout import HERE
 
 
@@ -48,14 +49,31 @@ def profile(name: str) -> None:
     profiles = {path.stem: path for path in HERE.profiles.glob("*.yaml")}
     if name not in profiles:
         raise unknown("profile", name, profiles, key="PROFILE")
-    texts = {path.read_bytes() for path in profiles.values()}
-    if HERE.params.is_file() and HERE.params.read_bytes() not in texts:
-        raise ParamsError(
-            f"{HERE.params}: holds edits of yours that profile {name!r} would overwrite; "
-            "save them as profiles/<name>.yaml and run that, or undo them with `git checkout params.yaml`"
-        )
+    refuse_edits(f"profile {name!r}")
     shutil.copyfile(profiles[name], HERE.params)
     click.echo(f"{HERE.params} is now profile {name!r}")
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--text", multiple=True, metavar="COLUMN", help="The column of the text; give it twice for two texts.")
+@click.option("--label", metavar="COLUMN", help="The column of the label.")
+@click.option("--name", metavar="NAME", help="The task's name; without: made of the file's.")
+@click.option("--quoted/--plain", default=None, help="CSV and TSV: quotes enclose fields, or are plain characters.")
+@click.option("--force", is_flag=True, help="Overwrite edits of yours in params.yaml.")
+def init(
+    file: Path, text: tuple[str, ...], label: str | None, name: str | None, quoted: bool | None, force: bool
+) -> None:
+    """Write params.yaml for a table of your own (.csv, .tsv, .jsonl, .parquet); guesses columns and says so."""
+    from pipeline.commands import init as writing
+
+    if not force:
+        refuse_edits("init", ", or give --force")
+    for line in writing.init(file, name, text, label, quoted):
+        click.echo(line)
+    click.echo(
+        f"written   {HERE.params}; look it over, then run `dvc repro` (`python -m pipeline plan` tells what it does)"
+    )
 
 
 @cli.command("compare-metrics")

@@ -354,6 +354,26 @@ def test_an_epoch_is_a_permutation_and_a_function_of_its_generator() -> None:
     assert epoch(1) != epoch(2)
 
 
+@pytest.mark.parametrize(("rows", "sizes"), [(Rows(), (72, 8, 20)), (Rows(report=30, selection=10), (60, 10, 30))])
+def test_report_rows_of_a_source_without_a_report_split(rows: Rows, sizes: tuple[int, int, int]) -> None:
+    made = choose_rows("x", {"train": 100}, rows, "holdout")
+    assert [(name, source, len(index)) for name, (source, index) in made.items()] == [
+        ("train", "train", sizes[0]),
+        ("selection", "train", sizes[1]),
+        ("held_out", "train", sizes[2]),
+    ]
+    assert sorted(np.concatenate([index for _, index in made.values()])) == list(range(100))
+    paper = choose_rows("x", {"train": 100}, rows, "paper")
+    np.testing.assert_array_equal(paper["selection"][1], paper["held_out"][1])
+    assert len(paper["train"][1]) == 100 - sizes[2]
+    with pytest.raises(
+        DataError, match=r"x: 30 rows leave none to train on beside 30 report rows; lower tasks\.x\.rows"
+    ):
+        choose_rows("x", {"train": 30}, Rows(report=30), "holdout")
+    with pytest.raises(DataError, match=r"split 'selection' is empty"):
+        choose_rows("x", {"train": 4}, Rows(), "holdout")
+
+
 def test_splits_do_not_overlap_and_the_papers_selects_on_the_report() -> None:
     rows = Rows(train=30, selection=10, report=12, seed=3)
     held = choose_rows("x", {"train": 100, "test": 40}, rows, "holdout")

@@ -1,10 +1,11 @@
-"""The file that a command writes where the user said."""
+"""The file that a command writes where the user said, or params.yaml."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import ArtifactError, ParamsError
+from pipeline.layout import HERE
 
 
 def refuse_output(out: Path, suffixes: Sequence[str], option: str = "--out") -> None:
@@ -13,6 +14,20 @@ def refuse_output(out: Path, suffixes: Sequence[str], option: str = "--out") -> 
         raise ParamsError(f"{option} {out}: does not end in {' or '.join(suffixes)}; give a name that does")
     if out.is_dir():
         raise ParamsError(f"{option} {out}: is a folder; name a file in it, such as {out / f'out{out.suffix}'}")
+
+
+def refuse_edits(what: str, instead: str = "") -> None:
+    """Raise ParamsError where params.yaml holds what no profile does, which `what` would overwrite.
+
+    Args:
+        instead: a further remedy, for the message.
+    """
+    texts = {path.read_bytes() for path in HERE.profiles.glob("*.yaml")}
+    if HERE.params.is_file() and HERE.params.read_bytes() not in texts:
+        raise ParamsError(
+            f"{HERE.params}: holds edits of yours that {what} would overwrite; save them as profiles/<name>.yaml, "
+            f"or undo them with `git checkout params.yaml`{instead}"
+        )
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def read_labels(task: Task, columns: Mapping[str, Sequence[Any]], remedy: str) -
     dropped = {where: np.array([_is_dropped(task, v) for v in values], bool) for where, values in columns.items()}
     named = {where: _named(task, values) for where, values in columns.items()}
     counted = {where: _counted(task, values) for where, values in columns.items()}
-    if any(not np.isnan(_number(name)) for name in task.label_names):
+    if any(not np.isnan(as_number(name)) for name in task.label_names):
         unnamed = any(np.isnan(named[where][~dropped[where]]).any() for where in columns)
         out = counted if unnamed else named
     else:
@@ -143,7 +143,7 @@ def legal_labels(task: Task, values: Sequence[Any]) -> list[bool]:
 
 def _is_dropped(task: Task, value: Any) -> bool:
     drop = task.drop_label
-    return drop is not None and value is not None and (str(value) == str(drop) or _number(value) == _number(drop))
+    return drop is not None and value is not None and (str(value) == str(drop) or as_number(value) == as_number(drop))
 
 
 def _named(task: Task, values: Sequence[Any]) -> np.ndarray:
@@ -160,7 +160,7 @@ def _named(task: Task, values: Sequence[Any]) -> np.ndarray:
 
 def _counted(task: Task, values: Sequence[Any]) -> np.ndarray:
     """Labels as numbers, for a classification as class indices; NaN for others."""
-    numbers = np.array([_number(value) for value in values], dtype=np.float64)
+    numbers = np.array([as_number(value) for value in values], dtype=np.float64)
     if task.kind == "regression":
         numbers[np.abs(numbers) > LARGEST] = np.nan
     else:
@@ -168,7 +168,7 @@ def _counted(task: Task, values: Sequence[Any]) -> np.ndarray:
     return numbers
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
     """The value as a finite number; NaN where it is none."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return np.nan
@@ -180,7 +180,7 @@ def _number(value: Any) -> float:
 
 def _form(value: str | int | float) -> str:
     """A label's text in a normal form, which undoes changes by file readers: 1.0 for 1, True for true."""
-    number = _number(value)
+    number = as_number(value)
     if not np.isnan(number):
         return repr(number)
     text = str(value)

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pipeline.errors import ParamsError, shown, unknown
 from pipeline.evaluation.metrics import BINARY, CORRELATIONS, METRICS
 from pipeline.settings import NAME
+from pipeline.tasks.splits import HELD_OUT
 from pipeline.tasks.task import Colours, DemoSource, HubSource, Kind, ServerFiles, Source, Task, TaskSettings
 from pipeline.tasks.words import CIFAR10, CIFAR100, DEMO_CLASSES, IMAGE_LABELS
 
@@ -203,7 +204,7 @@ def _check_splits(task: Task) -> None:
     if isinstance(task.source, DemoSource):
         _check_made(task)
         return
-    names = [*task.source.report, *task.source.test]
+    names = [*(task.source.report or [HELD_OUT]), *task.source.test]
     for split in names:
         if not NAME.fullmatch(split) or split in ("train", "selection") or names.count(split) > 1:
             raise ParamsError(

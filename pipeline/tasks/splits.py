@@ -9,6 +9,8 @@ from pipeline.errors import DataError
 from pipeline.tasks.task import Rows
 
 TRAIN, SELECTION = "train", "selection"
+HELD_OUT = "held_out"
+"""The report split of a source that has none: rows taken out of the training split."""
 Protocol = Literal["holdout", "paper"]
 Chosen = dict[str, tuple[str, np.ndarray]]
 """Split to the source's split of its rows, and their positions in it, ascending."""
@@ -17,7 +19,8 @@ Chosen = dict[str, tuple[str, np.ndarray]]
 def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Protocol) -> Chosen:
     """Choose the rows of train, selection and the reported splits, with the generator of `rows.seed`.
 
-    holdout takes the selection rows from the training split; paper selects on the first report split.
+    holdout takes the selection rows from the training split; paper selects on the first report split. Where the source
+    has no split to report, its report rows are taken from the training split first.
 
     Args:
         counts: number of rows of each split of the source: "train" first, then the report splits.
@@ -32,6 +35,15 @@ def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Prot
     report: Chosen = {
         name: (name, _sample(count, rows.report, generator)) for name, count in counts.items() if name != TRAIN
     }
+    if not report:
+        size = rows.report or min(available // 5, 10_000)
+        if size >= available:
+            raise DataError(
+                f"{task}: {available} rows leave none to train on beside {size} report rows; "
+                f"lower tasks.{task}.rows.report"
+            )
+        report, order = {HELD_OUT: (TRAIN, np.sort(order[:size]))}, order[size:]
+    available = len(order)
     if protocol == "paper":
         selection, rest = next(iter(report.values())), order
     else:

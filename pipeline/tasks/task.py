@@ -61,7 +61,8 @@ class FileSource(Block):
     """Files: .csv, .tsv, .jsonl or .parquet with named columns; for images also a folder with one folder per class."""
 
     train: Path
-    report: dict[str, Path] = Field(min_length=1)
+    report: dict[str, Path] = {}
+    """Report splits. Without one, rows of `train` are held out, as `held_out`: `rows.report` of them, or a fifth."""
     test: dict[str, Path] = {}
     """Files without labels; a label column in them is not read."""
     quoted: StrictBool | None = None
@@ -116,6 +117,7 @@ class Rows(Block):
     selection: PositiveInt | None = None
     """Selection rows, taken from the training split; None takes a tenth, at most 2,000."""
     report: PositiveInt | None = None
+    """Rows of each report split. Where the source has none, None takes a fifth of the rows, at most 10,000."""
     seed: Seed = 0
 
 
