@@ -97,6 +97,11 @@ class Workspace:
         return self.attacked / task / "pooled" / f"{key}.json"
 
     @property
+    def hashes(self) -> Path:
+        """Cached hashes of weights and data."""
+        return self.runs / "hashes.json"
+
+    @property
     def unsent(self) -> Path:
         """What the tracking server lacks, a file per run; empty while it answers."""
         return self.runs / "tracking"
@@ -105,6 +110,11 @@ class Workspace:
     def weights(self) -> Path:
         """Cached hashes of pretrained weights."""
         return self.runs / "weights.json"
+
+    @property
+    def mirror(self) -> Path:
+        """Pretrained weights in the hub mirror's layout, on a worker that shares no disk with the project."""
+        return self.runs / "hub"
 
     @property
     def tune(self) -> Path:

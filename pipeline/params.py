@@ -17,6 +17,7 @@ from pipeline.evaluation.settings import Evaluate
 from pipeline.layout import HERE
 from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbone
 from pipeline.models.settings import Latency
+from pipeline.running.address import VARIABLE
 from pipeline.running.settings import Runtime
 from pipeline.settings import UNKNOWN, Block, Distinct, Name, Seed
 from pipeline.storage import read_yaml
@@ -212,5 +213,6 @@ def _first_problem(error: ValidationError) -> str:
 def _environment(runtime: Runtime) -> Runtime:
     """The block with the environment's addresses, which override those of params.yaml."""
     names = {"ray_address": "RAY_ADDRESS", "tracking_uri": "MLFLOW_TRACKING_URI", "hub_mirror": "HUB_MIRROR"}
+    names |= {"storage": VARIABLE}
     overrides = {field: os.environ[name] for field, name in names.items() if os.environ.get(name)}
     return Runtime.model_validate(runtime.model_dump() | overrides)

@@ -1,6 +1,7 @@
 """Train every trial of the plan in one Ray Tune run, and select the models of each task."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.attacks.needs import check
 from pipeline.layout import HERE
@@ -9,6 +10,7 @@ from pipeline.running.observer import TrialObserver
 from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
+from pipeline.running.trial_files import Home, inputs_of_trials, storage_of
 from pipeline.storage import whole_folder
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.code import trial_code
@@ -21,7 +23,8 @@ from pipeline.training.trial import RUNNER
 
 def main(stage: Stage) -> None:
     params, runtime = stage.params, stage.params.runtime
-    context = {
+    storage = storage_of(params)
+    context: dict[str, Any] = {
         "folder": str(Path.cwd()),
         "threads": runtime.threads,
         "device": runtime.device,
@@ -30,12 +33,15 @@ def main(stage: Stage) -> None:
     }
     if params.attack.tasks:  # found missing after the training, it would have been in vain
         check(params.attack.resources, params.attack.recipe)
-    plan = plan_of(params)
+    context |= inputs_of_trials(params, storage)
+    plan, home = plan_of(params), Home(storage, HERE.trials)
     manifests = {name: manifest_of(name) for name in params.tasks}
-    expected = estimate(Progress(plan, HERE.trials, engines_of(plan)), manifests)
+    expected = estimate(Progress(plan, HERE.trials, engines_of(plan), home.hashes), manifests)
     observer = TrialObserver(stage)
     try:
-        progress = run_plan(plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer)
+        progress = run_plan(
+            plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer, home=home
+        )
     finally:
         observer.close()
     observer.complete(progress)

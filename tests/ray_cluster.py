@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -60,7 +61,7 @@ class Cluster:
 
         Args:
             arguments: more for `ray start`, such as `--resources`.
-            prefix: a command to start it under, such as `unshare -m`.
+            prefix: a command to start it under, such as `hiding`.
             cwd: its working directory.
         """
         address = f"127.0.0.{len(self.nodes) + 2}"  # all of 127/8 is loopback: an address for each
@@ -75,8 +76,9 @@ class Cluster:
             *("--min-worker-port=0", "--max-worker-port=0", *arguments),
         ]
         with (folder / "start.log").open("w") as log:
+            own = self.environment | {"TMPDIR": str(folder)}
             process = subprocess.Popen(
-                command, env=self.environment, stdout=log, stderr=log, start_new_session=True, cwd=cwd or folder
+                command, env=own, stdout=log, stderr=log, start_new_session=True, cwd=cwd or folder
             )
         node = Node(address, folder, process)
         self.nodes.append(node)
@@ -86,6 +88,12 @@ class Cluster:
             assert process.poll() is None, (folder / "start.log").read_text()
             time.sleep(0.2)
         return node
+
+
+def hiding(*folders: Path) -> list[str]:
+    """A command to start others under, with an empty disk in place of each folder, as on another machine."""
+    mounts = [f"mount -t tmpfs none {shlex.quote(str(folder.resolve()))}" for folder in folders]
+    return ["unshare", "-m", "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh"]
 
 
 def _processes() -> list[str]:
@@ -125,18 +133,25 @@ SCALED = {
 
 
 @contextmanager
-def ray_cluster(worker: Mapping[str, int] | None = None, cpus: int = 1) -> Iterator[Cluster]:
+def ray_cluster(
+    worker: Mapping[str, int] | None = None,
+    cpus: int = 1,
+    variables: Mapping[str, str] | None = None,
+    prefix: Sequence[str] = (),
+) -> Iterator[Cluster]:
     """Start a head of one core, or another number, and end it and its nodes by their processes.
 
     Args:
         worker: resources of the one node that an autoscaler starts when it is asked for; None: no autoscaler.
+        variables: of the head, the nodes and the clients, beside their own.
+        prefix: a command to start the head under, such as `hiding`.
     """
     # Not pytest's folder: paths of Unix sockets may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ee-ray-"))
-    environment = clean_environment(folder)
+    environment = clean_environment(folder) | dict(variables or {})
     gcs, dashboard, listen, grpc, runtime, metrics, client = free_ports(7)
     command = [
-        *(str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
+        *(*prefix, str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
         *("--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1", f"--temp-dir={folder / 'ray'}"),
         *(f"--port={gcs}", f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={listen}"),
         *(f"--dashboard-agent-grpc-port={grpc}", f"--runtime-env-agent-port={runtime}"),

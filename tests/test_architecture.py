@@ -30,7 +30,10 @@ LAYERS = (
     ("models",),
     ("training",),
     ("attacks",),
-    ("running/settings",),  # a block, as every subject has one; the stages' life is above params, which it reads
+    (
+        "running/settings",
+        "running/address",
+    ),  # a block, as every subject has one; the stages' life is above params, which it reads
     ("params",),
     ("running",),
     ("report",),

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.running.address import parse_address
 from pipeline.settings import Block, NonNegativeFloat, PositiveFloat, Size
 
 
@@ -28,6 +29,10 @@ class Runtime(Block):
     """MLflow server or database; the environment's MLFLOW_TRACKING_URI comes first."""
     hub_mirror: Path | None = None
     """Folder in the hub's layout; the environment's HUB_MIRROR comes first."""
+    storage: str | None = None
+    """Where trials, prepared data, traces and records of attacks live: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, or a
+    folder; nodes then share nothing else. None: this project's folder, which every node must see. The environment's
+    EARLY_EXIT_STORAGE comes first."""
     progress: bool = True
 
     @field_validator("gpus_per_trial")
@@ -36,6 +41,14 @@ class Runtime(Block):
         """Check that Ray can count it: in ten-thousandths, and in whole GPUs from one on."""
         if value and (value < 0.0001 or (value > 1 and value != int(value))):
             raise ValueError("give 0, a share of one GPU from 0.0001 on, or a whole number of GPUs")
+        return value
+
+    @field_validator("storage")
+    @classmethod
+    def _check_storage(cls, value: str | None) -> str | None:
+        """Refuse in words of our own, which do not repeat a key that the address holds."""
+        if value is not None:
+            parse_address(value)
         return value
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """Prepared splits behind one protocol, which training, recording and timing use for texts and images."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -66,6 +67,18 @@ def open_store(manifest: Manifest, backbone: str, split: str, device: str) -> St
     from pipeline.tasks.image.pixels import ImageStore
 
     return ImageStore.open(HERE.pixels(manifest.task), split, device)
+
+
+def files_of(manifest: Manifest, backbone: str, splits: Iterable[str]) -> list[Path]:
+    """The files that `manifest_of` and `open_store` read for a backbone and some splits."""
+    task = manifest.task
+    if manifest.modality == "text":
+        stores = [HERE.tokens(task, backbone, split) for split in splits]
+    else:
+        stores = [
+            HERE.pixels(task) / f"{split}.{part}.npy" for split in splits for part in ("images", "labels", "rows")
+        ]
+    return [HERE.manifest(task), *stores]
 
 
 def inputs_hash(manifest: Manifest, backbone: str, split: str) -> str:

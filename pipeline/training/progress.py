@@ -48,12 +48,15 @@ class Progress:
     Args:
         root: parent folder of the trial folders.
         engines: the algorithms of searches other than `grid`.
+        hashes: what hashes weights; it may fetch them first.
     """
 
-    def __init__(self, plan: Plan, root: Path, engines: Engines | None = None) -> None:
+    def __init__(
+        self, plan: Plan, root: Path, engines: Engines | None = None, hashes: KnownHashes | None = None
+    ) -> None:
         self.plan, self.root = plan, root
         self._begin = Searches(plan, engines, root.with_name("searches")).begin
-        self._hashes = KnownHashes(root.with_name("hashes.json"))
+        self._hashes = hashes or KnownHashes(root.with_name("hashes.json"))
         self.results: dict[str, TrialResult | None] = {}
         """Key to result of every trial that has ended; None for a failed one."""
         self.reasons: dict[str, str] = {}
@@ -135,13 +138,15 @@ class Progress:
         """Number of trials that run or may run now; linear in the number of waiting ones."""
         return len(self.running) + len({key for _, key in self._queue if self._waits(key)})
 
-    def prune(self) -> None:
-        """Drop the weights of trials that are not selected; those that a search stopped may go on, and keep them."""
+    def prune(self) -> list[str]:
+        """Drop the weights of trials that are not selected, and return their keys; those that a search stopped may go
+        on, and keep theirs."""
         keep = {trial.key for group in self.plan.groups for trial in self.selected(group).values()} | {*self.stopped}
-        for key in self._trials:
-            if key not in keep:
-                (self.root / key / WEIGHTS).unlink(missing_ok=True)
-                remove_state(self.root / key)
+        dropped = [key for key in self._trials if key not in keep]
+        for key in dropped:
+            (self.root / key / WEIGHTS).unlink(missing_ok=True)
+            remove_state(self.root / key)
+        return dropped
 
     # Trials and choices
 

@@ -1,5 +1,6 @@
 """The Ray cluster that work runs on, named or our own: how it starts, and what its nodes share."""
 
+import importlib
 import logging
 import os
 import re
@@ -8,17 +9,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ClusterError
+from pipeline.errors import ClusterError, PipelineError, one_line
+from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
+from pipeline.running.address import FORWARDED
 from pipeline.running.ray.resources import parallel, refuse_on_machine
 from pipeline.running.settings import Runtime
 from pipeline.running.signals import listen
+from pipeline.running.storage import Storage, open_storage
 
+PROBE_SECONDS = 120.0
+"""For a node to say whether it serves; it may have to unpack the code first."""
 ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """A variable of Ray: 0 makes a node's address 127.0.0.1, on which its servers then listen; else on all interfaces."""
 
 
-def connect(runtime: Runtime) -> None:
+def connect(runtime: Runtime, runner: str = "") -> None:
     """Join the cluster that is named, or start one of our own on loopback; `ray.shutdown` leaves or ends it.
+
+    Args:
+        runner: "module:function" that workers will call; its package goes to nodes that see no project.
 
     Raises:
         ClusterError: the address does not answer, or this machine cannot run a cluster or has no such GPUs.
@@ -35,6 +44,8 @@ def connect(runtime: Runtime) -> None:
     ray_constants.ENABLE_RAY_CLUSTER = bool(runtime.ray_address)  # read at the import
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if runtime.ray_address:
+        if runtime.storage is not None:
+            quiet["runtime_env"] = _code(runner)
         try:
             ray.init(address=runtime.ray_address, **quiet)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
@@ -85,29 +96,83 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
     )
 
 
-def check_storage(root: Path) -> None:
-    """Every node must see the folder that checkpoints go to; find out before training, not after."""
+def _code(runner: str) -> dict[str, Any]:
+    """The project's packages, and where the storage is, for nodes that have neither; keys are never sent."""
+    os.environ.setdefault("RAY_OVERRIDE_JOB_RUNTIME_ENV", "1")  # a job's own names the commit too
+    packages = {"pipeline", *filter(None, [runner.partition(".")[0]])}
+    folders = [importlib.import_module(name).__path__[0] for name in sorted(packages)]
+    variables = {name: os.environ[name] for name in FORWARDED if os.environ.get(name)}
+    return {
+        "py_modules": [str(Path(folder).resolve()) for folder in folders],
+        "excludes": ["__pycache__"],
+        "env_vars": variables | {COMMIT_VARIABLE: git_commit()},
+    }
+
+
+def leave_out(storage: Storage, root: Path) -> dict[str, str]:
+    """Find out before training which nodes cannot write and read where results go, and name them.
+
+    Args:
+        root: folder of the results, below the working folder.
+
+    Returns:
+        A label selector that leaves those nodes out; empty where all serve.
+
+    Raises:
+        ClusterError: no node serves.
+    """
     import ray
 
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2:
-        return
-    probe = root / ".shared-storage-probe"
-    probe.write_text("probe", encoding="utf-8")
-    task = ray.remote(num_cpus=0)(_sees)
+    if len(nodes) < 2 and not storage.travels:
+        return {}
+    probe = root.absolute() / ".storage-probe"
+    if not storage.travels:
+        probe.write_text("probe", encoding="utf-8")
     try:
-        for node in nodes:
-            pinned = task.options(
-                scheduling_strategy=ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node["NodeID"], False)
-            )
-            if not ray.get(pinned.remote(str(probe))):
-                raise ClusterError(
-                    f"node {node['NodeManagerAddress']} does not see {root}; "
-                    "put the project on a disk that all nodes share"
-                )
+        reasons = _ask(nodes, storage.text or str(probe), storage.travels)
     finally:
         probe.unlink(missing_ok=True)
+    lost = {node["NodeID"]: f"node {node['NodeManagerAddress']}" for node in nodes if reasons[node["NodeID"]]}
+    for node, name in lost.items():
+        print(f"{name} is left out: {reasons[node]}", flush=True)
+    if len(lost) == len(nodes):
+        first = next(iter(lost))
+        remedy = "" if storage.travels else "; put the project on a disk that all nodes share, or set runtime.storage"
+        raise ClusterError(f"no node can be used: {lost[first]}: {reasons[first]}{remedy}")
+    return {"ray.io/node-id": f"!in({','.join(lost)})"} if lost else {}
 
 
-def _sees(path: str) -> bool:
-    return Path(path).is_file()
+def _ask(nodes: list[dict[str, Any]], place: str, travels: bool) -> dict[str, str]:
+    """Node to what it lacks; empty for a node that serves."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    task = ray.remote(num_cpus=0, max_retries=0)(_lacks)
+    answers = {
+        node["NodeID"]: task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(place, travels)
+        for node in nodes
+    }
+    ray.wait(list(answers.values()), num_returns=len(answers), timeout=PROBE_SECONDS)
+    reasons = {}
+    for node, answer in answers.items():
+        try:
+            reasons[node] = ray.get(answer, timeout=0)
+        except ray.exceptions.GetTimeoutError:
+            reasons[node] = f"no answer in {PROBE_SECONDS:.0f} s"
+        except ray.exceptions.RayError as error:
+            reasons[node] = one_line(error)
+    return reasons
+
+
+def _lacks(place: str, travels: bool) -> str:
+    """What a node lacks, asked on it."""
+    if not travels:
+        return "" if Path(place).is_file() else f"it does not see {Path(place).parent}"
+    try:
+        open_storage(place).check()
+    except PipelineError as error:
+        return one_line(error)
+    return ""

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError, TrialsFailedError, storage_error
-from pipeline.running.ray.cluster import check_storage, connect
+from pipeline.running.ray.cluster import connect, leave_out
 from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refuse_if_never
-from pipeline.running.ray.worker import load
+from pipeline.running.ray.worker import enter, load
 from pipeline.running.settings import Runtime
+from pipeline.running.storage import Storage
 
 START = 25.0
 """Seconds from the start of Ray of our own to workers that have imported what a model needs, on two cores."""
@@ -43,7 +44,7 @@ def fan_out(
     """
     folder = str(Path.cwd())
     if not runtime.ray_address:
-        jobs = _run_here(jobs, load(runner, folder), parallel(runtime, 0.0), done, brief)
+        jobs = _run_here(jobs, load(runner), parallel(runtime, 0.0), done, brief)
     if not jobs:
         return
     root.mkdir(parents=True, exist_ok=True)
@@ -51,10 +52,10 @@ def fan_out(
     import ray
 
     try:
-        check_storage(root.resolve())
+        others = leave_out(Storage(), root)
         need = Need(runtime.threads, gpu_share(runtime))
         refuse_if_never(need, runtime)
-        resources = {"num_cpus": need.cpus, "num_gpus": need.gpus}
+        resources = {"num_cpus": need.cpus, "num_gpus": need.gpus, "label_selector": others or None}
         if runtime.ray_address:  # others may use all of it, and jobs that wait do not say so
             Wait(need, runtime).get(ray.remote(**resources)(_nothing).remote())
         task = ray.remote(**resources, max_retries=runtime.retries)(_job)
@@ -92,7 +93,8 @@ def _run_here(
 def _job(runner: str, job: Any, folder: str) -> tuple[PipelineError | None, Any]:
     """One job, in a worker process that later jobs reuse."""
     try:
-        return None, load(runner, folder)(job)
+        enter(Storage(), folder)
+        return None, load(runner)(job)
     except PipelineError as error:  # its one line, without Ray's traceback around it
         return error, None
     except OSError as error:

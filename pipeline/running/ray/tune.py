@@ -11,18 +11,21 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, TrialsFailedError, one_line
+from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line
 from pipeline.layout import HERE
 from pipeline.running.ledger import Ledger, Observer
 from pipeline.running.ray.callback import ledger_callback
-from pipeline.running.ray.cluster import check_storage, connect
+from pipeline.running.ray.cluster import connect, leave_out
 from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refuse_if_never
 from pipeline.running.ray.search import engines_of
-from pipeline.running.ray.worker import load
+from pipeline.running.ray.worker import enter, load
 from pipeline.running.settings import Runtime
+from pipeline.running.storage import Storage, open_storage
+from pipeline.running.trial_files import ERROR, Home, Homecoming, Travel, take_inputs
 from pipeline.training.losses import losses
 from pipeline.training.plan import Plan
 from pipeline.training.progress import Progress
@@ -30,15 +33,23 @@ from pipeline.training.selection import searched
 
 
 def run_plan(
-    plan: Plan, *, runner: str, root: Path, runtime: Runtime, context: Mapping[str, Any], observer: Observer
+    plan: Plan,
+    *,
+    runner: str,
+    root: Path,
+    runtime: Runtime,
+    context: Mapping[str, Any],
+    observer: Observer,
+    home: Home | None = None,
 ) -> Progress:
     """Run what is not finished of a plan.
 
     Args:
         runner: "module:function" called in the worker as f(settings, names, directory, context, report); returns the
             trial's result and leaves its checkpoint in `directory`.
-        root: parent folder of the trial folders; every node must see it.
+        root: parent folder of the trial folders, below the working folder; without a storage every node must see it.
         context: what the runner needs and what does not change results (paths, device, threads).
+        home: brings trials from the storage and back; None: every node sees `root`.
 
     Returns:
         Every trial of the plan with its result, and each group's choice.
@@ -48,10 +59,11 @@ def run_plan(
         TrialsFailedError: a group of which no grid trial finished, or the run was interrupted.
     """
     root.mkdir(parents=True, exist_ok=True)
-    progress = Progress(plan, root, engines_of(plan))
-    ledger = Ledger(progress, observer, runtime.progress)
+    home = home or Home(Storage(), root)
+    progress = Progress(plan, root, engines_of(plan), home.hashes)
+    ledger = Ledger(progress, Homecoming(observer, home), runtime.progress)
     if progress.unfinished():
-        _tune(ledger, runner, runtime, context)
+        _tune(ledger, runner, runtime, context, home)
         left = progress.unfinished()
         if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
             raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
@@ -62,7 +74,7 @@ def run_plan(
     progress.check()
     if lost:
         print(f"{lost} of {plan.total} trials failed; `dvc repro -f finetune` tries them again", flush=True)
-    progress.prune()
+    home.settle(progress)
     return progress
 
 
@@ -84,8 +96,9 @@ def _name_losses(progress: Progress, root: Path) -> int:
     return len(lost)
 
 
-def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, Any]) -> None:
-    root = ledger.progress.root.resolve()
+def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, Any], home: Home) -> None:
+    root = ledger.progress.root
+    home.offer(ledger.progress.trials())
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end as if all had run
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -95,14 +108,14 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
         os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # what an autoscaler sees, and starts workers for
     storage = HERE.tune.resolve()
     name = f"{root.name}-{os.getpid()}-{int(time.time())}"
-    connect(runtime)
+    connect(runtime, runner)
     import ray
 
     try:
         from ray import tune
 
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we name failed trials; error.txt has the rest
-        check_storage(root)
+        others = leave_out(home.storage, root)
         need = Need(runtime.threads, gpu_share(runtime))
         refuse_if_never(need, runtime)
         # On a cluster Ray knows what fits; one that grows with the demand must see more than fits now.
@@ -111,9 +124,11 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(
-                    _trainable, runner=runner, root=str(root), context={**context, "gpu_share": need.gpus}
+                    _trainable, runner=runner, root=root.as_posix(), context={**context, "gpu_share": need.gpus}
                 ),
-                {"cpu": need.cpus, "gpu": need.gpus},
+                tune.PlacementGroupFactory(
+                    [{"CPU": need.cpus, "GPU": need.gpus}], bundle_label_selector=[others] if others else None
+                ),
             ),
             tune_config=tune.TuneConfig(
                 search_alg=_searcher(ledger),
@@ -139,6 +154,8 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
             raise callback.error from None
     finally:
         ray.shutdown()
+        with suppress(StorageError):  # what ended the run is said
+            home.bring(*ledger.progress.running)
         shutil.rmtree(storage / name, ignore_errors=True)  # the trial folders hold all that matters
 
 
@@ -179,16 +196,26 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
     """One trial, in a worker process that later trials reuse."""
     from ray import tune
 
-    directory = Path(root) / config["key"]
+    storage = open_storage(context.get("storage"))
+    directory = enter(storage, context["folder"]) / root / config["key"]
+    travel = Travel(storage, Path(root) / config["key"])
 
     def report(metrics: dict[str, float]) -> None:
+        travel.publish()
         tune.report({"epoch_metrics": metrics, "selection": metrics["selection"]})
 
     try:
-        result = load(runner, context["folder"])(config["settings"], config["names"], directory, context, report)
+        names = take_inputs(storage, context, config["names"])
+        travel.fetch(config["settings"].get("parent"))
+        result = load(runner)(config["settings"], names, directory, context, report)
+        travel.publish()
+        travel.leave()
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        tune.report({"fault": one_line(error), "certain": isinstance(error, PipelineError), "selection": None})
+        (directory / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        certain = isinstance(error, PipelineError) and not isinstance(error, StorageError)
+        with suppress(StorageError):  # it may be what failed
+            travel.publish()
+        tune.report({"fault": one_line(error), "certain": certain, "selection": None})
         raise
     tune.report({"trial_result": result.model_dump(mode="json"), "selection": result.selection})

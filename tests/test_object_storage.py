@@ -1,0 +1,195 @@
+"""Storage without a disk in common: an object store, or a folder beside the project."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import StorageError
+from pipeline.identity.imports import ROOT
+from pipeline.layout import HERE
+from pipeline.results import Selected
+from pipeline.running.address import parse_address
+from pipeline.running.storage import ObjectStorage, Storage
+from pipeline.storage import file_hash
+from tests.ray_cluster import Cluster, hiding, ray_cluster
+from tests.s3 import s3_server
+from tests.test_finetune import counted, prepared
+from tests.workspace import Workspace
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    with s3_server("bucket") as variables:
+        yield variables
+
+
+@pytest.fixture(params=["s3", "folder"])
+def storage(request: Any, s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    place = f"s3://bucket/{tmp_path.name}" if request.param == "s3" else str(tmp_path / "store")
+    return ObjectStorage(parse_address(place))
+
+
+def test_files_go_and_come(storage: Storage) -> None:
+    storage.check()
+    assert storage.names(Path("runs")) == set()
+    one, other, absent = (Path("runs/trials/k") / name for name in ("a.json", "b.bin", "c"))
+    for path, content in ((one, b"{}"), (other, os.urandom(20 * 2**20))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    before = file_hash(other)
+    storage.publish(one, other, absent)
+    assert storage.names(Path("runs")) == {one, other}
+    one.unlink()
+    other.unlink()  # what is linked is never written in place
+    other.write_bytes(b"cut")
+    storage.fetch(one, other, absent)
+    assert (one.read_bytes(), file_hash(other), absent.exists()) == (b"{}", before, False)
+    assert not list(Path("runs").rglob("*.partial"))
+    storage.remove(one, absent)
+    assert storage.names(Path("runs/trials")) == {other}
+
+
+def test_inputs_go_by_content(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a").write_text("same")
+    Path("b").write_text("same")
+    inputs = storage.share({Path("data/a"): Path("a"), Path("data/b"): Path("b")})
+    assert len(storage.names(Path("content"))) == 1
+    node = tmp_path / "node"
+    node.mkdir()
+    monkeypatch.chdir(node)
+    storage.take(inputs)
+    assert [Path(f"data/{name}").read_text() for name in "ab"] == ["same", "same"]
+    before = Path("data/a").stat().st_mtime_ns
+    Path("data/b").unlink()
+    Path("data/b").write_text("other")
+    storage.take(inputs)
+    assert Path("data/b").read_text() == "same"
+    assert Path("data/a").stat().st_mtime_ns == before
+    # What the store holds under another's name is not taken.
+    (content,) = storage.names(Path("content"))
+    content.parent.mkdir()
+    content.write_text("evil")
+    storage.publish(content)
+    Path("data/a").unlink()
+    with pytest.raises(StorageError, match="holds other bytes than its name says"):
+        storage.take(inputs)
+    assert not Path("data/a").exists()
+
+
+def test_no_path_leaves_the_store(storage: Storage) -> None:
+    for path in (Path("/etc/passwd"), Path("../other")):
+        with pytest.raises(StorageError, match="lies outside the working folder"):
+            storage.remove(path)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("azure://bucket/x", "'azure' is no kind of storage"),
+        ("s3://", "names no bucket"),
+        ("s3://bucket/../x", "names no bucket"),
+        ("s3://AKIAKEY:hunter2@bucket/x", "holds a user or a key; keys come from the environment"),
+        ("s3://bucket/x?secret_key=hunter2", "unknown option 'secret_key'"),
+    ],
+)
+def test_an_address_that_is_none(workspace: Workspace, address: str, message: str) -> None:
+    workspace.write_params({"runtime.storage": address})
+    line = workspace.stage("finetune").error()
+    assert line.startswith("finetune: runtime.storage: ")
+    assert message in line
+    assert "hunter2" not in line
+    workspace.write_params()
+    assert workspace.command("-m", "stages.finetune", EARLY_EXIT_STORAGE=address).error() == line
+
+
+@pytest.mark.parametrize(
+    ("address", "endpoint", "message"),
+    [
+        ("s3://nobody/x", None, "make the bucket, or name another in runtime.storage"),
+        ("s3://bucket/x", "http://127.0.0.1:1", "check the network and AWS_ENDPOINT_URL"),
+    ],
+)
+def test_a_store_that_does_not_serve(
+    s3: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    endpoint: str | None,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in (s3 | ({"AWS_ENDPOINT_URL": endpoint} if endpoint else {})).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StorageError, match=f"^{address} at http.*does not serve .*{message}") as raised:
+        ObjectStorage(parse_address(address)).check()
+    assert "not-a-secret" not in str(raised.value)
+
+
+def test_a_folder_that_cannot_be_written() -> None:
+    with pytest.raises(StorageError, match=r"/dev/null.*"):
+        ObjectStorage(parse_address("/dev/null/store")).check()
+
+
+# Trials
+
+
+GRID = {"grid.learning_rate": [0.001, 0.002], "seeds": [1, 2], "training.epochs": 2, "training.stop_after": 2}
+
+
+def weights() -> dict[str, str]:
+    """Hashes of the selected models by their keys."""
+    selected = Selected.read(HERE.selected("demo-sentences"), "")
+    trials = [trial for group in selected.groups for trial in group.trials]
+    assert [file_hash(HERE.model("demo-sentences", t.key) / "model.safetensors") for t in trials] == [
+        trial.weights_sha256 for trial in trials
+    ]
+    return {trial.key: trial.weights_sha256 for trial in trials}
+
+
+@contextmanager
+def apart(hidden: Sequence[Path], variables: dict[str, str]) -> Iterator[Cluster]:
+    """A head without a core, and two nodes of one core; none of them sees the hidden folders."""
+    code = [ROOT / name for name in ("pipeline", "stages", "tests")]
+    prefix = hiding(*hidden, *code)
+    with ray_cluster(cpus=0, variables=variables, prefix=prefix) as cluster:
+        for _ in range(2):
+            cluster.add_node(prefix=prefix)
+        yield cluster
+
+
+@pytest.mark.cluster
+def test_nodes_that_share_nothing_train_as_one_machine_does(workspace: Workspace, s3: dict[str, str]) -> None:
+    workspace.write_params(GRID | {"methods": ["single_exit", "two_stage"], "latency.tasks": []})
+    prepared()
+    done = workspace.command("-m", "stages.finetune")
+    assert counted(done) == (6, 0, 6)
+    alone = weights()
+    shutil.rmtree(HERE.runs)
+    shutil.rmtree(HERE.outputs)
+    with apart([workspace.folder], s3) as nodes:
+        cluster = {"RAY_ADDRESS": f"127.0.0.1:{nodes.port}", "HOME": nodes.environment["HOME"]}
+        line = workspace.command("-m", "stages.finetune", **cluster).err.splitlines()[-1]
+        assert line.startswith("finetune: no node can be used: node 127.0.0.1: "), line
+        assert "set runtime.storage" in line
+        assert not list(HERE.trials.glob("*/*"))
+        joined = s3 | cluster | {"EARLY_EXIT_STORAGE": "s3://bucket/apart"}
+        done = workspace.command("-m", "stages.finetune", **joined)
+        assert counted(done) == (6, 0, 6)
+        assert weights() == alone
+        places = [list(node.folder.glob("early-exit-*/*/data")) for node in nodes.nodes]
+        assert [len(place) for place in places] == [1, 1], "each node worked in a folder of its own"
+        # Another machine finds all of it.
+        shutil.rmtree(HERE.runs)
+        shutil.rmtree(HERE.outputs)
+        assert counted(workspace.command("-m", "stages.finetune", **joined)) == (0, 6, 6)
+        assert weights() == alone
