@@ -162,6 +162,8 @@ def _ask(nodes: list[dict[str, Any]], place: str, travels: bool) -> dict[str, st
             reasons[node] = ray.get(answer, timeout=0)
         except ray.exceptions.GetTimeoutError:
             reasons[node] = f"no answer in {PROBE_SECONDS:.0f} s"
+        except ray.exceptions.RayTaskError as error:  # the text is the traceback of the node
+            reasons[node] = str(error).strip().splitlines()[-1][:300]
         except ray.exceptions.RayError as error:
             reasons[node] = one_line(error)
     return reasons
