@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands import ask_lines
 from pipeline.commands import replay as replay_commands
 from pipeline.commands.output import refuse_edits
 from pipeline.errors import exit_with_one_line, unknown
@@ -162,6 +163,8 @@ def harmless(reason: str, since: str) -> None:
         click.echo(line)
 
 
+cli.add_command(ask_lines.predict)
+cli.add_command(ask_lines.explain)
 cli.add_command(replay_commands.replay)
 cli.add_command(replay_commands.diagnose)
 

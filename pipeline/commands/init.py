@@ -103,7 +103,7 @@ def _name_of(file: Path) -> str:
 
 def _relative(file: Path) -> str:
     """The path for params.yaml: relative where it is below the project, which may then be moved."""
-    path = file.absolute()
+    path = Path(os.path.normpath(file.absolute()))  # links stay as they are
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 

@@ -1,0 +1,139 @@
+"""`predict` and `explain`: a selected model's answers to texts, and why each left where it did."""
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.__main__ import cli
+from pipeline.commands.ask import Opened, explain, only_one, open_model, predict, texts_of
+from pipeline.errors import ArtifactError, ParamsError, PipelineError
+from pipeline.layout import HERE
+from pipeline.params import load_params
+from pipeline.results import OperatingPoint
+from tests.selections import save_model, select
+from tests.workspace import Workspace
+
+TASK = "demo-sentences"
+TEXTS = ["the film was good", "nobody liked the dull plot but the end was moving", "a bad film", "good"]
+CRITERIA = {"patience": {}, "confidence": {}, "temperature": {}, "ensemble": {}, "oracle": {}}
+
+
+@pytest.fixture
+def asked(workspace: Workspace) -> Workspace:
+    """A task with models that nobody trained, through the real stages up to evaluate."""
+    import torch
+
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit
+
+    workspace.write_params({"evaluate.criteria": CRITERIA})
+    assert workspace.stage("prepare", TASK).code == 0
+    torch.manual_seed(3)
+    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+    for key, exits in (("plain", [12]), ("many", range(1, 13))):
+        model = MultiExit(encoder, exits, 2)
+        with torch.no_grad():
+            for head in model.heads:
+                head.weight.mul_(20.0)
+        save_model(model, TASK, key)
+    select(TASK, "demo-albert", {"single_exit": {1: "plain"}, "joint": {1: "many"}})
+    for stage in ("trace", "evaluate"):
+        done = workspace.stage(stage, TASK)
+        assert done.code == 0, done.err
+    return workspace
+
+
+def opened_at(opened: Opened, threshold: float) -> Opened:
+    import dataclasses
+
+    point = opened.point.model_copy(update={"threshold": threshold})
+    return dataclasses.replace(opened, point=OperatingPoint.model_validate(point.model_dump()))
+
+
+def invoke(*arguments: str) -> str:
+    result = CliRunner().invoke(cli, arguments)
+    if isinstance(result.exception, PipelineError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.slow
+def test_explanations_are_of_what_the_live_engine_does(asked: Workspace) -> None:
+    params = load_params()
+    exits = set()
+    for criterion in ("patience", "confidence", "temperature", "ensemble"):
+        chosen = open_model(params, TASK, None, "joint", criterion)
+        scores = [at["score"] for at in explain(chosen, TEXTS[0])["exits"]]
+        for threshold in (min(scores[:-1]), sorted(scores[:-1])[6], max(scores[:-1]) + 1):
+            opened = opened_at(chosen, threshold)
+            for text in TEXTS:  # one by one: in a batch the last bit may differ, and these thresholds are scores
+                (said,), why = predict(opened, [text]), explain(opened, text)
+                for key in ("answer", "exit", "layers"):
+                    assert why[key] == said[key], (criterion, threshold, text, key)
+                assert why["probability"] == pytest.approx(said["probability"], abs=2e-4)
+                exits.add(said["exit"])
+                # The score reaches the threshold at that exit, and at none before.
+                before = [at["score"] for at in why["exits"][: said["exit"] - 1]]
+                assert all(score < threshold for score in before)
+                assert said["exit"] == 12 or why["exits"][said["exit"] - 1]["score"] >= threshold
+                for at in why["exits"]:
+                    assert sum(at["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+                    assert at["probabilities"][at["answer"]] == max(at["probabilities"].values())
+    assert {1, 12} < exits
+    _commands(asked)
+
+
+def _commands(asked: Workspace) -> None:
+    lines = invoke("explain", "--task", TASK, "--criterion", "confidence", TEXTS[0]).splitlines()
+    assert lines[0] == "demo-albert, joint, confidence (Shallow-Deep)"
+    assert lines[1].split() == ["exit", "layer", "negative", "positive", "score"]
+    assert len(lines) == 2 + 12 + 1
+    assert sum("leaves here" in line for line in lines) == 1
+    (row,) = json.loads(invoke("explain", "--task", TASK, "--criterion", "confidence", "--json", TEXTS[0]))
+    assert f"{row['answer']} ({row['probability']:.3f}) at exit {row['exit']}: " in lines[-1]
+    assert sum("(not run)" in line for line in lines) == 12 - row["exit"]
+
+    said = invoke("predict", "--task", TASK, *TEXTS).splitlines()
+    assert len(said) == len(TEXTS)
+    assert all("of 12" in line for line in said)
+    full = json.loads(invoke("predict", "--task", TASK, "--criterion", "full", "--json", *TEXTS))
+    assert [row["exit"] for row in full] == [12] * len(TEXTS)
+    only = invoke("explain", "--task", TASK, "--method", "single_exit", TEXTS[0]).splitlines()
+    assert only[0] == "demo-albert, single_exit, all layers"
+    assert only[-1].endswith("all layers ran, since no criterion was asked")
+
+    refused: Sequence[tuple[Sequence[str], type[PipelineError], str]] = (
+        (["--task", "sst2"], ParamsError, "--task: unknown task 'sst2'"),
+        (["--task", TASK, "--criterion", "oracle"], ParamsError, "--criterion: unknown criterion 'oracle'"),
+        (["--task", TASK, "--method", "berxit"], ParamsError, "--method: unknown method 'berxit'"),
+    )
+    for arguments, error, says in refused:
+        with pytest.raises(error, match=says):
+            invoke("predict", *arguments, "a text")
+    # Weights that are not those that were selected answer nothing.
+    weights = HERE.model(TASK, "many") / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8] + b"\0" * 8)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors"):
+        invoke("predict", "--task", TASK, "a text")
+
+
+def test_what_need_not_be_named() -> None:
+    assert only_one("--task", None, ["own"]) == "own"
+    with pytest.raises(ParamsError, match="--task: there are own, sst2; name one"):
+        only_one("--task", None, ["own", "sst2"])
+
+
+def test_texts_and_pairs() -> None:
+    assert texts_of(["a", "b"], 1) == ["a", "b"]
+    assert texts_of(["a", "b", "c", "d"], 2) == [("a", "b"), ("c", "d")]
+    with pytest.raises(ParamsError, match="TEXT: 1 given; give two texts for each input"):
+        texts_of(["a"], 2)
+
+
+def test_what_was_not_run(workspace: Workspace) -> None:
+    workspace.write_params()
+    with pytest.raises(ArtifactError, match="dvc repro"):
+        invoke("predict", "--task", TASK, "a text")
