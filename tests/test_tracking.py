@@ -2,14 +2,19 @@
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
@@ -17,6 +22,7 @@ from pipeline.layout import HERE
 from pipeline.running.mlflow.client import EXPERIMENT
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.runs import TrackedRun
+from pipeline.running.signals import stopped_by_signals
 from pipeline.running.store import database_uri
 from tests.mlflow_server import Line, mlflow_server
 from tests.workspace import Workspace
@@ -123,7 +129,7 @@ def test_a_store_that_goes_away_stops_nothing_and_lacks_nothing_when_it_is_back(
     status, steps, params = recorded(tracker, "k1")
     assert (status, steps, params) == ("FINISHED", {"epoch": [1, 2, 3], "selection": [1, 2, 3]}, {"seed": "1"})
     assert artifacts(tracker, tracker.runs["k1"]) == ["params.yaml"]
-    assert recorded(tracker, "k2") == ("RUNNING", {"epoch": [1], "selection": [1]}, {"seed": "2"})
+    assert recorded(tracker, "k2") == ("KILLED", {"epoch": [1], "selection": [1]}, {"seed": "2"}), "ended by close"
 
 
 def test_what_a_driver_could_not_send_the_next_one_does(workspace: Workspace) -> None:
@@ -142,6 +148,45 @@ def test_what_a_driver_could_not_send_the_next_one_does(workspace: Workspace) ->
     assert (stage.info.status, stage.data.metrics) == ("KILLED", {"headline": 0.3})
     (trial,) = after.client.search_runs([after.experiment_id], "tags.trial = 'k2'")
     assert trial.data.tags["mlflow.parentRunId"] == stage.info.run_id
+
+
+def test_a_signal_never_leaves_a_transaction_open(workspace: Workspace) -> None:
+    """SQLAlchemy does not roll back what is interrupted while it fetches rows: the database then stays locked."""
+    tracker = Tracker()
+    run = tracker.open("a", tags=TAGS, params={}, key="k")
+    chance = random.Random(1)
+
+    def log_until_stopped() -> None:
+        try:
+            threading.Timer(chance.uniform(0, 0.03), os.kill, (os.getpid(), signal.SIGTERM)).start()
+            while True:
+                run.log_metrics({"selection": 0.5}, step=len(run.steps))
+        finally:
+            run.log_metrics({"selection": 0.75}, step=len(run.steps))
+
+    for _ in range(60):
+        with pytest.raises(SystemExit) as ended, stopped_by_signals("finetune"):
+            log_until_stopped()
+        assert ended.value.code == 128 + signal.SIGTERM
+        assert not list(HERE.unsent.glob("*")), "the store counts as away"
+    steps = recorded(tracker, "k")[1]["selection"]
+    assert len(steps) == len(set(steps)) >= 60
+    assert {int(step) for step in steps} == run.steps
+
+
+def test_a_stage_that_is_interrupted_as_its_run_opens_ends_it(workspace: Workspace) -> None:
+    def interrupt(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("INSERT INTO runs"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    event.listen(Engine, "after_cursor_execute", interrupt)
+    try:
+        done = workspace.stage("simulate")
+    finally:
+        event.remove(Engine, "after_cursor_execute", interrupt)
+    assert done.code == 128 + signal.SIGINT
+    tracker = Tracker()
+    assert [run.info.status for run in tracker.client.search_runs([tracker.experiment_id])] == ["KILLED"]
 
 
 def test_a_run_that_was_deleted_meanwhile_is_said_and_stops_nothing(

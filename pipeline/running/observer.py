@@ -8,6 +8,7 @@ from pipeline.layout import HERE
 from pipeline.results import TrialRecord, TrialResult
 from pipeline.running.mlflow.sending import FINAL
 from pipeline.running.runs import TrackedRun
+from pipeline.running.signals import held
 from pipeline.running.stage import Stage
 from pipeline.training.plan import Trial, read_history
 from pipeline.training.progress import Progress
@@ -34,15 +35,11 @@ class TrialObserver:
         params |= {"task": task, "backbone": trial.names["backbone"]}
         params |= {f"training.{name}": value for name, value in settings["training"].items()}
         params |= {f"backbone.{name}": value for name, value in settings["backbone"].items()}
-        run = self.stage.tracker.open(
-            trial.label,
-            tags={**self.stage.tags, "group": trial.group, "data_hash": str(settings["data"])},
-            params=params,
-            parent=self.stage.run,
-            key=trial.key,
-        )
+        tags = {**self.stage.tags, "group": trial.group, "data_hash": str(settings["data"])}
+        with held():  # a run that is interrupted as it opens is ended like the others
+            run = self.stage.tracker.open(trial.label, tags=tags, params=params, parent=self.stage.run, key=trial.key)
+            self.runs[trial.key] = run
         run.log_dataset(task, str(settings["data"]), str(HERE.data(task)), "training")
-        self.runs[trial.key] = run
 
     def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None:
         self.runs[trial.key].log_metrics(metrics, step=int(metrics["epoch"]))

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.layout import HERE
 from pipeline.results import LoggedData, LoggedMetric, RunStatus, UnsentRun
+from pipeline.running.signals import held
 
 LONGEST = 6000
 """Characters of a parameter that MLflow keeps."""
@@ -46,17 +47,18 @@ class TrackedRun:
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """One batch; values that are not finite are left out, since a missing metric says more than a plotted 0."""
-        if self.unsent.key is not None:
-            if step in self.steps:
-                return
-            self.steps.add(step)
         now = _now()
-        entries = (
+        entries = tuple(
             LoggedMetric(name=name, value=float(value), time=now, step=step)
             for name, value in metrics.items()
             if math.isfinite(value)
         )
-        self._log(metrics=(*self.unsent.metrics, *entries))
+        with held():
+            if self.unsent.key is not None:
+                if step in self.steps:
+                    return
+                self.steps.add(step)
+            self._log(metrics=(*self.unsent.metrics, *entries))
 
     def log_artifact(self, path: Path) -> None:
         self._log(artifacts=(*self.unsent.artifacts, str(path)))
@@ -81,10 +83,11 @@ class TrackedRun:
     def deliver(self) -> None:
         """Send what MLflow lacks; keep it on disk where that fails."""
         path = unsent_file(self.id)
-        if self._send(self):
-            path.unlink(missing_ok=True)
-        else:
-            self.unsent.write(path)
+        with held():  # else what was sent, and not yet noted as sent, would be sent again
+            if self._send(self):
+                path.unlink(missing_ok=True)
+            else:
+                self.unsent.write(path)
 
 
 def new_run(

@@ -14,6 +14,8 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _listening = False
 _received: signal.Signals | None = None
+_held = 0
+_waits = False
 
 
 def received() -> signal.Signals | None:
@@ -30,12 +32,12 @@ def stopped_by_signals(name: str) -> Iterator[None]:
     Args:
         name: the stage's, for the line that says so.
     """
-    global _listening, _received
+    global _listening, _received, _waits
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    _listening, _received = True, None
+    _listening, _received, _waits = True, None, False
     listen()
     try:
         yield
@@ -57,9 +59,32 @@ def listen() -> None:
             signal.signal(number, _stop)
 
 
+@contextmanager
+def held() -> Iterator[None]:
+    """Let a step end before the first signal interrupts: a transaction that is left open locks the database for good.
+
+    A second signal still ends the process at once.
+    """
+    global _held, _waits
+    if threading.current_thread() is not threading.main_thread():  # interruptions come to the main thread only
+        yield
+        return
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+        if _waits and not _held:
+            _waits = False
+            raise KeyboardInterrupt
+
+
 def _stop(number: int, frame: FrameType | None) -> None:
-    global _received
+    global _received, _waits
     _received = signal.Signals(number)
     for each in SIGNALS:
         signal.signal(each, signal.SIG_DFL)
-    raise KeyboardInterrupt
+    if _held:
+        _waits = True
+    else:
+        raise KeyboardInterrupt

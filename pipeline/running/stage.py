@@ -132,17 +132,17 @@ def _locked(
         with FileLock(HERE.lock(name, instance), timeout=0):
             if unasked(params, instance):
                 return
-            stage = Stage(name, instance, params, Tracker(params.runtime.tracking_uri))
+            tracker = Tracker(params.runtime.tracking_uri)
             try:
-                main(stage)
-            except BaseException as error:
-                failed = isinstance(error, Exception) and received() is None
-                stage.run.end("FAILED" if failed else "KILLED")
-                raise
-            else:
+                stage = Stage(name, instance, params, tracker)
+                try:
+                    main(stage)
+                except Exception:
+                    stage.run.end("FAILED" if received() is None else "KILLED")
+                    raise
                 stage.run.end()
             finally:
-                stage.tracker.close()
+                tracker.close()
     except Timeout:
         raise ClusterError(f"another {label} runs in this folder; wait for it or end it") from None
 

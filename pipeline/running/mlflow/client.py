@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import TrackingError, storage_error
 from pipeline.lean import absent
+from pipeline.running.signals import held
 from pipeline.running.store import cannot_be_used, database_of, open_database
 
 EXPERIMENT = "early-exit"
@@ -34,7 +35,8 @@ class Client:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            return call(*args, **kwargs)
+            with held():
+                return call(*args, **kwargs)
         except MlflowException as error:
             unusable = cannot_be_used(self._uri, str(error))
             raise (RefusedError(str(unusable)) if error.error_code in REFUSALS else unusable) from None

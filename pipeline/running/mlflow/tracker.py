@@ -43,7 +43,7 @@ class Tracker:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         logging.getLogger("alembic").setLevel(logging.WARNING)
-        logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+        logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its failures are raised too, and ours
         HERE.locks.mkdir(exist_ok=True)
         with FileLock(HERE.tracking_lock):  # two drivers that create one database at once break it
             self.place = this_place()
@@ -151,7 +151,10 @@ class Tracker:
         return sent, left
 
     def close(self) -> None:
-        """Send what is unsent, for the last time in this process."""
+        """End the runs that were interrupted as they opened, and send what is unsent, for the last time."""
+        for run in self.runs.values():
+            if not run.ended:
+                run.end("KILLED")
         if self.sender.patience.away:
             self.sender.patience.try_now()
             self.sender.send_kept()
