@@ -8,17 +8,8 @@ from pipeline.results.base import Part, Result
 from pipeline.results.code import CodeEquivalence, CodePair, Declaration, TrialCode
 from pipeline.results.curves import CurvePoint, curves_text, read_curves
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
-from pipeline.results.evaluated import (
-    Calibration,
-    Choosing,
-    Diagnosis,
-    Evaluated,
-    ExitScores,
-    Findings,
-    Oracle,
-    Outcome,
-    Row,
-)
+from pipeline.results.diagnosis import Calibration, Diagnosis, Findings, Oracle, Outcome
+from pipeline.results.evaluated import Choosing, Evaluated, ExitScores, Row
 from pipeline.results.latency import Latency, LatencyRow, Measured
 from pipeline.results.metrics import StoredMetrics
 from pipeline.results.numbers import Interval, OverExamples, OverSeeds, Share
