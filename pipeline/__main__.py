@@ -18,10 +18,17 @@ def cli() -> None:
 
 
 @cli.command("list")
-@click.argument("what", type=click.Choice(["criteria", "tasks", "backbones", "methods"]))
-def list_names(what: str) -> None:
-    """List the names that params.yaml can use, one per line."""
-    for name, summary in sorted(_lines(what).items()):
+@click.argument("what", type=click.Choice(["criteria", "tasks", "backbones", "methods", "profiles"]))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_names(what: str, as_json: bool) -> None:
+    """List the names that params.yaml can use, or profiles; one per line, with title and source."""
+    summaries = dict(sorted(_lines(what).items()))
+    if as_json:
+        import json
+
+        click.echo(json.dumps(summaries, indent=2, ensure_ascii=False))
+        return
+    for name, summary in summaries.items():
         click.echo(f"{name:<22} {summary}")
 
 
@@ -29,11 +36,17 @@ def _lines(what: str) -> dict[str, str]:
     if what == "criteria":
         from pipeline.evaluation.criteria import CRITERIA
 
-        return {name: f"{(cls.__doc__ or '').splitlines()[0]}" for name, cls in CRITERIA.items()}
+        return {name: f"{cls.title}: {(cls.__doc__ or '').splitlines()[0]}" for name, cls in CRITERIA.items()}
     if what == "tasks":
         from pipeline.tasks.names import TASKS
 
-        return {name: f"{t.kind}, {' + '.join(t.columns)}, {' and '.join(t.metrics)}" for name, t in TASKS.items()}
+        return {
+            name: f"{t.source}: {t.kind}, {' + '.join(t.columns)}, {' and '.join(t.metrics)}"
+            for name, t in TASKS.items()
+        }
+    if what == "profiles":
+        texts = {path.stem: path.read_text(encoding="utf-8") for path in HERE.profiles.glob("*.yaml")}
+        return {name: text.partition("\n")[0].removeprefix("# ").partition(". ")[0] for name, text in texts.items()}
     if what == "backbones":
         from pipeline.models.names import BACKBONES
 
@@ -161,6 +174,28 @@ def harmless(reason: str, since: str) -> None:
 
     for line in declare_harmless(reason, since):
         click.echo(line)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Ask for what the settings need from outside: data, models, GPU, Ray, storage, MLflow, DVC's remote, attacks.
+
+    Exit code 1 where something that they need is not to be had.
+    """
+    from pipeline.commands.doctor import examine
+
+    findings = []
+    for finding in examine():
+        findings.append(finding)
+        if not as_json:
+            click.echo(str(finding))
+    if as_json:
+        import dataclasses
+        import json
+
+        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+    raise SystemExit(1 if any(finding.state == "failed" for finding in findings) else 0)
 
 
 cli.add_command(ask_lines.predict)

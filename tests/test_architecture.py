@@ -166,7 +166,7 @@ def test_replay_needs_no_heavy_library() -> None:
 
 def test_the_command_line_and_every_stage_start_light() -> None:
     stages = ", ".join(f"stages.{path.stem}" for path in files_of("stages") if path.stem != "__init__")
-    commands = [["--help"], *(["list", what] for what in ("criteria", "tasks", "backbones", "methods"))]
+    commands = [["--help"], *(["list", what] for what in ("criteria", "tasks", "backbones", "methods", "profiles"))]
     code = f"""
 import runpy, sys
 for arguments in {commands!r}:

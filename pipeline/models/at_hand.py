@@ -1,4 +1,4 @@
-"""Where the files of a pretrained model are to be had from: a mirror, a cache, or the hub."""
+"""Where the files of a pretrained model or a data set are to be had from: a mirror, a cache, or the hub."""
 
 from pathlib import Path
 
@@ -17,21 +17,31 @@ def place_of_model(name: str, mirror: Path | None) -> str | None:
     return "the hub" if hub_has(name) else None
 
 
-def is_cached(name: str) -> bool:
-    """Whether the hub's cache on this machine has a model."""
-    from huggingface_hub import try_to_load_from_cache
+def is_cached(name: str, data: bool = False) -> bool:
+    """Whether the hub's cache on this machine has some of a model or, with `data`, a data set."""
+    from huggingface_hub import constants
 
-    return isinstance(try_to_load_from_cache(name, "config.json"), str)
+    kind = "datasets" if data else "models"
+    folder = Path(constants.HF_HUB_CACHE) / f"{kind}--{name.replace('/', '--')}" / "snapshots"
+    return folder.is_dir() and any(folder.iterdir())
 
 
-def hub_has(name: str) -> bool:
-    """Whether the hub answers, and has a model of this name."""
+def hub_has(name: str, data: bool = False) -> bool:
+    """Whether the hub answers, and has a model or, with `data`, a data set of this name."""
+    return _answers(f"api/{'datasets' if data else 'models'}/{name}")
+
+
+def hub_answers() -> bool:
+    """Whether the hub answers at all."""
+    return _answers("")
+
+
+def _answers(path: str) -> bool:
     from huggingface_hub import constants, get_session
 
     if constants.HF_HUB_OFFLINE:
         return False
     try:
-        address = f"{constants.ENDPOINT}/{name}/resolve/main/config.json"
-        return bool(get_session().head(address, timeout=SECONDS).status_code < 400)
+        return bool(get_session().head(f"{constants.ENDPOINT}/{path}", timeout=SECONDS).status_code < 400)
     except Exception:  # errors of requests or httpx, by the library's version
         return False

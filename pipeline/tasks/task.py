@@ -56,6 +56,9 @@ class HubSource(Block):
     test: dict[str, str] = {}
     """Splits without labels: this project's name to the hub's; a label column in them is not read."""
 
+    def __str__(self) -> str:
+        return f"{self.hub} ({self.config})" if self.config else self.hub
+
 
 class FileSource(Block):
     """Files: .csv, .tsv, .jsonl or .parquet with named columns; for images also a folder with one folder per class."""
@@ -84,6 +87,9 @@ class DemoSource(Block):
     """Generated data."""
 
     demo: Literal["sentences", "pairs", "similarity", "images"]
+
+    def __str__(self) -> str:
+        return f"generated {self.demo}"
 
 
 def _kind_of_source(value: Any) -> str:

@@ -65,6 +65,22 @@ def connect(runtime: Runtime, runner: str = "") -> None:
     listen()
 
 
+def resources_of(runtime: Runtime) -> tuple[int, dict[str, float]]:
+    """The number of live nodes of the cluster that is named, and its CPUs and GPUs; joins it for a moment.
+
+    Raises:
+        ClusterError: as `connect`.
+    """
+    connect(runtime)
+    import ray
+
+    try:
+        alive = sum(node["Alive"] for node in ray.nodes())
+        return alive, {kind: n for kind, n in ray.cluster_resources().items() if kind in ("CPU", "GPU")}
+    finally:
+        ray.shutdown()
+
+
 def _no_start(error: Exception) -> ClusterError:
     reason = " ".join(str(error).split())[:300]
     if "AF_UNIX path length" in reason:
