@@ -116,6 +116,10 @@ class Workspace:
         """Pretrained weights in the hub mirror's layout, on a worker that shares no disk with the project."""
         return self.runs / "hub"
 
+    def sent(self, path: Path) -> Path:
+        """Where a file from anywhere on the driver's disk lies on a worker that shares no disk with it."""
+        return self.runs / "files" / path.absolute().relative_to("/")
+
     @property
     def tune(self) -> Path:
         """Ray Tune's own files, while it runs."""

@@ -16,6 +16,7 @@ from pipeline.results import Attack, Attacked, Evaluated, Selected
 from pipeline.running.local_files import attacked_with
 from pipeline.running.ray.jobs import fan_out
 from pipeline.running.stage import Stage, run_stage
+from pipeline.running.storage import storage_of
 from pipeline.storage import write_text
 from pipeline.tasks.stores import manifest_of
 from pipeline.tasks.task import Task
@@ -38,7 +39,13 @@ def main(stage: Stage) -> None:
     evaluated = read_with_points(Evaluated, HERE.evaluated(task.name), f"run `dvc repro evaluate@{task.name}`")
     selected = Selected.read(HERE.selected(task.name), "run `dvc repro finetune`")
     reported = manifest_of(task.name).report_splits
-    workers = Workers(partial(fan_out, runtime=runtime), runtime.device, runtime.threads, runtime.progress)
+    workers = Workers(
+        partial(fan_out, runtime=runtime),
+        runtime.device,
+        runtime.threads,
+        storage_of(runtime).recover,
+        runtime.progress,
+    )
     files = attacked_with(params, task, HERE)
     attacked, attacks = [], {}
     for split in attacked_splits(params.attack.tasks[task.name], reported):

@@ -10,7 +10,8 @@ from pipeline.running.observer import TrialObserver
 from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.tune import run_plan
 from pipeline.running.stage import Stage, run_stage
-from pipeline.running.trial_files import Home, inputs_of_trials, storage_of
+from pipeline.running.storage import storage_of
+from pipeline.running.trial_files import Home, inputs_of_trials
 from pipeline.storage import whole_folder
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.code import trial_code
@@ -23,7 +24,7 @@ from pipeline.training.trial import RUNNER
 
 def main(stage: Stage) -> None:
     params, runtime = stage.params, stage.params.runtime
-    storage = storage_of(params)
+    storage = storage_of(runtime)
     context: dict[str, Any] = {
         "folder": str(Path.cwd()),
         "threads": runtime.threads,

@@ -6,6 +6,7 @@ from pipeline.results import Selected, TraceIndex
 from pipeline.running.ray.jobs import fan_out
 from pipeline.running.settings import Runtime
 from pipeline.running.stage import Stage, run_stage
+from pipeline.running.storage import storage_of
 from pipeline.storage import whole_folder
 from pipeline.tasks.splits import SELECTION
 from pipeline.tasks.stores import manifest_of
@@ -25,8 +26,10 @@ def main(stage: Stage) -> None:
         for group in selected.groups
         for trial in group.trials
     ]
+    storage = storage_of(runtime)
     places, device_by_key, recorded = devices(runtime), dict[str, str](), 0
     todo = {}  # by key: groups of equal settings share their trials
+    storage.recover(HERE.recorded, [path for model in models for at in places for path in model.paths(at).values()])
     for model in models:
         device = model.recorded_on(places)
         if device is None:

@@ -167,7 +167,8 @@ def ray_cluster(
         command.append(f"--autoscaling-config={folder / 'scaled.json'}")
         environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
     with (folder / "start.log").open("w") as log:
-        head = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True, cwd=folder)
+        own = environment | {"TMPDIR": str(folder)}
+        head = subprocess.Popen(command, env=own, stdout=log, stderr=log, start_new_session=True, cwd=folder)
     address = f"http://127.0.0.1:{dashboard}"
     cluster = Cluster(address, gcs, environment, folder, [])
     try:

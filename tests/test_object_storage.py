@@ -12,13 +12,18 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
+from pipeline.params import load_params
 from pipeline.results import Selected
 from pipeline.running.address import parse_address
-from pipeline.running.storage import ObjectStorage, Storage
+from pipeline.running.shared_folder import Storage
+from pipeline.running.storage import ObjectStorage
 from pipeline.storage import file_hash
+from pipeline.training.groups import plan_of
+from pipeline.training.trial import train
+from tests.prepared import CONTEXT
 from tests.ray_cluster import Cluster, hiding, ray_cluster
 from tests.s3 import s3_server
-from tests.test_finetune import counted, prepared
+from tests.test_finetune import prepared
 from tests.workspace import Workspace
 
 
@@ -143,16 +148,46 @@ def test_a_folder_that_cannot_be_written() -> None:
 # Trials
 
 
-GRID = {"grid.learning_rate": [0.001, 0.002], "seeds": [1, 2], "training.epochs": 2, "training.stop_after": 2}
+@pytest.mark.slow
+def test_a_trial_and_its_traces_through_the_store(
+    workspace: Workspace, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Ray of our own: the worker has a folder of its own, and nothing of the project but the code."""
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    workspace.write_params()
+    prepared()
+    (group,) = plan_of(load_params()).groups
+    settings = {**group.settings, "batch_size": 20, "learning_rate": 1e-3, "seed": 1}
+    alone = train(settings, group.names, HERE.trial("alone"), CONTEXT, lambda row: None)
+    shutil.rmtree(HERE.runs)
+    temporary = workspace.folder / "tmp"
+    temporary.mkdir()
+    place = s3 | {"EARLY_EXIT_STORAGE": "s3://bucket/short", "TMPDIR": str(temporary), "RAY_TMPDIR": "/tmp"}
+    first = workspace.command("-m", "stages.finetune", **place)
+    assert "1 trials run, 0 reused of 1" in first.out, first.err
+    ((key, sha256),) = weights().items()
+    assert sha256 == alone.weights_sha256
+    assert list(temporary.glob("early-exit-*/*/data/demo-sentences/manifest.json"))
+    assert not list(temporary.glob("early-exit-*/*/runs/trials/*")), "the worker gives the disk back"
+    names = {path.name for path in ObjectStorage(parse_address("s3://bucket/short")).names(HERE.trial(key))}
+    assert names == {"result.json", "settings.json", "code.json", "metrics.jsonl", "model.json", "model.safetensors"}
+    traced = workspace.command("-m", "stages.trace", "demo-sentences", **place)
+    assert traced.code == 0, traced.err
+    assert "0 reused" in traced.out
+    # Another machine finds both; its own files of before are gone.
+    shutil.rmtree(HERE.runs)
+    assert "0 trials run, 1 reused of 1" in workspace.command("-m", "stages.finetune", **place).out
+    assert weights() == {key: sha256}
+    assert workspace.command("-m", "stages.trace", "demo-sentences", **place).out.startswith("0 traces recorded")
 
 
 def weights() -> dict[str, str]:
-    """Hashes of the selected models by their keys."""
+    """Hashes of the selected models by their keys; the files are those."""
     selected = Selected.read(HERE.selected("demo-sentences"), "")
     trials = [trial for group in selected.groups for trial in group.trials]
-    assert [file_hash(HERE.model("demo-sentences", t.key) / "model.safetensors") for t in trials] == [
-        trial.weights_sha256 for trial in trials
-    ]
+    for trial in trials:
+        assert file_hash(HERE.model("demo-sentences", trial.key) / "model.safetensors") == trial.weights_sha256
     return {trial.key: trial.weights_sha256 for trial in trials}
 
 
@@ -167,15 +202,46 @@ def apart(hidden: Sequence[Path], variables: dict[str, str]) -> Iterator[Cluster
         yield cluster
 
 
+CHAIN = {
+    "tasks": {"demo-sentences": {"rows": {"train": 40, "selection": 12, "report": 30}}},
+    "methods": ["joint", "single_exit", "two_stage"],
+    "grid.learning_rate": [0.001, 0.002],
+    "seeds": [1, 2],
+    "training.epochs": 2,
+    "training.stop_after": 2,
+    "latency.tasks": [],
+    "attack.tasks": {"demo-sentences": {"examples": 24}},
+    "attack.max_queries": 20,
+    "evaluate.criteria": {"patience": {}, "confidence": {}},
+    "attack.criteria": ["patience"],
+}
+STAGES = ("finetune", "trace demo-sentences", "evaluate demo-sentences", "attack demo-sentences")
+
+
+def chain(workspace: Workspace, **variables: str) -> tuple[list[str], dict[str, str]]:
+    """Run the stages; what they print, and the hashes of what they made."""
+    shutil.rmtree(HERE.runs, ignore_errors=True)
+    shutil.rmtree(HERE.outputs, ignore_errors=True)
+    said = []
+    for stage in STAGES:
+        name, *task = stage.split()
+        done = workspace.command("-m", f"stages.{name}", *task, **variables)
+        assert done.code == 0, (stage, done.out, done.err)
+        assert "Traceback" not in done.out + done.err
+        said.append(done.out)
+    for path in HERE.models("demo-sentences").glob("*/model.safetensors"):
+        assert file_hash(path) in HERE.selected("demo-sentences").read_text()
+    tops = ("models", "selected", "traces", "evaluate", "attack")
+    files = [path for top in tops for path in (HERE.outputs / top).rglob("*") if path.is_file()]
+    return said, {path.as_posix(): file_hash(path) for path in files}
+
+
 @pytest.mark.cluster
-def test_nodes_that_share_nothing_train_as_one_machine_does(workspace: Workspace, s3: dict[str, str]) -> None:
-    workspace.write_params(GRID | {"methods": ["single_exit", "two_stage"], "latency.tasks": []})
+def test_nodes_that_share_nothing_work_as_one_machine_does(workspace: Workspace, s3: dict[str, str]) -> None:
+    workspace.write_params(CHAIN)
     prepared()
-    done = workspace.command("-m", "stages.finetune")
-    assert counted(done) == (6, 0, 6)
-    alone = weights()
+    _, alone = chain(workspace)
     shutil.rmtree(HERE.runs)
-    shutil.rmtree(HERE.outputs)
     with apart([workspace.folder], s3) as nodes:
         cluster = {"RAY_ADDRESS": f"127.0.0.1:{nodes.port}", "HOME": nodes.environment["HOME"]}
         line = workspace.command("-m", "stages.finetune", **cluster).err.splitlines()[-1]
@@ -183,13 +249,15 @@ def test_nodes_that_share_nothing_train_as_one_machine_does(workspace: Workspace
         assert "No module named 'pipeline'; put the project on a disk that all nodes share, or set runtime" in line
         assert not list(HERE.trials.glob("*/*"))
         joined = s3 | cluster | {"EARLY_EXIT_STORAGE": "s3://bucket/apart"}
-        done = workspace.command("-m", "stages.finetune", **joined)
-        assert counted(done) == (6, 0, 6)
-        assert weights() == alone
+        said, made = chain(workspace, **joined)
+        assert made == alone
+        assert "9 trials run, 0 reused of 9" in said[0]
+        assert "2 shards to attack" in said[3]
         places = [list(node.folder.glob("early-exit-*/*/data")) for node in nodes.nodes]
         assert [len(place) for place in places] == [1, 1], "each node worked in a folder of its own"
         # Another machine finds all of it.
-        shutil.rmtree(HERE.runs)
-        shutil.rmtree(HERE.outputs)
-        assert counted(workspace.command("-m", "stages.finetune", **joined)) == (0, 6, 6)
-        assert weights() == alone
+        said, made = chain(workspace, **joined)
+        assert made == alone
+        assert "0 trials run, 9 reused of 9" in said[0]
+        assert said[1].startswith("0 traces recorded")
+        assert "0 shards to attack, 2 done before" in said[3]

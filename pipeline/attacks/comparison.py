@@ -1,9 +1,10 @@
 """One task's examples against its defences, in shards: each runs once and is stored under a key of its inputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from pipeline.attacks.defences import Defence
@@ -31,12 +32,14 @@ class Workers:
     Attributes:
         fan_out: runs jobs side by side: (jobs, runner=, root=, done=), as `pipeline.running.ray.jobs.fan_out` does.
         device, threads: of each worker.
+        recover: brings what a storage has of some files below a folder.
         progress: whether to print a line for each finished shard.
     """
 
     fan_out: Callable[..., None]
     device: str
     threads: int
+    recover: Callable[[Path, Iterable[Path]], None] = lambda folder, paths: None
     progress: bool = False
 
 
@@ -85,6 +88,8 @@ class Comparison:
 
     def attack(self, workers: Workers) -> list[tuple[Defence, list[Record]]]:
         """Attack the unfinished shards; return the records of all shards, by defence."""
+        folder = HERE.attacked / self.task
+        workers.recover(folder, [HERE.shard(self.task, key) for _, keys in self.keys for key in keys])
         todo = list(self.unfinished(workers.device, workers.threads))
         total = len(self.keys)
         print(f"{len(todo)} shards to attack, {total - len(todo)} done before", flush=True)
@@ -96,7 +101,7 @@ class Comparison:
             if workers.progress:
                 print(f"[{total - left}/{total}] {len(shard.examples)} examples x {defences} defences", flush=True)
 
-        workers.fan_out(todo, runner=RUNNER, root=HERE.attacked / self.task, done=done)
+        workers.fan_out(todo, runner=RUNNER, root=folder, done=done)
         attacked = self.records()
         for defence, records in attacked:
             unfit = [record for record in records if record.reason is not None]
@@ -130,6 +135,7 @@ class Comparison:
             attacked: the result of `records`.
         """
         all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads)
+        workers.recover(HERE.attacked / self.task, [pool.path for pool in all_pools])
         todo = [pool for pool in all_pools if answer(pool) is None]
         if sum(pool.rows for pool in todo) <= CHUNK:
             for pool in todo:  # faster than starting workers

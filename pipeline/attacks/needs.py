@@ -14,6 +14,7 @@ from pipeline.attacks.stock import (
     nltk_refusal,
 )
 from pipeline.errors import DataError
+from pipeline.layout import HERE
 from pipeline.storage import file_hash
 
 KEY = "attack.resources"
@@ -133,6 +134,20 @@ def _stored(folder: Path, item: str) -> list[Path]:
         return [file for file in path.rglob("*") if file.is_file()]
     package = folder / Path(*Path(item).parts[:2])
     return [path if path.is_file() else package.with_name(f"{package.name}.zip")]
+
+
+def local_files(choice: ResourceChoice) -> list[Path]:
+    """Every file of the local resources."""
+    paths = [path for _, path in choice if isinstance(path, Path)] if isinstance(choice, AttackResources) else []
+    return [file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file()]
+
+
+def as_sent(choice: ResourceChoice) -> ResourceChoice:
+    """The resources on a worker: where the storage put them, if it did."""
+    if not isinstance(choice, AttackResources):
+        return choice
+    sent = {name: HERE.sent(path) for name, path in choice if isinstance(path, Path)}
+    return choice.model_copy(update={name: path for name, path in sent.items() if path.exists()})
 
 
 def identity(choice: ResourceChoice, recipe: str) -> dict[str, Any]:

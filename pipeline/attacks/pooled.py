@@ -47,6 +47,14 @@ class Pool:
         """Number of texts of all examples."""
         return sum(len(texts) for _, texts in self.texts)
 
+    def reads(self) -> dict[Path, Path]:
+        """What its worker reads: where it lies there, and where it lies here."""
+        return {path: path for path in files_of_victim(self.task, self.defence)}
+
+    def writes(self) -> list[Path]:
+        """What its worker stores."""
+        return [self.path]
+
 
 def pools(
     task: str,
@@ -73,6 +81,12 @@ def _texts(records: Sequence[Record]) -> Pooled:
     """The texts of one example, over the defences."""
     changed = (r.changed for r in records if r.outcome == "successful" and r.changed is not None)
     return records[0].label, tuple(dict.fromkeys((records[0].original, *changed)))
+
+
+def files_of_victim(task: str, defence: Defence) -> list[Path]:
+    """The files that a defence's live model is loaded from."""
+    model = HERE.model(task, defence.key)
+    return [model / "model.json", model / "model.safetensors", HERE.tokenizer(task, defence.backbone)]
 
 
 def ask(victim: "Victim", pool: Pool) -> None:

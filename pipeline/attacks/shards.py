@@ -4,12 +4,13 @@ import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example
-from pipeline.attacks.needs import ResourceChoice
-from pipeline.attacks.pooled import Pool, ask
+from pipeline.attacks.needs import ResourceChoice, as_sent, local_files
+from pipeline.attacks.pooled import Pool, ask, files_of_victim
 from pipeline.attacks.setting import Setting
 from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
@@ -40,6 +41,15 @@ class Shard:
     device: str
     threads: int
 
+    def reads(self) -> dict[Path, Path]:
+        """What its worker reads: where it lies there, and where it lies here."""
+        own = [path for _, defence in self.defences for path in files_of_victim(self.task, defence)]
+        return {path: path for path in own} | {HERE.sent(path): path for path in local_files(self.resources)}
+
+    def writes(self) -> list[Path]:
+        """What its worker stores."""
+        return [HERE.shard(self.task, key) for key, _ in self.defences]
+
 
 def run_shard(shard: Shard) -> int:
     """Attack a shard in a worker; store each defence's records as soon as they are complete.
@@ -56,7 +66,7 @@ def run_shard(shard: Shard) -> int:
     import_textattack()  # before there is a model, which would stay with all that is there then
     torch.set_num_threads(shard.threads)
     device = device_of(shard.device)
-    resources = _resources(shard.resources, device, shard.setting.recipe)
+    resources = _resources(as_sent(shard.resources), device, shard.setting.recipe)
     shared = Shared()
     for key, defence in shard.defences:
         victim = _victim(shard.task, defence, device)

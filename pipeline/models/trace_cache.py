@@ -12,7 +12,7 @@ from pipeline.models.device import device_of
 from pipeline.models.recording import record_traces
 from pipeline.results import Manifest, ModelGroup, SelectedTrial, TraceEntry
 from pipeline.storage import content_key, file_hash, link_or_copy
-from pipeline.tasks.stores import inputs_hash, manifest_of
+from pipeline.tasks.stores import files_of, inputs_hash, manifest_of
 
 RUNNER = "pipeline.models.trace_cache:record_model"
 
@@ -53,6 +53,16 @@ class Recording:
         rows = {split: inputs_hash(manifest, self.group.backbone, split) for split in self.splits}
         keys = {split: content_key({**common, "split": split, "rows": hash}) for split, hash in rows.items()}
         return {split: HERE.recorded / f"{key}.safetensors" for split, key in keys.items()}
+
+    def reads(self) -> dict[Path, Path]:
+        """What its worker reads: where it lies there, and where it lies here."""
+        model = HERE.model(self.task, self.trial.key)
+        data = files_of(self.manifest, self.group.backbone, self.splits)
+        return {path: path for path in (*data, model / "model.json", model / "model.safetensors")}
+
+    def writes(self) -> list[Path]:
+        """What its worker stores, on whichever device it has."""
+        return [*self.paths("cpu").values(), *self.paths("cuda").values()]
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from pipeline.errors import ParamsError, StorageError, shown, storage_error
@@ -39,6 +40,24 @@ class Address:
 
     def __str__(self) -> str:
         return self.place if self.scheme == "file" else f"{self.scheme}://{self.place}"
+
+    def open(self, attempts: int) -> tuple[Any, str]:
+        """pyarrow's file system, and the path of the prefix in it.
+
+        Args:
+            attempts: how often S3 is asked, after ever longer pauses, before it counts as away.
+        """
+        from pyarrow import fs
+
+        options = dict(self.options)
+        if self.scheme == "file":
+            return fs.LocalFileSystem(), self.place
+        if self.scheme == "gs":
+            return fs.GcsFileSystem(anonymous=self.anonymous, **options), self.place
+        if "region" not in options:
+            options["region"] = fs.resolve_s3_region(self.place.partition("/")[0])
+        retry = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+        return fs.S3FileSystem(connect_timeout=10, request_timeout=60, retry_strategy=retry, **options), self.place
 
     def refused(self, error: Exception) -> StorageError:
         """The error of a store that does not serve, in one line with its remedy."""
@@ -93,6 +112,8 @@ def parse_address(value: str) -> Address:
         raise ParamsError(f"runtime.storage: {shown(value)} names no bucket; give {parts.scheme}://BUCKET/PREFIX")
     if parts.scheme == "s3":
         options = _environment() | options
+        if "endpoint_override" in options:
+            options.setdefault("region", "us-east-1")
     return Address(parts.scheme, f"{bucket}/{prefix}".rstrip("/"), options, anonymous, value)
 
 
@@ -103,6 +124,4 @@ def _environment() -> dict[str, str]:
         value = next((os.environ[name] for name in names if os.environ.get(name)), None)
         if value is not None:
             found[option] = value
-    if "endpoint_override" in found:
-        found.setdefault("region", "us-east-1")
     return found

@@ -19,60 +19,17 @@ from filelock import FileLock
 from pipeline.errors import StorageError
 from pipeline.layout import HERE
 from pipeline.running.address import Address, parse_address
+from pipeline.running.settings import Runtime
+from pipeline.running.shared_folder import Inputs, Storage
 from pipeline.storage import KnownHashes, file_hash, link_or_copy, whole_file
 
-Inputs = Mapping[str, str]
-"""Path below the working folder to the SHA-256 of what must lie there."""
 CONTENT = "content"
 """Folder of what is stored under its hash."""
 THREADS = 16
 """Files on their way at once."""
+PATIENT, BRIEF = 10, 3
+"""How often a store is asked in the middle of the work, some minutes in all, and at the start."""
 CHUNK = 8 * 2**20
-
-
-class Storage:
-    """A folder that every node sees: what one writes is there for all, so nothing has to travel.
-
-    Attributes:
-        name: for messages.
-        text: the address, which a worker opens; None for the project's folder.
-        travels: whether files go to and from another place.
-    """
-
-    name = "the project's folder"
-    text: str | None = None
-    travels = False
-
-    def workplace(self, project: Path) -> Path:
-        """The folder in which a worker works: the project's own."""
-        return project
-
-    def check(self) -> None:
-        """Raise StorageError where the place cannot be written and read."""
-
-    def fetch(self, *paths: Path) -> None:
-        """Bring files here; those that are not there are left out."""
-
-    def publish(self, *paths: Path) -> None:
-        """Store files, at once and in any order; those that are not here are left out."""
-
-    def remove(self, *paths: Path) -> None:
-        """Remove files from the store, where they are there."""
-
-    def names(self, folder: Path) -> set[Path]:
-        """The files of the store below a folder; none where nothing travels."""
-        return set()
-
-    def share(self, files: Mapping[Path, Path]) -> Inputs:
-        """Store files by their content, for `take` to put at other paths.
-
-        Args:
-            files: path below a worker's folder to the file here.
-        """
-        return {}
-
-    def take(self, inputs: Inputs) -> None:
-        """Put what was shared where it belongs; what is there already stays."""
 
 
 class ObjectStorage(Storage):
@@ -91,7 +48,7 @@ class ObjectStorage(Storage):
         self.address = address
         self.name, self.text = str(address), address.text
         with self._one_line():
-            self._files, self._prefix = _open(address)
+            self._files, self._prefix = address.open(PATIENT)
 
     def workplace(self, project: Path) -> Path:
         """A folder of this user's and this store's on the node, shared by its workers."""
@@ -104,11 +61,15 @@ class ObjectStorage(Storage):
         return folder
 
     def check(self) -> None:
-        probe = Path(f".probe-{os.urandom(8).hex()}")
+        probe, patient = Path(f".probe-{os.urandom(8).hex()}"), self._files
         with self._one_line():
-            self._write(probe, [b"probe"])
-            found = b"".join(self._read(probe))
-            self._delete(probe)
+            try:
+                self._files, _ = self.address.open(BRIEF)  # a wrong address shows in seconds
+                self._write(probe, [b"probe"])
+                found = b"".join(self._read(probe))
+                self._delete(probe)
+            finally:
+                self._files = patient
         if found != b"probe":
             raise StorageError(f"{self.name}: answers with other bytes than it was given; check the address")
 
@@ -144,7 +105,10 @@ class ObjectStorage(Storage):
         return inputs
 
     def take(self, inputs: Inputs) -> None:
-        with FileLock(".storage.lock"):  # workers of a node share the folder
+        for name in inputs:
+            self._at(Path(name))  # none may lie elsewhere
+        HERE.runs.mkdir(exist_ok=True)
+        with FileLock(HERE.runs / "storage.lock"):  # workers of a node share the folder
             hashes = KnownHashes(HERE.hashes)
             other = [(Path(path), sha256) for path, sha256 in inputs.items() if hashes.of(Path(path)) != sha256]
             self._each(lambda entry: self._take(*entry), other)
@@ -233,18 +197,15 @@ def open_storage(value: str | None) -> Storage:
     return Storage() if value is None else ObjectStorage(parse_address(value))
 
 
-def _open(address: Address) -> tuple[Any, str]:
-    """pyarrow's file system of an address, and the path of the prefix in it."""
-    from pyarrow import fs
+def storage_of(runtime: Runtime) -> Storage:
+    """The storage of the settings, which has been written and read once.
 
-    options = dict(address.options)
-    if address.scheme == "file":
-        return fs.LocalFileSystem(), address.place
-    if address.scheme == "gs":
-        return fs.GcsFileSystem(anonymous=address.anonymous, **options), address.place
-    if "endpoint_override" not in options and "region" not in options:
-        options["region"] = fs.resolve_s3_region(address.place.partition("/")[0])
-    return fs.S3FileSystem(connect_timeout=10, request_timeout=60, **options), address.place
+    Raises:
+        StorageError: it does not answer, or refuses.
+    """
+    storage = open_storage(runtime.storage)
+    storage.check()
+    return storage
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from pipeline.params import Params
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Observer
 from pipeline.running.local_files import model_files
-from pipeline.running.storage import Inputs, Storage, open_storage
+from pipeline.running.shared_folder import Inputs, Storage
 from pipeline.storage import KnownHashes, file_hash
 from pipeline.tasks.stores import files_of, manifest_of
 from pipeline.training.code import FILE as CODE
@@ -206,14 +206,3 @@ class Homecoming:
     def ended(self, trial: Trial, result: TrialResult | None) -> None:
         self.home.bring(trial.key)
         self.observer.ended(trial, result)
-
-
-def storage_of(params: Params) -> Storage:
-    """The storage of the settings, which has been written and read once.
-
-    Raises:
-        StorageError: it does not answer, or refuses.
-    """
-    storage = open_storage(params.runtime.storage)
-    storage.check()
-    return storage

@@ -14,8 +14,9 @@ from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.running.address import FORWARDED
 from pipeline.running.ray.resources import parallel, refuse_on_machine
 from pipeline.running.settings import Runtime
+from pipeline.running.shared_folder import Storage
 from pipeline.running.signals import listen
-from pipeline.running.storage import Storage, open_storage
+from pipeline.running.storage import open_storage
 
 PROBE_SECONDS = 120.0
 """For a node to say whether it serves; it may have to unpack the code first."""

@@ -24,7 +24,8 @@ from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refu
 from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.worker import enter, load
 from pipeline.running.settings import Runtime
-from pipeline.running.storage import Storage, open_storage
+from pipeline.running.shared_folder import Storage
+from pipeline.running.storage import open_storage
 from pipeline.running.trial_files import ERROR, Home, Homecoming, Travel, take_inputs
 from pipeline.training.losses import losses
 from pipeline.training.plan import Plan

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.running.storage import Storage
+from pipeline.running.shared_folder import Storage
 
 
 def enter(storage: Storage, project: str) -> Path:
