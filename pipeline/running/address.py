@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -45,7 +46,7 @@ class Address:
         """pyarrow's file system, and the path of the prefix in it.
 
         Args:
-            attempts: how often S3 is asked, after ever longer pauses, before it counts as away.
+            attempts: how often a store is asked, after ever longer pauses, before it counts as away.
         """
         from pyarrow import fs
 
@@ -53,7 +54,8 @@ class Address:
         if self.scheme == "file":
             return fs.LocalFileSystem(), self.place
         if self.scheme == "gs":
-            return fs.GcsFileSystem(anonymous=self.anonymous, **options), self.place
+            limit = timedelta(seconds=10 * attempts)
+            return fs.GcsFileSystem(anonymous=self.anonymous, retry_time_limit=limit, **options), self.place
         if "region" not in options:
             options["region"] = fs.resolve_s3_region(self.place.partition("/")[0])
         retry = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
@@ -71,7 +73,10 @@ class Address:
 
 
 REMEDIES = (
-    ("NO_SUCH_BUCKET|Bucket .*not found|does not exist", "make the bucket, or name another in runtime.storage"),
+    (
+        "NO_SUCH_BUCKET|NOT_FOUND|Bucket .*not found|does not exist",
+        "make the bucket, or name another in runtime.storage",
+    ),
     (
         "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED|UNRECOGNIZED_CLIENT|MISSING_AUTH|[Cc]redential|FORBIDDEN",
         "set keys that may read and write there (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role)",
