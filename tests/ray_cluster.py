@@ -98,7 +98,7 @@ def hiding(*folders: Path) -> list[str]:
 
 def _processes() -> list[str]:
     """Id, group and command of every process."""
-    listed = subprocess.run(["ps", "-eo", "pid=,pgid=,args="], capture_output=True, text=True, check=True)
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,pgid=,args="], capture_output=True, text=True, check=True)
     return listed.stdout.splitlines()
 
 

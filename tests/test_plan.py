@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import TrialsFailedError
 from pipeline.results import TrialResult
-from pipeline.running.ledger import Ledger
+from pipeline.running.ledger import MACHINES, Ledger
 from pipeline.storage import file_hash
 from pipeline.training import plan as plan_module
 from pipeline.training import progress as progress_module
@@ -199,7 +199,7 @@ def test_a_trial_whose_worker_never_came_up_is_one_failed_trial(tmp_path: Path) 
             told.append(f"ended {result}")
 
     progress = Progress(plan(), tmp_path)
-    ledger = Ledger(progress, Told(), show=False)
+    ledger = Ledger(progress, Told(), show=False, retries=0)
     trial = progress.next()
     assert trial is not None
     ledger.end(trial.key, None)
@@ -215,32 +215,67 @@ def test_what_failed_for_the_same_reason_before_is_given_up(tmp_path: Path) -> N
         def ended(self, trial: Trial, result: TrialResult | None) -> None: ...
 
     progress = Progress(plan(), tmp_path)
-    ledger = Ledger(progress, Silent(), show=False)
+    ledger = Ledger(progress, Silent(), show=False, retries=3)
     first, second = progress.next(), progress.next()
     assert first is not None
     assert second is not None
+
+    def attempt(key: str, reason: str, certain: bool = False) -> bool:
+        """Whether the trial waits again after it failed."""
+        if key not in progress.running:
+            assert progress.next().key == key  # type: ignore[union-attr]
+        ledger.begin(key)
+        assert not ledger.told(key)
+        ledger.fault(key, reason, certain=certain)
+        assert ledger.told(key)
+        ledger.failed(key)
+        return key not in progress.results
+
     assert ledger.idle
     ledger.begin(first.key)
     assert not ledger.idle
-    assert not ledger.fault(first.key, "out of memory: 5 of 8 GiB", certain=False)
-    ledger.again(first.key)
+    assert attempt(first.key, "out of memory: 5 of 8 GiB")
     assert ledger.idle
-    ledger.begin(first.key)
-    assert not ledger.told(first.key)
-    assert not ledger.fault(first.key, "no such device", certain=False), "another reason"
-    assert ledger.fault(first.key, "no such device", certain=False)
-    assert ledger.told(first.key)
-    ledger.end(first.key, None)
+    assert attempt(first.key, "no such device"), "another reason"
+    assert not attempt(first.key, "no such device")
     assert progress.reasons == {first.key: "no such device"}
-    ledger.begin(second.key)
-    assert not ledger.fault(second.key, "loss is nan in epoch 1", certain=False), "of another trial"
-    assert ledger.fault(second.key, "loss is nan in epoch 2", certain=False), "numbers do not count"
-    ledger.begin(second.key)
-    ledger.end(second.key, None, "its worker died")
-    assert progress.reasons[second.key] == "its worker died"
-    third = progress.next()
+    assert attempt(second.key, "loss is nan in epoch 1"), "of another trial"
+    assert not attempt(second.key, "loss is nan in epoch 2"), "numbers do not count"
+    third, fourth = progress.next(), progress.next()
     assert third is not None
-    assert ledger.fault(third.key, "no such file", certain=True)
+    assert fourth is not None
+    assert not attempt(third.key, "no such file", certain=True)
+    for tries in range(4):  # a worker that dies cannot say why
+        assert fourth.key in progress.running or progress.next() == fourth, tries
+        ledger.begin(fourth.key)
+        ledger.failed(fourth.key, "its worker died")
+    assert progress.reasons[fourth.key] == "its worker died"
+
+
+def test_a_lost_machine_is_no_failure(tmp_path: Path) -> None:
+    class Silent:
+        def started(self, trial: Trial) -> None: ...
+        def epoch(self, trial: Trial, metrics: Mapping[str, float]) -> None: ...
+        def ended(self, trial: Trial, result: TrialResult | None) -> None: ...
+
+    progress = Progress(plan(), tmp_path)
+    ledger = Ledger(progress, Silent(), show=False, retries=0)
+    trial, other = progress.next(), progress.next()
+    assert trial is not None
+    assert other is not None
+    for epoch in range(1, 2 * MACHINES):  # it gets further each time
+        ledger.begin(trial.key)
+        for known in range(1, epoch + 1):
+            ledger.epoch(trial.key, {"epoch": known})
+        ledger.lost(trial.key)
+        assert progress.next() == trial, "it comes before those that have not begun"
+    for machine in range(1, MACHINES):  # one was lost after its last epoch
+        assert trial.key in progress.running or progress.next() == trial, machine
+        ledger.begin(trial.key)
+        ledger.epoch(trial.key, {"epoch": 1})
+        ledger.lost(trial.key)
+    assert progress.reasons == {trial.key: f"{MACHINES} machines in a row were lost under it; give it more memory"}
+    assert progress.next() not in (trial, other)
 
 
 # Against the definitions

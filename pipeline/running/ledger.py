@@ -2,12 +2,16 @@
 
 import re
 import time
+from collections import Counter
 from collections.abc import Mapping
 from typing import Protocol
 
 from pipeline.results import TrialResult
 from pipeline.training.plan import Trial
 from pipeline.training.progress import Progress
+
+MACHINES = 10
+"""Machines that may be lost under a trial from one of its epochs to the next."""
 
 
 class Observer(Protocol):
@@ -24,16 +28,20 @@ class Ledger:
 
     Args:
         show: whether to print those lines.
+        retries: how often a trial is tried again that failed.
     """
 
-    def __init__(self, progress: Progress, observer: Observer, show: bool) -> None:
-        self.progress, self.observer, self.show = progress, observer, show
+    def __init__(self, progress: Progress, observer: Observer, *, show: bool, retries: int) -> None:
+        self.progress, self.observer, self.show, self.retries = progress, observer, show, retries
         self.ran = 0
         """How many trials ended under this ledger."""
         self._began: dict[str, float] = {}
         self._active: set[str] = set()
-        self._told: set[str] = set()
+        self._told: dict[str, tuple[str, bool]] = {}
         self._reasons: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()
+        self._lost: Counter[str] = Counter()
+        self._epochs: Counter[str] = Counter()
         self._start = time.monotonic()
 
     @property
@@ -47,44 +55,71 @@ class Ledger:
             self.observer.started(self.progress.running[key])
         self._began[key] = time.monotonic()
         self._active.add(key)
-        self._told.discard(key)
+        self._told.pop(key, None)
 
     def epoch(self, key: str, metrics: Mapping[str, float]) -> None:
-        """The trial reports an epoch."""
+        """The trial reports an epoch; one that goes on reports the earlier ones again."""
+        if metrics["epoch"] > self._epochs[key]:
+            self._epochs[key] = int(metrics["epoch"])
+            self._lost[key] = 0
         self.observer.epoch(self.progress.running[key], metrics)
 
-    def fault(self, key: str, reason: str, *, certain: bool) -> bool:
-        """An attempt failed.
+    def fault(self, key: str, reason: str, *, certain: bool) -> None:
+        """The worker says why the attempt fails; `failed` follows.
 
         Args:
             reason: one line.
             certain: whether another attempt can only end alike, as with a PipelineError.
-
-        Returns:
-            Whether to give up: it is certain, or failed for this reason before. Numbers in the reason do not count.
         """
-        self._told.add(key)
-        before, self._reasons[key] = self._reasons.get(key), reason
-        return certain or (before is not None and _plain(before) == _plain(reason))
+        self._told[key] = (reason, certain)
 
     def told(self, key: str) -> bool:
         """Whether the attempt that failed said why, which a worker that dies does not."""
         return key in self._told
 
-    def again(self, key: str) -> None:
-        """A failed attempt will be repeated, once there is a worker."""
+    def failed(self, key: str, crash: str = "") -> None:
+        """An attempt failed: the trial is handed out again, or ends as failed.
+
+        It ends when the failure is certain, came for this reason before (numbers in it do not count), or `retries`
+        attempts failed before. A worker that dies cannot say why, so its reason counts as a new one.
+
+        Args:
+            crash: why, where the worker could not say so itself.
+        """
+        reason, certain = self._told.get(key, (crash, False))
+        before, self._reasons[key] = self._reasons.get(key, ""), "" if crash else reason
+        self._failures[key] += 1
+        alike = bool(before) and _plain(before) == _plain(self._reasons[key])
+        if certain or alike or self._failures[key] > self.retries:
+            self.end(key, None, reason)
+        else:
+            self._again(key)
+
+    def lost(self, key: str) -> None:
+        """An attempt ended with its machine, which is no failure of the trial's: it goes on elsewhere.
+
+        Where one machine after another is lost before the trial ends an epoch, the trial may be what brings them down.
+        """
+        self._lost[key] += 1
+        if self._lost[key] < MACHINES:
+            self._again(key)
+        else:
+            self.end(key, None, f"{MACHINES} machines in a row were lost under it; give it more memory")
+
+    def _again(self, key: str) -> None:
         self._active.discard(key)
+        self.progress.again(key)
 
     def end(self, key: str, result: TrialResult | None, reason: str = "") -> None:
         """The trial ended, with None for good.
 
         Args:
-            reason: why it failed, where the worker could not say so itself.
+            reason: why it failed, one line.
         """
         if key not in self._began:  # its worker never came up
             self.begin(key)
         self._active.discard(key)
-        trial = self.progress.end(key, result, reason or self._reasons.get(key, ""))
+        trial = self.progress.end(key, result, reason)
         self.ran += 1
         self.observer.ended(trial, result)
         score = "not defined" if result is None or result.selection is None else f"{result.selection:.4f}"

@@ -134,6 +134,12 @@ class Progress:
                 search.open.remove(key)
                 self._extend(search)
 
+    def again(self, key: str) -> None:
+        """Take back a trial that was handed out: it waits at its place."""
+        del self.running[key]
+        for place in self._places[key]:
+            heapq.heappush(self._queue, (place, key))
+
     def unfinished(self) -> int:
         """Number of trials that run or may run now; linear in the number of waiting ones."""
         return len(self.running) + len({key for _, key in self._queue if self._waits(key)})

@@ -9,12 +9,15 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
+from pipeline.running.ray.deaths import lost_its_node
 from pipeline.running.ray.resources import Wait
 
 
 def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
     """A Tune callback that keeps the ledger, and says what is waited for while no trial has a worker."""
     from ray import tune
+
+    actors: dict[str, str] = {}  # Tune's id of a trial to that of the actor that runs it
 
     class LedgerCallback(tune.Callback):
         def __init__(self) -> None:
@@ -34,6 +37,7 @@ def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
                 (wait.goes_on if ledger.idle else wait.over)()
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+            actors[trial.trial_id] = trial.temporary_state.ray_actor._actor_id.hex()
             with self._kept():
                 ledger.begin(trial.config["key"])
 
@@ -50,36 +54,40 @@ def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
             with self._kept():
                 if "epoch_metrics" in result:
                     ledger.epoch(key, result["epoch_metrics"])
-            if "fault" in result and ledger.fault(key, result["fault"], certain=result["certain"]):
-                trial.max_failures = 0  # comes before the failure itself
+                if "fault" in result:
+                    ledger.fault(key, result["fault"], certain=result["certain"])
 
         def on_trial_complete(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             key, last = trial.config["key"], trial.last_result
+            actors.pop(trial.trial_id, None)
             with self._kept():
                 if "trial_result" in last:
                     ledger.end(key, TrialResult.model_validate(last["trial_result"], strict=False))
                 else:
                     ledger.stop(key)
 
-        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            ledger.again(trial.config["key"])
-
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
-            # Called for the last failure only; retries go through on_trial_recover.
-            key = trial.config["key"]
+            key, actor = trial.config["key"], actors.pop(trial.trial_id, None)
             with self._kept():
-                ledger.end(key, None, "" if ledger.told(key) else _crash(trial, ledger.progress.root / key))
+                if ledger.told(key):
+                    ledger.failed(key)
+                    return
+                text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
+                if actor is not None and lost_its_node(actor, text):
+                    ledger.lost(key)
+                else:
+                    ledger.failed(key, _crash(text, ledger.progress.root / key))
 
     return LedgerCallback()
 
 
-def _crash(trial: Any, directory: Path) -> str:
+def _crash(text: str, directory: Path) -> str:
     """Why an attempt failed that could not say so itself; stored where it would have.
 
-    From Tune's text; the error itself lies beside it pickled.
+    Args:
+        text: Tune's; the error itself lies beside it pickled.
     """
-    text = Path(trial.error_file).read_text(encoding="utf-8", errors="replace") if trial.error_file else ""
-    said = [line for line in re.split(r"^Failure # .*\n", text, flags=re.MULTILINE)[-1].splitlines() if line.strip()]
+    said = [line for line in re.sub(r"^Failure # .*\n", "", text).splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in said) or "(pid=" in text:  # raised before the trial's own code
         reason = said[-1].strip()[:300]
     else:

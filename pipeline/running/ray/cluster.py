@@ -39,8 +39,10 @@ def connect(runtime: Runtime, runner: str = "") -> None:
     else:
         refuse_on_machine(runtime)
     import ray
-    from ray._private import ray_constants
+    from ray._private import ray_constants, worker
 
+    # Of every worker and node that dies Ray prints pages, logs of its own among them; what matters of it we say.
+    worker.print_to_stdstream = lambda data, ignore_prefix: None
     os.environ[ONE_MACHINE] = "1" if runtime.ray_address else "0"
     ray_constants.ENABLE_RAY_CLUSTER = bool(runtime.ray_address)  # read at the import
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

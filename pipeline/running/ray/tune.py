@@ -62,7 +62,7 @@ def run_plan(
     root.mkdir(parents=True, exist_ok=True)
     home = home or Home(Storage(), root)
     progress = Progress(plan, root, engines_of(plan), home.hashes)
-    ledger = Ledger(progress, Homecoming(observer, home), runtime.progress)
+    ledger = Ledger(progress, Homecoming(observer, home), show=runtime.progress, retries=runtime.retries)
     if progress.unfinished():
         _tune(ledger, runner, runtime, context, home)
         left = progress.unfinished()
@@ -141,7 +141,7 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
             run_config=tune.RunConfig(
                 storage_path=str(storage),
                 name=name,
-                failure_config=tune.FailureConfig(max_failures=runtime.retries),
+                failure_config=tune.FailureConfig(max_failures=0),  # the ledger hands out again what failed
                 callbacks=[callback],
                 verbose=0,
             ),

@@ -1,0 +1,140 @@
+"""Machines that are lost under running trials, on a real cluster of a head and two nodes."""
+
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from typing import Any
+
+import pytest
+
+from pipeline.identity.imports import ROOT
+from pipeline.layout import HERE
+from pipeline.training.plan import read_result
+from tests import steady_trials
+from tests.ray_cluster import Cluster, Node, ray_cluster
+from tests.test_finetune import counted, prepared
+from tests.workspace import Done, Workspace, kill_group
+
+pytestmark = pytest.mark.slow
+
+STEADY = """
+from pipeline.running.stage import run_stage
+from stages import finetune
+from tests import steady_trials
+
+finetune.RUNNER = steady_trials.RUNNER
+run_stage("finetune", finetune.main, per_task=False)
+"""
+GRID = {"grid.learning_rate": [0.1, 0.2, 0.3], "seeds": [1, 2], "training.epochs": 20, "runtime": {"retries": 0}}
+"""Four trials, and none of them may fail once."""
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Cluster]:
+    """A cluster whose head runs no work."""
+    with ray_cluster(cpus=0) as cluster:
+        yield cluster
+
+
+@contextmanager
+def two_nodes(cluster: Cluster) -> Iterator[tuple[Node, Node]]:
+    """Two further nodes of a core each."""
+    with ExitStack() as stack:
+        nodes = []
+        for _ in range(2):
+            nodes.append(cluster.add_node())
+            stack.callback(nodes[-1].kill)
+        yield nodes[0], nodes[1]
+
+
+@contextmanager
+def started(cluster: Cluster, workspace: Workspace, *command: str) -> Iterator["subprocess.Popen[str]"]:
+    """`python ...` in the folder, joined to the cluster; it ends with the block."""
+    if not (workspace.folder / "tests").exists():
+        (workspace.folder / "tests").symlink_to(ROOT / "tests")
+    address = {"HOME": cluster.environment["HOME"], "RAY_ADDRESS": f"127.0.0.1:{cluster.port}"}
+    process = workspace.start(*command, **address)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            kill_group(process)
+
+
+def wait_for(true: Callable[[], Any], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 200
+    while not true():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]  # noqa: PT018
+        time.sleep(0.1)
+
+
+def ended(process: "subprocess.Popen[str]") -> Done:
+    said = process.communicate(timeout=300)[0]
+    assert not re.search(r"Traceback|\(raylet\)|\*\*\* ", said), said
+    return Done(process.returncode, said, said)
+
+
+def begun() -> int:
+    """Trials that have trained an epoch."""
+    return len(list(HERE.trials.glob(f"*/{steady_trials.TRAINED}")))
+
+
+def check_weights() -> None:
+    """Every trial has what an undisturbed one leaves."""
+    for folder in HERE.trials.iterdir():
+        settings = json.loads((folder / "settings.json").read_text())
+        epochs, weights = settings["training"]["epochs"], folder / "model.safetensors"
+        assert read_result(folder) is not None
+        if weights.exists():  # of those that were chosen
+            assert weights.read_bytes() == steady_trials.weights_after(settings, epochs)
+
+
+def trained_twice() -> int:
+    """Epochs that were begun beyond those that were needed."""
+    settings = [json.loads(path.read_text()) for path in HERE.trials.glob("*/settings.json")]
+    begun = sum(len(path.read_text()) for path in HERE.trials.glob(f"*/{steady_trials.TRAINED}"))
+    return begun - sum(each["training"]["epochs"] for each in settings)
+
+
+def check_runs() -> None:
+    """What MLflow has of every trial is what lies in its folder: each epoch once, and the run's end."""
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        rows = database.execute(
+            "SELECT t.value, r.status, m.step FROM runs r JOIN tags t ON t.run_uuid = r.run_uuid AND t.key = 'trial' "
+            "JOIN metrics m ON m.run_uuid = r.run_uuid AND m.key = 'selection'"
+        ).fetchall()
+    assert {status for _, status, _ in rows} == {"FINISHED"}
+    for folder in HERE.trials.iterdir():
+        result = read_result(folder)
+        assert result is not None
+        assert sorted(step for key, _, step in rows if key == folder.name) == [*range(1, result.epochs_run + 1)]
+
+
+def vanish(node: Node, other: Node) -> None:
+    node.kill()
+
+
+def lose_raylet(node: Node, other: Node) -> None:
+    os.kill(node.raylet, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("lose", [pytest.param(vanish, marks=pytest.mark.cluster), lose_raylet])
+def test_a_lost_node_is_no_failed_trial(
+    lose: Callable[[Node, Node], None], workspace: Workspace, head: Cluster
+) -> None:
+    workspace.write_params(GRID)
+    prepared()
+    with two_nodes(head) as (a, b), started(head, workspace, "-c", STEADY) as stage:
+        wait_for(lambda: begun() == 2, stage)
+        lose(a, b)
+        done = ended(stage)
+    assert counted(done) == (4, 0, 4)
+    check_weights()
+    assert trained_twice() <= 1
+    check_runs()
