@@ -291,19 +291,3 @@ def test_results_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ClusterError, match=r"cannot be used .*give --results on a disk"):
         entry.run(tmp_path, tmp_path / "file" / "job", [], None)
-
-
-def test_manifests() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    cluster = yaml.safe_load((ROOT / "ray_jobs" / "cluster.yaml").read_text())
-    validate_config(prepare_config(cluster))
-    job, claim = yaml.safe_load_all((ROOT / "ray_jobs" / "kuberay.yaml").read_text())
-    assert (job["apiVersion"], job["kind"], claim["kind"]) == ("ray.io/v1", "RayJob", "PersistentVolumeClaim")
-    spec = job["spec"]["rayClusterSpec"]
-    assert f"ray=={spec['rayVersion']} " in (ROOT / "requirements.lock").read_text()
-    pods = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    for pod in (group["template"]["spec"] for group in pods):
-        names = [volume["name"] for volume in pod["volumes"]]
-        assert [m["name"] for c in pod["containers"] for m in c["volumeMounts"]] == names
-        assert pod["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
