@@ -98,6 +98,12 @@ def test_a_pretrained_model_is_taken_where_it_is_to_be_had(project: Path, monkey
     assert f"pretrained, from the mirror {project / 'mirror'}" in output
 
 
+def test_repeated_texts_are_counted(project: Path) -> None:
+    texts = reviews(60)
+    output = init(written(project / "a.csv", {**table(), "text": [*texts[:50], *texts[:10]]})).output
+    assert "10 rows repeat a text: the same text may train and be reported" in output
+
+
 def test_edits_are_not_overwritten(project: Path) -> None:
     file = written(project / "a.csv", dict(table()))
     init(file)
@@ -135,6 +141,7 @@ def test_rows_without_a_label_and_classes_of_few_rows(project: Path) -> None:
     output = init(written(project / "a.csv", {**table(), "label": labels})).output
     assert "4 rows without a label" in output
     assert "odd: fewer than 10 rows" in output
+    assert "repeat a text" not in output
     task = load_params().task("a")
     assert sum(map(len, freeze_splits(task, "holdout", None).values())) == 56
 

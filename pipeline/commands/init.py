@@ -145,6 +145,7 @@ def _content(
         "seeds: [1, 2]",
         f"training: {{epochs: {epochs}, stop_after: 3}}",
         f"latency: {{tasks: [{task}]}}",
+        "simulate: {patiences: []} # the paper's own calculations, which need no data",
     ]
     return "\n".join(lines) + "\n"
 
@@ -173,6 +174,8 @@ def _assumed(task: str, found: Guess, rows: int) -> list[str]:
         lines.append(f"left out  {listed(found.other)}: text too; for two texts give --text twice")
     if found.unlabelled:
         lines.append(f"left out  {found.unlabelled} rows without a label")
+    if found.repeated:
+        lines.append(f"beware    {found.repeated} rows repeat a text: the same text may train and be reported")
     if found.rare:
         lines.append(f"beware    {listed(found.rare)}: fewer than 10 rows each, too few to learn or to measure")
     return lines

@@ -36,6 +36,7 @@ class Guess:
         label_names: classes, sorted; empty for a regression.
         unlabelled: number of rows whose label is empty.
         rare: classes of fewer rows than three splits need.
+        repeated: number of rows whose text another row before them has.
         other: further columns with text, which are left out.
     """
 
@@ -45,6 +46,7 @@ class Guess:
     label_names: tuple[str, ...]
     unlabelled: int
     rare: tuple[str, ...]
+    repeated: int
     other: tuple[str, ...]
 
 
@@ -72,6 +74,7 @@ def guess(columns: Columns, where: str, text: Sequence[str] = (), label: str | N
         kind=kind,
         label_names=names,
         unlabelled=len(columns[chosen]) - len(filled),
+        repeated=len(columns[chosen]) - len(set(zip(*(columns[name] for name in texts), strict=True))),
         rare=tuple(name for name in names if counts[name] < 10),
         other=tuple(name for name in columns if name not in (*texts, chosen) and words_of(columns[name]) >= 3),
     )
