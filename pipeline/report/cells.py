@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.report.choices import missed
-from pipeline.report.numbers import bounds, number, points, times
+from pipeline.report.numbers import bounds, number, points, setting, times
 from pipeline.report.stored import TaskResults
 from pipeline.results import Interval, Row, TrialRecord
 
@@ -109,6 +109,15 @@ def runs_of(keys: Iterable[str], trials: Mapping[str, TrialRecord], seeds: Itera
 def row_id(task: TaskResults, row: Row) -> str:
     """The anchor of a row of the full tables."""
     return slug("row", task.name, row.split, row.backbone, row.method, row.criterion or "all")
+
+
+def spoken(task: TaskResults, row: Row) -> str:
+    """A row in words, for a figure that answers a pointer: setting, score, speed-up and interval."""
+    at = setting(row.points, regression=task.regression) if row.criterion else "all layers"
+    return (
+        f"{model_name(row.backbone, row.method)}, {row.criterion or ''} {at}: {number(points(row.score.centre))} "
+        f"{bounds(row.score, 1, 100)} at {times(row.layer_speedup.centre)} {bounds(row.layer_speedup, 2)}"
+    ).strip()
 
 
 def model_name(backbone: str, method: str) -> str:

@@ -1,12 +1,13 @@
 """How a criterion's curve is drawn on axes of score against speed-up: by the report and by `replay --compare`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from pipeline.evaluation.criteria import CRITERIA
 from pipeline.report.between import Line, by_speed, drawn, line_of, scores_at
-from pipeline.report.numbers import TIMES
+from pipeline.report.numbers import TIMES, number, times
 from pipeline.report.stored import Curve
 from pipeline.report.svg import look
 
@@ -26,6 +27,30 @@ def speed_axis(axes: "Axes", furthest: float) -> None:
     ticks = [tick for tick in TICKS if tick <= max(furthest, 1.5) * 1.01]
     axes.set_xticks(ticks, [f"{tick:g}{TIMES}" for tick in ticks])
     axes.set_xlim(0.97, max(furthest, 1.5) * 1.04)
+
+
+class Setting(NamedTuple):
+    """A setting that all seeds have: medians of score and speed-up, and what a pointer is told."""
+
+    speed: float
+    score: float
+    text: str
+
+
+def settings_of(curves: Sequence[Curve]) -> list[Setting]:
+    """The settings of one criterion's curves, at most `FEW` of them, evenly taken."""
+    if not curves:
+        return []
+    shared = sorted(set.intersection(*({p.threshold for p in curve.points} for curve in curves)))
+    taken = shared[:: -(-len(shared) // FEW)] if shared else []
+    symbol = CRITERIA[curves[0].criterion].symbol
+    out = []
+    for t in taken:
+        at = [p for curve in curves for p in curve.points if p.threshold == t]
+        speed, score = float(np.median([p.layer_speedup for p in at])), float(np.median([p.score for p in at]))
+        value = f"{symbol} = {t:.4g}" if np.isfinite(t) else "never"
+        out.append(Setting(speed, score, f"{curves[0].criterion}, {value}: {number(100 * score)} at {times(speed)}"))
+    return out
 
 
 def criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names: tuple[str, ...]) -> None:

@@ -1,13 +1,15 @@
 """Put the page and the Markdown file together. The same stored results and provenance give the same bytes."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from pipeline.layout import HERE
 from pipeline.report.cells import Cell, Run, Table
-from pipeline.report.sections import SECTIONS, Section
+from pipeline.report.sections import FIRST, SECTIONS, Section
 from pipeline.report.stored import Stored
 from pipeline.report.summary import cautions, what_was_run
 from pipeline.report.svg import Plot
@@ -59,8 +61,14 @@ class Report:
 def build(stored: Stored, provenance: Provenance) -> Report:
     """Render everything."""
     every = verdicts(stored.tasks)
-    sections = [Content.of(section, stored) for section in SECTIONS]
+    first, *sections = [Content.of(section, stored) for section in (FIRST, *SECTIONS)]
+    script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     context: dict[str, Any] = {
+        "answer": FIRST.answer(stored),
+        "answers": FIRST.findings(stored),
+        "first": first,
+        "script": script,
+        "script_hash": b64encode(sha256(script.encode()).digest()).decode(),
         "run": what_was_run(stored, [part for section in SECTIONS for part in section.ran(stored)]),
         "cautions": cautions(stored, every),
         "findings": [finding for section in SECTIONS for finding in section.findings(stored)],
@@ -68,7 +76,7 @@ def build(stored: Stored, provenance: Provenance) -> Report:
         "provenance": provenance,
         "trial_folder": HERE.trial("KEY").as_posix(),
     }
-    panels = [panel for section in sections for plot in section.plots for panel in plot.panels]
+    panels = [panel for section in (first, *sections) for plot in section.plots for panel in plot.panels]
     return Report(
         _render("page.html.j2", context),
         _render("report.md.j2", context),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -71,16 +72,43 @@ def look(name: str, names: tuple[str, ...] = ()) -> Look:
 
 
 @dataclass(frozen=True)
+class Spot:
+    """A place of a panel that answers a pointer.
+
+    Attributes:
+        x, y: in the units of the SVG's view box.
+        text: what it says.
+        link: id of the row that it stands for; empty: none.
+    """
+
+    x: float
+    y: float
+    text: str
+    link: str = ""
+
+    def markup(self) -> str:
+        """An invisible circle with a title; a link where it stands for a row, which the keyboard reaches too."""
+        text = escape(self.text, quote=True)
+        inside = f'<title>{text}</title><circle cx="{self.x:.1f}" cy="{self.y:.1f}" r="5"/>'
+        if self.link:
+            return f'<a class="spot" href="#{escape(self.link, quote=True)}" aria-label="{text}">{inside}</a>'
+        return f'<g class="spot">{inside}</g>'
+
+
+@dataclass(frozen=True)
 class Panel:
-    """One finished panel: its SVG, and what it shows in a sentence for those who cannot see it."""
+    """One finished panel: its SVG, what it shows in a sentence for those who cannot see it, and its spots."""
 
     name: str
     svg: str
     alt: str
+    spots: tuple[Spot, ...] = ()
 
     def inline(self) -> str:
-        """For the page: no prolog, colours as CSS variables."""
-        return re.sub("#[0-9a-f]{6}", _variable, self.svg)
+        """For the page: no prolog, colours as CSS variables, spots that answer a pointer."""
+        svg = re.sub("#[0-9a-f]{6}", _variable, self.svg)
+        end = svg.rindex("</svg>")
+        return svg[:end] + "\n".join(spot.markup() for spot in self.spots) + svg[end:]
 
     def file(self) -> str:
         """For a file of its own: on white."""
@@ -139,14 +167,34 @@ class Canvas:
         axes: of its rows, top to bottom; they share the x axis.
     """
 
-    def __init__(self, name: str, alt: str, height: float, ratios: Sequence[float]) -> None:
+    def __init__(self, name: str, alt: str, height: float, ratios: Sequence[float], width: float) -> None:
         from matplotlib.figure import Figure
 
         self.name, self.alt = name, alt
-        self.figure: Figure = Figure(figsize=(4.2, height), layout="constrained")
+        self._spots: list[tuple[Axes, float, float, str, str]] = []
+        self.figure: Figure = Figure(figsize=(width, height), layout="constrained")
         rows = len(ratios)
         grid = self.figure.subplots(rows, 1, sharex=rows > 1, squeeze=False, gridspec_kw={"height_ratios": ratios})
         self.axes: list[Axes] = list(grid[:, 0])
+
+    def spot(self, axes: "Axes", x: float, y: float, text: str, link: str = "") -> None:
+        """Let a point answer a pointer; later ones lie above earlier ones.
+
+        Args:
+            x, y: in the units of the data.
+            link: id of the row that it stands for.
+        """
+        self._spots.append((axes, x, y, text, link))
+
+    def _placed(self) -> tuple[Spot, ...]:
+        """The spots in the units of the view box, 72 to an inch, from the top; to be called after the layout."""
+        width, height = self.figure.get_size_inches() * 72
+        to_figure = self.figure.transFigure.inverted()
+        out = []
+        for axes, x, y, text, link in self._spots:
+            left, bottom = to_figure.transform(axes.transData.transform((x, y)))
+            out.append(Spot(left * width, (1 - bottom) * height, text, link))
+        return tuple(out)
 
     def finish(self, title: str, columns: int = 3) -> Panel:
         """Title, one legend above the axes, without repeats, and the SVG."""
@@ -166,17 +214,19 @@ class Canvas:
             )
         text = io.StringIO()
         self.figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        return Panel(self.name, _clean(text.getvalue()), self.alt)
+        return Panel(self.name, _clean(text.getvalue()), self.alt, self._placed())
 
 
 @contextmanager
-def canvas(name: str, alt: str, height: float = 3.1, ratios: Sequence[float] = (1,)) -> Iterator[Canvas]:
+def canvas(
+    name: str, alt: str, height: float = 3.1, ratios: Sequence[float] = (1,), width: float = 4.2
+) -> Iterator[Canvas]:
     """Draw one panel under the house style; matplotlib's own settings are as before afterwards."""
     import matplotlib
 
     # The salt makes matplotlib's ids a function of the content; the name keeps the panels of one page apart.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
-        yield Canvas(name, alt, height, ratios)
+        yield Canvas(name, alt, height, ratios, width)
 
 
 def _font(match: re.Match[str]) -> str:

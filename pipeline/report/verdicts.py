@@ -89,14 +89,18 @@ def _against(task: TaskResults, champion: Row, rival: Row) -> Verdict:
     same_model = rival.method == champion.method
     other = SINGLE if rival.method == SINGLE_EXIT else rival.method.replace("_", " ")
     name = rival.criterion or (ALL_LAYERS if same_model else other)
-    scores = dict(zip(rival.seeds, rival.score.values, strict=True))
-    of_seed = zip(champion.seeds, champion.score.values, strict=True)
-    own = _over_seeds([_minus(score, scores[seed]) for seed, score in of_seed if seed in scores])
     same = None
     if same_model and rival.criterion:
         curves = _curves(task, champion, rival.criterion)
         same = _over_seeds([_at_its_speed(champion, i, curves.get(seed)) for i, seed in enumerate(champion.seeds)])
-    return Verdict(task, champion, rival, name, own, same)
+    return Verdict(task, champion, rival, name, paired(champion, rival), same)
+
+
+def paired(row: Row, other: Row) -> OverSeeds:
+    """A row's score minus another's, paired by seed, over the seeds that both have."""
+    scores = dict(zip(other.seeds, other.score.values, strict=True))
+    of_seed = zip(row.seeds, row.score.values, strict=True)
+    return _over_seeds([_minus(score, scores[seed]) for seed, score in of_seed if seed in scores])
 
 
 def _curves(task: TaskResults, champion: Row, criterion: str) -> dict[int, Curve]:

@@ -1,9 +1,11 @@
 """The page as a whole: it stands alone, is the same for the same results, and reads what today's params name."""
 
+import hashlib
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import ArtifactError
+from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
 from pipeline.report.collect import collect
 from pipeline.report.render import Report, build
@@ -19,6 +22,13 @@ from pipeline.results import Attack
 from tests.report.pages import PROVENANCE, Page, edit, report_of, small
 from tests.stored_results import params_for, write_all
 
+OWN_SCRIPT = (ROOT / "pipeline/report/page.js").read_text(encoding="utf-8")
+
+
+def scripts(report: Report) -> list[str]:
+    """The scripts of a page, and whatever else begins like one."""
+    return [text.partition("</script>")[0].partition(">")[2] for text in report.html.split("<script")[1:]]
+
 
 def test_page_stands_alone(glue: Report) -> None:
     page = Page(glue.html)
@@ -26,7 +36,8 @@ def test_page_stands_alone(glue: Report) -> None:
     assert page.addresses
     assert not [address for address in page.addresses if not address.startswith(("#", "data:image/png;base64,"))]
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
-    assert "<script" not in glue.html
+    assert scripts(glue) == [OWN_SCRIPT]
+    assert b64encode(hashlib.sha256(OWN_SCRIPT.encode()).digest()).decode() in glue.html, "the policy allows no other"
     assert re.findall(r"url\((?!#)", glue.html) == []
     assert "@import" not in glue.html
     assert "prefers-color-scheme: dark" in glue.html
@@ -37,7 +48,12 @@ def test_every_section_is_there_once_and_in_order(glue: Report) -> None:
     assert len(set(slugs)) == len(slugs)
     assert [place for place in Page(glue.html).ids if place in slugs] == slugs
     titles = [line[3:] for line in glue.markdown.splitlines() if line.startswith("## ")]
-    assert titles == ["Summary", *(section.title for section in SECTIONS), "Tracing a number back"]
+    assert titles == [
+        "Does early exit pay here?",
+        "Summary",
+        *(section.title for section in SECTIONS),
+        "Tracing a number back",
+    ]
 
 
 def test_figures_are_there_and_whole(glue: Report) -> None:
@@ -71,7 +87,7 @@ def test_what_results_say_is_escaped(tmp_path: Path) -> None:
     Attack(task=attack.task, attacked=(attacked,)).write(workspace.attack("demo-sentences"))
     report = build(collect(params, workspace), PROVENANCE)
     assert Page(report.html).balanced
-    assert "<script" not in report.html
+    assert scripts(report) == [OWN_SCRIPT]
     assert "&lt;script&gt;alert(1)" in report.html
     assert "<script" not in report.markdown
     for line in report.markdown.splitlines():

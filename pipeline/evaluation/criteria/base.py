@@ -49,6 +49,8 @@ class Criterion(ABC):
     """Whether the score has a meaning for a regression."""
     causal: ClassVar[bool] = True
     """False for the bounds oracle and random, which only replay can compute."""
+    adaptive: ClassVar[bool] = True
+    """False where all rows leave at one exit: a smaller model, rather than an early exit."""
 
     def start(self, n: int, like: Array) -> State:
         """State before the first exit for n rows, on the device and in the namespace of `like` (the first values).

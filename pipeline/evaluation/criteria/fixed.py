@@ -18,6 +18,7 @@ class FixedExit(Criterion):
     symbol: ClassVar[str] = "j"
     source: ClassVar[str] = "bound: one exit for all rows"
     regression: ClassVar[bool] = True
+    adaptive: ClassVar[bool] = False
 
     def start(self, n: int, like: Array) -> State:
         xp = array_namespace(like)

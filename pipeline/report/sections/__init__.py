@@ -7,13 +7,17 @@ from pipeline.report.sections.curves import SpeedAndScore
 from pipeline.report.sections.diagnosis import Diagnosis
 from pipeline.report.sections.images import Images
 from pipeline.report.sections.latency import Latency
+from pipeline.report.sections.paying import DoesItPay
 from pipeline.report.sections.robustness import Robustness
 from pipeline.report.sections.rows import EveryRow
 from pipeline.report.sections.theory import Theory
 from pipeline.report.sections.trials import TrainedModels
 from pipeline.report.sections.verdicts import DoesPatienceWin
 
-__all__ = ["SECTIONS", "Finding", "Section"]
+__all__ = ["FIRST", "SECTIONS", "Finding", "Section"]
+
+FIRST = DoesItPay()
+"""What stands above the summary."""
 
 SECTIONS: tuple[Section, ...] = (
     DoesPatienceWin(),

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipeline.report.cells import model_name, slug
+from pipeline.report.cells import model_name, row_id, slug, spoken
 from pipeline.report.choices import mark, marked
-from pipeline.report.lines import criterion_lines, speed_axis
-from pipeline.report.numbers import TIMES
+from pipeline.report.lines import criterion_lines, settings_of, speed_axis
+from pipeline.report.numbers import TIMES, number, times
 from pipeline.report.sections.base import Section, no_early_exit
 from pipeline.report.stored import SINGLE_EXIT, Curve, Stored, TaskResults
-from pipeline.report.svg import INK, KNOWN, MUTED, Panel, Plot, canvas, look
+from pipeline.report.svg import INK, KNOWN, MUTED, Canvas, Panel, Plot, canvas, look
 from pipeline.results import ExitScores, Row
 
 if TYPE_CHECKING:
@@ -91,14 +91,18 @@ def _speed_panel(place: Place, curves: Sequence[Curve]) -> Panel:
         _baselines(axes, place)
         for criterion in criteria:
             criterion_lines(axes, [c for c in curves if c.criterion == criterion], criterion, criteria)
-            _operating_point(axes, place, criterion, criteria)
+            for at in settings_of([c for c in curves if c.criterion == criterion]):
+                drawing.spot(axes, at.speed, 100 * at.score, at.text)
+        for criterion in criteria:  # above the lines, and last, so that a pointer finds it first
+            _operating_point(drawing, place, criterion, criteria)
         furthest = max((p.layer_speedup for c in curves for p in c.points), default=1.0)
         speed_axis(axes, furthest)
         axes.set(xlabel="speed-up (layers in all / layers run)", ylabel="score (points)")
         return drawing.finish(place.title)
 
 
-def _operating_point(axes: "Axes", place: Place, criterion: str, names: tuple[str, ...]) -> None:
+def _operating_point(drawing: Canvas, place: Place, criterion: str, names: tuple[str, ...]) -> None:
+    axes = drawing.axes[0]
     for row in place.rows:
         speed, score = row.layer_speedup.centre, row.score.centre
         if (row.method, row.criterion) != (place.method, criterion) or speed is None or score is None:
@@ -106,6 +110,7 @@ def _operating_point(axes: "Axes", place: Place, criterion: str, names: tuple[st
         style = look(criterion, names)
         ring: dict[str, Any] = {"markersize": 9, "markeredgecolor": INK, "markeredgewidth": 1.3, "zorder": 5}
         axes.plot([speed], [100 * score], style.marker, color=style.colour, **ring)
+        drawing.spot(axes, speed, 100 * score, spoken(place.task, row), row_id(place.task, row))
 
 
 def _baselines(axes: "Axes", place: Place) -> None:
@@ -152,6 +157,10 @@ def _patience_panel(place: Place, curves: Sequence[Curve]) -> Panel:
         speeds = [float(np.median([p.layer_speedup for p in points])) for points in at]
         above.plot(shared, scores, color=style.colour, marker="o", markersize=4, label="patience")
         below.plot(shared, speeds, color=style.colour, marker="o", markersize=4)
+        for t, score, speed in zip(shared, scores, speeds, strict=True):
+            text = f"patience {t:g}: {number(score)} at {times(speed)}"
+            drawing.spot(above, t, score, text)
+            drawing.spot(below, t, speed, text)
         mark(below, place.task.evaluated.choosing, "y", label=True)
         below.set_yscale("log")
         below.minorticks_off()
@@ -188,7 +197,11 @@ def _depth_panel(place: Place, exits: Sequence[ExitScores]) -> Panel:
         table = np.array([[np.nan if s is None else 100 * s for s in e.scores] for e in exits])
         for scores in table if len(table) > 1 else ():
             axes.plot(layers, scores, color=INK, lw=0.7, alpha=0.4)
-        axes.plot(layers, np.median(table, axis=0), color=INK, marker="o", markersize=4, label="exit alone")
+        middle = np.median(table, axis=0)
+        axes.plot(layers, middle, color=INK, marker="o", markersize=4, label="exit alone")
+        for layer, score in zip(layers, middle.tolist(), strict=True):
+            if score == score:
+                drawing.spot(axes, layer, score, f"exit after layer {layer}: {number(score)}")
         for row in place.rows:
             if row.method == SINGLE_EXIT and row.score.centre is not None:
                 style = KNOWN["single exit"]
