@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import isclose, isfinite
 from statistics import median
 from typing import Literal
 
@@ -143,8 +144,10 @@ def _preference(task: TaskResults, row: Row) -> tuple[float, float]:
 
 
 def _at(curve: Curve, threshold: float) -> tuple[float, float] | None:
-    """Score and layer speed-up of a setting."""
-    return next(((p.score, p.layer_speedup) for p in curve.points if p.threshold == threshold), None)
+    """Score and layer speed-up of a setting, which a curve has in fewer digits."""
+    near = (p for p in curve.points if isclose(p.threshold, threshold, rel_tol=1e-5, abs_tol=1e-7))
+    point = min(near, key=lambda p: abs(p.threshold - threshold) if isfinite(threshold) else 0.0, default=None)
+    return None if point is None else (point.score, point.layer_speedup)
 
 
 def _measured(task: TaskResults, row: Row) -> float | None:
