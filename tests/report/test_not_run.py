@@ -128,10 +128,10 @@ def test_one_method_without_early_exits(tmp_path: Path) -> None:
     report = report_of(tmp_path, Params.model_validate(raw))
     assert Page(report.html).balanced
     assert report.headlines["comparisons"] == 0
-    # Verdicts, curves and diagnosis, each in its section and in the summary.
+    # Verdicts, curves, budget and diagnosis, each in its section and in the summary.
     assert said_in(report, "no method under methods in params.yaml trains early exits; add one, such as joint") == (
-        6,
-        6,
+        8,
+        8,
     )
     row = Page(report.html).row(TABLE_1, "PABEE")
     assert row["Model and exit rule"] == "PABEE not run: joint is not in methods"

@@ -12,6 +12,7 @@ from pipeline.report.collect import collect
 from pipeline.report.paying import BEARABLE, Deal, best_of, deals
 from pipeline.report.render import Report
 from pipeline.report.sections import FIRST
+from pipeline.report.sections.budget import Budget
 from pipeline.report.stored import Curve, Stored, TaskResults
 from pipeline.results import OverSeeds
 from tests.report.pages import Page, small
@@ -124,3 +125,39 @@ def test_points_of_figures_say_what_they_are_and_lead_to_their_row(glue: Report)
     assert places
     assert all(0 <= x <= width and 0 <= y <= height for x, y in places)
     assert "spot" not in "".join(glue.figures.values()), "files of their own have no page to lead to"
+
+
+def test_scores_under_a_budget_are_linear_in_the_cost(stored: Stored) -> None:
+    """Two settings: all layers, 0.9, and half of them, 0.5."""
+    task = next(task for task in stored.tasks if task.name == "sst2")
+
+    def two(curve: Curve) -> Curve:
+        first = curve.points[0]
+        ends = (first._replace(layer_speedup=1.0, score=0.9), first._replace(layer_speedup=2.0, score=0.5))
+        return replace(curve, points=ends)
+
+    changed = replace(task, curves=tuple(map(two, task.curves)))
+    (table,) = Budget().tables(replace(stored, tasks=(changed,)))
+    assert {row.cells[1].text for row in table.rows} <= {CRITERIA[curve.criterion].title for curve in task.curves}
+    for row in table.rows:
+        assert [cell.text for cell in row.cells[2:]] == ["\u2014", "50.0", "70.0", "90.0", "70.0"]
+        assert row.cells[-1].detail.endswith("from 50%")
+
+
+def test_the_last_share_of_the_budget_is_all_layers(stored: Stored) -> None:
+    task = next(task for task in stored.tasks if task.name == "sst2")
+    (full,) = [row for row in task.rows if row.criterion is None and row.method == "joint"]
+    (table,) = Budget().tables(replace(stored, tasks=(task,)))
+    assert full.score.median is not None
+    assert {row.cells[5].text for row in table.rows} == {f"{100 * full.score.median:.1f}"}
+
+
+def test_where_rows_leave_adds_up(glue: Report) -> None:
+    figure = re.search(r'id="exits-figure".*?</figure>', glue.html, re.DOTALL)
+    assert figure
+    shares: dict[str, float] = {}
+    panel = figure[0].split('role="group"')[1]
+    for criterion, share in re.findall(r"<title>(\w+): ([\d.]+)% leave after layer", panel):
+        shares[criterion] = shares.get(criterion, 0) + float(share)
+    assert len(shares) > 2
+    assert all(total == pytest.approx(100, abs=0.7) for total in shares.values())

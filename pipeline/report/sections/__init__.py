@@ -1,6 +1,7 @@
 """The sections of the report, a file each, in their order on the page: a new one is a file and a line here."""
 
 from pipeline.report.sections.base import Finding, Section
+from pipeline.report.sections.budget import Budget
 from pipeline.report.sections.comparison import Comparison
 from pipeline.report.sections.cost import TrainingCost
 from pipeline.report.sections.curves import SpeedAndScore
@@ -23,6 +24,7 @@ SECTIONS: tuple[Section, ...] = (
     DoesPatienceWin(),
     Comparison(),
     SpeedAndScore(),
+    Budget(),
     Diagnosis(),
     EveryRow(),
     TrainingCost(),

@@ -4,10 +4,11 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
-from pipeline.report.cells import Cell, Table, TableRow, model_name, runs_of
+from pipeline.report.cells import Cell, Table, TableRow, model_name, runs_of, slug
 from pipeline.report.numbers import number, points, signed, times
 from pipeline.report.sections.base import Section, no_early_exit
 from pipeline.report.stored import Stored, TaskResults
+from pipeline.report.svg import Panel, Plot, canvas, look
 from pipeline.results import Diagnosis as OfModel
 from pipeline.results import TrialRecord
 
@@ -30,6 +31,17 @@ class Diagnosis(Section):
     def not_run(self, stored: Stored) -> Sequence[str]:
         return [] if any(task.evaluated.diagnosis for task in stored.tasks) else [no_early_exit(stored)]
 
+    def plots(self, stored: Stored) -> Sequence[Plot]:
+        panels = [_panel(task, models) for task in stored.tasks for models in _by_model(task)]
+        return [
+            Plot(
+                "exits",
+                "Where rows leave",
+                "Share of the rows that leave at each exit under each exit rule at its operating point, of all seeds.",
+                tuple(panels),
+            )
+        ]
+
     def tables(self, stored: Stored) -> Sequence[Table]:
         every = [model for task in stored.tasks for model in task.evaluated.diagnosis]
         criteria = list(dict.fromkeys(outcome.criterion for model in every for outcome in model.criteria))
@@ -38,10 +50,36 @@ class Diagnosis(Section):
         return [Table(self.slug, self.title, columns, rows, NOTES, names=2)]
 
 
+def _by_model(task: TaskResults) -> list[list[OfModel]]:
+    """The models of each split and trained method, a seed each."""
+    return [list(models) for _, models in groupby(sorted(task.evaluated.diagnosis, key=_model), key=_model)]
+
+
+def _panel(task: TaskResults, models: Sequence[OfModel]) -> Panel:
+    first = models[0]
+    names = tuple(outcome.criterion for outcome in first.criteria)
+    title = f"{task.heading(first.split)}: {model_name(first.backbone, first.method)}"
+    name = slug("exits", task.name, first.split, first.backbone, first.method)
+    with canvas(name, f"Share of rows by the layer at which they leave on {title}, for {', '.join(names)}.") as drawing:
+        axes = drawing.axes[0]
+        for criterion in names:
+            counts = [outcome.exits for model in models for outcome in model.criteria if outcome.criterion == criterion]
+            shares = [100 * sum(of_seed) / sum(map(sum, counts)) for of_seed in zip(*counts, strict=True)]
+            style = look(criterion, names)
+            axes.plot(first.layers, shares, style.dash, color=style.colour, marker=style.marker, markersize=4,
+                      label=criterion)  # fmt: skip
+            for layer, share in zip(first.layers, shares, strict=True):
+                drawing.spot(axes, layer, share, f"{criterion}: {number(share)}% leave after layer {layer:g}")
+        axes.set(xlabel="exit after layer", ylabel="rows that leave (%)")
+        axes.set_xticks(first.layers if len(first.layers) <= 12 else first.layers[1::2])
+        axes.set_ylim(bottom=0)
+        return drawing.finish(title)
+
+
 def _rows(task: TaskResults, criteria: Sequence[str], trials: Mapping[str, TrialRecord]) -> list[TableRow]:
     rows = []
-    for (split, backbone, method), of_seeds in groupby(sorted(task.evaluated.diagnosis, key=_model), key=_model):
-        models = list(of_seeds)
+    for models in _by_model(task):
+        split, backbone, method = _model(models[0])
         cells = (
             Cell(task.heading(split)),
             Cell(model_name(backbone, method)),
