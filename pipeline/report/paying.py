@@ -12,7 +12,7 @@ from pipeline.report.verdicts import paired, word
 from pipeline.results import ModelGroup, OverSeeds, Row
 
 WORTH = 1.05
-"""Layer speed-up below which nothing is gained."""
+"""Speed-up below which nothing is gained: by the clock where it was timed, else in layers."""
 BEARABLE = 0.005
 """Loss of score, as a share, beyond which the median over seeds is a cost, however wide their range."""
 SURE = 0.05
@@ -47,7 +47,8 @@ class Deal:
     @property
     def answer(self) -> Answer:
         """pays: faster, hardly worse than all layers, and not behind them; costs: faster; else nothing is gained."""
-        if (self.row.layer_speedup.centre or 0) < WORTH:
+        gained = self.row.layer_speedup.centre if self.measured is None else self.measured
+        if (gained or 0) < WORTH:
             return "gains nothing"
         hardly = self.gap.centre is not None and self.gap.centre >= -BEARABLE
         return "pays" if hardly and not self.behind else "costs"

@@ -79,7 +79,10 @@ def test_the_answer(
     fast = OverSeeds(median=speed, values=(speed,))
     lost, won, p = lost_won_p
     row = deal.row.model_copy(update={"layer_speedup": fast})
-    assert Deal(deal.task, deal.group, row, deal.full, gap, lost, won, p, None).answer == answer
+    untimed = Deal(deal.task, deal.group, row, deal.full, gap, lost, won, p, None)
+    assert untimed.answer == answer
+    assert replace(untimed, measured=0.9).answer == "gains nothing", "slower by the clock"
+    assert replace(untimed, measured=1.2).answer == (answer if speed > 1.2 else "pays")
 
 
 def test_with_one_seed_rows_decide(tmp_path: Path) -> None:
