@@ -158,7 +158,7 @@ def _panel(every: Sequence[Deal]) -> Panel:
         speed_axis(axes, furthest)
         axes.margins(y=0.15)
         axes.set(xlabel="speed-up (layers in all / layers run)", ylabel="score minus all layers (points)")
-        return drawing.finish("", columns=5)
+        return drawing.finish("", columns=3)
 
 
 def _spoken(deal: Deal) -> str:
