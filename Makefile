@@ -17,7 +17,7 @@ WITHOUT_GIT := test -e .git || git rev-parse --git-dir > /dev/null 2>&1 || test 
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
-.PHONY: demo test test-fast test-cluster fuzz install check format nightly audit bench ui lock clean
+.PHONY: demo test test-fast test-cluster fuzz install check format nightly audit bench ui tracking-server lock clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -78,9 +78,15 @@ audit: install
 bench: install
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; python $$script || exit 1; done
 
+UI_PORT ?= 5000
+# The store's address may hold a password, so it is no argument, which other users of the machine see.
 ui: install
-	@echo "http://127.0.0.1:5000"
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri $${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db} --host 127.0.0.1 --port 5000 --workers 1
+	@echo "http://127.0.0.1:$(UI_PORT)"
+	@MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow server --host 127.0.0.1 --port $(UI_PORT) --workers 1
+
+# MLflow for several folders and machines, such as ARGS="--postgres --artifacts s3://bucket/runs"; docs/tracking-server.md.
+tracking-server: install
+	python -m pipeline tracking-server $(ARGS)
 
 # New pins after a change of pyproject.toml; UPGRADE=1 raises the others too. One version of a package for every Python
 # (`fewest`). No addresses in the file: only names, versions, markers and hashes.

@@ -163,6 +163,24 @@ def sync_runs() -> None:
     click.echo(f"{sent} runs sent, {left} left")
 
 
+@cli.command("tracking-server")
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("tracking-server"), show_default=True
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address it listens on.")
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--postgres", is_flag=True, help="Start PostgreSQL in the folder, without a port; else SQLite.")
+@click.option("--artifacts", metavar="s3://BUCKET/PATH", help="Where artifacts go; without: the folder.")
+@click.option("--allowed-hosts", metavar="NAMES", help="Host names that clients use, separated by commas.")
+def tracking_server(
+    folder: Path, host: str, port: int, postgres: bool, artifacts: str | None, allowed_hosts: str | None
+) -> None:
+    """Run MLflow for several folders and machines, with users and host checks; docs/tracking-server.md."""
+    from pipeline.commands.tracking_server import Server, serve
+
+    serve(Server(folder, host, port, postgres, artifacts, allowed_hosts))
+
+
 @cli.command()
 @click.option(
     "--reason", required=True, metavar="TEXT", help="Why the change changes no result; the declaration keeps it."

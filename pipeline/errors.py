@@ -14,7 +14,10 @@ PipelineError                 one line: key or file, value, remedy; the process 
 
 import difflib
 import errno
+import os
+import re
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -117,28 +120,66 @@ def storage_error(error: OSError) -> StorageError | None:
     return StorageError(f"{where}{error.strerror}; {REMEDIES[error.errno]}")
 
 
+_SECRET = "[secret]"
+_SECRETS = tuple(
+    (re.compile(pattern), into)
+    for pattern, into in (
+        (r"(?<=://)[^\s/@'\"]*:[^\s/@'\"]*@", ""),  # the user and password of an address
+        (r"(?i)([?&][\w-]*(?:password|token|secret|signature|credential|key)[\w-]*=)[^\s&'\"]+", r"\1" + _SECRET),
+        (r"(?i)\b((?:bearer|basic) )[\w.~+/=-]{8,}", r"\1" + _SECRET),
+        (r"\b(?:hf_|gh[opsu]_|github_pat_|glpat-)\w{16,}|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b", _SECRET),
+    )
+)
+_SECRET_NAME = re.compile(r"(PASSWORD|SECRET|TOKEN|CREDENTIAL|(ACCESS|API|SECRET)_KEY)(_ID|S)?$")
+
+
+def redacted(text: str) -> str:
+    """The text without what logs, runs and reports must not show.
+
+    That is the user and password of an address, tokens by their form, and the value of each environment variable whose
+    name ends as those of secrets do.
+
+    >>> redacted("no answer from http://ann:pass@host:5000/x?token=abc")
+    'no answer from http://host:5000/x?token=[secret]'
+    """
+    for name, value in os.environ.items():
+        if len(value) >= 8 and not value.startswith("/") and _SECRET_NAME.search(name):
+            text = text.replace(value, _SECRET)
+    for pattern, into in _SECRETS:
+        text = pattern.sub(into, text)
+    return text
+
+
 def one_line(error: BaseException) -> str:
-    """An error in one line: a PipelineError's own, or the type and the first line of any other.
+    """An error in one line without secrets: a PipelineError's own, or the type and the first line of any other.
 
     >>> one_line(ParamsError("seeds: give one")), one_line(KeyError("label")), one_line(ValueError())
     ('seeds: give one', "KeyError: 'label'", 'ValueError')
     """
+    text = redacted(str(error))
     if isinstance(error, PipelineError):  # its paths and libraries may have put line breaks into it
-        return " ".join(str(error).split("\n"))
-    text = " ".join((str(error).strip().splitlines() or [""])[0].split())[:300]
+        return " ".join(text.split("\n"))
+    text = " ".join((text.strip().splitlines() or [""])[0].split())[:300]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 @contextmanager
 def exit_with_one_line(name: str = "error") -> Iterator[None]:
-    """End the process on a PipelineError, or a disk that refuses, with its one line after `name` and exit code 1."""
+    """End the process on a PipelineError, or a disk that refuses, with its one line after `name` and exit code 1.
+
+    Another error keeps its traceback, less the secrets that are in it.
+    """
     try:
         yield
-    except (PipelineError, OSError) as error:
+    except Exception as error:
         known = storage_error(error) if isinstance(error, OSError) else error
-        if known is None:
+        if isinstance(known, PipelineError):
+            said = f"{name}: {one_line(known)}"
+        elif redacted(text := traceback.format_exc().rstrip()) != text:
+            said = redacted(text)
+        else:
             raise
-        print(f"{name}: {one_line(known)}", file=sys.stderr)
+        print(said, file=sys.stderr)
         raise SystemExit(1) from None
 
 

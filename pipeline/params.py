@@ -6,12 +6,12 @@ required. Other keys default to the paper's settings, and an empty block is not 
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from pipeline.attacks.settings import Attack, refuse_task
-from pipeline.errors import ParamsError, shown, unknown
+from pipeline.errors import ParamsError, redacted, shown, unknown
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.settings import Evaluate
 from pipeline.layout import HERE
@@ -186,11 +186,24 @@ def load_params(path: Path = HERE.params) -> Params:
     if not isinstance(raw, dict):
         holds = "is empty" if raw is None else f"holds {shown(raw)}, not blocks"
         raise ParamsError(f"{path}: {holds}; copy one of profiles/*.yaml")
+    _refuse_secrets(path, raw)
     try:
         params = Params.model_validate(raw)
     except ValidationError as error:
         raise ParamsError(f"{path}: {_first_problem(error)}") from None
     return params.model_copy(update={"runtime": _environment(params.runtime)})
+
+
+def _refuse_secrets(path: Path, value: Any, key: str = "") -> None:
+    """Refuse passwords and tokens: the file is committed, and its settings stand in runs and results."""
+    if isinstance(value, str) and redacted(value) != value:
+        raise ParamsError(
+            f"{path}: {key}: {shown(redacted(value))} holds a password or token, and this file is committed; take it "
+            "out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, HF_TOKEN or AWS_* in the environment"
+        )
+    if isinstance(value, (dict, list)):
+        for name, part in value.items() if isinstance(value, dict) else enumerate(value):
+            _refuse_secrets(path, part, f"{key}.{name}" if key else str(name))
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, unknown
+from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, redacted, unknown
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.params import load_params
 from pipeline.running.store import database_uri
@@ -132,12 +132,22 @@ def submit(client: Any, address: str, project: Path, home: Path, stages: Sequenc
 
 
 def job_environment(here: Mapping[str, str]) -> dict[str, str]:
-    """Environment variables of a job: the commit, its time to end, and addresses that are valid on the cluster too."""
+    """Environment variables of a job: the commit, its time to end, and addresses that are valid on the cluster too.
+
+    Raises:
+        ParamsError: an address holds a password, which Ray's dashboard, logs and job table would show.
+    """
     travels = {COMMIT_VARIABLE: git_commit(), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     if here.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):  # a local database file is not sent
         travels["MLFLOW_TRACKING_URI"] = here["MLFLOW_TRACKING_URI"]
     if here.get("HUB_MIRROR"):
         travels["HUB_MIRROR"] = str(Path(here["HUB_MIRROR"]).absolute())
+    for name, value in travels.items():
+        if redacted(value) != value:
+            raise ParamsError(
+                f"{name}: {redacted(value)} holds a password, which the cluster's dashboard would show; take it out, "
+                "and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD where the cluster's nodes start"
+            )
     return travels
 
 

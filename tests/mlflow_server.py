@@ -11,21 +11,27 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Self
 
+from pipeline.identity.imports import ROOT
+from tests.tracking_server import listening
 from tests.workspace import Workspace
 
 
 @contextmanager
 def mlflow_server(workspace: Workspace) -> Iterator[int]:
-    """A server over the workspace's database; yields its port."""
+    """`make ui` on the workspace's database; yields its port, on which nobody listens but on loopback."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", "sqlite:///mlflow.db", "--workers", "1"]
+    shown = subprocess.run(
+        ["make", "-n", "-C", str(ROOT), "ui", f"UI_PORT={port}"], capture_output=True, text=True, check=True
+    )
+    (line,) = [line for line in shown.stdout.splitlines() if "mlflow server" in line]
     server = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--port", str(port)],
+        ["bash", "-c", line],
         cwd=workspace.folder,
-        env=workspace.environment | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        env=workspace.environment | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -35,6 +41,7 @@ def mlflow_server(workspace: Workspace) -> Iterator[int]:
         while not _answers(port):
             assert server.poll() is None and time.monotonic() < deadline  # noqa: PT018
             time.sleep(0.2)
+        assert listening(server.pid) == {"127.0.0.1"}
         yield port
     finally:
         os.killpg(server.pid, signal.SIGKILL)
@@ -50,10 +57,15 @@ def _answers(port: int) -> bool:
 
 
 class Line:
-    """Passes connections on to a port, until it is cut."""
+    """Passes connections on to a port, until it is cut.
+
+    Attributes:
+        loses_answers: whether requests still arrive, and connections are cut before the answer.
+    """
 
     def __init__(self, target: int) -> None:
         self.target = target
+        self.loses_answers = False
         self._open: list[socket.socket] = []
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.port = probe.getsockname()[1]
@@ -86,14 +98,15 @@ class Line:
                 near, _ = server.accept()
                 far = socket.create_connection(("127.0.0.1", self.target))
                 self._open += [near, far]
-                threading.Thread(target=_pass_on, args=(near, far), daemon=True).start()
+                threading.Thread(target=_pass_on, args=(self, near, far), daemon=True).start()
 
 
-def _pass_on(near: socket.socket, far: socket.socket) -> None:
+def _pass_on(line: Line, near: socket.socket, far: socket.socket) -> None:
     with suppress(OSError, ValueError):
         while True:
             for side in select.select([near, far], [], [])[0]:
                 data = side.recv(65536)
-                if not data:
+                if not data or (side is far and line.loses_answers):
+                    near.close()
                     return
                 (far if side is near else near).sendall(data)

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import JsonValue
 
-from pipeline.results.base import Amount, Count, Fraction, Natural, Part, Result, Seed, Text, refuse_repeats
+from pipeline.results.base import Amount, Count, Fraction, Name, Natural, Part, Result, Seed, Text, refuse_repeats
 from pipeline.results.numbers import OverExamples
 from pipeline.results.point import OperatingPoint
 
@@ -60,7 +60,7 @@ class ShardRecords(Result):
 
     defence: Text
     """"single exit", or the criterion's name."""
-    trial: Text
+    trial: Name
     """Key of the model's trial."""
     point: OperatingPoint
     """Its operating point."""
@@ -75,7 +75,7 @@ class PoolAnswers(Result):
 
     defence: Text
     """"single exit", or the criterion's name."""
-    trial: Text
+    trial: Name
     """Key of the model's trial."""
     point: OperatingPoint
     """Its operating point."""
@@ -99,13 +99,13 @@ class DefenceRow(Part):
 
     defence: Text
     """"single exit", or the criterion's name."""
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
     seed: Seed
     """Seed of the trial."""
-    key: Text
+    key: Name
     """Key of the trial."""
     point: OperatingPoint
     """Its operating point."""
@@ -143,7 +143,7 @@ class DefenceRow(Part):
 class Attacked(Part):
     """One recipe against a task's defences, on the examples of one split."""
 
-    split: Text
+    split: Name
     """Report split of the task, or of its attack set; MNLI has two."""
     recipe: Text
     """Name of the attack recipe."""
@@ -184,7 +184,7 @@ class Attack(Result):
 
     schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "attack"
-    task: Text
+    task: Name
     """The task's name."""
     attacked: tuple[Attacked, ...]
     """One per split, in the task's order; empty: `attack.tasks` does not name the task."""

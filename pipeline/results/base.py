@@ -33,6 +33,9 @@ Value = Annotated[float, Field(ge=-1e30, le=1e30)]
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 """A name, on one line."""
 
+Name = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f/\\.][^\x00-\x1f\x7f/\\]*$")]
+"""A name that files and folders have: a task, split, backbone or trial's key. It cannot lead out of its folder."""
+
 
 def refuse_repeats(name: str, values: Iterable[Hashable]) -> None:
     """Raise ValueError where a value is there twice."""

@@ -9,6 +9,7 @@ from pipeline.results.base import (
     Amount,
     Count,
     Fraction,
+    Name,
     Natural,
     Part,
     Result,
@@ -55,7 +56,7 @@ class Inputs(Part):
 
     hash: Text
     """Hash of train and selection rows with their labels, which are the data of a trial."""
-    splits: dict[Text, Text]
+    splits: dict[Name, Text]
     """Hash of each split's inputs and labels."""
     vocabulary: Natural | None = None
     """Size of the tokenizer's vocabulary; None for images."""
@@ -72,7 +73,7 @@ class Manifest(Result):
 
     schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "prepare"
-    task: Text
+    task: Name
     """The task's name."""
     modality: Literal["text", "image"]
     """Kind of the rows; it selects backbones and methods."""
@@ -90,13 +91,13 @@ class Manifest(Result):
     """Source of the rows, from params.yaml or the task's definition."""
     files: dict[str, str] = {}
     """SHA-256 of each local file that they were made from, by its role: source/..., or a backbone's name/...."""
-    report_splits: tuple[Text, ...]
+    report_splits: tuple[Name, ...]
     """Labelled splits that the report shows."""
-    unlabelled_splits: tuple[Text, ...]
+    unlabelled_splits: tuple[Name, ...]
     """Splits without labels, which are predicted."""
-    splits: dict[Text, Split]
+    splits: dict[Name, Split]
     """Every split by its name: train, selection, report splits and splits without labels."""
-    inputs: dict[Text, Inputs]
+    inputs: dict[Name, Inputs]
     """By backbone for texts; for images one entry, "pixels"."""
 
     def check(self) -> None:

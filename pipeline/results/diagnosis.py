@@ -4,6 +4,7 @@ from pipeline.results.base import (
     Amount,
     Count,
     Fraction,
+    Name,
     Natural,
     Part,
     Score,
@@ -97,13 +98,13 @@ class Findings(Part):
 class Diagnosis(Findings):
     """The findings on one multi-exit model and one report split."""
 
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
-    split: Text
+    split: Name
     """Name of the report split."""
     seed: Seed
     """Seed of the trial."""
-    key: Text
+    key: Name
     """Key of the trial."""

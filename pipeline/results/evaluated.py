@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from pipeline.errors import ArtifactError, shown
 from pipeline.results.base import (
     Fraction,
+    Name,
     Natural,
     Part,
     Positive,
@@ -29,11 +30,11 @@ Model = tuple[str, str, int, str]
 class Row(Part):
     """One group of models (backbone, method; a model per seed) under one criterion on one split."""
 
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
-    split: Text
+    split: Name
     """Name of the report split."""
     seeds: tuple[Seed, ...]
     """Seeds of the models."""
@@ -98,15 +99,15 @@ class Row(Part):
 class ExitScores(Part):
     """The score of each exit taken alone, of one model on one split."""
 
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
-    split: Text
+    split: Name
     """Name of the split."""
     seed: Seed
     """Seed of the trial."""
-    key: Text
+    key: Name
     """Key of the trial."""
     layers: tuple[Natural, ...]
     """Layer of each exit, from 1."""
@@ -149,7 +150,7 @@ class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
     made_by: ClassVar[str] = "evaluate"
-    task: Text
+    task: Name
     """The task's name."""
     modality: Literal["text", "image"]
     """Kind of the task's rows."""

@@ -2,18 +2,18 @@
 
 from typing import ClassVar
 
-from pipeline.results.base import Amount, Natural, Part, Ratio, Result, Text, refuse_repeats
+from pipeline.results.base import Amount, Name, Natural, Part, Ratio, Result, Text, refuse_repeats
 from pipeline.results.point import OperatingPoint
 
 
 class LatencyRow(Part):
     """One model at one operating point in one mode."""
 
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
-    key: Text
+    key: Name
     """Key of the timed trial, of the first seed."""
     point: OperatingPoint
     """Operating point; "all layers" is the full pass, to which speed-ups are relative."""
@@ -51,7 +51,7 @@ class Latency(Result):
 
     made_by: ClassVar[str] = "latency"
     schema_version: ClassVar[int] = 3
-    task: Text
+    task: Name
     """The task's name."""
     measured: Measured | None
     """None: `latency.tasks` does not name the task."""

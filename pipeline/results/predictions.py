@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from typing import ClassVar
 
-from pipeline.results.base import Count, Part, Ratio, Result, Score, Seed, Text, refuse_repeats
+from pipeline.results.base import Count, Name, Part, Ratio, Result, Score, Seed, Text, refuse_repeats
 from pipeline.results.point import OperatingPoint
 
 
@@ -12,19 +12,19 @@ class PredictionFile(Part):
 
     model: Text
     """Name of the model: backbone.method.criterion."""
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
     seed: Seed
     """Seed of the model: the one with the best selection score at its operating point."""
-    key: Text
+    key: Name
     """Key of its trial."""
     point: OperatingPoint
     """Its operating point."""
     selection: Score | None
     """Its selection score."""
-    split: Text
+    split: Name
     """Name of the predicted split."""
     rows: Count
     """Number of predicted rows."""
@@ -47,7 +47,7 @@ class Predictions(Result):
     """`outputs/predictions/<task>/index.json`."""
 
     made_by: ClassVar[str] = "evaluate"
-    task: Text
+    task: Name
     """The task's name."""
     files: tuple[PredictionFile, ...]
     """Files of predictions; empty where the task has no split without labels."""

@@ -4,15 +4,7 @@ from itertools import groupby
 from typing import ClassVar
 
 from pipeline.layout import HERE
-from pipeline.results.base import (
-    Count,
-    Part,
-    Result,
-    Seed,
-    Text,
-    refuse_other_names,
-    refuse_repeats,
-)
+from pipeline.results.base import Count, Name, Part, Result, Seed, Text, refuse_other_names, refuse_repeats
 
 SELECTION = "selection"
 """The split on which thresholds are chosen."""
@@ -21,7 +13,7 @@ SELECTION = "selection"
 class TraceEntry(Part):
     """One trace: a selected model on a split."""
 
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
@@ -29,11 +21,11 @@ class TraceEntry(Part):
     """Whether criteria apply."""
     seed: Seed
     """Seed of the trial."""
-    key: Text
+    key: Name
     """Key of the trial."""
     weights_sha256: str
     """Hash of the model's file."""
-    split: Text
+    split: Name
     """Name of the split."""
     file: Text
     """Name of the trace's file, beside the index."""
@@ -54,7 +46,7 @@ class TraceIndex(Result):
     """
 
     made_by: ClassVar[str] = "trace"
-    task: Text
+    task: Name
     """The task's name."""
     traces: tuple[TraceEntry, ...]
     """Traces of the selection and report splits."""

@@ -1,8 +1,10 @@
 """What a tracked run still has to get: kept on disk while the tracking server is away."""
 
+from pathlib import PurePath
 from typing import ClassVar, Literal
 
-from pipeline.results.base import Part, Result
+from pipeline.errors import shown
+from pipeline.results.base import Name, Part, Result
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -37,11 +39,11 @@ class UnsentRun(Result):
     """`runs/tracking/<id>.json`: what MLflow lacks of one run. The file goes when all is sent and the run has ended."""
 
     made_by: ClassVar[str] = "every stage"
-    id: str
+    id: Name
     """Identifies the run; the key of a trial's run."""
     name: str
     """Its title."""
-    key: str | None
+    key: Name | None
     """The trial's key, by which its run is found again; None for a stage's own run."""
     parent: str | None
     """Id of the run that it belongs to."""
@@ -63,3 +65,8 @@ class UnsentRun(Result):
     """Files that MLflow lacks, by their paths."""
     data: tuple[LoggedData, ...]
     """Data sets that MLflow lacks."""
+
+    def check(self) -> None:
+        for path in map(PurePath, self.artifacts):
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"artifacts: {shown(str(path))} lies outside the project's folder")

@@ -8,6 +8,7 @@ from pipeline.errors import shown
 from pipeline.results.base import (
     Amount,
     Count,
+    Name,
     Natural,
     Part,
     Positive,
@@ -62,7 +63,7 @@ class TrialResult(Result):
 class TrialRecord(Part):
     """A trial of the plan."""
 
-    key: Text
+    key: Name
     """Hash of its settings; the name of its folder."""
     group: Text
     """task/backbone/method."""
@@ -117,7 +118,7 @@ class GridPoint(Part):
     """Score on selection rows, of a stopped trial until then; None where its trial failed."""
     stopped_after: Natural | None = None
     """Epoch after which the search stopped its trial, which cannot be chosen then; None: it ran to its end."""
-    key: Text
+    key: Name
     """Its trial."""
 
 
@@ -139,7 +140,7 @@ class SelectedTrial(Part):
 
     seed: Seed
     """Its seed."""
-    key: Text
+    key: Name
     """Its key."""
     weights_sha256: str
     """Hash of its model's file."""
@@ -150,7 +151,7 @@ class FailedTrial(Part):
 
     seed: Seed
     """Its seed."""
-    key: Text
+    key: Name
     """Its key."""
     reason: str
     """Why, in one line."""
@@ -161,7 +162,7 @@ class ModelGroup(Part):
 
     group: Text
     """task/backbone/method."""
-    backbone: Text
+    backbone: Name
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
@@ -207,7 +208,7 @@ class Selected(Result):
     schema_version: ClassVar[int] = 4
     """Version 3 had no searches but the grid."""
     made_by: ClassVar[str] = "finetune"
-    task: Text
+    task: Name
     """The task's name."""
     modality: Literal["text", "image"]
     """Kind of the task's rows."""

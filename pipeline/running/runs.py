@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.errors import redacted
 from pipeline.layout import HERE
 from pipeline.results import LoggedData, LoggedMetric, RunStatus, UnsentRun
 from pipeline.running.signals import held
@@ -43,7 +44,7 @@ class TrackedRun:
         return self.unsent.status != "RUNNING"
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        self._log(params={**self.unsent.params, **{name: str(value)[:LONGEST] for name, value in params.items()}})
+        self._log(params={**self.unsent.params, **_texts(params)})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """One batch; values that are not finite are left out, since a missing metric says more than a plotted 0."""
@@ -103,12 +104,16 @@ def new_run(
         started=_now(),
         ended=None,
         status="RUNNING",
-        tags=dict(tags),
-        params={name: str(value)[:LONGEST] for name, value in params.items()},
+        tags=_texts(tags),
+        params=_texts(params),
         metrics=(),
         artifacts=(),
         data=(),
     )
+
+
+def _texts(values: Mapping[str, Any]) -> dict[str, str]:
+    return {name: redacted(str(value))[:LONGEST] for name, value in values.items()}
 
 
 def unsent_file(id: str) -> Path:

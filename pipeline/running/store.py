@@ -6,8 +6,9 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from pipeline.errors import TrackingError
+from pipeline.errors import TrackingError, one_line
 from pipeline.layout import HERE
+from pipeline.lean import absent
 
 SERVERS = ("http", "https", "databricks", "uc", "databricks-uc")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
@@ -26,6 +27,30 @@ def database_uri(path: Path) -> str:
     plain = str(path.absolute())
     quoted = plain.replace("%", "%25").replace("?", "%3F")
     return f"sqlite:///{plain}" if quoted == plain else f"sqlite+pysqlite:///{quoted}"
+
+
+def with_driver(uri: str) -> str:
+    """A database's address with the driver that the lock has; SQLAlchemy 2.1 would take another for PostgreSQL.
+
+    >>> with_driver("postgresql://ann@host/runs"), with_driver("http://host:5000")
+    ('postgresql+psycopg2://ann@host/runs', 'http://host:5000')
+    """
+    scheme, separator, rest = uri.partition("://")
+    return f"postgresql+psycopg2://{rest}" if separator and scheme in ("postgresql", "postgres") else uri
+
+
+def connection_fault(uri: str) -> str | None:
+    """Why the server of a database address cannot be reached; MLflow itself tries again for minutes."""
+    with absent("pandas"):
+        import sqlalchemy
+        from sqlalchemy.exc import SQLAlchemyError
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    except (SQLAlchemyError, ImportError) as error:
+        return one_line(error).replace(uri, shown(uri))
+    return None
 
 
 def database_of(uri: str) -> Path | None:
@@ -105,6 +130,10 @@ def cannot_be_used(uri: str, reason: str) -> TrackingError:
         return TrackingError(
             f"MLFLOW_TRACKING_URI {shown(uri)!r} is no address; give a server (http://host:5000) or a database "
             f"(sqlite:///mlflow.db), or {UNSET}"
+        )
+    if "error code 401" in reason or "error code 403" in reason:
+        return TrackingError(
+            f"MLflow at {shown(uri)} does not know this user; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
         )
     brief = " ".join(reason.split("\n")[0].replace(uri, shown(uri)).split())[:200]
     database = database_of(uri)

@@ -1,16 +1,19 @@
 """MLflow's client: its failures as errors of ours, of two kinds."""
 
+import os
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from pipeline.errors import TrackingError, storage_error
 from pipeline.lean import absent
 from pipeline.running.signals import held
-from pipeline.running.store import cannot_be_used, database_of, open_database
+from pipeline.running.store import DATABASES, cannot_be_used, connection_fault, database_of, open_database, with_driver
 
 EXPERIMENT = "early-exit"
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
 """What a store answers that is there, and that will answer so again."""
 
@@ -25,6 +28,15 @@ class Client:
     def __init__(self, uri: str) -> None:
         self._uri = uri
         self._client = self._ask(_connect, uri)
+
+    def create_run(self, *args: Any) -> Any:
+        """MLflow's, asked once: a request that is sent again after a lost answer would make a second run."""
+        before = os.environ.get(RETRIES)
+        os.environ[RETRIES] = "0"
+        try:
+            return self._ask(self._client.create_run, *args)
+        finally:
+            os.environ.pop(RETRIES) if before is None else os.environ.update({RETRIES: before})
 
     def __getattr__(self, name: str) -> Any:
         return partial(self._ask, getattr(self._client, name))
@@ -49,7 +61,9 @@ class Client:
 def _connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
-    database = database_of(uri)
+    uri, database = with_driver(uri), database_of(uri)
     if database is not None:
         open_database(database, EXPERIMENT)
+    elif urlsplit(uri).scheme.partition("+")[0] in DATABASES and (fault := connection_fault(uri)) is not None:
+        raise cannot_be_used(uri, fault)
     return MlflowClient(uri)

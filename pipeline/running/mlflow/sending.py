@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import TrackingError
+from pipeline.errors import TrackingError, redacted
 from pipeline.layout import HERE
 from pipeline.running.mlflow.client import Client, RefusedError
 from pipeline.running.runs import TrackedRun, unsent_file
@@ -158,7 +158,7 @@ class Patience:
 
 def say(line: str) -> None:
     """Warn the user."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    print(f"warning: {redacted(line)}", file=sys.stderr, flush=True)
 
 
 def _chunks(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pipeline.errors import ArtifactError, TrackingError
 from pipeline.layout import HERE
 from pipeline.results import UnsentRun
-from pipeline.running.mlflow.client import EXPERIMENT, Client
+from pipeline.running.mlflow.client import EXPERIMENT, RETRIES, Client
 from pipeline.running.mlflow.sending import FOLDER_TAG, KEY_TAG, RUN_TAG, Sender, say
 from pipeline.running.place import this_place
 from pipeline.running.runs import TrackedRun, new_run, unsent_file
@@ -40,8 +40,11 @@ class Tracker:
     def __init__(self, uri: str | None = None) -> None:
         self.uri = uri or database_uri(HERE.tracking_store)
         # A wrong address should fail in seconds; MLflow's own default retries for minutes.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+        os.environ.setdefault(RETRIES, "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        # Two lines per run, with the address as it stands in the environment, password and all.
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell MLflow's makers of each call
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its failures are raised too, and ours
         HERE.locks.mkdir(exist_ok=True)
@@ -59,7 +62,12 @@ class Tracker:
         if found is None:
             database = database_of(self.uri)
             location = artifacts_of(database).as_uri() if database else None
-            return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+            try:
+                return str(self.client.create_experiment(EXPERIMENT, artifact_location=location))
+            except TrackingError:  # a driver in another folder may have made it meanwhile
+                found = self.client.get_experiment_by_name(EXPERIMENT)
+                if found is None:
+                    raise
         if found.lifecycle_stage == "deleted":
             raise TrackingError(
                 f"the experiment {EXPERIMENT!r} at {shown(self.uri)} was deleted; restore it with `MLFLOW_TRACKING_URI="

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, redacted
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
 from pipeline.running.ray.deaths import lost_its_node
@@ -94,5 +94,5 @@ def _crash(text: str, directory: Path) -> str:
         reason = " ".join(line for line in said if not line.startswith("\t"))  # those are Ray's ids
         reason = f"its worker died ({reason[:300]}); give it more memory"
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "error.txt").write_text(f"{reason}\n\n{text}\n", encoding="utf-8")
-    return reason
+    (directory / "error.txt").write_text(redacted(f"{reason}\n\n{text}\n"), encoding="utf-8")
+    return redacted(reason)

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line
+from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line, redacted
 from pipeline.layout import HERE
 from pipeline.running.ledger import Ledger, Observer
 from pipeline.running.ray.callback import ledger_callback
@@ -213,7 +213,7 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
         travel.leave()
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        (directory / ERROR).write_text(redacted(traceback.format_exc()), encoding="utf-8")
         certain = isinstance(error, PipelineError) and not isinstance(error, StorageError)
         with suppress(StorageError):  # it may be what failed
             travel.publish()
