@@ -57,8 +57,12 @@ def main(stage: Stage) -> None:
         stage.run.log_artifact(path)
     for one in attacked:
         for row in one.rows:
-            name = ".".join([one.split] * (len(attacked) > 1) + [row.defence.replace(" ", "_")])
-            stage.log_metrics({f"{name}.{headline}": getattr(row, headline).value for headline in HEADLINES})
+            settings = {"backbone": row.backbone, "method": row.method, "criterion": row.point.name, "split": one.split}
+            stage.log_row(
+                settings | {"threshold": row.point.threshold, "recipe": one.recipe, "goal": one.goal},
+                {headline: getattr(row, headline).value for headline in HEADLINES},
+                keys=[row.key],
+            )
 
 
 def write(task: Task, attacked: Sequence[Attacked], attacks: Mapping[str, Attacks]) -> Sequence[Path]:

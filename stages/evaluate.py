@@ -1,11 +1,13 @@
 """Replay every criterion over one task's traces: choose on selection rows, report on report rows, predict the rest."""
 
+from collections.abc import Sequence
+
 from pipeline.evaluation.blocks import set_threads
 from pipeline.evaluation.choosing import make_chooser
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.groups import load_groups
 from pipeline.layout import HERE
-from pipeline.results import Choosing, Evaluated, PredictionFile, Predictions, TraceIndex, curves_text
+from pipeline.results import Choosing, Evaluated, ExitScores, PredictionFile, Predictions, Row, TraceIndex, curves_text
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
 from pipeline.tasks.predictions import write_predictions
@@ -39,8 +41,25 @@ def main(stage: Stage) -> None:
     stage.write(HERE.evaluated(task.name), evaluated)
     stage.write_text(HERE.curves(task.name), curves_text(every.curves))
     for row in evaluated.rows:
-        name = f"{row.backbone}.{row.method}.{row.points[0].name}.{row.split}"
-        stage.log_metrics({f"{name}.score": row.score.median, f"{name}.speedup": row.layer_speedup.median})
+        log(stage, row, evaluated.exits)
+
+
+def log(stage: Stage, row: Row, every: Sequence[ExitScores]) -> None:
+    """Make the row's run: medians over its seeds, and the first seed's curve over the exits."""
+    exits = next((one for one in every if one.key == row.keys[0] and one.split == row.split), None)
+    point = row.points[0]
+    stage.log_row(
+        {
+            **{"backbone": row.backbone, "method": row.method, "criterion": point.name, "split": row.split},
+            **{"threshold": point.threshold, "seeds": len(row.seeds), "rule": row.rule, "in_window": row.in_window},
+        },
+        {
+            **{"score": row.score.median, "score_low": row.score.low, "score_high": row.score.high},
+            **{"layer_speedup": row.layer_speedup.median, "flop_speedup": row.flop_speedup.median},
+        },
+        keys=row.keys,
+        by_layer=dict(zip(exits.layers, exits.scores, strict=True)) if exits else None,
+    )
 
 
 if __name__ == "__main__":

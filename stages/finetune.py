@@ -55,7 +55,19 @@ def main(stage: Stage) -> None:
             keep_models(selected, HERE, models / name)
             stage.write(selections / HERE.selected(name).name, selected)
             for group in selected.groups:
-                stage.log_metrics({f"{group.group}.selection".replace("/", "."): best_selection(group)})
+                stage.log_row(
+                    {
+                        **{
+                            "task": name,
+                            "backbone": group.backbone,
+                            "method": group.method,
+                            "seeds": len(group.trials),
+                        },
+                        **{"batch_size": group.batch_size, "learning_rate": group.learning_rate},
+                    },
+                    {"selection": best_selection(group)},
+                    keys=[trial.key for trial in group.trials],
+                )
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
     for trial in progress.trials():

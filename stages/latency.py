@@ -42,8 +42,14 @@ def main(stage: Stage) -> None:
     )
     stage.write(HERE.latency(task), Latency(task=task, measured=measured))
     for row in measured.rows:
-        name = f"{row.backbone}.{row.method}.{row.point.name}.{row.mode.replace(' ', '_')}"
-        stage.log_metrics({f"{name}.measured_speedup": row.measured_speedup})
+        stage.log_row(
+            {
+                **{"backbone": row.backbone, "method": row.method, "criterion": row.point.name, "mode": row.mode},
+                **{"threshold": row.point.threshold, "device": measured.device, "threads": measured.threads},
+            },
+            {"measured_speedup": row.measured_speedup, "ms_per_example": row.ms_per_example},
+            keys=[row.key],
+        )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pipeline.layout import HERE
 from pipeline.models.live import LiveEngine
 from pipeline.params import load_params
 from pipeline.results import ALL_LAYERS, Evaluated, Latency
+from pipeline.running.mlflow.tracker import Tracker
 from tests.chain import chain_model
 from tests.selections import save_model, select
 from tests.workspace import Workspace
@@ -76,6 +77,32 @@ def test_each_model_is_timed_at_its_own_points(workspace: Workspace) -> None:
         assert row.own_layer_speedup == pytest.approx(speedup, abs=1e-4)
         if row.point.criterion is None:
             assert (row.measured_speedup, row.own_layer_speedup, row.own_flop_speedup) == (1.0, 1.0, 1.0)
+    check_runs(evaluated)
+
+
+def check_runs(evaluated: Evaluated) -> None:
+    """Rows are runs that MLflow can compare: one name for a number everywhere, and the trials that they rest on."""
+    tracker = Tracker()
+    runs = tracker.client.search_runs([tracker.experiment_id], "tags.kind = 'row'")
+    by_name = {run.data.tags["mlflow.runName"]: run for run in runs}
+    assert len(by_name) == len(runs) == len(evaluated.rows) + 6
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    row = next(row for row in evaluated.rows if (row.method, row.criterion) == ("joint", "patience"))
+    run = by_name["evaluate demo-sentences demo-albert joint patience validation"]
+    timed = by_name["latency demo-sentences demo-albert joint patience batch 1"]
+    assert run.data.metrics["score"] == row.score.median
+    assert run.data.metrics["layer_speedup"] == row.layer_speedup.median
+    assert timed.data.metrics.keys() == {"measured_speedup", "ms_per_example"}
+    assert run.data.params["threshold"] == str(row.points[0].threshold)
+    same = ("task", "backbone", "method", "criterion")
+    assert [run.data.params[name] for name in same] == [timed.data.params[name] for name in same]
+    steps = [entry.step for entry in tracker.client.get_metric_history(run.info.run_id, "exit_score")]
+    assert steps == list(range(1, 13))
+    (stage,) = tracker.client.search_runs([tracker.experiment_id], "attributes.run_name = 'evaluate demo-sentences'")
+    assert run.data.tags["mlflow.parentRunId"] == stage.info.run_id
+    assert run.data.tags.keys() >= {"mlflow.user", "mlflow.source.name", "mlflow.source.git.commit"}
+    found = tracker.client.search_runs([tracker.experiment_id], "tags.keys LIKE '%first%' and tags.stage = 'evaluate'")
+    assert run.info.run_id in {one.info.run_id for one in found}, "from a report row's key to what it was reported in"
 
 
 def test_models_that_were_selected_anew_are_not_timed_at_the_points_of_others(workspace: Workspace) -> None:

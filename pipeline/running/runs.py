@@ -61,6 +61,12 @@ class TrackedRun:
                 self.steps.add(step)
             self._log(metrics=(*self.unsent.metrics, *entries))
 
+    def log_series(self, name: str, values: Mapping[int, float]) -> None:
+        """One metric at several steps, in one batch."""
+        now = _now()
+        entries = (LoggedMetric(name=name, value=value, time=now, step=step) for step, value in values.items())
+        self._log(metrics=(*self.unsent.metrics, *entries))
+
     def log_artifact(self, path: Path) -> None:
         self._log(artifacts=(*self.unsent.artifacts, str(path)))
 

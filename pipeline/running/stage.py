@@ -2,9 +2,12 @@
 
 import atexit
 import gc
+import getpass
+import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 from filelock import FileLock, Timeout
@@ -32,11 +35,17 @@ class Stage:
     def __init__(self, name: str, instance: str, params: Params, tracker: Tracker) -> None:
         self.name, self.instance, self.params, self.tracker = name, instance, params, tracker
         tracker.close_abandoned(name, instance)
+        commit = git_commit()
         self.tags = {
             "stage": name,
             "instance": instance,
-            "git_commit": git_commit(),
+            "git_commit": commit,
             "params_hash": params_hash(params),
+            # Columns of MLflow's own.
+            "mlflow.user": _user(),
+            "mlflow.source.name": f"stages.{name}",
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.git.commit": commit,
         }
         title = f"{name} {instance}".strip()
         self.run: TrackedRun = tracker.open(title, tags=self.tags, params={"stage": name, "instance": instance})
@@ -56,6 +65,31 @@ class Stage:
     def log_metrics(self, metrics: Mapping[str, float | None]) -> None:
         """Headline numbers of the stage; None (not defined) is left out."""
         self.run.log_metrics({name: value for name, value in metrics.items() if value is not None})
+
+    def log_row(
+        self,
+        settings: Mapping[str, Any],
+        metrics: Mapping[str, float | None],
+        *,
+        keys: Sequence[str] = (),
+        by_layer: Mapping[int, float | None] | None = None,
+    ) -> None:
+        """Make a run of a row of the stage's result, below the stage's own: rows are then compared as runs.
+
+        Args:
+            settings: what the row is of, such as its backbone, method, criterion and threshold; its parameters.
+            metrics: its numbers, under the names that they have in every stage; None (not defined) is left out.
+            keys: of the trials that it rests on, which its tag `keys` names.
+            by_layer: the score of each exit alone, by its layer, as the steps of `exit_score`.
+        """
+        params = {"task": self.instance, **settings}
+        names = (params.get(part) for part in ("task", "backbone", "method", "criterion", "split", "mode"))
+        title = " ".join([self.name, *(str(name) for name in names if name)])
+        tags = {**self.tags, "kind": "row", "keys": ",".join(keys)}
+        run = self.tracker.open(title, tags=tags, params=params, parent=self.run)
+        run.log_metrics({name: value for name, value in metrics.items() if value is not None})
+        run.log_series("exit_score", {layer: score for layer, score in (by_layer or {}).items() if score is not None})
+        run.end()
 
 
 def run_stage(
@@ -145,6 +179,13 @@ def _locked(
                 tracker.close()
     except Timeout:
         raise ClusterError(f"another {label} runs in this folder; wait for it or end it") from None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an id without a name, as in containers
+        return str(os.getuid())
 
 
 def params_hash(params: Params) -> str:
