@@ -698,13 +698,19 @@ def run(instance: str, **change: Any) -> tuple[tuple[Attacked, ...], dict[str, f
     raw["attack"] |= change
     raw["runtime"]["workers"] = 1
     metrics: dict[str, float] = {}
+
+    def log_row(settings: dict[str, Any], numbers: dict[str, float], keys: list[str]) -> None:
+        many = settings["method"] == raw["attack"]["multi_exit"]
+        name = f"{settings['split']}.{settings['criterion'] if many else 'single_exit'}"
+        metrics.update({f"{name}.{headline}": value for headline, value in numbers.items()})
+
     stage: Any = SimpleNamespace(
         params=Params.model_validate(raw),
         instance=instance,
         run=SimpleNamespace(log_artifact=lambda path: None),
         write=lambda path, result: result.write(path),
         write_text=write_text,
-        log_metrics=metrics.update,
+        log_row=log_row,
     )
     if not unasked(stage.params, instance):
         main(stage)
@@ -763,11 +769,11 @@ def test_stage(trained: Path) -> None:
     patience = attacked.rows[3]
     kept = [row["outcome"] == "failed" for row in rows if row["defence"] == "patience"]
     assert (
-        metrics["patience.after_attack_accuracy"]
+        metrics["validation.patience.after_attack_accuracy"]
         == patience.after_attack_accuracy.value
         == round(float(np.mean(kept)), 6)
     )
-    assert "single_exit.original_accuracy" in metrics
+    assert "validation.single_exit.original_accuracy" in metrics
     gains = [row.against_first and row.against_first.kept - row.against_first.lost for row in attacked.rows]
     after = [round(6 * (row.after_attack_accuracy.value or 0)) for row in attacked.rows]
     assert gains == [None, *(count - after[0] for count in after[1:])]
@@ -842,7 +848,7 @@ def test_texts_that_slow_down_are_no_pool(trained: Path) -> None:
     attacked, metrics = attack_demo(goal="slow_down")
     assert [row.pooled_accuracy.value for row in attacked.rows] == [None] * 4
     assert [row.against_first for row in attacked.rows] == [None] * 4
-    assert metrics["patience.pooled_accuracy"] is None
+    assert metrics["validation.patience.pooled_accuracy"] is None
 
 
 def test_a_pool_is_the_texts_found_against_all(trained: Path) -> None:

@@ -544,7 +544,13 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     trials = [run for run in runs if "trial" in run.data.tags]
     assert sorted(run.data.tags["trial"] for run in trials) == sorted(path.name for path in HERE.trials.iterdir())
     assert len(trials) == 3
-    assert sorted(run.info.status for run in runs if "trial" not in run.data.tags) == ["FINISHED", "KILLED"]
+    assert sorted(run.info.status for run in runs if "mlflow.parentRunId" not in run.data.tags) == [
+        "FINISHED",
+        "KILLED",
+    ]
+    (row,) = [run for run in runs if run.data.tags.get("kind") == "row"]
+    assert row.data.metrics == {"selection": max(point.selection or 0 for point in outcome()["joint"].grid)}
+    assert set(row.data.tags["keys"].split(",")) == {trial.key for trial in outcome()["joint"].trials}
     for trial in trials:
         assert trial.data.metrics.keys() >= {"selection", "train_loss", "score_exit_01", "score_exit_12"}
         assert trial.data.params["learning_rate"] in ("0.001", "0.002")
