@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import ClusterError, DataError, PipelineError, StorageError, TrackingError, one_line
+from pipeline.errors import ClusterError, DataError, PipelineError, StorageError, TrackingError, one_line, redacted
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.tasks.task import FileSource, HubSource, Task
@@ -53,9 +53,9 @@ def examine() -> Iterator[Finding]:
 
 def _asked(what: str, check: Callable[[], str]) -> Finding:
     try:
-        return Finding(what, "ok", check())
+        return Finding(what, "ok", redacted(check()))
     except UnusedError as unused:
-        return Finding(what, "unused", str(unused))
+        return Finding(what, "unused", redacted(str(unused)))
     except PipelineError as error:
         return Finding(what, "failed", one_line(error))
     except OSError as error:  # a disk or a network that refuses in words of its own
