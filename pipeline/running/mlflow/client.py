@@ -61,9 +61,9 @@ class Client:
 def _connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
-    uri, database = with_driver(uri), database_of(uri)
+    address, database = with_driver(uri), database_of(uri)
     if database is not None:
         open_database(database, EXPERIMENT)
-    elif urlsplit(uri).scheme.partition("+")[0] in DATABASES and (fault := connection_fault(uri)) is not None:
+    elif urlsplit(uri).scheme.partition("+")[0] in DATABASES and (fault := connection_fault(address)) is not None:
         raise cannot_be_used(uri, fault)
-    return MlflowClient(uri)
+    return MlflowClient(address)
