@@ -54,16 +54,20 @@ def run_stage(folder: Path, choose: dict[str, Any], monkeypatch: pytest.MonkeyPa
                 kept = trace if multi_exit else last
                 entries.append(entry(f"{method}{seed}", seed, split, kept, multi_exit=multi_exit, method=method))
     TraceIndex(task="sst2", traces=tuple(entries), unlabelled=()).write(HERE.trace_index("sst2"))
-    logged: dict[str, float] = {}
+    logged: list[tuple[Any, ...]] = []
     stage: Any = SimpleNamespace(
         params=Params.model_validate(raw),
         instance="sst2",
         write=lambda path, result: result.write(path),
         write_text=write_text,
-        log_metrics=logged.update,
+        log_row=lambda settings, metrics, keys, by_layer: logged.append((settings, metrics, keys, by_layer)),
     )
     main(stage)
-    assert "albert-base.joint.patience.validation.score" in logged
+    settings, metrics, keys, by_layer = next(row for row in logged if row[0]["criterion"] == "patience")
+    assert (settings["backbone"], settings["method"], settings["split"]) == ("albert-base", "joint", "validation")
+    assert metrics.keys() == {"score", "score_low", "score_high", "layer_speedup", "flop_speedup"}
+    assert keys == ("joint1", "joint2")
+    assert list(by_layer) == list(range(1, len(by_layer) + 1))
     return Evaluated.read(HERE.evaluated("sst2"), "run evaluate")
 
 

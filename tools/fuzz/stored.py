@@ -174,6 +174,7 @@ def stage(name: str, task: str, params: Any) -> Callable[[], Any]:
         write=lambda path, result: result.write(path),
         write_text=lambda path, text: write_text(Path(path), text),
         log_metrics=lambda metrics: None,
+        log_row=lambda settings, metrics, **more: None,
     )
     return lambda: main(run)
 
