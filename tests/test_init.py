@@ -181,6 +181,7 @@ def test_names_of_classes_are_sorted_as_numbers_or_words() -> None:
             "no column is like text .it has label, n.; name one with --te",
         ),
         (table(), {"label": "lable"}, "has no column 'lable' .it has id, text, label.; name one of these"),
+        (table(label=["pos", None] * 30), {}, "a.csv, row 1: column 'label' has no value, as in 30 rows; fill it in"),
         (table(label=["pos"] * 60), {}, "column 'label' holds pos only; a label has two or more"),
         (table(label=[f"w{i}" for i in range(120)]), {"label": "label"}, "120 different values, too many for classes"),
     ],

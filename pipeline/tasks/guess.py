@@ -58,12 +58,18 @@ def guess(columns: Columns, where: str, text: Sequence[str] = (), label: str | N
         text, label: columns that are said.
 
     Raises:
-        DataError: no column is like a label, or like text; or one that is said is not there.
+        DataError: no column is like a label, or like text; one that is said is not there; or a label is null.
     """
     for name in (*text, *([label] if label else [])):
         if name not in columns:
             raise DataError(f"{where} has no column {shown(name)} (it has {listed(columns)}); name one of these")
     chosen = label or _label(columns, text, where)
+    nulls = [row for row, value in enumerate(columns[chosen]) if value is None]
+    if nulls:
+        raise DataError(
+            f"{where}, row {nulls[0]}: column {shown(chosen)} has no value, as in {len(nulls)} rows; fill it in, or "
+            "take such rows out"
+        )
     texts = tuple(text) or _texts(columns, chosen, where)
     filled = [value for value in columns[chosen] if value]
     kind, names = _kind(filled, f"{where}: column {shown(chosen)}")

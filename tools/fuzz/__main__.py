@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline.layout import Workspace
-from tools.fuzz import data, params, stored, traces
+from tools.fuzz import data, params, stored, tables, traces
 from tools.fuzz.outcome import Tally
 
 EDITS = 20
@@ -16,7 +16,7 @@ EDITS = 20
 
 def main(count: int, seed: int) -> int:
     """Run all fuzzers with `count` inputs each."""
-    tallies: list[Tally] = [params.fuzz(count, seed), data.fuzz(count, seed), traces.fuzz(count, seed)]
+    tallies: list[Tally] = [fuzzer.fuzz(count, seed) for fuzzer in (params, data, tables, traces)]
     if (Workspace().report / "report.md").is_file():
         tallies += stored.fuzz(Path(), EDITS)
     for tally in tallies:
