@@ -115,6 +115,11 @@ def test_edits_are_not_overwritten(project: Path) -> None:
     assert list(load_params().tasks) == ["again"]
 
 
+def test_how_quotes_are_read_is_said_once(project: Path) -> None:
+    columns = {"text": [f'{text}\n"so"' for text in reviews(60)], "label": ["a", "b"] * 30}
+    assert init(written(project / "a.tsv", columns)).output.count("quotes enclose fields") == 1
+
+
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 def test_every_type_of_file(kind: str, project: Path) -> None:
     columns = {"text": reviews(60), "label": ["1", "0", "2"] * 20}

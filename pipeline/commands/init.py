@@ -4,7 +4,9 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,8 @@ def read_columns(file: Path, quoted: bool | None) -> Columns:
     """
     import pyarrow as pa
 
-    names = read_file(file, (), quoted).column_names
+    with redirect_stdout(StringIO()):  # how quotes are read is said below
+        names = read_file(file, (), quoted).column_names
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"{file}: two columns are called {shown(twice[0])}; rename one")
