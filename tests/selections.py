@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.layout import HERE
-from pipeline.results import ModelGroup, Selected, SelectedTrial
+from pipeline.results import GridPoint, ModelGroup, Selected, SelectedTrial
 from pipeline.storage import file_hash
 
 
@@ -29,9 +29,10 @@ def save_model(model: Any, task: str, key: str) -> None:
 def group_of(task: str, backbone: str, method: str, keys: dict[int, str]) -> ModelGroup:
     """One method's models of 12 layers, by seed."""
     multi_exit = method != "single_exit"
+    point = GridPoint(batch_size=20, learning_rate=0.001, selection=0.9, key=next(iter(keys.values()), "none"))
     return ModelGroup(
         group=f"{task}/{backbone}/{method}", backbone=backbone, method=method, multi_exit=multi_exit, batch_size=20,
-        learning_rate=0.001, grid=(), failed=(), layers=12, exits=tuple(range(1, 13)) if multi_exit else (12,),
+        learning_rate=0.001, grid=(point,), failed=(), layers=12, exits=tuple(range(1, 13)) if multi_exit else (12,),
         parameters=1000, early_exit_parameters=100 * multi_exit,
         trials=tuple(
             SelectedTrial(seed=seed, key=key, weights_sha256=_hash(task, key)) for seed, key in keys.items()

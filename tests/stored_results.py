@@ -200,7 +200,14 @@ def _group(models: Models) -> results.ModelGroup:
         multi_exit=models.multi_exit,
         batch_size=128 if image else 32,
         learning_rate=0.1 if image else 2e-5,
-        grid=(),
+        grid=(
+            results.GridPoint(
+                batch_size=128 if image else 32,
+                learning_rate=0.1 if image else 2e-5,
+                selection=0.9,
+                key=models.keys[0][1],
+            ),
+        ),
         trials=tuple(
             results.SelectedTrial(seed=seed, key=key, weights_sha256=key_of("weights", key) * 4)
             for seed, key in models.keys

@@ -31,6 +31,12 @@ def _tasks_and_models(stored: Stored) -> str:
         f"{_counted(len(stored.trials), 'trial was', 'trials were')} run, "
         + (f"{failed} failed or could not run." if failed else "none failed.")
     )
+    if stopped := sum(group.search.stopped for group in groups):
+        saved = sum(group.search.epochs_saved for group in groups)
+        text += (
+            f" {_counted(stopped, 'trial was', 'trials were')} stopped by the search for a grid point, which saved at "
+            f"most {saved} epochs."
+        )
     other = sum(stored.trials[key].other_code for key in keys if key in stored.trials)
     if other:
         text += (

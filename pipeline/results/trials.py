@@ -189,12 +189,23 @@ class ModelGroup(Part):
     early_exit_parameters: Count
     """Number of parameters of early exits and channels."""
 
+    @property
+    def point(self) -> GridPoint:
+        """The chosen point."""
+        at = (self.batch_size, self.learning_rate)
+        for point in self.grid:
+            if (point.batch_size, point.learning_rate) == at:
+                return point
+        raise ValueError(f"grid: the chosen point {at} is not in it")
+
     def check(self) -> None:
         if not self.trials:
             raise ValueError("trials: there is none")
         refuse_repeats("trials", (trial.seed for trial in self.trials))
         refuse_repeats("trials and failed", [t.key for t in self.trials] + [t.key for t in self.failed])
         refuse_repeats("grid", (point.key for point in self.grid))
+        if self.point.stopped_after is not None:
+            raise ValueError("grid: the chosen point was stopped")
         stopped = sum(point.stopped_after is not None for point in self.grid)
         if stopped != self.search.stopped:
             raise ValueError(f"search.stopped: {self.search.stopped}, and {stopped} points of the grid are")

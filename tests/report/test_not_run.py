@@ -14,6 +14,7 @@ from pipeline.report.collect import collect
 from pipeline.report.render import Report, build
 from pipeline.report.sections import SECTIONS
 from pipeline.report.stored import Stored
+from pipeline.results import Searched
 from tests.report.pages import PROVENANCE, TABLE_1, Page, report_of, small
 from tests.stored_results import params_for, write_all, write_simulation
 
@@ -174,3 +175,21 @@ def test_models_that_other_code_trained_are_counted(full: Stored) -> None:
     assert said_in(report, sentence) == (1, 1)
     rows = Page(report.html).tables["Trained models behind the rows"][1:]
     assert [key in selected[:2] for key in selected] == ["trained by other code" in row[6] for row in rows]
+
+
+def test_what_a_search_stopped_is_counted(full: Stored) -> None:
+    assert "stopped by the search" not in build(full, PROVENANCE).html
+    first, *others = full.tasks
+    group, *rest = first.selected.groups
+    (chosen,) = group.grid
+    behind = chosen.model_copy(update={"key": "k", "learning_rate": 0.5, "selection": 0.4, "stopped_after": 1})
+    search = Searched(method="asha", stopped=1, epochs=4, epochs_saved=2)
+    halved = group.model_copy(update={"grid": (behind, chosen), "search": search})
+    halved.check()
+    tasks = (replace(first, selected=first.selected.model_copy(update={"groups": (halved, *rest)})), *others)
+    report = build(replace(full, tasks=tasks), PROVENANCE)
+    sentence = "1 trial was stopped by the search for a grid point, which saved at most 2 epochs."
+    assert said_in(report, sentence) == (1, 1)
+    _, row, *_ = Page(report.html).tables["Searches of the grids"]
+    assert row[3:8] == ["asha", "2", "1", "4", "2"]
+    assert row[9:] == ["2e-05", "0.9000"]

@@ -1,13 +1,20 @@
-"""Every model that a row rests on, with the hash of its weights."""
+"""Every model that a row rests on, with the hash of its weights, and the search that chose its grid point."""
 
 from collections.abc import Iterator, Sequence
 
 from pipeline.report.cells import Cell, Table, TableRow, runs_of
+from pipeline.report.numbers import count, number
 from pipeline.report.sections.base import NO_TASK, Section
 from pipeline.report.stored import Stored, TaskResults
 from pipeline.results import ModelGroup
 
 COLUMNS = ("Task", "Backbone", "Method", "Seed", "Batch size", "Learning rate", "Weights, SHA-256")
+SEARCHED = ("Task", "Backbone", "Method", "Search", "Points", "Stopped", "Epochs trained", "Saved at most",
+            "Batch size", "Learning rate", "Selection score")  # fmt: skip
+NOTES = (
+    "A stopped point cannot be chosen. Saved are the epochs that stopped points had left, at most: they might have "
+    "stopped by themselves. The paper trains every point to its end.",
+)
 
 
 class TrainedModels(Section):
@@ -22,7 +29,11 @@ class TrainedModels(Section):
 
     def tables(self, stored: Stored) -> Sequence[Table]:
         rows = tuple(row for task, group in stored.groups for row in _rows(stored, task, group))
-        return [Table(self.slug, self.title, COLUMNS, rows, names=3)]
+        searches = tuple(_search(stored, task, group) for task, group in stored.groups)
+        return [
+            Table(self.slug, self.title, COLUMNS, rows, names=3),
+            Table("searches", "Searches of the grids", SEARCHED, searches, NOTES, names=4),
+        ]
 
 
 def _rows(stored: Stored, task: TaskResults, group: ModelGroup) -> Iterator[TableRow]:
@@ -36,3 +47,12 @@ def _rows(stored: Stored, task: TaskResults, group: ModelGroup) -> Iterator[Tabl
     for failed in group.failed:
         blank = (Cell(""), Cell(""), Cell("failed", failed.reason))
         yield TableRow((*names, Cell(str(failed.seed)), *blank), runs_of([failed.key], stored.trials))
+
+
+def _search(stored: Stored, task: TaskResults, group: ModelGroup) -> TableRow:
+    search = group.search
+    names = (Cell(task.name), Cell(group.backbone), Cell(group.method), Cell(search.method))
+    counts = (len(group.grid), search.stopped, search.epochs, search.epochs_saved)
+    chosen = group.point
+    found = (Cell(str(chosen.batch_size)), Cell(f"{chosen.learning_rate:g}"), Cell(number(chosen.selection, 4)))
+    return TableRow((*names, *(Cell(count(value)) for value in counts), *found), runs_of([chosen.key], stored.trials))
