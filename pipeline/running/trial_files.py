@@ -141,9 +141,10 @@ class Home:
     """
 
     def __init__(self, storage: Storage, root: Path) -> None:
-        self.storage, self.root = storage, root
+        self.storage, self.root, self.decisions = storage, root, root.with_name("searches")
         self.hashes = FetchedHashes(storage)
         self._there = storage.names(root)
+        storage.fetch(*storage.names(self.decisions))
         markers = [path for path in self._there if path.name == RESULT and not path.is_file()]
         storage.fetch(*(path.with_name(name) for path in markers for name in (RESULT, HISTORY, "settings.json")))
 
@@ -157,6 +158,11 @@ class Home:
     def bring(self, *keys: str) -> None:
         """Bring all of trials but states and weights."""
         self.storage.fetch(*(self.root / key / name for key in keys for name in SMALL))
+
+    def send_decisions(self) -> None:
+        """Send what searches stopped, so that another driver goes on with it."""
+        if self.storage.travels:
+            self.storage.publish(*self.decisions.glob("*"))
 
     def settle(self, progress: Progress) -> None:
         """Bring the selected models, and drop the weights of others here and there."""
@@ -201,8 +207,10 @@ class Homecoming:
 
     def stopped(self, trial: Trial) -> None:
         self.home.bring(trial.key)
+        self.home.send_decisions()
         self.observer.stopped(trial)
 
     def ended(self, trial: Trial, result: TrialResult | None) -> None:
         self.home.bring(trial.key)
+        self.home.send_decisions()
         self.observer.ended(trial, result)

@@ -211,6 +211,9 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
         result = load(runner)(config["settings"], names, directory, context, report)
         travel.publish()
         travel.leave()
+    except SystemExit:  # its search stopped it as it reported
+        travel.leave()
+        raise
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / ERROR).write_text(redacted(traceback.format_exc()), encoding="utf-8")
