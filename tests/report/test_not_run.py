@@ -188,8 +188,8 @@ def test_what_a_search_stopped_is_counted(full: Stored) -> None:
     halved.check()
     tasks = (replace(first, selected=first.selected.model_copy(update={"groups": (halved, *rest)})), *others)
     report = build(replace(full, tasks=tasks), PROVENANCE)
-    sentence = "1 trial was stopped by the search for a grid point, which saved at most 2 epochs."
+    sentence = "1 trial was stopped by the search for a grid point, which saved at most 2 epochs"
     assert said_in(report, sentence) == (1, 1)
     _, row, *_ = Page(report.html).tables["Searches of the grids"]
     assert row[3:8] == ["asha", "2", "1", "4", "2"]
-    assert row[9:] == ["2e-05", "0.9000"]
+    assert row[9:11] == ["2e-05", "0.9000"]
