@@ -140,6 +140,9 @@ def test_a_trial_of_the_last_plan_is_not_run_again(trials: Trialled) -> None:
     Trials(trials=(record,)).write(trials.workspace.trials_table)
     assert trials.lines(key)[-1] == ("The last plan has it. It is not run again while its inputs stay the same.")
     assert trials.lines(other)[-1] == "The last plan does not have it."
+    Trials(trials=(record.model_copy(update={"stopped_after": 2}),)).write(trials.workspace.trials_table)
+    stopped = "The last plan has it. Its search stopped it after epoch 2, from where another search lets it go on."
+    assert trials.lines(key)[-1] == stopped
 
 
 def test_names_that_are_none_are_one_line(trials: Trialled) -> None:

@@ -191,6 +191,11 @@ def _in_plan(trial: StoredTrial) -> list[str]:
         trials = Trials.read(trial.workspace.trials_table, "run `dvc repro finetune`").trials
     except ArtifactError:
         return []
-    if any(record.key == trial.key for record in trials):
-        return ["The last plan has it. It is not run again while its inputs stay the same."]
-    return ["The last plan does not have it."]
+    record = next((record for record in trials if record.key == trial.key), None)
+    if record is None:
+        return ["The last plan does not have it."]
+    if record.stopped_after is not None:
+        what = f"Its search stopped it after epoch {record.stopped_after}, from where another search lets it go on."
+    else:
+        what = "It is not run again while its inputs stay the same."
+    return [f"The last plan has it. {what}"]
