@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ import pytest
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import Manifest, TrialResult
+from pipeline.running.ray.search import engines_of
 from pipeline.storage import write_json
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.estimate import START, Estimate, compared, estimate
 from pipeline.training.groups import plan_of
-from pipeline.training.plan import Plan, Trial
+from pipeline.training.plan import Plan, Search, Trial, read_result
 from pipeline.training.progress import Progress
 from tests.prepared import prepared as prepared_task
 from tests.workspace import Workspace
@@ -32,18 +34,24 @@ def plan(workspace: Workspace) -> Plan:
     return plan_of(params)
 
 
+def score_of(trial: Trial) -> float:
+    """The smallest batch is the best."""
+    return float(1.0 / (1 + trial.settings["batch_size"]))
+
+
 def finish(trial: Trial, seconds: float, epochs: int, weights: bool = True) -> None:
     """A finished trial, as finetune leaves it."""
     folder = HERE.trial(trial.key)
     folder.mkdir(parents=True)
     write_json(folder / "settings.json", trial.settings)
-    (folder / "metrics.jsonl").write_text("".join(json.dumps({"epoch": n + 1}) + "\n" for n in range(epochs)))
+    rows = [{"epoch": n + 1, "selection": score_of(trial), "train_seconds": seconds / epochs} for n in range(epochs)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if weights:
         (folder / "model.safetensors").write_bytes(b"toy")
     TrialResult(
         best_epoch=1,
         epochs_run=epochs,
-        selection=1.0 / (1 + trial.settings["batch_size"]),
+        selection=score_of(trial),
         train_seconds=seconds,
         train_seconds_to_best=seconds,
         micro_batch=None,
@@ -111,6 +119,27 @@ def test_the_estimate_is_compared_with_what_it_took(plan: Plan) -> None:
     finish(plan.reseeded(plan.groups[0], small, 2), seconds=22.0, epochs=2)
     line = compared(before, Progress(plan, HERE.trials))
     assert line == "training took 32 s of one slot; 40 s were estimated (+25%)"
+
+
+def test_the_estimate_of_a_search_that_stops_trials_is_a_bound(plan: Plan) -> None:
+    halved = Plan((replace(plan.groups[0], search=Search("asha", reduction=2)),), plan.seeds)
+    small, large = halved.grid(halved.groups[0])
+    finish(small, seconds=20.0, epochs=2)
+    progress = Progress(halved, HERE.trials, engines_of(halved))
+    before = estimate(progress, {name: manifest_of(name) for name in TASKS})
+    assert before.trials == 2
+    assert progress.next() == large
+    assert progress.stops(large.key, 1, score_of(large))
+    finish(large, seconds=8.0, epochs=1)
+    progress.stop(large.key)
+    further = progress.next()
+    assert further is not None
+    finish(further, seconds=22.0, epochs=2)
+    progress.end(further.key, read_result(HERE.trial(further.key)))
+    line = compared(before, progress)
+    assert line == "training took 30 s of one slot; at most 40 s were estimated (+33%)"
+    after = estimate(progress, {name: manifest_of(name) for name in TASKS})
+    assert (after.trials, after.work[0].stopped, after.work[0].finished) == (0, 1, 3)
 
 
 def test_the_command(plan: Plan, workspace: Workspace) -> None:

@@ -51,7 +51,7 @@ class Estimate:
 
     Attributes:
         measured: number of trials that the seconds rest on.
-        reused: keys of finished trials.
+        reused: keys of trials that ended, or that their search stopped.
     """
 
     work: tuple[Work, ...]
@@ -78,7 +78,7 @@ def estimate(progress: Progress, manifests: Mapping[str, Manifest]) -> Estimate:
     """
     times = StepTimes(progress.root, manifests.values())
     work = tuple(_work(progress, group, times) for group in progress.plan.groups)
-    reused = frozenset(key for key, result in progress.results.items() if result is not None)
+    reused = frozenset(key for key, result in progress.results.items() if result is not None) | {*progress.stopped}
     return Estimate(work, times.measured, reused)
 
 
@@ -87,18 +87,29 @@ def compared(before: Estimate, progress: Progress) -> str | None:
 
     Compared are seconds of optimiser steps, which trials measure.
     """
-    expected, taken = 0.0, 0.0
+    expected, taken, bound = 0.0, 0.0, ""
     for work in before.work:
         if not work.trials or work.steps is None:
             continue
         known = {trial.key for trial in work.known}
         ran = [t for t in progress.trials_of(work.group) if t.key in known or t.key not in before.reused]
-        results = [result for trial in ran if (result := progress.results.get(trial.key)) is not None]
-        if not work.resumed and len(results) == work.trials:
-            expected, taken = expected + work.steps, taken + sum(result.train_seconds for result in results)
+        seconds = [took for trial in ran if (took := _seconds(trial, progress)) is not None]
+        if not work.resumed and len(seconds) == work.trials:
+            expected, taken = expected + work.steps, taken + sum(seconds)
+            if any(trial.key in progress.stopped for trial in ran):
+                bound = "at most "
     if not taken:
         return None
-    return f"training took {taken:.0f} s of one slot; {expected:.0f} s were estimated ({expected / taken - 1:+.0%})"
+    off = f"{expected / taken - 1:+.0%}"
+    return f"training took {taken:.0f} s of one slot; {bound}{expected:.0f} s were estimated ({off})"
+
+
+def _seconds(trial: Trial, progress: Progress) -> float | None:
+    """Seconds of the steps of a trial that ended, or that its search stopped; None for others."""
+    if trial.key in progress.stopped:
+        return sum(row.get("train_seconds", 0.0) for row in read_history(progress.root / trial.key))
+    result = progress.results.get(trial.key)
+    return None if result is None else result.train_seconds
 
 
 def _work(progress: Progress, group: Group, times: "StepTimes") -> Work:

@@ -68,7 +68,7 @@ class Halving:
     def take(self, key: str, history: Iterable[Mapping[str, float]]) -> None:
         """The epochs of a trial that was trained to its end."""
         for row in history:
-            if self._stops(key, int(row["epoch"]), row["selection"]):
+            if self._stops(key, int(row["epoch"]), row.get("selection", math.nan)):
                 return
 
     def go_on(self, key: str) -> None:
