@@ -3,19 +3,37 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+EXPERIMENTS = (".dvc", "tmp", "exps")
+"""Where DVC makes a temporary folder for each experiment that does not run in the project's folder itself."""
+
 
 @dataclass(frozen=True)
 class Workspace:
     """The folders and files of one run.
 
     DVC manages data/ and outputs/. runs/ is a cache beside DVC, addressed by content: it is never stale, and its
-    removal costs time but no result. The other files belong to this machine.
+    removal costs time but no result. The other files belong to this machine. An experiment in a temporary folder has
+    data/ and outputs/ of its own, and the cache and MLflow's store of its project (docs/design/experiments.md).
 
     Attributes:
         root: folder of the run; empty: the working directory.
     """
 
     root: Path = Path()
+
+    @property
+    def home(self) -> Path:
+        """The project's folder: the root, unless DVC runs an experiment there."""
+        parts = self.root.absolute().parts
+        for i in range(len(parts) - len(EXPERIMENTS)):
+            if parts[i : i + len(EXPERIMENTS)] == EXPERIMENTS:
+                return Path(*parts[:i])
+        return self.root
+
+    @property
+    def place(self) -> str:
+        """The root as seen from the project's folder: "." or an experiment's temporary folder."""
+        return self.root.absolute().relative_to(self.home.absolute()).as_posix()
 
     # Settings
 
@@ -68,7 +86,7 @@ class Workspace:
 
     @property
     def runs(self) -> Path:
-        return self.root / "runs"
+        return self.home / "runs"
 
     @property
     def trials(self) -> Path:
@@ -119,6 +137,16 @@ class Workspace:
     def sent(self, path: Path) -> Path:
         """Where a file from anywhere on the driver's disk lies on a worker that shares no disk with it."""
         return self.runs / "files" / path.absolute().relative_to("/")
+
+    @property
+    def claims(self) -> Path:
+        """Locks of what is made in the cache, a file per key."""
+        return self.runs / "locks"
+
+    @property
+    def trials_used(self) -> Path:
+        """Lock of the weights that no plan selected, which go once no plan runs."""
+        return self.claims / "trials.db"
 
     @property
     def tune(self) -> Path:
@@ -208,20 +236,20 @@ class Workspace:
     @property
     def tracking_lock(self) -> Path:
         """Lock of the opening of the tracking store."""
-        return self.locks / "mlflow.lock"
+        return self.home / ".locks" / "mlflow.lock"
 
     @property
     def folder_id(self) -> Path:
         """Identifies this folder's tracked runs on a shared server."""
-        return self.locks / "folder-id"
+        return self.home / ".locks" / "folder-id"
 
     @property
     def tracking_store(self) -> Path:
-        return self.root / "mlflow.db"
+        return self.home / "mlflow.db"
 
     @property
     def tracked_artifacts(self) -> Path:
-        return self.root / "mlartifacts"
+        return self.home / "mlartifacts"
 
 
 HERE = Workspace()

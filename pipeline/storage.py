@@ -37,6 +37,20 @@ def whole_file(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
+@contextmanager
+def claimed(folder: Path, name: str) -> Iterator[None]:
+    """Alone, of all processes, with what is made under a name in a cache that several share; waits its turn.
+
+    Args:
+        folder: holds a lock file per name.
+    """
+    from filelock import FileLock
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f"{name}.lock"):
+        yield
+
+
 def write_text(path: Path, text: str) -> Path:
     """Write a file atomically."""
     with whole_file(path) as partial:
@@ -188,4 +202,5 @@ class KnownHashes:
     def save(self) -> None:
         """Keep what is new for the next time."""
         if self._hashes != self._before:
-            write_json(self.path, {"schema": self.SCHEMA, "hashes": self._hashes})
+            with claimed(self.path.parent / "locks", self.path.stem):
+                write_json(self.path, {"schema": self.SCHEMA, "hashes": self._hashes})

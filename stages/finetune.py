@@ -1,7 +1,10 @@
 """Train every trial of the plan in one Ray Tune run, and select the models of each task."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import ReadWriteLock, Timeout
 
 from pipeline.attacks.needs import check
 from pipeline.layout import HERE
@@ -23,8 +26,18 @@ from pipeline.training.trial import RUNNER
 
 
 def main(stage: Stage) -> None:
+    home = Home(storage_of(stage.params.runtime), HERE.trials)
+    HERE.claims.mkdir(parents=True, exist_ok=True)
+    used = ReadWriteLock(HERE.trials_used)
+    with used.read_lock():
+        progress = train_and_select(stage, home)
+    with suppress(Timeout), used.write_lock(timeout=0):  # else another plan may select what this one did not
+        home.drop(progress)
+
+
+def train_and_select(stage: Stage, home: Home) -> Progress:
+    """Run the plan and write the stage's outputs."""
     params, runtime = stage.params, stage.params.runtime
-    storage = storage_of(runtime)
     context: dict[str, Any] = {
         "folder": str(Path.cwd()),
         "threads": runtime.threads,
@@ -34,8 +47,8 @@ def main(stage: Stage) -> None:
     }
     if params.attack.tasks:  # found missing after the training, it would have been in vain
         check(params.attack.resources, params.attack.recipe)
-    context |= inputs_of_trials(params, storage)
-    plan, home = plan_of(params), Home(storage, HERE.trials)
+    context |= inputs_of_trials(params, home.storage)
+    plan = plan_of(params)
     manifests = {name: manifest_of(name) for name in params.tasks}
     expected = estimate(Progress(plan, HERE.trials, engines_of(plan), home.hashes), manifests)
     observer = TrialObserver(stage)
@@ -75,6 +88,7 @@ def main(stage: Stage) -> None:
         other = result is not None and result.code != today[trial.settings["modality"], trial.settings["method"]]
         records.append(observer.record(trial, result, stop.epoch if stop else None, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))
+    return progress
 
 
 def best_selection(group: ModelGroup) -> float | None:

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import pytest
 import yaml
 
 from pipeline.identity.imports import ROOT
-from pipeline.layout import Workspace as Layout
 from pipeline.params import load_params
 from pipeline.results import Attack, Evaluated, Latency, Manifest, TraceIndex, Trials
 from pipeline.tasks.task import Task
 from tests.conftest import POINTERS
+from tests.project import Project
 
 PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
 SHORT = {
@@ -27,47 +26,6 @@ SHORT = {
     "training": {"epochs": 1, "stop_after": 1},
 }
 SHORT_IMAGES = {"grid": {"batch_size": [8], "learning_rate": [0.1]}, "training": {"epochs": 1}}
-
-
-class Project:
-    """A checkout of the project in an empty folder, with a hub mirror of tiny models beside it."""
-
-    def __init__(self, folder: Path, mlflow_store: Path) -> None:
-        self.folder, self.here = folder, Layout(folder)
-        folder.mkdir(parents=True)
-        for name in ("pipeline", "stages", "profiles"):
-            (folder / name).symlink_to(ROOT / name)
-        shutil.copy(ROOT / "dvc.yaml", folder)
-        shutil.copy(mlflow_store, folder / "mlflow.db")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(POINTERS)}
-        self.environment = kept | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}",
-            "OMP_NUM_THREADS": "1",
-            "HF_HOME": str(folder / "hf"),
-            "DVC_NO_ANALYTICS": "1",
-        }
-        self.dvc("init", "--no-scm", "-q")
-
-    def write_params(self, params: Mapping[str, Any]) -> None:
-        (self.folder / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False), encoding="utf-8")
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments],
-            cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=900, check=False,
-        )  # fmt: skip
-
-    def dvc(self, *arguments: str) -> str:
-        done = self.run(*arguments)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout
-
-    def repro(self) -> list[str]:
-        """Run the graph; the stages that ran."""
-        return re.findall(r"^Running stage '([^']+)'", self.dvc("repro"), re.MULTILINE)
-
-    def page(self) -> str:
-        return (self.here.report / "report.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -152,6 +110,11 @@ def test_one_task_of_own_data_and_what_comes_after(project: Project, tmp_path: P
     assert second.repro() == ["settings"], "its links to local files are not pushed"
     assert second.repro() == []
     assert second.page() == project.page()
+    third = Project(tmp_path / "third", mlflow_store)
+    for name in ("params.yaml", "dvc.lock", ".dvc/config"):
+        shutil.copy(project.folder / name, third.folder / name)
+    assert third.repro("--pull") == []
+    assert third.page() == project.page()
     # Nor does a machine without the data and the models run anything.
     shutil.move(tmp_path / "rows", tmp_path / "moved")
     shutil.rmtree(second.here.local_files)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example
 from pipeline.attacks.needs import ResourceChoice, as_sent, local_files
-from pipeline.attacks.pooled import Pool, ask, files_of_victim
+from pipeline.attacks.pooled import Pool, answer, ask, files_of_victim
 from pipeline.attacks.setting import Setting
 from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
 from pipeline.models.device import device_of
 from pipeline.results import Record, ShardRecords
+from pipeline.storage import claimed
 
 if TYPE_CHECKING:
     from pipeline.attacks.resources import Resources
@@ -69,10 +70,13 @@ def run_shard(shard: Shard) -> int:
     resources = _resources(as_sent(shard.resources), device, shard.setting.recipe)
     shared = Shared()
     for key, defence in shard.defences:
-        victim = _victim(shard.task, defence, device)
-        records = tuple(attack_examples(victim, resources, shard.examples, shard.setting, shared=shared))
-        stored = ShardRecords(defence=defence.name, trial=defence.key, point=defence.point, records=records)
-        stored.write(HERE.shard(shard.task, key))
+        with claimed(HERE.claims, key):
+            if read_records(shard.task, key, shard.examples) is not None:
+                continue  # another experiment attacked it meanwhile
+            victim = _victim(shard.task, defence, device)
+            records = tuple(attack_examples(victim, resources, shard.examples, shard.setting, shared=shared))
+            stored = ShardRecords(defence=defence.name, trial=defence.key, point=defence.point, records=records)
+            stored.write(HERE.shard(shard.task, key))
         del victim
         gc.collect()  # TextAttack's attack is a reference cycle that keeps hundreds of MB
     return len(shard.defences)
@@ -83,7 +87,9 @@ def run_pool(pool: Pool) -> None:
     import torch
 
     torch.set_num_threads(pool.threads)
-    ask(_victim(pool.task, pool.defence, device_of(pool.device)), pool)
+    with claimed(HERE.claims, f"pool-{pool.path.stem}"):
+        if answer(pool) is None:
+            ask(_victim(pool.task, pool.defence, device_of(pool.device)), pool)
 
 
 def read_records(task: str, key: str, examples: Sequence[Example]) -> tuple[Record, ...] | None:

@@ -11,7 +11,7 @@ from pipeline.layout import HERE
 from pipeline.models.device import device_of
 from pipeline.models.recording import record_traces
 from pipeline.results import Manifest, ModelGroup, SelectedTrial, TraceEntry
-from pipeline.storage import content_key, file_hash, link_or_copy
+from pipeline.storage import claimed, content_key, file_hash, link_or_copy
 from pipeline.tasks.stores import files_of, inputs_hash, manifest_of
 
 RUNNER = "pipeline.models.trace_cache:record_model"
@@ -115,13 +115,14 @@ def record_model(recording: Recording) -> tuple[str, int]:
 
     torch.set_num_threads(recording.threads)
     device = device_of(recording.device)
-    todo = missing(recording.paths(device))
-    if todo:
-        checkpoint = HERE.model(recording.task, recording.trial.key)
-        _check_weights(checkpoint / "model.safetensors", recording.trial.weights_sha256)
-        traces = record_traces(checkpoint, recording.manifest, recording.group.backbone, tuple(todo), device)
-        for trace, path in zip(traces, todo.values(), strict=True):
-            save_trace(trace, path)
+    with claimed(HERE.claims, f"traces-{recording.trial.key}"):  # another experiment may record them meanwhile
+        todo = missing(recording.paths(device))
+        if todo:
+            checkpoint = HERE.model(recording.task, recording.trial.key)
+            _check_weights(checkpoint / "model.safetensors", recording.trial.weights_sha256)
+            traces = record_traces(checkpoint, recording.manifest, recording.group.backbone, tuple(todo), device)
+            for trace, path in zip(traces, todo.values(), strict=True):
+                save_trace(trace, path)
     return device, len(todo)
 
 

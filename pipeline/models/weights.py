@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.errors import ArtifactError, DataError
 from pipeline.layout import HERE
 from pipeline.models.names import hub_path
-from pipeline.storage import content_key, read_json, write_json
+from pipeline.storage import claimed, content_key, read_json, write_json
 from pipeline.tasks.hub import prepare_for
 
 CANDIDATES = ("model.safetensors", "model.safetensors.index.json")
@@ -126,7 +126,8 @@ def _cached(files: list[Path], cache: Path) -> str:
         hashes = {}
     if state not in hashes:
         hashes[state] = content_key({tensor: entry for path in files for tensor, entry in _tensors(path)})
-        write_json(cache, {"schema": SCHEMA, "hashes": hashes})
+        with claimed(cache.parent / "locks", cache.stem):
+            write_json(cache, {"schema": SCHEMA, "hashes": hashes})
     return hashes[state]
 
 

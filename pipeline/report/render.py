@@ -74,7 +74,7 @@ def build(stored: Stored, provenance: Provenance) -> Report:
         "findings": [finding for section in SECTIONS for finding in section.findings(stored)],
         "sections": sections,
         "provenance": provenance,
-        "trial_folder": HERE.trial("KEY").as_posix(),
+        "trial_folder": HERE.trial("KEY").relative_to(HERE.home).as_posix(),
     }
     panels = [panel for section in (first, *sections) for plot in section.plots for panel in plot.panels]
     return Report(

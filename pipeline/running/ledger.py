@@ -122,6 +122,7 @@ class Ledger:
         trial = self.progress.end(key, result, reason)
         self.ran += 1
         self.observer.ended(trial, result)
+        self._leave(key)
         score = "not defined" if result is None or result.selection is None else f"{result.selection:.4f}"
         self._say(trial, f"selection {score}" if result else f"FAILED: {self.progress.reasons[trial.key]}")
 
@@ -132,7 +133,13 @@ class Ledger:
         epoch, selection = self.progress.stopped[key]
         self.ran += 1
         self.observer.stopped(trial)
+        self._leave(key)
         self._say(trial, f"selection {selection:.4f}, stopped by its search after epoch {epoch}")
+
+    def _leave(self, key: str) -> None:
+        """Leave a trial to other drivers, now that its run is complete."""
+        if self.progress.claims is not None:
+            self.progress.claims.drop(key)
 
     def _say(self, trial: Trial, outcome: str) -> None:
         if not self.show:

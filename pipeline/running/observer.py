@@ -72,10 +72,14 @@ class TrialObserver:
         except TrackingError:  # said before; the next run of the stage does it
             return
         for trial in progress.trials():
-            result = progress.results.get(trial.key)
-            if result is not None and trial.key not in self.runs and not _is_complete(known.get(trial.key), result):
+            result, claims = progress.results.get(trial.key), progress.claims
+            if result is None or trial.key in self.runs or _is_complete(known.get(trial.key), result):
+                continue
+            if claims is None or claims.take(trial.key):  # else another driver is at it
                 self.started(trial)
                 self.ended(trial, result)
+                if claims is not None:
+                    claims.drop(trial.key)
 
     def close(self) -> None:
         """End the runs of trials that were stopped, with the epochs that are on disk."""

@@ -1,7 +1,7 @@
 """The identity of the project's folder, by which its runs are known on a store that others use too.
 
 A folder that was moved keeps its identity; a copy gets another one, so that it does not end the original's runs, and
-remembers the former, whose runs trained what it reuses.
+remembers the former, whose runs trained what it reuses. An experiment of DVC in a temporary folder has its project's.
 """
 
 import json
@@ -35,7 +35,7 @@ class Place:
 
 def this_place() -> Place:
     """The identity of the project's folder; made, or made anew for a copy, and stored. Not safe beside another call."""
-    here = HERE.root.absolute()
+    here = HERE.home.absolute()
     stored = _read(HERE.folder_id)
     place = Place(uuid.uuid4().hex[:16], (), str(here), here.stat().st_ino, socket.gethostname())
     if stored is not None and _moved(stored, place):
@@ -55,7 +55,7 @@ def _moved(stored: Place, here: Place) -> bool:
     """
     if not stored.path:  # from before places were stored
         return True
-    original = _read(Path(stored.path) / HERE.folder_id)
+    original = _read(Path(stored.path) / HERE.folder_id.relative_to(HERE.home))
     if stored.path != here.path and original is not None and original.id == stored.id:
         return Path(here.path).samefile(stored.path)  # one folder under two paths
     return stored.inode == here.inode or stored.host == here.host

@@ -1,6 +1,7 @@
 """One tracked run: what is logged to it, and what of that MLflow still lacks."""
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -68,7 +69,9 @@ class TrackedRun:
         self._log(metrics=(*self.unsent.metrics, *entries))
 
     def log_artifact(self, path: Path) -> None:
-        self._log(artifacts=(*self.unsent.artifacts, str(path)))
+        """Keep a file, which MLflow may get later, from another folder of the project."""
+        named = os.path.relpath(path.absolute(), HERE.home.absolute())
+        self._log(artifacts=(*self.unsent.artifacts, named))
 
     def log_dataset(self, name: str, digest: str, source: str, context: str) -> None:
         """Record a data set as this run's input."""

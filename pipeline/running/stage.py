@@ -22,6 +22,9 @@ from pipeline.running.runs import TrackedRun
 from pipeline.running.signals import received, stopped_by_signals
 from pipeline.storage import content_key, write_text
 
+EXPERIMENT, EXPERIMENT_TAG = "DVC_EXP_NAME", "dvc_experiment"
+"""The variable that names DVC's experiment to its stages, and the tag of their runs."""
+
 
 class Stage:
     """One running stage instance.
@@ -46,6 +49,7 @@ class Stage:
             "mlflow.source.name": f"stages.{name}",
             "mlflow.source.type": "LOCAL",
             "mlflow.source.git.commit": commit,
+            **({EXPERIMENT_TAG: os.environ[EXPERIMENT]} if os.environ.get(EXPERIMENT) else {}),
         }
         title = f"{name} {instance}".strip()
         self.run: TrackedRun = tracker.open(title, tags=self.tags, params={"stage": name, "instance": instance})

@@ -62,6 +62,16 @@ def database_of(uri: str) -> Path | None:
     return Path(path)
 
 
+def address(uri: str | None) -> str:
+    """Where to track: what was given, or the project's local database. A database's path is seen from the project."""
+    if uri is None:
+        return database_uri(HERE.tracking_store)
+    database = database_of(uri)
+    if database is None or database.is_absolute() or HERE.home == HERE.root:
+        return uri
+    return database_uri(HERE.home / database)
+
+
 def artifacts_of(database: Path) -> Path:
     """The folder of the artifacts of an SQLite store: beside the database, so that both move together."""
     return database.absolute().with_name(HERE.tracked_artifacts.name)

@@ -165,13 +165,16 @@ class Home:
             self.storage.publish(*self.decisions.glob("*"))
 
     def settle(self, progress: Progress) -> None:
-        """Bring the selected models, and drop the weights of others here and there."""
+        """Bring the selected models."""
         reused = [trial.key for trial in progress.trials() if not (self.root / trial.key / "model.json").is_file()]
         self.bring(*reused)
         for group in progress.plan.groups:
             for trial in progress.selected(group).values() if self.storage.travels else ():
                 if progress.results.get(trial.key) is not None:
                     fetch_model(self.storage, self.root / trial.key)
+
+    def drop(self, progress: Progress) -> None:
+        """Drop the weights of trials that were not selected, here and there."""
         dropped = set(progress.prune())
         self.storage.remove(*(path for path in self.storage.names(self.root) if _is_dropped(path, dropped)))
 

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from pipeline.errors import TrialsFailedError
 from pipeline.results import TrialResult
 from pipeline.storage import KnownHashes
+from pipeline.training.claims import Claims
 from pipeline.training.halving import Halving, Stop
 from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, read_history, read_result, remove_state
 from pipeline.training.search import Engines, GroupSearch, Searches
@@ -49,12 +50,20 @@ class Progress:
         root: parent folder of the trial folders.
         engines: the algorithms of searches other than `grid`.
         hashes: what hashes weights; it may fetch them first.
+        claims: keep a trial to one driver, where several share the folder; None: there is one.
     """
 
     def __init__(
-        self, plan: Plan, root: Path, engines: Engines | None = None, hashes: KnownHashes | None = None
+        self,
+        plan: Plan,
+        root: Path,
+        engines: Engines | None = None,
+        hashes: KnownHashes | None = None,
+        claims: Claims | None = None,
     ) -> None:
-        self.plan, self.root = plan, root
+        self.plan, self.root, self.claims = plan, root, claims
+        self.elsewhere = 0
+        """How many trials other drivers ran when the next one was last asked for."""
         self._begin = Searches(plan, engines, root.with_name("searches")).begin
         self._hashes = hashes or KnownHashes(root.with_name("hashes.json"))
         self.results: dict[str, TrialResult | None] = {}
@@ -69,6 +78,8 @@ class Progress:
         self._places: dict[str, list[_Place]] = {}  # equal settings are one trial with several places
         self._queue: list[tuple[_Place, str]] = []
         self._unchecked: set[str] = set()  # keys of results from disk whose weights are not yet checked
+        self._refused: set[str] = set()
+        """Keys of results whose weights were not there."""
         self._searches = [GroupSearch(index, group) for index, group in enumerate(plan.groups)]
         self._by_name = {search.group.name: search for search in self._searches}
         for search in self._searches:
@@ -82,13 +93,37 @@ class Progress:
     # Running
 
     def next(self) -> Trial | None:
-        """Hand out the first trial that may run now; None while there is none."""
-        while self._queue:
-            _, key = heapq.heappop(self._queue)
-            if self._waits(key):
-                self.running[key] = self._trials[key]
-                return self._trials[key]
-        return None
+        """Hand out the first trial that may run now; None while there is none.
+
+        One that another driver runs is left to it; its result is taken once it is there.
+        """
+        others: list[tuple[_Place, str]] = []
+        trial = None
+        while self._queue and trial is None:
+            place, key = heapq.heappop(self._queue)
+            if not self._waits(key):
+                continue
+            if self.claims is not None and not self.claims.take(key):
+                others.append((place, key))
+            elif not self._ended_elsewhere(key):
+                trial = self.running[key] = self._trials[key]
+        for entry in others:
+            heapq.heappush(self._queue, entry)
+        self.elsewhere = len({key for _, key in others})
+        return trial
+
+    def _ended_elsewhere(self, key: str) -> bool:
+        """Take the result of a claimed trial that another driver ended meanwhile, and drop the claim."""
+        result = read_result(self.root / key) if self.claims is not None else None
+        if self.claims is None or result is None or (key in self._refused and not self._are_weights_of(key, result)):
+            return False
+        self.claims.drop(key)
+        self.results[key] = result
+        self._unchecked.add(key)
+        if (halving := self._halving_of(key)) is not None:
+            self._halve(halving, key)
+        self._follow(key)
+        return True
 
     def end(self, key: str, result: TrialResult | None, reason: str = "") -> Trial:
         """Take the result of a trial that was handed out; None for a failure. Its weights are assumed to exist.
@@ -128,8 +163,11 @@ class Progress:
         """Make what a trial that has ended was waited for."""
         for place in self._places[key]:
             search = self._searches[place.group]
+            if self._waits(key):  # its weights turned out to be gone
+                return
             if place.phase == FURTHER_SEEDS:
-                self._make_child_seeds(search, place.position)
+                if self._has_weights(key):
+                    self._make_child_seeds(search, place.position)
             elif key in search.open:
                 search.open.remove(key)
                 self._extend(search)
@@ -291,8 +329,9 @@ class Progress:
             return True
         self._unchecked.remove(key)
         result = self.results[key]
-        if result is not None and self._hashes.of(self.root / key / WEIGHTS) == result.weights_sha256:
+        if result is not None and self._are_weights_of(key, result):
             return True
+        self._refused.add(key)
         del self.results[key]
         self._reopen(key)
         return False
@@ -303,3 +342,6 @@ class Progress:
             heapq.heappush(self._queue, (place, key))
             if place.phase == GRID:
                 self._searches[place.group].open.add(key)
+
+    def _are_weights_of(self, key: str, result: TrialResult) -> bool:
+        return self._hashes.of(self.root / key / WEIGHTS) == result.weights_sha256

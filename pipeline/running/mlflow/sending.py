@@ -3,7 +3,6 @@
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import TrackingError, redacted
@@ -13,6 +12,8 @@ from pipeline.running.runs import TrackedRun, unsent_file
 
 KEY_TAG = "trial"
 FOLDER_TAG = "folder"
+PLACE_TAG = "place"
+"""Where in the project's folder its driver works: "." or the temporary folder of one of DVC's experiments."""
 RUN_TAG = "run"
 FINAL = "best_epoch"
 """A metric that a trial's run has once the trial has ended."""
@@ -73,8 +74,8 @@ class Sender:
             self.client.log_batch(run_id, metrics=values)
             run.change(metrics=run.unsent.metrics[len(metrics) :])
         for path in run.unsent.artifacts:
-            if Path(path).is_file():  # else it was replaced since
-                self.client.log_artifact(run_id, path)
+            if (HERE.home / path).is_file():  # else it was replaced since
+                self.client.log_artifact(run_id, str(HERE.home / path))
             run.change(artifacts=run.unsent.artifacts[1:])
         if run.unsent.data:
             inputs = [

@@ -15,13 +15,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from pipeline.errors import ArtifactError, TrackingError
-from pipeline.layout import HERE
+from pipeline.layout import HERE, Workspace
 from pipeline.results import UnsentRun
 from pipeline.running.mlflow.client import EXPERIMENT, RETRIES, Client
-from pipeline.running.mlflow.sending import FOLDER_TAG, KEY_TAG, RUN_TAG, Sender, say
+from pipeline.running.mlflow.sending import FOLDER_TAG, KEY_TAG, PLACE_TAG, RUN_TAG, Sender, say
 from pipeline.running.place import this_place
 from pipeline.running.runs import TrackedRun, new_run, unsent_file
-from pipeline.running.store import artifacts_of, database_of, database_uri, shown
+from pipeline.running.store import address, artifacts_of, database_of, shown
+from pipeline.storage import claimed
 
 
 class Tracker:
@@ -38,7 +39,7 @@ class Tracker:
     """
 
     def __init__(self, uri: str | None = None) -> None:
-        self.uri = uri or database_uri(HERE.tracking_store)
+        self.uri = address(uri)
         # A wrong address should fail in seconds; MLflow's own default retries for minutes.
         os.environ.setdefault(RETRIES, "2")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -47,7 +48,7 @@ class Tracker:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would tell MLflow's makers of each call
         logging.getLogger("alembic").setLevel(logging.WARNING)
         logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # its failures are raised too, and ours
-        HERE.locks.mkdir(exist_ok=True)
+        HERE.tracking_lock.parent.mkdir(exist_ok=True)
         with FileLock(HERE.tracking_lock):  # two drivers that create one database at once break it
             self.place = this_place()
             self.client = Client(self.uri)
@@ -87,7 +88,8 @@ class Tracker:
     ) -> TrackedRun:
         """Start a run, or go on in the one that already has this key."""
         id = key or uuid.uuid4().hex
-        all_tags = {**tags, FOLDER_TAG: self.place.id, RUN_TAG: id, **({KEY_TAG: key} if key else {})}
+        all_tags = {**tags, FOLDER_TAG: self.place.id, PLACE_TAG: HERE.place, RUN_TAG: id}
+        all_tags |= {KEY_TAG: key} if key else {}
         unsent = new_run(name, id, key, parent, all_tags, params)
         if key is not None and (kept := _kept(unsent_file(key))) is not None:  # of a driver whose store was away
             unsent = unsent.model_copy(update={"metrics": kept.metrics, "artifacts": kept.artifacts, "data": kept.data})
@@ -124,7 +126,8 @@ class Tracker:
     def close_abandoned(self, stage: str, instance: str) -> None:
         """End runs that a killed driver of this stage instance left RUNNING, and send what earlier ones could not.
 
-        A stage instance has one driver at a time in a folder (it holds a lock), so whatever still runs has none.
+        A stage instance has one driver at a time in a folder (it holds a lock). So whatever still runs there has none,
+        and neither has what runs in another folder of the project where nobody holds the lock.
         """
         self.sync(stage, instance)
         query = (
@@ -132,7 +135,8 @@ class Tracker:
             f"and tags.{FOLDER_TAG} = '{self.place.id}'"
         )
         for run in list(self._all(query)):
-            self.client.set_terminated(run.info.run_id, "KILLED")
+            if not self._works(run.data.tags, stage, instance):
+                self.client.set_terminated(run.info.run_id, "KILLED")
 
     def sync(self, stage: str = "", instance: str = "") -> tuple[int, int]:
         """Send what earlier drivers could not; runs of one that still works are left to it.
@@ -143,11 +147,16 @@ class Tracker:
         Returns:
             How many runs were sent, and how many are left.
         """
+        if not any(HERE.unsent.glob("*.json")):
+            return 0, 0
+        with claimed(HERE.claims, "tracking"):  # two that send one run would send it twice
+            return self._sync(stage, instance)
+
+    def _sync(self, stage: str, instance: str) -> tuple[int, int]:
         kept = [found for path in HERE.unsent.glob("*.json") if (found := _kept(path)) is not None]
         sent = left = 0
         for unsent in sorted(kept, key=lambda found: found.started):
-            whose = unsent.tags.get("stage", ""), unsent.tags.get("instance", "")
-            if unsent.id in self.runs or (whose != (stage, instance) and _works(*whose)):
+            if unsent.id in self.runs or self._works(unsent.tags, stage, instance):
                 left += 1
                 continue
             if unsent.status == "RUNNING":
@@ -157,6 +166,24 @@ class Tracker:
             done = not unsent_file(run.id).exists()
             sent, left = sent + done, left + (not done)
         return sent, left
+
+    def _works(self, tags: Mapping[str, str], stage: str, instance: str) -> bool:
+        """Whether another process is the driver of a run with these tags.
+
+        Args:
+            stage, instance: of the caller, whose own lock it holds.
+        """
+        whose, place = (tags.get("stage", ""), tags.get("instance", "")), tags.get(PLACE_TAG, ".")
+        if (whose, place) == ((stage, instance), HERE.place):
+            return False
+        lock = Workspace(HERE.home / place).lock(*whose)
+        if ".." in lock.parts or not lock.is_file():  # an experiment's temporary folder goes when it ends
+            return False
+        try:
+            with FileLock(lock, timeout=0):
+                return False
+        except Timeout:
+            return True
 
     def close(self) -> None:
         """End the runs that were interrupted as they opened, and send what is unsent, for the last time."""
@@ -186,12 +213,3 @@ def _kept(path: Path) -> UnsentRun | None:
         return UnsentRun.read(path, "")
     except ArtifactError:
         return None
-
-
-def _works(stage: str, instance: str) -> bool:
-    """Whether another process is the stage's driver."""
-    try:
-        with FileLock(HERE.lock(stage, instance), timeout=0):
-            return False
-    except Timeout:
-        return True

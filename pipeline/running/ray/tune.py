@@ -11,7 +11,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from pipeline.running.settings import Runtime
 from pipeline.running.shared_folder import Storage
 from pipeline.running.storage import open_storage
 from pipeline.running.trial_files import ERROR, Home, Homecoming, Travel, take_inputs
+from pipeline.storage import claimed
+from pipeline.training.claims import Claims
 from pipeline.training.losses import losses
 from pipeline.training.plan import Plan
 from pipeline.training.progress import Progress
@@ -61,13 +63,15 @@ def run_plan(
     """
     root.mkdir(parents=True, exist_ok=True)
     home = home or Home(Storage(), root)
-    progress = Progress(plan, root, engines_of(plan), home.hashes)
-    ledger = Ledger(progress, Homecoming(observer, home), show=runtime.progress, retries=runtime.retries)
-    if progress.unfinished():
-        _tune(ledger, runner, runtime, context, home)
-        left = progress.unfinished()
-        if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
-            raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
+    halves = any(group.search.method == "asha" for group in plan.groups)
+    with claimed(HERE.claims, "halving") if halves else nullcontext():  # one driver at a time writes the journals
+        progress = Progress(plan, root, engines_of(plan), home.hashes, Claims(HERE.claims))
+        ledger = Ledger(progress, Homecoming(observer, home), show=runtime.progress, retries=runtime.retries)
+        if progress.unfinished():
+            _tune(ledger, runner, runtime, context, home)
+    left = progress.unfinished()
+    if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
+        raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
     ended = len(progress.results) + len(progress.stopped)
     print(f"{ledger.ran} trials run, {ended - ledger.ran} reused of {plan.total}", flush=True)
     _name_stops(progress)
@@ -173,7 +177,8 @@ def _searcher(ledger: Ledger) -> Any:
             trial = ledger.progress.next()
             if trial is not None:
                 return {"key": trial.key, "settings": dict(trial.settings), "names": dict(trial.names)}
-            return None if ledger.progress.running else Searcher.FINISHED
+            waits = ledger.progress.running or ledger.progress.elsewhere
+            return None if waits else Searcher.FINISHED
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             pass  # the callback keeps the ledger; it knows the key
