@@ -224,6 +224,23 @@ class Workspace:
     def report(self) -> Path:
         return self.outputs / "report"
 
+    # What DVC's own views show
+
+    @property
+    def metrics(self) -> Path:
+        """What a change is judged by: a flat file per task."""
+        return self.outputs / "metrics"
+
+    @property
+    def points(self) -> Path:
+        """Every operating point as a flat file."""
+        return self.outputs / "points"
+
+    @property
+    def plots(self) -> Path:
+        """The tables behind DVC's plots."""
+        return self.outputs / "plots"
+
     # Files of this machine
 
     @property

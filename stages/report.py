@@ -4,8 +4,10 @@ import shutil
 
 from pipeline.layout import HERE
 from pipeline.report.collect import collect
+from pipeline.report.flat import headlines, operating_points, tables
 from pipeline.report.render import Provenance, build
 from pipeline.running.stage import Stage, run_stage
+from pipeline.storage import whole_folder, write_text
 
 
 def main(stage: Stage) -> None:
@@ -15,6 +17,14 @@ def main(stage: Stage) -> None:
     for name, svg in report.figures.items():
         stage.write_text(HERE.report / name, svg)
     stage.write_text(HERE.report / "report.md", report.markdown)
+    for folder, files in (
+        (HERE.metrics, headlines(stored)),
+        (HERE.points, operating_points(stored)),
+        (HERE.plots, tables(stored)),
+    ):
+        with whole_folder(folder) as partial:
+            for name, text in files.items():
+                write_text(partial / name, text)
     page = stage.write_text(HERE.report / "index.html", report.html)
     stage.log_metrics(report.headlines)
     print(f"report: {page.resolve()}")

@@ -44,6 +44,7 @@ class Project:
             self.git("config", "user.name", "Ann")
             self.git("config", "user.email", "ann@example.org")
         self.dvc("init", "-q", *([] if git else ["--no-scm"]))
+        shutil.copytree(ROOT / ".dvc/plots", folder / ".dvc/plots")
 
     def git(self, *arguments: str) -> None:
         subprocess.run(["git", *arguments], cwd=self.folder, env=self.environment, check=True, capture_output=True)
@@ -52,6 +53,14 @@ class Project:
         """Commit all that git does not ignore."""
         self.git("add", "-A")
         self.git("commit", "-qm", "a commit")
+
+    @classmethod
+    def clone(cls, of: "Project", folder: Path) -> "Project":
+        """A git clone of a project."""
+        made = cls.__new__(cls)
+        made.folder, made.here, made.environment = folder, Layout(folder), of.environment
+        subprocess.run(["git", "clone", "-q", of.folder, folder], env=of.environment, check=True)
+        return made
 
     def write_params(self, params: Mapping[str, Any]) -> None:
         (self.folder / "params.yaml").write_text(yaml.safe_dump(dict(params), sort_keys=False), encoding="utf-8")

@@ -1,10 +1,13 @@
 """DVC's experiments: in temporary folders, side by side, with one cache and one MLflow store; and its remotes."""
 
+import csv
+import json
 import random
 import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from pipeline.training.claims import Claims
 from pipeline.training.plan import WEIGHTS, Plan, read_history
 from pipeline.training.progress import Progress
 from tests.project import Project
+from tests.s3 import s3_server
 from tests.test_plan import plan, plans, scored, store
 from tests.workspace import Workspace, changed, small_params
 
@@ -177,6 +181,63 @@ def experiment_project(folder: Path, mlflow_store: Path, changes: dict[str, Any]
 
 
 @pytest.mark.slow
+def test_did_my_change_help(tmp_path: Path, mlflow_store: Path) -> None:
+    """DVC's own views of two revisions, the second an experiment in a temporary folder that trains nothing."""
+    project = experiment_project(tmp_path / "project", mlflow_store, {"seeds": [1, 2], "evaluate.window": [1.0, 1.0]})
+    project.repro()
+    project.commit()
+    experiment = start(project, "faster", "evaluate.window=[1.5,12.0]")
+    log, _ = experiment.communicate(timeout=600)
+    assert experiment.returncode == 0, log
+    assert "Running stage 'finetune'" not in log
+    tracker = Tracker(database_uri(project.here.tracking_store))
+    runs = tracker.client.search_runs([tracker.experiment_id], "tags.dvc_experiment = 'faster'")
+    assert {run.data.tags["stage"] for run in runs} == {"evaluate", "report"}
+    before = json.loads((project.here.metrics / "demo-sentences.json").read_text())
+    # Metrics: a line for each number of the task that moved.
+    shown = json.loads(project.dvc("metrics", "show", "--json"))[""]["data"]
+    assert {path: entry["data"] for path, entry in shown.items()} == {"outputs/metrics/demo-sentences.json": before}
+    moved = json.loads(project.dvc("metrics", "diff", "main", "faster", "--json"))[
+        "outputs/metrics/demo-sentences.json"
+    ]
+    assert moved["speedup"]["old"] == before["speedup"]
+    assert moved["speedup"]["diff"] > 0
+    points = json.loads(project.dvc("metrics", "diff", "main", "faster", "--json", "--targets", "outputs/points"))
+    assert points["outputs/points/demo-sentences/demo-albert/joint/patience.json"]["speedup"]["diff"] > 0
+    # Experiments: what moved, first of all, and the setting that moved it.
+    table = project.dvc("exp", "show", "--csv", "--only-changed").splitlines()
+    columns = table[0].split(",")
+    first = {*columns[: columns.index("evaluate.window")]} - {"Experiment", "rev", "typ", "Created", "parent"}
+    assert {"speedup"} <= first <= {"score", "low", "high", "speedup", "all_layers", "by"}
+    (row,) = [row for row in csv.DictReader(table) if row["Experiment"] == "faster"]
+    assert (float(row["speedup"]), row["evaluate.window"]) == (moved["speedup"]["new"], "[1.5, 12.0]")
+    # Plots: every curve of both, in one picture.
+    for what, revisions in (("show", {"workspace"}), ("diff", {"main", "faster"})):
+        project.dvc("plots", what, *(sorted(revisions) if what == "diff" else ()), "-o", what)
+        page = (project.folder / what / "index.html").read_text(encoding="utf-8")
+        specs = [json.loads(spec) for spec in re.findall(r"var spec = (.*?);\n", page)]
+        assert [spec["title"]["text"] for spec in specs] == [
+            f"outputs/plots/{kind}/demo-sentences.csv" for kind in ("speed", "exits", "patience")
+        ]
+        for spec in specs:
+            assert {point["rev"] for point in spec["data"]["values"]} == revisions
+            assert "DVC_METRIC" not in json.dumps(spec)
+
+
+@pytest.mark.slow
+def test_weights_that_were_not_selected_stay_while_another_plan_runs(workspace: Workspace) -> None:
+    workspace.write_params({"grid.learning_rate": [0.001, 0.002]})
+    assert workspace.stage("prepare", "demo-sentences").code == 0
+    HERE.claims.mkdir(parents=True)
+    with ReadWriteLock(HERE.trials_used, is_singleton=False).read_lock():
+        done = workspace.stage("finetune")
+        assert done.code == 0, done.err
+    assert len(list(HERE.trials.glob(f"*/{WEIGHTS}"))) == 2
+    assert workspace.stage("finetune").code == 0
+    assert len(list(HERE.trials.glob(f"*/{WEIGHTS}"))) == 1
+
+
+@pytest.mark.cluster
 def test_two_experiments_at_once_share_trials_and_the_store(tmp_path: Path, mlflow_store: Path) -> None:
     """In temporary folders, from nothing: what both plan is trained by one of them."""
     project = experiment_project(tmp_path / "project", mlflow_store, {"grid.learning_rate": [0.001, 0.002]})
@@ -198,14 +259,37 @@ def test_two_experiments_at_once_share_trials_and_the_store(tmp_path: Path, mlfl
     assert "Stage 'finetune' is cached - skipping run" in project.dvc("repro", "finetune")
 
 
-@pytest.mark.slow
-def test_weights_that_were_not_selected_stay_while_another_plan_runs(workspace: Workspace) -> None:
-    workspace.write_params({"grid.learning_rate": [0.001, 0.002]})
-    assert workspace.stage("prepare", "demo-sentences").code == 0
-    HERE.claims.mkdir(parents=True)
-    with ReadWriteLock(HERE.trials_used, is_singleton=False).read_lock():
-        done = workspace.stage("finetune")
-        assert done.code == 0, done.err
-    assert len(list(HERE.trials.glob(f"*/{WEIGHTS}"))) == 2
-    assert workspace.stage("finetune").code == 0
-    assert len(list(HERE.trials.glob(f"*/{WEIGHTS}"))) == 1
+@pytest.mark.cluster
+def test_a_queue_and_remotes(tmp_path: Path, mlflow_store: Path) -> None:
+    """Queued experiments side by side; what is pushed, to a folder or S3, is a report in a clone without training."""
+    project = experiment_project(tmp_path / "project", mlflow_store, {"seeds": [1, 2]})
+    project.repro()
+    project.commit()
+    for name, window in (("a", "[1.0,1.1]"), ("b", "[1.1,1.5]")):
+        project.dvc("exp", "run", "--queue", "-n", name, "-S", "seeds=[1,2,3]", "-S", f"evaluate.window={window}")
+    project.dvc("queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 600
+    while project.dvc("queue", "status").count("Success") < 2:
+        assert time.monotonic() < deadline, project.dvc("queue", "status")
+        time.sleep(2)
+    assert sum(trained(project.dvc("queue", "logs", name)) for name in "ab") == 1
+    assert len(list(project.here.trials.iterdir())) == 3
+    project.dvc("exp", "apply", "a")
+    assert project.repro() == []
+    project.dvc("remote", "add", "disk", str(tmp_path / "remote"))
+    with s3_server("results") as variables:
+        project.environment |= variables
+        project.dvc("remote", "add", "-d", "bucket", "s3://results/dvc")
+        project.commit()
+        for remote in ("disk", "bucket"):
+            project.dvc("push", "-q", "-r", remote)
+            clone = Project.clone(project, tmp_path / remote)
+            clone.dvc("pull", "-q", "-r", remote)
+            assert clone.page() == project.page()
+            assert json.loads(clone.dvc("metrics", "show", "--json")) == json.loads(
+                project.dvc("metrics", "show", "--json")
+            )
+        pulled = Project.clone(project, tmp_path / "pulled")
+        assert pulled.repro("--pull") == []
+        assert pulled.page() == project.page()
+        assert not pulled.here.trials.exists()
