@@ -26,6 +26,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
+    if partial.is_symlink():  # it would be written through, wherever it leads
+        partial.unlink()
     try:
         yield partial
         os.replace(partial, path)

@@ -14,6 +14,7 @@ from pipeline.errors import ArtifactError, ClusterError, ParamsError, exit_with_
 from pipeline.layout import HERE
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.runs import new_run, unsent_file
+from pipeline.storage import whole_folder, write_text
 from pipeline.training.plan import RESUME
 from pipeline.training.resume import State, load_state, save_state
 from ray_jobs.submit import job_environment
@@ -215,3 +216,19 @@ def test_a_kept_run_sends_no_file_of_elsewhere(workspace: Workspace, tmp_path_fa
         assert tracker.client.search_runs([tracker.experiment_id]) == []
     path.write_text(unsent.model_copy(update={"artifacts": ("params.yaml",)}).text())
     assert Tracker().sync() == (1, 0)
+
+
+def test_a_link_in_the_way_is_not_written_through(tmp_path: Path) -> None:
+    """Where a file is put together, a link may lie that leads elsewhere."""
+    outside, path = tmp_path / "outside", tmp_path / "results" / "metrics.json"
+    outside.write_text("theirs")
+    path.parent.mkdir()
+    path.with_name("metrics.json.partial").symlink_to(outside)
+    path.symlink_to(outside)
+    write_text(path, "ours")
+    assert (outside.read_text(), path.read_text()) == ("theirs", "ours")
+    folder = tmp_path / "data"
+    folder.with_name("data.partial").symlink_to(tmp_path / "results")
+    with pytest.raises(OSError, match="exists"), whole_folder(folder):
+        pass
+    assert path.read_text() == "ours"
