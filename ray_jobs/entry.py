@@ -16,25 +16,29 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ClusterError, exit_with_one_line
 from pipeline.identity.versions import git_commit
+from pipeline.params import load_params
+from pipeline.running.shared_folder import Storage
+from pipeline.running.storage import storage_of
 from pipeline.storage import write_json, write_text
+from ray_jobs.results import PUSHED, RECORD, REMOTE, record_of, send
 
 WORK = "work"
 OUTPUTS = "outputs"
-RECORD = "job.json"
 SOURCE = Path(__file__).resolve().parent.parent
 """The submitted code: the job's working folder, or the project's folder in an image."""
 NOT_CODE = {".git", ".venv", ".locks", "data", "runs", OUTPUTS, "jobs", "dvc.lock", "mlflow.db", "mlartifacts"}
 """Files of earlier runs, which are not copied where the source has them (an image of a used checkout)."""
 
 
-def run(source: Path, home: Path, stages: Sequence[str], profile: str | None) -> int:
+def run(source: Path, home: Path, stages: Sequence[str], profile: str | None, storage: Storage | None = None) -> int:
     """Run `dvc repro` on a copy of the code and publish its outputs.
 
     Args:
         source: folder of the submitted code.
-        home: the job's folder on a disk that all nodes share; an existing one is continued.
+        home: the job's folder; an existing one is continued. Without a storage it lies on a disk that all nodes share.
         stages: arguments of `dvc repro`; none means the whole graph.
         profile: the profile that replaces params.yaml, or None.
+        storage: where results go too, under the folder's name.
 
     Returns:
         DVC's exit code. `home` then holds job.json and, if the code is 0, outputs.
@@ -51,11 +55,16 @@ def run(source: Path, home: Path, stages: Sequence[str], profile: str | None) ->
             for stale in (home / OUTPUTS, home / WORK / OUTPUTS):
                 shutil.rmtree(stale, ignore_errors=True)
             work = lay_out(source, home / WORK, profile)
+            record = {"commit": git_commit(), "stages": list(stages), "profile": profile}
+            if storage is not None:
+                os.chdir(work)  # paths of a storage are below the working folder
+                storage.remove(record_of(home.name))
             code = _repro(work, stages)
+            if storage is not None:
+                send(storage, home.name, record | {"exit_code": code})
             if code == 0:
                 publish(work / OUTPUTS, home / OUTPUTS)
-            record = {"schema": 1, "commit": git_commit(), "stages": list(stages), "profile": profile}
-            write_json(home / RECORD, record | {"exit_code": code})
+            write_json(home / RECORD, record | {"schema": 1, "exit_code": code})
             return code
     except Timeout:
         raise ClusterError(f"another job runs in {home}; wait for it, or submit under another --name") from None
@@ -82,7 +91,8 @@ def lay_out(source: Path, work: Path, profile: str | None) -> Path:
     if profile is not None:
         shutil.copyfile(work / "profiles" / f"{profile}.yaml", work / "params.yaml")
     # In the local configuration only, since it disables DVC's experiments.
-    write_text(work / ".dvc" / "config.local", "[core]\n    no_scm = true\n")
+    remote = f"['remote \"{REMOTE}\"']\n    url = {(work / PUSHED).absolute()}\n"
+    write_text(work / ".dvc" / "config.local", f"[core]\n    no_scm = true\n{remote}")
     return work
 
 
@@ -108,9 +118,15 @@ def _repro(work: Path, stages: Sequence[str]) -> int:
 @click.argument("stages", nargs=-1)
 @click.option("--profile")
 def entry(home: Path, stages: tuple[str, ...], profile: str | None) -> None:
-    """Run STAGES (default: all) in HOME/work and publish results in HOME/outputs."""
+    """Run STAGES (default: all) in HOME/work and publish results in HOME/outputs, or in the settings' storage.
+
+    With a storage HOME lies on the node's own disk; a mere name is one below the folder for temporary files.
+    """
     with exit_with_one_line():
-        raise SystemExit(run(SOURCE, home.absolute(), stages, profile))
+        params = load_params(SOURCE / "profiles" / f"{profile}.yaml" if profile else SOURCE / "params.yaml")
+        storage = storage_of(params.runtime)
+        home = storage.workplace(Path.cwd()) / "jobs" / home if storage.travels else home.absolute()
+        raise SystemExit(run(SOURCE, home, stages, profile, storage if storage.travels else None))
 
 
 if __name__ == "__main__":

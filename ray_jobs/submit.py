@@ -15,10 +15,13 @@ import click
 
 from pipeline.errors import ClusterError, ParamsError, exit_with_one_line, redacted, unknown
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
-from pipeline.params import load_params
+from pipeline.params import Params, load_params
+from pipeline.running.address import FORWARDED, VARIABLE
+from pipeline.running.storage import storage_of
 from pipeline.running.store import database_uri
 from pipeline.storage import read_yaml
-from ray_jobs.entry import OUTPUTS, RECORD, WORK
+from ray_jobs.entry import OUTPUTS, WORK
+from ray_jobs.results import RECORD, come_home
 
 ADDRESS = "http://127.0.0.1:8265"
 AGENT_SECONDS = 120.0
@@ -98,11 +101,11 @@ def connect(address: str) -> Any:
         raise ClusterError(f"no usable Ray cluster at {address} ({_first_line(error)}); {remedy}") from None
 
 
-def submit(client: Any, address: str, project: Path, home: Path, stages: Sequence[str], **options: Any) -> Job:
+def submit(client: Any, address: str, project: Path, home: Path | str, stages: Sequence[str], **options: Any) -> Job:
     """Send the project's code to the cluster and start the entry point.
 
     Args:
-        home: the job's folder, on a disk that the cluster's nodes share.
+        home: the job's folder, on a disk that the cluster's nodes share; its name, where they share a storage.
         options: `profile`, `python`, `gpus` of the command line.
 
     Raises:
@@ -140,6 +143,7 @@ def job_environment(here: Mapping[str, str]) -> dict[str, str]:
     travels = {COMMIT_VARIABLE: git_commit(), "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_SECONDS)}
     if here.get("MLFLOW_TRACKING_URI", "").startswith(("http://", "https://")):  # a local database file is not sent
         travels["MLFLOW_TRACKING_URI"] = here["MLFLOW_TRACKING_URI"]
+    travels |= {name: here[name] for name in (VARIABLE, *FORWARDED) if here.get(name)}  # no keys: nodes have theirs
     if here.get("HUB_MIRROR"):
         travels["HUB_MIRROR"] = str(Path(here["HUB_MIRROR"]).absolute())
     for name, value in travels.items():
@@ -151,8 +155,8 @@ def job_environment(here: Mapping[str, str]) -> dict[str, str]:
     return travels
 
 
-def check(project: Path, stages: Sequence[str], profile: str | None) -> None:
-    """Check stages, profile and settings before the submission.
+def check(project: Path, stages: Sequence[str], profile: str | None) -> Params:
+    """Check stages, profile and settings before the submission; return the settings.
 
     Raises:
         ParamsError: an unknown stage or profile, or impossible settings.
@@ -169,7 +173,7 @@ def check(project: Path, stages: Sequence[str], profile: str | None) -> None:
     profiles = {path.stem: path for path in (project / "profiles").glob("*.yaml")}
     if profile is not None and profile not in profiles:
         raise unknown("profile", profile, profiles, key="--profile")
-    load_params(profiles[profile] if profile else project / "params.yaml")
+    return load_params(profiles[profile] if profile else project / "params.yaml")
 
 
 def _first_line(error: Exception) -> str:
@@ -187,7 +191,7 @@ def _first_line(error: Exception) -> str:
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("jobs"),
     show_default=True,
-    help="Folder for the results of jobs, at the same path on every node and here.",
+    help="Folder for the results of jobs, at the same path on every node and here; unused with runtime.storage.",
 )
 @click.option("--name", help="The job's folder in --results; an existing one is continued. Default: time and commit.")
 @click.option(
@@ -202,13 +206,19 @@ def cli(
     """Run `dvc repro` as a job on a running Ray cluster, print its log and exit with its exit code."""
     logging.disable(logging.WARNING)  # Ray's client logs every packed file
     project, stage_names = Path.cwd(), [stage.strip() for stage in stages.split(",") if stage.strip()]
-    check(project, stage_names, profile)
+    params = check(project, stage_names, profile)
+    storage = storage_of(params.runtime)
     commit = git_commit()
-    home = results.absolute() / (name or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{commit[:8]}")
+    name = name or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{commit[:8]}"
+    home = results.absolute() / name
     client = connect(address)
-    job = submit(client, address, project, home, stage_names, profile=profile, python=python, gpus=gpus)
-    click.echo(f"job {job.id}: commit {commit}, results in {home}")
+    place = name if storage.travels else home
+    job = submit(client, address, project, place, stage_names, profile=profile, python=python, gpus=gpus)
+    click.echo(f"job {job.id}: commit {commit}, results in {storage.name if storage.travels else home}")
     code = job.follow()
+    if storage.travels:
+        come_home(storage, name, params, code)
+        raise SystemExit(code)
     if code:
         click.echo(f"error: the job ended with exit code {code}; its files are in {home / WORK}", err=True)
     elif (home / RECORD).is_file():

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,13 @@ from pipeline.running.shared_folder import Storage
 from pipeline.running.storage import ObjectStorage
 from pipeline.storage import file_hash
 from pipeline.training.groups import plan_of
+from pipeline.training.plan import read_history
 from pipeline.training.trial import train
 from tests.prepared import CONTEXT
 from tests.ray_cluster import Cluster, hiding, ray_cluster
 from tests.s3 import s3_server
 from tests.test_finetune import prepared
-from tests.workspace import Workspace
+from tests.workspace import Workspace, kill_group
 
 
 @pytest.fixture(scope="module")
@@ -261,3 +263,45 @@ def test_nodes_that_share_nothing_work_as_one_machine_does(workspace: Workspace,
         assert "0 trials run, 9 reused of 9" in said[0]
         assert said[1].startswith("0 traces recorded")
         assert "0 shards to attack, 2 done before" in said[3]
+
+
+@pytest.mark.cluster
+def test_a_trial_of_a_lost_node_goes_on_from_the_store(
+    workspace: Workspace, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    rows = {"rows": {"train": 400, "selection": 40, "report": 12}}
+    workspace.write_params(
+        {"tasks": {"demo-sentences": rows}, "training.epochs": 4, "training.stop_after": 4, "latency.tasks": []}
+    )
+    prepared()
+    (group,) = plan_of(load_params()).groups
+    settings = {**group.settings, "batch_size": 20, "learning_rate": 1e-3, "seed": 1}
+    alone = train(settings, group.names, HERE.trial("alone"), CONTEXT, lambda row: None)
+    shutil.rmtree(HERE.runs)
+    storage = ObjectStorage(parse_address("s3://bucket/lost"))
+    with apart([workspace.folder], s3) as cluster:
+        joined = s3 | {"RAY_ADDRESS": f"127.0.0.1:{cluster.port}", "HOME": cluster.environment["HOME"]}
+        stage = workspace.start("-m", "stages.finetune", EARLY_EXIT_STORAGE="s3://bucket/lost", **joined)
+        try:
+            deadline = time.monotonic() + 300
+            while not [path for path in storage.names(HERE.trials) if path.name == "metrics.jsonl"]:
+                assert stage.poll() is None and time.monotonic() < deadline, stage.communicate()[0]  # noqa: PT018
+                time.sleep(0.05)
+            (path,) = [path for path in storage.names(HERE.trials) if path.name == "metrics.jsonl"]
+            storage.fetch(path)
+            before = read_history(path.parent)
+            (node,) = [node for node in cluster.nodes if list(node.folder.glob("early-exit-*/*/runs/trials/*"))]
+            node.kill()
+            said = stage.communicate(timeout=300)[0]
+        finally:
+            if stage.poll() is None:
+                kill_group(stage)
+    assert stage.returncode == 0, said
+    assert "Traceback" not in said
+    assert list(weights().values()) == [alone.weights_sha256]
+    history = read_history(path.parent)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert 1 <= len(before) < 4
+    assert history[: len(before)] == before, "to the microsecond: epochs of before are not trained again"

@@ -8,6 +8,8 @@ from pipeline.commands.why_trial import why_it_will_run
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.running.ray.search import engines_of
+from pipeline.running.storage import storage_of
+from pipeline.running.trial_files import Home
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.estimate import Estimate, Work, estimate
 from pipeline.training.groups import plan_of
@@ -45,7 +47,8 @@ def of_params(params: Params, workspace: Workspace) -> Estimate:
     """
     manifests = {name: manifest_of(name) for name in params.tasks}
     plan = plan_of(params)
-    return estimate(Progress(plan, workspace.trials, engines_of(plan)), manifests)
+    home = Home(storage_of(params.runtime), workspace.trials)
+    return estimate(Progress(plan, workspace.trials, engines_of(plan), home.hashes), manifests)
 
 
 def as_json(made: Estimate, params: Params) -> str:
