@@ -34,6 +34,9 @@ class Params(Block):
     protocol: Literal["holdout", "paper"] = "holdout"
     """holdout: selection rows come out of the training split, the official validation split only reports.
     paper: the official validation split also selects, as in the paper; every row of the report then says so."""
+    on_missing: Literal["refuse", "report"] = "refuse"
+    """What finetune does about points of a grid that failed for good, when all other trials have run. refuse: it ends
+    with their names, and nothing is chosen. report: it chooses among the others, and the report names those."""
     tasks: dict[Name, TaskSettings] = Field(min_length=1)
     backbones: dict[Name, BackboneSettings] = Field(default={"minilm": BackboneSettings()}, min_length=1)
     """A task is run on every backbone of its modality."""

@@ -54,7 +54,14 @@ def train_and_select(stage: Stage, home: Home) -> Progress:
     observer = TrialObserver(stage)
     try:
         progress = run_plan(
-            plan, runner=RUNNER, root=HERE.trials, runtime=runtime, context=context, observer=observer, home=home
+            plan,
+            runner=RUNNER,
+            root=HERE.trials,
+            runtime=runtime,
+            context=context,
+            observer=observer,
+            home=home,
+            on_missing=params.on_missing,
         )
     finally:
         observer.close()

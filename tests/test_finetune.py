@@ -181,12 +181,9 @@ def test_what_the_store_lacks_of_finished_trials_is_logged_from_their_folders(to
         assert "result.json" in [file.path for file in tracker.client.list_artifacts(run.info.run_id)]
 
 
-def test_a_trial_that_fails_is_retried_and_named_and_the_others_go_on(toys: Workspace) -> None:
-    toys.write_params({"grid.learning_rate": [0.001, 2.0], "seeds": [1, 2], "runtime": {"retries": 1}})
-
-
 def test_a_trial_that_fails_is_named_and_the_others_go_on(toys: Workspace) -> None:
-    toys.write_params({"grid.learning_rate": [0.001, 2.0], "seeds": [1, 2], "runtime": {"retries": 5}})
+    settings = {"grid.learning_rate": [0.001, 2.0], "seeds": [1, 2], "runtime": {"retries": 5}}
+    toys.write_params({**settings, "on_missing": "report"})
     prepared()
     done = toys.stage("finetune")
     assert counted(done) == (3, 0, 3)
@@ -206,6 +203,26 @@ def test_a_trial_that_fails_is_named_and_the_others_go_on(toys: Workspace) -> No
     # It has no marker, so that it runs again once what made it fail is mended.
     assert counted(toys.stage("finetune")) == (1, 2, 3)
     assert attempts()[failed.key] == 4
+
+
+def test_a_missing_point_ends_the_stage_when_all_else_has_run(toys: Workspace) -> None:
+    settings = {"grid.learning_rate": [0.001, 2.0], "seeds": [1, 2]}
+    toys.write_params(settings)
+    prepared()
+    for tried in (2, 4):
+        line = toys.stage("finetune").error()
+        assert line.startswith(
+            "finetune: 1 of the grid's points failed: demo-sentences/demo-albert/joint bs=20 lr=2 seed=1 "
+            f"(FloatingPointError: training loss is nan in epoch {tried}; lower the learning rate); all else has run "
+        )
+        assert line.endswith("set on_missing: report to choose without them")
+        assert sorted(attempts().values()) == [1, 1, tried], "what has run is kept"
+        assert not HERE.all_selected.exists()
+    toys.write_params({**settings, "grid.learning_rate": [0.001]})
+    assert counted(toys.stage("finetune")) == (0, 2, 2)
+    toys.write_params({**settings, "on_missing": "report"})
+    assert counted(toys.stage("finetune")) == (1, 2, 3)
+    assert [point.selection is None for point in outcome()["joint"].grid] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def stage_settings(params: Params, workspace: Workspace) -> Iterator[tuple[str, 
         files = attacked_with(params, task, workspace)
         asked = {"attack": {**attack, "task": attacked[name]}, "files": files} if name in attacked else {"attack": None}
         yield "attack", name, asked
-    trained = ("protocol", "backbones", "methods", "grid", "seeds", "training")
+    trained = ("protocol", "on_missing", "backbones", "methods", "grid", "seeds", "training")
     images = {key: blocks["images"][key] for key in ("grid", "training")}
     tasks = {name: task_settings(params.task(name)) for name in params.tasks}
     weights = weights_of(params, workspace)

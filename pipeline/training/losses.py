@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from pipeline.errors import TrialsFailedError
 from pipeline.training.plan import Group, Trial
 from pipeline.training.progress import Progress
+
+NAMED = 3
+"""Most missing points that are named in one line; the lines before it name all."""
 
 
 class Loss(NamedTuple):
@@ -19,6 +23,28 @@ def losses(progress: Progress, group: Group) -> list[Loss]:
     failed = (trial for trial in progress.trials_of(group) if trial.key in progress.reasons)
     blocked = (Loss(t, f"not run: the trial {t.parent} that it starts from failed") for t in _blocked(progress, group))
     return [*(Loss(trial, progress.reasons[trial.key]) for trial in failed), *blocked]
+
+
+def refuse_missing(progress: Progress) -> None:
+    """Refuse choices from grids with points that failed: the best point may be among them.
+
+    Raises:
+        TrialsFailedError: it names them.
+    """
+    first = progress.plan.seeds[0]
+    missing = [
+        f"{loss.trial.label} ({loss.reason})"
+        for group in progress.plan.groups
+        for loss in losses(progress, group)
+        if loss.trial.settings["seed"] == first
+    ]
+    if missing:
+        more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+        raise TrialsFailedError(
+            f"{len(missing)} of the grid's points failed: {'; '.join(missing[:NAMED])}{more}; all else has run and is "
+            "kept. `dvc repro` tries them again; take them out of the grid, or set on_missing: report to choose "
+            "without them"
+        )
 
 
 def _blocked(progress: Progress, group: Group) -> Iterator[Trial]:

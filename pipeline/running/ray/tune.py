@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line, redacted
 from pipeline.layout import HERE
@@ -29,7 +29,7 @@ from pipeline.running.storage import open_storage
 from pipeline.running.trial_files import ERROR, Home, Homecoming, Travel, take_inputs
 from pipeline.storage import claimed
 from pipeline.training.claims import Claims
-from pipeline.training.losses import losses
+from pipeline.training.losses import losses, refuse_missing
 from pipeline.training.plan import Plan
 from pipeline.training.progress import Progress
 from pipeline.training.selection import searched
@@ -44,6 +44,7 @@ def run_plan(
     context: Mapping[str, Any],
     observer: Observer,
     home: Home | None = None,
+    on_missing: Literal["refuse", "report"] = "refuse",
 ) -> Progress:
     """Run what is not finished of a plan.
 
@@ -53,13 +54,15 @@ def run_plan(
         root: parent folder of the trial folders, below the working folder; without a storage every node must see it.
         context: what the runner needs and what does not change results (paths, device, threads).
         home: brings trials from the storage and back; None: every node sees `root`.
+        on_missing: whether points of a grid that failed end the run, after all else, or are left out of the choice.
 
     Returns:
         Every trial of the plan with its result, and each group's choice.
 
     Raises:
         ClusterError: the address does not answer, nodes do not share `root`, or no node can ever run a trial.
-        TrialsFailedError: a group of which no grid trial finished, or the run was interrupted.
+        TrialsFailedError: a group of which no grid trial finished, points that `on_missing` refuses, or the run was
+            interrupted.
     """
     root.mkdir(parents=True, exist_ok=True)
     home = home or Home(Storage(), root)
@@ -77,6 +80,8 @@ def run_plan(
     _name_stops(progress)
     lost = _name_losses(progress, root)
     progress.check()
+    if on_missing == "refuse":
+        refuse_missing(progress)
     if lost:
         print(f"{lost} of {plan.total} trials failed; `dvc repro -f finetune` tries them again", flush=True)
     home.settle(progress)
