@@ -153,6 +153,11 @@ class Workspace:
         """Ray Tune's own files, while it runs."""
         return self.runs / ".tune"
 
+    @property
+    def gpu_memory(self) -> Path:
+        """What kinds of trial were seen to need of a GPU's memory."""
+        return self.runs / "gpu-memory.json"
+
     # Outputs
 
     @property

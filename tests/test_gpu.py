@@ -26,6 +26,8 @@ from pipeline.models.names import BackboneSettings, resolve_backbone
 from pipeline.models.precision import autocast_type, equal_bits, full_float32, limit_memory
 from pipeline.models.recording import record_traces
 from pipeline.models.residual import ResNet
+from pipeline.running.gpus import MARGIN, share_of_gpu
+from pipeline.running.ray.worker import forget_peak, gpu_gib
 from pipeline.tasks.image.pixels import ImageStore
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.stores import Store
@@ -229,3 +231,22 @@ def test_a_trial_that_outgrows_its_share_halves_its_own_batch(tmp_path: Path) ->
         return inner(model, inputs, labels, done)
 
     assert run_fit(replace(fit, objective=hungry), tmp_path, lambda row: None)["micro_batch"] == 8
+
+
+def test_the_memory_that_a_trial_needed_is_what_it_is_given(tmp_path: Path) -> None:
+    """And the whole batch fits into it."""
+    fit = fit_of("joint", "text", "bert", tmp_path / "free")
+    forget_peak()
+    run_fit(fit, tmp_path / "free", lambda row: None)
+    gib, total = gpu_gib(), torch.cuda.get_device_properties(0).total_memory / 2**30
+    assert gib is not None
+    assert torch.cuda.max_memory_allocated() / 2**30 < gib < total
+    del fit
+    forget_peak()
+    limit_memory(share_of_gpu(total, gib * MARGIN))
+    try:
+        again = run_fit(fit_of("joint", "text", "bert", tmp_path / "bound"), tmp_path / "bound", lambda row: None)
+    finally:
+        limit_memory(1.0)
+    assert again["micro_batch"] is None
+    assert (tmp_path / "bound/model.safetensors").read_bytes() == (tmp_path / "free/model.safetensors").read_bytes()

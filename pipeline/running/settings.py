@@ -20,7 +20,8 @@ class Runtime(Block):
     each. A trial may allocate no more than its share of the memory; one that would takes fewer rows per pass
     (`micro_batch`)."""
     gpu_memory: PositiveFloat = 12.0
-    """GiB of GPU memory that a trial may need, CUDA's own 0.75 GiB among them."""
+    """GiB of GPU memory that a trial may need, CUDA's own 0.75 GiB among them, until one of its backbone, method, data
+    and batch size was seen to need another amount (`runs/gpu-memory.json`)."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     retries: Annotated[int, Field(ge=0, le=100, strict=True)] = 2
     ray_address: str | None = None

@@ -11,10 +11,11 @@ from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
 from pipeline.running.ray.deaths import lost_its_node
 from pipeline.running.ray.resources import Wait
+from pipeline.running.ray.shares import Shares
 
 
-def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
-    """A Tune callback that keeps the ledger, and says what is waited for while no trial has a worker."""
+def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
+    """A Tune callback that keeps the ledger and what trials need of GPUs, and says what is waited for."""
     from ray import tune
 
     actors: dict[str, str] = {}  # Tune's id of a trial to that of the actor that runs it
@@ -54,6 +55,8 @@ def ledger_callback(ledger: Ledger, wait: Wait) -> Any:
             with self._kept():
                 if "epoch_metrics" in result:
                     ledger.epoch(key, result["epoch_metrics"])
+                if "gpu_gib" in result:
+                    shares.see(trial.config["settings"], result["gpu_gib"])
                 if "fault" in result:
                     ledger.fault(key, result["fault"], certain=result["certain"])
 

@@ -3,13 +3,17 @@
 import json
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline.errors import ClusterError
 from pipeline.models.device import device_of
+from pipeline.running.gpus import Gpu, share_of_gpu
 from pipeline.running.settings import Runtime
 
+TYPE = "accelerator_type:"
+"""Start of the resource by which Ray names a node's kind of GPU."""
 FIRST, NEXT = 10.0, 60.0
 """Seconds until the first line about waiting, and from one line to the next."""
 
@@ -66,7 +70,7 @@ def refuse_if_never(need: Need, runtime: Runtime) -> None:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     if any(node.get("CPU", 0) >= need.cpus and node.get("GPU", 0) >= need.gpus for node in nodes):
         return
-    if runtime.ray_address and _may_grow():
+    if runtime.ray_address and may_grow():
         return
     if not need.gpus:
         remedy = "lower runtime.threads"
@@ -81,7 +85,7 @@ def refuse_if_never(need: Need, runtime: Runtime) -> None:
     )
 
 
-def _may_grow() -> bool:
+def may_grow() -> bool:
     """Whether an autoscaler runs, or may run: of one that reports in another way, or not yet, nothing is known."""
     try:
         from ray.autoscaler.v2.utils import is_autoscaler_v2
@@ -196,20 +200,30 @@ def gpu_share(runtime: Runtime) -> float:
     return share
 
 
+def gpu_kinds(runtime: Runtime, share: float) -> list[Gpu]:
+    """The kinds of GPU to divide by memory; none where the user chose the share, or trials run without one.
+
+    Kinds that an autoscaler adds later are not among them; where there is one kind now, trials run on those too, with
+    the share that is right for it.
+    """
+    import ray
+
+    if not share or runtime.gpus_per_trial is not None:
+        return []
+    counts: Counter[str] = Counter()
+    for node in ray.nodes():
+        if node["Alive"] and node["Resources"].get("GPU"):
+            names = [name for name in node["Resources"] if name.startswith(TYPE)]
+            counts[names[0].removeprefix(TYPE) if names else ""] += node["Resources"]["GPU"]
+    asked = {}
+    for kind in counts:
+        only = {f"{TYPE}{kind}": 0.001} if kind else {}
+        asked[kind] = ray.remote(num_cpus=0, num_gpus=0.01, resources=only)(_gpu_gib).remote()
+    return [Gpu(kind, ray.get(asked[kind]), counts[kind]) for kind in sorted(counts)]
+
+
 def _gpu_gib() -> float:
-    """Memory of the GPU that this task was given, in GiB; of the first one asked, where a cluster has several kinds."""
+    """Memory of the GPU that this task was given, in GiB."""
     import torch
 
     return float(torch.cuda.get_device_properties(0).total_memory / 2**30)
-
-
-def share_of_gpu(gib: float, each: float) -> float:
-    """The share that lets as many trials of `each` GiB onto a GPU of `gib` as fit; at least one.
-
-    Rounded down to the four decimals that Ray counts in, so that the shares never exceed the whole.
-
-    >>> share_of_gpu(80.0, 12.0), share_of_gpu(24.0, 8.0), share_of_gpu(8.0, 12.0)
-    (0.1666, 0.3333, 1.0)
-    """
-    fit = max(1, int(gib // each))
-    return int(10_000 / fit) / 10_000

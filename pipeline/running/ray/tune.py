@@ -17,12 +17,14 @@ from typing import Any, Literal
 
 from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line, redacted
 from pipeline.layout import HERE
+from pipeline.running.gpus import Memory
 from pipeline.running.ledger import Ledger, Observer
 from pipeline.running.ray.callback import ledger_callback
 from pipeline.running.ray.cluster import connect, leave_out
-from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refuse_if_never
+from pipeline.running.ray.resources import Need, Wait, gpu_kinds, gpu_share, may_grow, parallel, refuse_if_never
 from pipeline.running.ray.search import engines_of
-from pipeline.running.ray.worker import enter, load
+from pipeline.running.ray.shares import Shares
+from pipeline.running.ray.worker import enter, forget_peak, gpu_gib, load
 from pipeline.running.settings import Runtime
 from pipeline.running.shared_folder import Storage
 from pipeline.running.storage import open_storage
@@ -33,6 +35,10 @@ from pipeline.training.losses import losses, refuse_missing
 from pipeline.training.plan import Plan
 from pipeline.training.progress import Progress
 from pipeline.training.selection import searched
+
+FIXED, GROWING = 16, 200
+"""Trials that wait for a worker at once: on a cluster as it is, and where an autoscaler may add as many workers (Ray's
+own number for that)."""
 
 
 def run_plan(
@@ -114,13 +120,13 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused connection warns once a second
     os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
-    if runtime.ray_address:
-        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", "16")  # what an autoscaler sees, and starts workers for
     storage = HERE.tune.resolve()
     name = f"{root.name}-{os.getpid()}-{int(time.time())}"
     connect(runtime, runner)
     import ray
 
+    if runtime.ray_address:  # what an autoscaler sees, and starts workers for
+        os.environ.setdefault("TUNE_MAX_PENDING_TRIALS_PG", str(GROWING if may_grow() else FIXED))
     try:
         from ray import tune
 
@@ -128,20 +134,17 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
         others = leave_out(home.storage, root)
         need = Need(runtime.threads, gpu_share(runtime))
         refuse_if_never(need, runtime)
+        shares = Shares(runtime, need.gpus, gpu_kinds(runtime, need.gpus), Memory(HERE.gpu_memory), others)
         # On a cluster Ray knows what fits; one that grows with the demand must see more than fits now.
-        slots = None if runtime.ray_address else parallel(runtime, need.gpus)
-        callback = ledger_callback(ledger, Wait(need, runtime))
+        slots = None if runtime.ray_address else parallel(runtime, 0.0 if shares.gpus else need.gpus)
+        callback = ledger_callback(ledger, Wait(need, runtime), shares)
         tuner = tune.Tuner(
             tune.with_resources(
-                tune.with_parameters(
-                    _trainable, runner=runner, root=root.as_posix(), context={**context, "gpu_share": need.gpus}
-                ),
-                tune.PlacementGroupFactory(
-                    [{"CPU": need.cpus, "GPU": need.gpus}], bundle_label_selector=[others] if others else None
-                ),
+                tune.with_parameters(_trainable, runner=runner, root=root.as_posix(), context=dict(context)),
+                shares.request,
             ),
             tune_config=tune.TuneConfig(
-                search_alg=_searcher(ledger),
+                search_alg=_searcher(ledger, shares),
                 scheduler=_scheduler(callback),
                 num_samples=-1,
                 max_concurrent_trials=slots,
@@ -169,7 +172,7 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
         shutil.rmtree(storage / name, ignore_errors=True)  # the trial folders hold all that matters
 
 
-def _searcher(ledger: Ledger) -> Any:
+def _searcher(ledger: Ledger, shares: Shares) -> Any:
     from ray.tune.search import Searcher
 
     class PlanSearcher(Searcher):
@@ -180,10 +183,12 @@ def _searcher(ledger: Ledger) -> Any:
 
         def suggest(self, trial_id: str) -> Any:
             trial = ledger.progress.next()
-            if trial is not None:
-                return {"key": trial.key, "settings": dict(trial.settings), "names": dict(trial.names)}
-            waits = ledger.progress.running or ledger.progress.elsewhere
-            return None if waits else Searcher.FINISHED
+            if trial is None:
+                waits = ledger.progress.running or ledger.progress.elsewhere
+                return None if waits else Searcher.FINISHED
+            resources = shares.take(trial.key, trial.settings, ledger.progress.running)
+            named = {"settings": dict(trial.settings), "names": dict(trial.names)}
+            return {"key": trial.key, "resources": resources, **named}
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             pass  # the callback keeps the ledger; it knows the key
@@ -210,10 +215,13 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
     storage = open_storage(context.get("storage"))
     directory = enter(storage, context["folder"]) / root / config["key"]
     travel = Travel(storage, Path(root) / config["key"])
+    context = {**context, "gpu_share": config["resources"].get("GPU", 0.0)}
+    forget_peak()
 
     def report(metrics: dict[str, float]) -> None:
         travel.publish()
-        tune.report({"epoch_metrics": metrics, "selection": metrics["selection"]})
+        told = {"epoch_metrics": metrics, "selection": metrics["selection"]}
+        tune.report(told | ({"gpu_gib": gib} if (gib := gpu_gib()) else {}))
 
     try:
         names = take_inputs(storage, context, config["names"])

@@ -24,3 +24,21 @@ def load(runner: str) -> Callable[..., Any]:
     module, _, name = runner.partition(":")
     function: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return function
+
+
+def forget_peak() -> None:
+    """Measure the memory of the next trial in this process alone."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def gpu_gib() -> float | None:
+    """Most GiB of a GPU that this process has had, CUDA's own among them; None without a GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    from pipeline.models.precision import CONTEXT_GIB
+
+    return float(torch.cuda.max_memory_reserved() / 2**30 + CONTEXT_GIB)
