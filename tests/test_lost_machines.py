@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import signal
 import sqlite3
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
+import psutil
 import pytest
 
 from pipeline.identity.imports import ROOT
@@ -85,6 +87,17 @@ def begun() -> int:
     return len(list(HERE.trials.glob(f"*/{steady_trials.TRAINED}")))
 
 
+def epochs() -> int:
+    """Epochs that were begun."""
+    return sum(len(path.read_text()) for path in HERE.trials.glob(f"*/{steady_trials.TRAINED}"))
+
+
+def trials_of(node: Node) -> list[psutil.Process]:
+    """The workers of a node that run a trial."""
+    workers = psutil.Process(node.raylet).children()
+    return [worker for worker in workers if "ray::ImplicitFunc" in " ".join(worker.cmdline())]
+
+
 def check_weights() -> None:
     """Every trial has what an undisturbed one leaves."""
     for folder in HERE.trials.iterdir():
@@ -98,8 +111,7 @@ def check_weights() -> None:
 def trained_twice() -> int:
     """Epochs that were begun beyond those that were needed."""
     settings = [json.loads(path.read_text()) for path in HERE.trials.glob("*/settings.json")]
-    begun = sum(len(path.read_text()) for path in HERE.trials.glob(f"*/{steady_trials.TRAINED}"))
-    return begun - sum(each["training"]["epochs"] for each in settings)
+    return epochs() - sum(each["training"]["epochs"] for each in settings)
 
 
 def check_runs() -> None:
@@ -137,4 +149,85 @@ def test_a_lost_node_is_no_failed_trial(
     assert counted(done) == (4, 0, 4)
     check_weights()
     assert trained_twice() <= 1
+    check_runs()
+
+
+@pytest.mark.cluster
+def test_a_dead_worker_counts_as_a_failure(workspace: Workspace, head: Cluster) -> None:
+    """What separates it from a lost machine: without retries its trial fails."""
+    workspace.write_params({**GRID, "on_missing": "report"})
+    prepared()
+    with two_nodes(head) as (a, _), started(head, workspace, "-c", STEADY) as stage:
+        wait_for(lambda: begun() == 2, stage)
+        trials_of(a)[0].kill()
+        done = ended(stage)
+    assert counted(done) == (4, 0, 4)
+    assert "its worker died (" in done.out
+    assert done.out.splitlines()[-1].startswith("1 of 4 trials failed")
+
+
+KILLS = 30
+
+
+@pytest.mark.cluster
+def test_nothing_is_lost_in_a_soak(workspace: Workspace, head: Cluster) -> None:
+    """Thirty random kills of workers, nodes and the driver, over a long grid."""
+    rates = [round(0.02 * n, 2) for n in range(1, 31)]
+    workspace.write_params(
+        {"grid.learning_rate": rates, "seeds": [1, 2], "training.epochs": 60, "runtime": {"retries": 100}}
+    )
+    prepared()
+    choice, in_flight, kills = random.Random(0), 0, 0
+    nodes = [head.add_node(), head.add_node()]
+    try:
+        while True:
+            with started(head, workspace, "-c", STEADY) as stage:
+                done = None
+                while kills < KILLS:
+                    before = epochs()
+                    wait_for(lambda: epochs() > before + 5, stage)  # noqa: B023
+                    kills += 1
+                    what = choice.choice(["worker", "raylet", "driver"])
+                    victim = choice.choice(nodes)
+                    if what == "driver":
+                        in_flight += 2
+                        stage.kill()
+                        break
+                    in_flight += 1
+                    if what == "worker" and (running := trials_of(victim)):
+                        running[0].kill()
+                    else:
+                        victim.kill()
+                        nodes[nodes.index(victim)] = head.add_node()
+                else:
+                    done = ended(stage)
+            if done is not None:
+                break
+    finally:
+        for node in nodes:
+            node.kill()
+    assert done.code == 0, done.out
+    assert len(list(HERE.trials.glob("*/result.json"))) == len(rates) + 1
+    check_weights()
+    assert trained_twice() <= in_flight
+    check_runs()
+
+
+def test_the_raylet_of_our_own_ray_is_started_again(workspace: Workspace) -> None:
+    workspace.write_params(GRID)
+    prepared()
+    (workspace.folder / "tests").symlink_to(ROOT / "tests")
+    stage = workspace.start("-c", STEADY)
+    try:
+        wait_for(lambda: begun() == 2, stage)
+        raylet = next(child for child in psutil.Process(stage.pid).children(recursive=True) if child.name() == "raylet")
+        raylet.kill()
+        done = ended(stage)
+    finally:
+        if stage.poll() is None:
+            kill_group(stage)
+    assert counted(done) == (4, 0, 4)
+    assert "Ray on this machine ended by itself, and is started again" in done.out
+    check_weights()
+    assert trained_twice() <= 2
     check_runs()

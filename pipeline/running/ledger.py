@@ -106,6 +106,11 @@ class Ledger:
         else:
             self.end(key, None, f"{MACHINES} machines in a row were lost under it; give it more memory")
 
+    def all_lost(self) -> None:
+        """Every worker is gone with its cluster: what was handed out waits again."""
+        for key in [*self.progress.running]:
+            self._again(key)
+
     def _again(self, key: str) -> None:
         self._active.discard(key)
         self.progress.again(key)

@@ -175,6 +175,8 @@ class Progress:
     def again(self, key: str) -> None:
         """Take back a trial that was handed out: it waits at its place."""
         del self.running[key]
+        if self.claims is not None:
+            self.claims.drop(key)
         for place in self._places[key]:
             heapq.heappush(self._queue, (place, key))
 

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import PipelineError, redacted
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
-from pipeline.running.ray.deaths import lost_its_node
+from pipeline.running.ray.deaths import lost_its_node, refuse_dead_ray
 from pipeline.running.ray.resources import Wait
 from pipeline.running.ray.shares import Shares
 
@@ -35,6 +35,7 @@ def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
 
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
             with self._kept():
+                refuse_dead_ray()
                 (wait.goes_on if ledger.idle else wait.over)()
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:

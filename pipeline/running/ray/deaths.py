@@ -1,7 +1,9 @@
-"""Whether a worker died by itself or with its machine, which Ray notices only after some 15 seconds."""
+"""Whether a worker died by itself or with its machine, which Ray notices only after some 15 seconds, or Ray itself."""
 
 import socket
 from typing import Any
+
+from pipeline.errors import ClusterError
 
 ANSWERS_WITHIN = 2.0
 """Seconds in which a node's raylet answers that is alive."""
@@ -20,6 +22,23 @@ def lost_its_node(actor_id: str, error: str) -> bool:
     if node is None:  # the connection broke, and no raylet said that its worker died
         return "is unavailable" in error
     return not node["Alive"] or not _answers(node["NodeManagerAddress"], node["NodeManagerPort"])
+
+
+class RayEndedError(ClusterError):
+    """A process of Ray of our own ended by itself; some 20 seconds later Ray ends this process too."""
+
+
+def refuse_dead_ray() -> None:
+    """Check that Ray of our own still runs; one that was joined is not ours to watch.
+
+    Raises:
+        RayEndedError: one of its processes is gone, such as the raylet.
+    """
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is not None and node.is_head() and not node.remaining_processes_alive():
+        raise RayEndedError("Ray on this machine ended by itself; give it more memory")
 
 
 def _node_of(actor_id: str) -> Any:

@@ -5,6 +5,7 @@ one group start while another group's grid is still running. Resuming is the tri
 a state per epoch), which also works when the grid has changed in between; Tuner.restore does not.
 """
 
+import itertools
 import logging
 import os
 import shutil
@@ -18,9 +19,10 @@ from typing import Any, Literal
 from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line, redacted
 from pipeline.layout import HERE
 from pipeline.running.gpus import Memory
-from pipeline.running.ledger import Ledger, Observer
+from pipeline.running.ledger import MACHINES, Ledger, Observer
 from pipeline.running.ray.callback import ledger_callback
 from pipeline.running.ray.cluster import connect, leave_out
+from pipeline.running.ray.deaths import RayEndedError
 from pipeline.running.ray.resources import Need, Wait, gpu_kinds, gpu_share, may_grow, parallel, refuse_if_never
 from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.shares import Shares
@@ -76,8 +78,7 @@ def run_plan(
     with claimed(HERE.claims, "halving") if halves else nullcontext():  # one driver at a time writes the journals
         progress = Progress(plan, root, engines_of(plan), home.hashes, Claims(HERE.claims))
         ledger = Ledger(progress, Homecoming(observer, home), show=runtime.progress, retries=runtime.retries)
-        if progress.unfinished():
-            _tune(ledger, runner, runtime, context, home)
+        _run_unfinished(ledger, runner, runtime, context, home)
     left = progress.unfinished()
     if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
         raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
@@ -92,6 +93,20 @@ def run_plan(
         print(f"{lost} of {plan.total} trials failed; `dvc repro -f finetune` tries them again", flush=True)
     home.settle(progress)
     return progress
+
+
+def _run_unfinished(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, Any], home: Home) -> None:
+    """Run what is left, on as many Rays of our own as it takes."""
+    for starts in itertools.count(1):
+        if not ledger.progress.unfinished():
+            return
+        try:
+            return _tune(ledger, runner, runtime, context, home)
+        except RayEndedError:
+            if starts == MACHINES:
+                raise
+            ledger.all_lost()
+            print("Ray on this machine ended by itself, and is started again", flush=True)
 
 
 def _name_stops(progress: Progress) -> None:
