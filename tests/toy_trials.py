@@ -5,6 +5,7 @@ One that was interrupted goes on after its last epoch.
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,8 +19,8 @@ from pipeline.training.plan import HISTORY, RESUME, WEIGHTS, read_history, run_t
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0
 """From this learning rate on a trial fails, each time with one error."""
-REFUSED, KILLED, CHANGING = 3.0, 4.0, 5.0
-"""Learning rates of a user's error, of a worker that dies, and of another error each time."""
+REFUSED, KILLED, CHANGING, HUNGRY = 3.0, 4.0, 5.0, 6.0
+"""Learning rates of a user's error, of a worker that dies, of another error each time, and of one that lacks memory."""
 LOST_SEED = 13
 """The seed of which a trial without a parent fails."""
 
@@ -29,6 +30,15 @@ def _fail(learning_rate: float, attempt: int) -> None:
         raise DataError("the rows are gone; put them back")
     if learning_rate == KILLED:
         os.kill(os.getpid(), signal.SIGKILL)
+    if learning_rate == HUNGRY:
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        with Path("/proc/self/statm").open(encoding="ascii") as file:
+            now = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (now + 2**30, before[1]))
+        try:
+            bytearray(2**32)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, before)
     if learning_rate == CHANGING:
         raise RuntimeError(f"out of {'abcdef'[attempt]}")
     raise FloatingPointError(f"training loss is nan in epoch {attempt}; lower the learning rate")

@@ -12,6 +12,7 @@ from pipeline.running.ledger import Ledger
 from pipeline.running.ray.deaths import lost_its_node, refuse_dead_ray
 from pipeline.running.ray.resources import Wait
 from pipeline.running.ray.shares import Shares
+from pipeline.running.ray.worker import SPARE
 
 
 def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
@@ -94,9 +95,11 @@ def _crash(text: str, directory: Path) -> str:
     said = [line for line in re.sub(r"^Failure # .*\n", "", text).splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in said) or "(pid=" in text:  # raised before the trial's own code
         reason = said[-1].strip()[:300]
+    elif "running low on memory" in text:  # Ray's memory monitor, before the kernel does it
+        reason = f"its worker was ended, since its machine ran low on memory; {SPARE}"
     else:
         reason = " ".join(line for line in said if not line.startswith("\t"))  # those are Ray's ids
-        reason = f"its worker died ({reason[:300]}); give it more memory"
+        reason = f"its worker died ({reason[:300]}); {SPARE}"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "error.txt").write_text(redacted(f"{reason}\n\n{text}\n"), encoding="utf-8")
     return redacted(reason)

@@ -26,7 +26,7 @@ from pipeline.running.ray.deaths import RayEndedError
 from pipeline.running.ray.resources import Need, Wait, gpu_kinds, gpu_share, may_grow, parallel, refuse_if_never
 from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.shares import Shares
-from pipeline.running.ray.worker import enter, forget_peak, gpu_gib, load
+from pipeline.running.ray.worker import SPARE, enter, forget_peak, gpu_gib, load
 from pipeline.running.settings import Runtime
 from pipeline.running.shared_folder import Storage
 from pipeline.running.storage import open_storage
@@ -249,10 +249,11 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
         raise
     except Exception as error:
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / ERROR).write_text(redacted(traceback.format_exc()), encoding="utf-8")
+        fault = f"out of memory; {SPARE}" if isinstance(error, MemoryError) else one_line(error)
+        (directory / ERROR).write_text(redacted(f"{fault}\n\n{traceback.format_exc()}"), encoding="utf-8")
         certain = isinstance(error, PipelineError) and not isinstance(error, StorageError)
         with suppress(StorageError):  # it may be what failed
             travel.publish()
-        tune.report({"fault": one_line(error), "certain": certain, "selection": None})
+        tune.report({"fault": fault, "certain": certain, "selection": None})
         raise
     tune.report({"trial_result": result.model_dump(mode="json"), "selection": result.selection})

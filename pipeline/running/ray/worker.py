@@ -9,6 +9,9 @@ from typing import Any
 
 from pipeline.running.shared_folder import Storage
 
+SPARE = "run fewer side by side (runtime.workers), set training.micro_batch, or give it more memory"
+"""Remedies of a trial that lacks memory."""
+
 
 def enter(storage: Storage, project: str) -> Path:
     """Work in the project's folder, and import its code; or in one of the node's, with code that Ray brought."""
