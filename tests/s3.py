@@ -12,12 +12,18 @@ from tests.ray_cluster import free_ports
 
 
 @contextmanager
-def s3_server(*buckets: str) -> Iterator[dict[str, str]]:
-    """Start a server with buckets; yields the variables of those who use it."""
+def s3_server(*buckets: str, strict: bool = False) -> Iterator[dict[str, str]]:
+    """Start a server with buckets; yields the variables of those who use it.
+
+    Args:
+        strict: whether it takes no keys but its own, of which there are none.
+    """
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    if strict:
+        environment["INITIAL_NO_AUTH_ACTION_COUNT"] = str(len(buckets))
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
         try:
             for bucket in buckets:

@@ -24,7 +24,7 @@ from ray_jobs import entry
 from ray_jobs.results import bring, come_home, record_of, send
 from tests.ray_cluster import hiding, ray_cluster
 from tests.s3 import s3_server
-from tests.test_ray_jobs import git, run_submit
+from tests.test_ray_jobs import git
 from tests.workspace import changed, small_params
 
 pytestmark = pytest.mark.slow
@@ -82,7 +82,7 @@ def test_a_job_comes_home_through_the_store(
         # The head's disk is lost as well.
         for place in cluster.folder.glob("early-exit-*"):
             shutil.rmtree(place)
-        done = run_submit(project, environment, "--address", cluster.dashboard, "--name", "study")
+        done = subprocess.run(submit, cwd=project, env=environment, capture_output=True, text=True, timeout=1500)
         assert done.returncode == 0, done.stdout + done.stderr
     reused = next(line for line in done.stdout.splitlines() if " trials run, " in line)
     assert reused != "4 trials run, 0 reused of 4"

@@ -25,7 +25,7 @@ from pipeline.training.trial import train
 from tests.prepared import CONTEXT
 from tests.ray_cluster import Cluster, hiding, ray_cluster
 from tests.s3 import s3_server
-from tests.test_finetune import prepared
+from tests.test_finetune import counted, prepared
 from tests.workspace import Workspace, kill_group
 
 
@@ -112,11 +112,14 @@ def test_no_path_leaves_the_store(storage: Storage) -> None:
 def test_an_address_that_is_none(workspace: Workspace, address: str, message: str) -> None:
     workspace.write_params({"runtime.storage": address})
     line = workspace.stage("finetune").error()
+    assert "runtime.storage: " in line
+    assert message in line or "holds a password or token, and this file is committed" in line
+    assert "hunter2" not in line
+    workspace.write_params()
+    line = workspace.command("-m", "stages.finetune", EARLY_EXIT_STORAGE=address).error()
     assert line.startswith("finetune: runtime.storage: ")
     assert message in line
     assert "hunter2" not in line
-    workspace.write_params()
-    assert workspace.command("-m", "stages.finetune", EARLY_EXIT_STORAGE=address).error() == line
 
 
 @pytest.mark.parametrize(
@@ -124,6 +127,7 @@ def test_an_address_that_is_none(workspace: Workspace, address: str, message: st
     [
         ("s3://nobody/x", None, "make the bucket, or name another in runtime.storage"),
         ("s3://bucket/x", "http://127.0.0.1:1", "check the network and AWS_ENDPOINT_URL"),
+        ("s3://bucket/x", "http://ann:not-a-secret@127.0.0.1:1", "check the network and AWS_ENDPOINT_URL"),
     ],
 )
 def test_a_store_that_does_not_serve(
@@ -140,6 +144,21 @@ def test_a_store_that_does_not_serve(
     with pytest.raises(StorageError, match=f"^{address} at http.*does not serve .*{message}") as raised:
         ObjectStorage(parse_address(address)).check()
     assert "not-a-secret" not in str(raised.value)
+
+
+def test_keys_that_a_store_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with s3_server("bucket", strict=True) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(StorageError, match=r"INVALID_ACCESS_KEY_ID.*; set keys that may read and write") as raised:
+            ObjectStorage(parse_address("s3://bucket/x")).check()
+        assert "not-a-secret" not in str(raised.value)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(StorageError, match=r"does not serve .*keys"):
+            ObjectStorage(parse_address("s3://bucket/x")).check()
 
 
 def test_a_folder_that_cannot_be_written() -> None:
@@ -305,3 +324,18 @@ def test_a_trial_of_a_lost_node_goes_on_from_the_store(
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert 1 <= len(before) < 4
     assert history[: len(before)] == before, "to the microsecond: epochs of before are not trained again"
+
+
+@pytest.mark.cluster
+def test_a_node_that_does_not_see_the_project_is_left_out_by_name(workspace: Workspace) -> None:
+    """One of two nodes does not see the disk with the project; it trains nothing."""
+    workspace.write_params({"latency.tasks": []})
+    prepared()
+    with ray_cluster(cpus=0) as cluster:
+        blind = cluster.add_node(prefix=hiding(workspace.folder))
+        cluster.add_node()
+        joined = {"RAY_ADDRESS": f"127.0.0.1:{cluster.port}", "HOME": cluster.environment["HOME"]}
+        done = workspace.command("-m", "stages.finetune", **joined)
+        assert counted(done) == (1, 0, 1)
+        (line,) = [line for line in done.out.splitlines() if "is left out" in line]
+        assert f"node {blind.address} is left out: " in line

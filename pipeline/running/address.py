@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from pipeline.errors import ParamsError, StorageError, shown, storage_error
+from pipeline.errors import ParamsError, StorageError, redacted, shown, storage_error
 
 VARIABLE = "EARLY_EXIT_STORAGE"
 OPTIONS = ("region", "scheme", "endpoint_override")
@@ -66,21 +66,19 @@ class Address:
         if self.scheme == "file" and isinstance(error, OSError) and (known := storage_error(error)) is not None:
             return known
         reason = " ".join(str(error).split())
-        reason = re.sub(r"\s*\(Request ID.*?\)", "", reason)[:300]
-        remedy = next((text for sign, text in REMEDIES if re.search(sign, str(error))), "check runtime.storage")
+        reason = re.sub(r"^When .*?: AWS Error|\s*\(Request ID.*?\)", "", reason).strip()[:300]
+        remedy = next((text for sign, text in REMEDIES if re.search(sign, str(error))), "check the address and keys")
         at = f" at {self.options['endpoint_override']}" if "endpoint_override" in self.options else ""
-        return StorageError(f"{self}{at} does not serve ({reason}); {remedy}")
+        text = f"{self}{at} does not serve ({reason}); {remedy}"
+        return StorageError(redacted(text))  # the endpoint may have a password
 
 
 REMEDIES = (
     (
-        "NO_SUCH_BUCKET|NOT_FOUND|Bucket .*not found|does not exist",
-        "make the bucket, or name another in runtime.storage",
-    ),
-    (
         "ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|EXPIRED|UNRECOGNIZED_CLIENT|MISSING_AUTH|[Cc]redential|FORBIDDEN",
         "set keys that may read and write there (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the machine's role)",
     ),
+    ("NO_SUCH_BUCKET|NOT_FOUND|does not exist", "make the bucket, or name another in runtime.storage"),
     ("NETWORK_CONNECTION|resolve|[Cc]onnect|timed? ?out|curlCode", "check the network and AWS_ENDPOINT_URL"),
 )
 
