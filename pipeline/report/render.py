@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.layout import HERE
+from pipeline.report import paper
 from pipeline.report.cells import Cell, Run, Table
 from pipeline.report.sections import FIRST, SECTIONS, Section
 from pipeline.report.stored import Stored
@@ -64,6 +65,7 @@ def build(stored: Stored, provenance: Provenance) -> Report:
     first, *sections = [Content.of(section, stored) for section in (FIRST, *SECTIONS)]
     script = (Path(__file__).parent / "page.js").read_text(encoding="utf-8")
     context: dict[str, Any] = {
+        "reproduction": any(paper.has_task(task.name) for task in stored.tasks),
         "answer": FIRST.answer(stored),
         "answers": FIRST.findings(stored),
         "first": first,

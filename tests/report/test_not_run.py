@@ -115,6 +115,7 @@ def test_one_task_of_own_data_and_nothing_else(tmp_path: Path) -> None:
     report = build(collect(params, workspace), PROVENANCE)
     page = Page(report.html)
     assert page.balanced
+    assert "Reproduction of" not in report.html
     assert page.row("mine", "joint, patience (PABEE)")["Seeds"] == "1"
     for part in ("images", "latency", "attack", "simulation"):
         assert said_in(report, SENTENCES[part]) == (2, 2)

@@ -41,6 +41,7 @@ def test_page_stands_alone(glue: Report) -> None:
     assert re.findall(r"url\((?!#)", glue.html) == []
     assert "@import" not in glue.html
     assert "prefers-color-scheme: dark" in glue.html
+    assert "Reproduction of Zhou" in glue.html
 
 
 def test_every_section_is_there_once_and_in_order(glue: Report) -> None:
