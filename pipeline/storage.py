@@ -1,5 +1,6 @@
 """Files on disk: canonical JSON and atomic writes."""
 
+import errno
 import hashlib
 import json
 import os
@@ -33,6 +34,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk names none
+        raise
+    except Exception as error:  # safetensors has a type of its own
+        if os.strerror(errno.ENOSPC) in str(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         raise
     finally:
         with suppress(OSError):  # it was renamed, or never made

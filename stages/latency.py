@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE
-from pipeline.models.device import device_of
 from pipeline.results import Evaluated, Latency, Selected
+from pipeline.running.ray.jobs import run_alone
 from pipeline.running.stage import Stage, run_stage
 from pipeline.tasks.stores import manifest_of
 
@@ -27,9 +27,9 @@ def main(stage: Stage) -> None:
     evaluated = read_with_points(Evaluated, HERE.evaluated(task), f"run `dvc repro evaluate@{task}`")
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
     manifest = manifest_of(task)
-    from pipeline.models.latency import measure  # imports Torch
+    from pipeline.models.latency import RUNNER, Timing, time_models  # imports Torch
 
-    measured = measure(
+    timing = Timing(
         manifest,
         selected,
         evaluated,
@@ -38,8 +38,13 @@ def main(stage: Stage) -> None:
         sizes=(1, settings.batch_size),
         repeats=settings.repeats,
         threads=runtime.threads,
-        device=device_of(runtime.device),
+        device=runtime.device,
+        node=settings.node,
     )
+    if settings.node is None:
+        measured = time_models(timing)
+    else:
+        measured = run_alone(timing, settings.node, runner=RUNNER, root=HERE.outputs, runtime=runtime)
     stage.write(HERE.latency(task), Latency(task=task, measured=measured))
     for row in measured.rows:
         stage.log_row(

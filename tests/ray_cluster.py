@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -38,6 +39,13 @@ class Node:
             if int(group) == self.process.pid and name in command.split()[0]:
                 return int(number)
         raise AssertionError(f"no {name} at {self.address}")
+
+    def runs(self, name: str) -> bool:
+        """Whether a worker of the node has a name, which Ray gives it after what it runs."""
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "args=", "--ppid", str(self.raylet)], capture_output=True, text=True, check=False
+        )
+        return any(line.startswith(name) for line in listed.stdout.splitlines())
 
     def kill(self) -> None:
         """SIGKILL everything of the node, as where a machine loses its power."""
@@ -103,12 +111,15 @@ def _processes() -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody listens on."""
+    """Ports on loopback that nobody listens on, and that no connection is given: those begin at 32768."""
+    ports: list[int] = []
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for bound in sockets:
-            bound.bind(("127.0.0.1", 0))
-        return [bound.getsockname()[1] for bound in sockets]
+        while len(ports) < count:
+            bound = stack.enter_context(socket.socket())
+            with suppress(OSError):
+                bound.bind(("127.0.0.1", secrets.randbelow(20_000) + 12_000))
+                ports.append(bound.getsockname()[1])
+    return ports
 
 
 def clean_environment(home: Path) -> dict[str, str]:

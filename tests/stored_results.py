@@ -260,7 +260,7 @@ def _measured(models: Sequence[Models]) -> results.Measured:
         for mode, gain in modes
         for criterion, speed in speeds
     ]
-    return results.Measured(device="cpu", threads=1, rows=tuple(rows))
+    return results.Measured(device="cpu", machine="a processor, 2 CPUs", node=None, threads=1, rows=tuple(rows))
 
 
 def point_of(criterion: str | None) -> results.OperatingPoint:

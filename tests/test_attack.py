@@ -914,11 +914,14 @@ def test_a_few_texts_are_asked_about_without_workers(trained: Path, monkeypatch:
 
 
 def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.attacks import attacker, comparison
+    from pipeline.attacks import attacker, comparison, shards
 
     whole = run("demo-sentences")
     HERE.attacked.rename("larger")
     monkeypatch.setattr(comparison, "SIZE", 2)
+    given: list[shards.Shard] = []
+    attack_shard = shards.run_shard
+    monkeypatch.setattr(shards, "run_shard", lambda shard: given.append(shard) or attack_shard(shard))
     attacked: list[str] = []
     stock_attack = attacker.attack_examples
 
@@ -945,6 +948,11 @@ def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest
     stored[0].write_text(stored[0].read_text()[:100])
     assert run("demo-sentences") == whole
     assert len(attacked) == 13
+    # A job whose worker was lost runs again as it was given: it attacks what is missing.
+    shard = given[0]
+    HERE.shard(shard.task, shard.defences[1][0]).unlink()
+    assert (attack_shard(shard), attack_shard(shard), len(attacked)) == (1, 0, 14)
+    attacked.pop()
     # What changes results is in the key; a defence less is not.
     run("demo-sentences", criteria=["patience"])
     assert len(attacked) == 13

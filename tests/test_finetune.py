@@ -307,6 +307,59 @@ def test_a_seed_whose_parent_failed_is_named(toys: Workspace) -> None:
     assert len(table) == 3
 
 
+def test_a_disk_that_is_full_ends_the_run_with_its_name_and_nothing_is_lost(toys: Workspace) -> None:
+    """All trials share it, so that the others would fail alike."""
+    toys.write_params({"grid.learning_rate": [0.001, 0.002, 0.003]})
+    prepared()
+    (group,) = plan_of(load_params()).groups
+    full = HERE.trial(plan_of(load_params()).grid(group)[1].key) / "attempts"  # which a toy writes first
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
+    line = toys.stage("finetune").error()
+    assert line == f"finetune: {full.parent.absolute()}: No space left on device; free some space, then run it again"
+    full.unlink()  # never to be read: it has no end
+    assert [key for key in attempts() if read_result(HERE.trial(key))], "what had ended stays"
+
+
+FULL = """
+mkdir -p runs/trials && mount -t tmpfs -o size={size} none {disk}
+"$@"; first=$?
+mount -o remount,size=200m {disk} && "$@"; second=$?
+cp -r runs/trials kept; echo "$first $second"
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize(("disk", "size"), [("runs/trials", "900k"), ("runs", "1m")], ids=["worker", "driver"])
+def test_a_small_disk_fills_up_and_is_made_larger(workspace: Workspace, disk: str, size: str) -> None:
+    """Real trials, with Ray of our own, in a mount namespace; equal to a run that nothing disturbed."""
+    workspace.write_params({"seeds": [1, 2, 3, 4], "training.epochs": 2})
+    prepared()
+    assert workspace.stage("finetune").code == 0
+    expected = {trial.key: read_result(HERE.trial(trial.key)) for trial in outcome()["joint"].trials}
+    for folder in (HERE.runs, HERE.outputs):
+        shutil.rmtree(folder)
+    script = FULL.format(disk=disk, size=size)
+    command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-m", "stages.finetune"]
+    done = subprocess.run(
+        command,
+        cwd=workspace.folder,
+        env=workspace.environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "1 0", done.stdout + done.stderr
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(r"finetune: \S*runs/\S*: No space left on device; free some space, then run it again", line)
+    for key, result in expected.items():
+        again = read_result(Path("kept") / key)
+        assert result is not None
+        assert again is not None
+        assert again.weights_sha256 == result.weights_sha256
+
+
 def test_what_fails_in_the_driver_ends_the_run_as_itself(toys: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as a server that went away; Tune would pass on the text of a traceback."""
     from pipeline.running.observer import TrialObserver

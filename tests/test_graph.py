@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
@@ -170,6 +171,22 @@ def test_local_files_are_dependencies(project: Project, tmp_path: Path) -> None:
     project.write_params({**params, "tasks": {"hub": tasks["hub"]}})
     assert ran() == ["settings"]
     assert sorted(path.name for path in (project.folder / "moved").iterdir()) == ["held.csv", "train.csv"]
+
+
+def test_nothing_is_removed_beside_a_stage_that_runs(project: Project, tmp_path: Path) -> None:
+    """DVC removes a stage's outputs before it starts it: one that outlived its DVC must not lose what it reads."""
+    images = {"tasks": {"demo-images": {"rows": {"train": 40, "selection": 12, "report": 12}}}}
+    project.write_params({**images, "backbones": {"resnet8": {"width": 4}}, "images": SHORT_IMAGES})
+    project.dvc("repro", "prepare")
+    before = {path: path.stat().st_mtime_ns for path in project.here.data("demo-images").rglob("*")}
+    assert before
+    with FileLock(project.here.lock("trace", "demo-images")):
+        done = project.run("repro", "-f", "prepare")
+    assert done.returncode != 0
+    assert "settings: trace@demo-images runs in this folder" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in project.here.data("demo-images").rglob("*")} == before
+    project.dvc("repro", "-f", "prepare")
+    assert {path.stat().st_mtime_ns for path in before} != {*before.values()}
 
 
 @pytest.mark.parametrize(

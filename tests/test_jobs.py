@@ -1,16 +1,26 @@
 """Jobs beside each other: where they run, and that their results do not depend on it. On real Ray clusters."""
 
+import os
 import shutil
-from collections.abc import Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from pipeline.errors import ClusterError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.params import load_params
-from pipeline.results import TraceIndex
+from pipeline.results import Latency, TraceIndex
 from pipeline.running.ray import jobs
-from tests.ray_cluster import Cluster, free_ports, ray_cluster
+from pipeline.running.ray.parcel import packed
+from pipeline.running.settings import Runtime
+from pipeline.running.shared_folder import Storage
+from tests.ray_cluster import Cluster, free_ports, hiding, ray_cluster
 from tests.selections import save_model, select
 from tests.workspace import Done, Workspace
 
@@ -35,9 +45,139 @@ def test_short_jobs_run_here_while_workers_would_gain_nothing(
 ) -> None:
     monkeypatch.setattr(jobs, "START", start)
     ran: list[tuple[int, int]] = []
-    left = jobs._run_here(range(count), lambda job: -job, slots, lambda job, result: ran.append((job, result)), brief)
+    every = packed(Storage(), range(count))
+    left = jobs._run_here(every, "operator:neg", slots, lambda parcel, result: ran.append((parcel.job, result)), brief)
     assert ran == [(i, -i) for i in range(here)]
-    assert list(left) == list(range(here, count))
+    assert list(left) == every[here:]
+
+
+# Faults
+
+TOYS = """
+import os
+import sys
+from pathlib import Path
+from pipeline.errors import exit_with_one_line
+from pipeline.running.ray import resources
+from pipeline.running.ray.jobs import fan_out
+from pipeline.running.settings import Runtime
+
+resources.FIRST = resources.NEXT = 1.0
+with exit_with_one_line("jobs"):
+    fan_out(sys.argv[2].split(","), runner="tests.toy_jobs:run", root=Path("out"),
+            runtime=Runtime(ray_address=os.environ.get("RAY_ADDRESS"), workers=2, device="cpu",
+                            retries=int(sys.argv[1])),
+            done=lambda job, result: print(job, result, flush=True))
+"""
+
+
+class Toys:
+    """Toy jobs that run from a process of their own, on a cluster or on Ray of its own."""
+
+    def __init__(self, cluster: Cluster | None, workspace: Workspace, retries: int, *jobs: str) -> None:
+        self.out = workspace.folder / "out"
+        self.out.mkdir(exist_ok=True)
+        if not (workspace.folder / "tests").exists():
+            (workspace.folder / "tests").symlink_to(ROOT / "tests")
+        self.process = workspace.start("-c", TOYS, str(retries), ",".join(jobs), **(there(cluster) if cluster else {}))
+
+    def places(self, *jobs: str) -> dict[str, tuple[str, int]]:
+        """Address and process of waiting jobs, once all of them have started."""
+        files = [self.out / f"{job}.place" for job in jobs]
+        until(lambda: all(file.is_file() for file in files), self.process)
+        split = (file.read_text().split() for file in files)
+        return {job: (address, int(number)) for job, (address, number) in zip(jobs, split, strict=True)}
+
+    def end(self) -> tuple[int, list[str]]:
+        """Let the waiting jobs end; exit code and lines of output."""
+        (self.out / "go").touch()
+        said, _ = self.process.communicate(timeout=120)
+        assert "Traceback" not in said, said
+        return self.process.returncode, said.splitlines()
+
+    def attempts(self, job: str) -> int:
+        return len((self.out / f"{job}.attempts").read_text())
+
+
+def until(true: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_job_whose_machine_is_lost_runs_again_and_is_no_failure(workspace: Workspace, cluster: Cluster) -> None:
+    node = cluster.add_node(cwd=ROOT)
+    waiting = ("waits-1", "waits-2", "waits-3")
+    toys = Toys(cluster, workspace, 0, *waiting)
+    places = toys.places(*waiting)
+    (lost,) = (job for job, (address, _) in places.items() if address == node.address)
+    os.kill(node.raylet, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{places[lost][1]}").exists(), toys.process)  # workers end without their raylet
+    code, lines = toys.end()
+    assert code == 0, lines
+    assert sorted(lines) == sorted([*(f"{job} {job.upper()}" for job in waiting), LOST])
+    assert {job: toys.attempts(job) for job in waiting} == {job: 1 + (job == lost) for job in waiting}
+
+
+LOST = "a machine is lost; its job runs again elsewhere"
+
+
+@pytest.mark.slow
+def test_a_job_whose_worker_dies_runs_again_as_often_as_it_may(workspace: Workspace, cluster: Cluster) -> None:
+    toys = Toys(cluster, workspace, 1, "waits-1", "waits-2")
+    os.kill(toys.places("waits-1", "waits-2")["waits-1"][1], signal.SIGKILL)
+    code, lines = toys.end()
+    assert code == 0, lines
+    assert toys.attempts("waits-1") == 2
+    assert sorted(lines)[0].startswith("a worker died (The worker died unexpectedly")
+    toys = Toys(cluster, workspace, 1, "dies", "b")
+    code, lines = toys.end()
+    assert (code, toys.attempts("dies")) == (1, 2)
+    assert lines[-1].startswith("jobs: a worker died 2 times with one job (The worker died unex")
+
+
+@pytest.mark.cluster
+def test_ray_of_our_own_is_started_again_when_its_raylet_dies(workspace: Workspace) -> None:
+    waiting = ("waits-1", "waits-2")
+    toys = Toys(None, workspace, 1, *waiting)
+    worker = toys.places(*waiting)["waits-1"][1]
+    parent = subprocess.run(["ps", "-o", "ppid=", "-p", str(worker)], capture_output=True, text=True, check=True)
+    for job in waiting:
+        (toys.out / f"{job}.place").unlink()
+    os.kill(int(parent.stdout), signal.SIGKILL)
+    toys.places(*waiting)
+    code, lines = toys.end()
+    assert code == 0, lines
+    assert lines[0] == "the raylet of this machine died; Ray is started or joined again"
+    assert sorted(lines[1:]) == [f"{job} {job.upper()}" for job in waiting]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("hidden", "reason"),
+    [
+        (lambda folder: folder / "out", "it does not see {folder}/out"),
+        pytest.param(lambda folder: folder, "it lacks the project's code: ", marks=pytest.mark.cluster),
+        pytest.param(lambda folder: ROOT / "pipeline", "it lacks the project's code: ", marks=pytest.mark.cluster),
+    ],
+    ids=["results", "project", "code"],
+)
+def test_a_node_that_lacks_something_is_left_out_and_named(
+    workspace: Workspace, cluster: Cluster, hidden: Callable[[Path], Path], reason: str
+) -> None:
+    (workspace.folder / "out").mkdir()
+    node = cluster.add_node(4, prefix=hiding(hidden(workspace.folder)), cwd=Path("/"))
+    try:
+        jobs = [f"waits-{i}" for i in range(4)]
+        code, lines = Toys(cluster, workspace, 0, *jobs).end()
+    finally:
+        node.kill()
+    assert code == 0, lines
+    assert lines[0].startswith(f"node {node.address} is left out: {reason.format(folder=workspace.folder)}")
+    assert sorted(lines[1:]) == [f"{job} {job.upper()}" for job in jobs]
 
 
 def untrained_models(workspace: Workspace, seeds: int = 2) -> None:
@@ -58,8 +198,80 @@ def untrained_models(workspace: Workspace, seeds: int = 2) -> None:
 
 def on(cluster: Cluster, workspace: Workspace, *arguments: str, **environment: str) -> Done:
     """Run `python ...` in the folder, joined to the cluster."""
-    there = {"HOME": cluster.environment["HOME"], "RAY_ADDRESS": f"127.0.0.1:{cluster.port}"}
-    return workspace.command(*arguments, **{**there, **environment})
+    return workspace.command(*arguments, **{**there(cluster), **environment})
+
+
+def there(cluster: Cluster) -> dict[str, str]:
+    """Variables that lead to the cluster."""
+    return {"HOME": cluster.environment["HOME"], "RAY_ADDRESS": f"127.0.0.1:{cluster.port}"}
+
+
+def test_a_kind_of_node_needs_a_cluster() -> None:
+    with pytest.raises(
+        ClusterError, match=r"^latency\.node: 'L4' is a kind of node of a Ray cluster, and none is join"
+    ):
+        jobs.run_alone("job", "L4", runner="tests.toy_jobs:run", root=Path(), runtime=Runtime())
+
+
+@pytest.mark.cluster
+def test_times_are_measured_alone_on_a_node_of_the_kind(workspace: Workspace, cluster: Cluster) -> None:
+    untrained_models(workspace, seeds=1)
+    for stage in ("trace", "evaluate"):
+        assert workspace.stage(stage, TASK).code == 0
+    node = cluster.add_node(2, '--resources={"quiet": 1}', cwd=ROOT)
+    try:
+        workspace.write_params({"latency.node": "loud", "latency.repeats": 1})
+        line = on(cluster, workspace, "-m", "stages.latency", TASK).error()
+        assert line.startswith(
+            "latency: latency.node: no node of the Ray cluster is of the kind 'loud' (there are: quiet"
+        )
+        # Someone else has a core of the node, so that it is waited for.
+        holder = subprocess.Popen(
+            [sys.executable, "-c", HOLD], cwd=workspace.folder, env=workspace.environment | there(cluster),
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == f"{node.address}\n"
+        workspace.write_params({"latency.node": "quiet", "latency.repeats": 1})
+        done = on(cluster, workspace, "-m", "stages.latency", TASK)
+        assert done.code == 0, done.err
+        assert "waiting for 2 CPUs on the Ray cluster" in done.out
+        holder.communicate(timeout=60)
+    finally:
+        node.kill()
+    measured = Latency.read(HERE.latency(TASK), "").measured
+    assert measured is not None
+    assert (measured.node, measured.device) == ("quiet", "cpu")
+    assert "CPU" in measured.machine
+
+
+HOLD = """
+import time
+import ray
+
+ray.init(log_to_driver=False, logging_level="ERROR")
+hold = ray.remote(num_cpus=1, resources={"quiet": 0.1})(lambda: ray.util.get_node_ip_address())
+print(ray.get(hold.remote()), flush=True)
+ray.get(ray.remote(num_cpus=1, resources={"quiet": 0.1})(lambda: time.sleep(45)).remote())
+"""
+
+
+@pytest.mark.cluster
+def test_a_node_is_lost_while_it_records(workspace: Workspace, cluster: Cluster) -> None:
+    untrained_models(workspace, seeds=3)
+    assert workspace.stage("trace", TASK).code == 0
+    expected = traces()
+    for folder in (HERE.recorded, HERE.traces(TASK)):
+        shutil.rmtree(folder)
+    node = cluster.add_node(cwd=ROOT)
+    process = workspace.start("-m", "stages.trace", TASK, **there(cluster))
+    until(lambda: node.runs("ray::_answers"), process)
+    node.kill()
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert LOST in said.splitlines()
+    assert "Traceback" not in said
+    assert traces() == expected
 
 
 def traces() -> dict[str, str]:

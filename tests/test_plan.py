@@ -485,7 +485,7 @@ def test_the_headline_of_a_grid_is_its_best_score_also_below_0(
     assert best_selection(group_of("t", "b", "joint", {1: "k0"}).model_copy(update={"grid": grid})) == best
 
 
-@pytest.mark.parametrize("damage", ["cut", "noise", "gone"])
+@pytest.mark.parametrize("damage", ["cut", "noise", "gone", "cut description"])
 def test_chosen_weights_that_are_not_those_of_the_result_are_trained_again(damage: str, tmp_path: Path) -> None:
     todo = plan(rates=(0.1,), seeds=(1, 2))
     before = played(todo, tmp_path, {(16, 0.1): 0.5, (32, 0.1): 0.9})
@@ -500,6 +500,8 @@ def test_chosen_weights_that_are_not_those_of_the_result_are_trained_again(damag
     assert Progress(todo, tmp_path).unfinished() == 0
     if damage == "cut":
         weights.write_bytes(content[:-1])
+    elif damage == "cut description":
+        (weights.parent / "model.json").write_text('{"schema": ')
     elif damage == "noise":
         weights.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
     else:

@@ -423,7 +423,7 @@ def read_back(point: OperatingPoint, path: Path) -> OperatingPoint:
         backbone="b", method="joint", key="k", point=point, mode="batch 1", examples=1, ms_per_example=1.0,
         measured_speedup=1.0, own_layer_speedup=1.0, own_flop_speedup=1.0,
     )  # fmt: skip
-    Latency(task=path.stem, measured=Measured(device="cpu", threads=1, rows=(row,))).write(path)
+    Latency(task=path.stem, measured=Measured(device="cpu", machine="m", node=None, threads=1, rows=(row,))).write(path)
     measured = Latency.read(path, REMEDY).measured
     assert measured is not None
     return measured.rows[0].point

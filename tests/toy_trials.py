@@ -64,8 +64,8 @@ def train(
             raise DataError("seed 13: lost; take another")
         # The smallest learning rate is the best one.
         selection, epochs = 1 - settings["learning_rate"], settings["training"]["epochs"]
-        for name in ("model.json", "model.safetensors"):
-            (folder / name).write_bytes(b"toy")
+        (folder / "model.json").write_text("{}", encoding="utf-8")
+        (folder / "model.safetensors").write_bytes(b"toy")
         history = read_history(folder) if (folder / RESUME).is_file() else []
         for row in history:
             report(row)

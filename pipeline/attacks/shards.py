@@ -56,8 +56,11 @@ def run_shard(shard: Shard) -> int:
     """Attack a shard in a worker; store each defence's records as soon as they are complete.
 
     Returns:
-        How many defences were attacked.
+        How many defences were attacked; those whose records an earlier worker stored before it was lost are not.
     """
+    todo = [entry for entry in shard.defences if read_records(shard.task, entry[0], shard.examples) is None]
+    if not todo:
+        return 0
     import torch
 
     from pipeline.attacks.attacker import attack_examples
@@ -69,7 +72,7 @@ def run_shard(shard: Shard) -> int:
     device = device_of(shard.device)
     resources = _resources(as_sent(shard.resources), device, shard.setting.recipe)
     shared = Shared()
-    for key, defence in shard.defences:
+    for key, defence in todo:
         with claimed(HERE.claims, key):
             if read_records(shard.task, key, shard.examples) is not None:
                 continue  # another experiment attacked it meanwhile
@@ -79,11 +82,13 @@ def run_shard(shard: Shard) -> int:
             stored.write(HERE.shard(shard.task, key))
         del victim
         gc.collect()  # TextAttack's attack is a reference cycle that keeps hundreds of MB
-    return len(shard.defences)
+    return len(todo)
 
 
 def run_pool(pool: Pool) -> None:
-    """Run the transfer attack on one model in a worker."""
+    """Run the transfer attack on one model in a worker, unless an earlier one that was lost has stored its answers."""
+    if answer(pool) is not None:
+        return
     import torch
 
     torch.set_num_threads(pool.threads)

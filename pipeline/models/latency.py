@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ import torch
 
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.layout import HERE
+from pipeline.models.device import device_of, machine
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
 from pipeline.results import ALL_LAYERS, Evaluated, LatencyRow, Manifest, Measured, ModelGroup, OperatingPoint, Selected
-from pipeline.tasks.stores import open_store
+from pipeline.tasks.stores import files_of, open_store
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,59 @@ class Work:
     full_flops: np.ndarray
 
 
+RUNNER = "pipeline.models.latency:time_models"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The timing of one task's models, as a job; the attributes are `measure`'s.
+
+    Attributes:
+        device: as in `runtime`.
+        node: kind of node that was asked for.
+    """
+
+    manifest: Manifest
+    selected: Selected
+    evaluated: Evaluated
+    split: str
+    rows: int
+    sizes: tuple[int, ...]
+    repeats: int
+    threads: int
+    device: str
+    node: str | None
+
+    def reads(self) -> dict[Path, Path]:
+        """What its worker reads: where it lies there, and where it lies here."""
+        paths: list[Path] = []
+        for group in (group for group in self.selected.groups if group.multi_exit):
+            model = HERE.model(self.selected.task, group.trials[0].key)
+            data = files_of(self.manifest, group.backbone, (self.split,))
+            paths += [*data, model / "model.json", model / "model.safetensors"]
+        return {path: path for path in paths}
+
+    def writes(self) -> list[Path]:
+        """Nothing: the times are its answer."""
+        return []
+
+
+def time_models(timing: Timing) -> Measured:
+    """Time the models in a worker."""
+    return measure(
+        timing.manifest,
+        timing.selected,
+        timing.evaluated,
+        timing.split,
+        rows=timing.rows,
+        sizes=timing.sizes,
+        repeats=timing.repeats,
+        threads=timing.threads,
+        device=device_of(timing.device),
+        node=timing.node,
+    )
+
+
 def measure(
     manifest: Manifest,
     selected: Selected,
@@ -46,6 +101,7 @@ def measure(
     repeats: int,
     threads: int,
     device: str,
+    node: str | None = None,
 ) -> Measured:
     """Time the multi-exit models of the first seed at each of their operating points.
 
@@ -57,6 +113,7 @@ def measure(
         repeats: timed passes, of which the median counts.
         threads: compute threads to set for this process.
         device: "cpu" or "cuda".
+        node: kind of node that was asked for, for the record.
     """
     torch.set_num_threads(threads)
     measured: list[LatencyRow] = []
@@ -70,7 +127,7 @@ def measure(
                 LatencyRow, backbone=group.backbone, method=group.method, key=key, mode=f"batch {size}"
             ))  # fmt: skip
     name = torch.cuda.get_device_name() if device == "cuda" else device
-    return Measured(device=name, threads=threads, rows=tuple(measured))
+    return Measured(device=name, machine=machine(), node=node, threads=threads, rows=tuple(measured))
 
 
 def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> list[OperatingPoint]:

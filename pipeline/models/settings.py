@@ -12,3 +12,6 @@ class Latency(Block):
     rows: Size = 64
     batch_size: Size = 32
     repeats: Size = 3
+    node: str | None = None
+    """Kind of node to time on, alone: on the Ray cluster that is joined, a kind of GPU as Ray names it (L4, A100), a
+    custom resource, or the value of any label, such as a worker group's name. None: this machine."""

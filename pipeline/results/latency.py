@@ -37,6 +37,10 @@ class Measured(Part):
 
     device: Text
     """"cpu", or the GPU's name."""
+    machine: Text
+    """The machine's processor, with its number of CPUs."""
+    node: Text | None
+    """Kind of node that was asked for; None: the machine of the stage."""
     threads: Natural
     """Number of compute threads."""
     rows: tuple[LatencyRow, ...]
@@ -50,7 +54,7 @@ class Latency(Result):
     """`outputs/latency/<task>.json`."""
 
     made_by: ClassVar[str] = "latency"
-    schema_version: ClassVar[int] = 3
+    schema_version: ClassVar[int] = 4
     task: Name
     """The task's name."""
     measured: Measured | None

@@ -23,6 +23,7 @@ RESULT = "result.json"
 WEIGHTS = "model.safetensors"
 RESUME = "resume.json"
 HISTORY = "metrics.jsonl"
+DESCRIPTION = "model.json"
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,16 @@ def read_result(directory: Path) -> TrialResult | None:
         return None
 
 
+def is_described(directory: Path) -> bool:
+    """Whether the description of a trial's model is whole; no hash names it, and its weights are useless without."""
+    try:
+        return isinstance(json.loads((directory / DESCRIPTION).read_text(encoding="utf-8")), dict)
+    except FileNotFoundError:
+        return True  # as it is where weights are fetched later
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 def remove_state(directory: Path, keep: Collection[str] = ()) -> None:
     """Remove the state from which an interrupted trial goes on, but for the files to keep."""
     for path in directory.glob("resume*"):
@@ -176,7 +187,8 @@ def run_trial(settings: Mapping[str, Any], directory: Path, train: Callable[[Pat
     """Run `train` in the trial's folder and write result.json last; a finished trial returns its stored result."""
     stored = read_result(directory)
     weights = directory / WEIGHTS
-    if stored is not None and weights.is_file() and file_hash(weights) == stored.weights_sha256:
+    whole = stored is not None and is_described(directory) and weights.is_file()
+    if stored is not None and whole and file_hash(weights) == stored.weights_sha256:
         return stored
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RESULT).unlink(missing_ok=True)  # a kill must not leave an old result beside new weights

@@ -28,7 +28,7 @@ from pipeline.results import TrialResult
 from pipeline.storage import KnownHashes
 from pipeline.training.claims import Claims
 from pipeline.training.halving import Halving, Stop
-from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, read_history, read_result, remove_state
+from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, is_described, read_history, read_result, remove_state
 from pipeline.training.search import Engines, GroupSearch, Searches
 
 GRID, FURTHER_SEEDS = range(2)
@@ -346,4 +346,5 @@ class Progress:
                 self._searches[place.group].open.add(key)
 
     def _are_weights_of(self, key: str, result: TrialResult) -> bool:
-        return self._hashes.of(self.root / key / WEIGHTS) == result.weights_sha256
+        folder = self.root / key
+        return self._hashes.of(folder / WEIGHTS) == result.weights_sha256 and is_described(folder)

@@ -57,7 +57,7 @@ class Latency(Section):
         timed = list(_timed(stored))
         rows = tuple(_row(task, row, stored.trials) for task, measured in timed for row in measured.rows)
         devices = dict.fromkeys(
-            f"{task.name}: {m.device}, {m.threads} thread{'s'[: m.threads != 1]}" for task, m in timed
+            f"{task.name}: {m.device}, {m.threads} thread{'s'[: m.threads != 1]} ({m.machine})" for task, m in timed
         )
         notes = (
             "Speed-ups under their three names, each against the same model run through all layers with one head; the "

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, redacted
+from pipeline.errors import PipelineError, StorageError, redacted
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
 from pipeline.running.ray.deaths import lost_its_node, refuse_dead_ray
@@ -59,6 +59,8 @@ def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
                     ledger.epoch(key, result["epoch_metrics"])
                 if "gpu_gib" in result:
                     shares.see(trial.config["settings"], result["gpu_gib"])
+                if result.get("disk"):  # all trials share it
+                    raise StorageError(result["fault"])
                 if "fault" in result:
                     ledger.fault(key, result["fault"], certain=result["certain"])
 

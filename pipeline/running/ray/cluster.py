@@ -4,15 +4,17 @@ import importlib
 import logging
 import os
 import re
+import secrets
 import socket
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ClusterError, PipelineError, one_line
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.running.address import FORWARDED
-from pipeline.running.ray.resources import parallel, refuse_on_machine
+from pipeline.running.ray.resources import NONE, parallel, refuse_on_machine
 from pipeline.running.settings import Runtime
 from pipeline.running.shared_folder import Storage
 from pipeline.running.signals import listen
@@ -128,38 +130,45 @@ def _code(runner: str) -> dict[str, Any]:
     }
 
 
-def leave_out(storage: Storage, root: Path) -> dict[str, str]:
-    """Find out before training which nodes cannot write and read where results go, and name them.
+def leave_out(storage: Storage, root: Path, known: Mapping[str, str] = NONE) -> dict[str, str]:
+    """Find out, before anything trains, which nodes cannot write and read where results go, and name them.
 
     Args:
         root: folder of the results, below the working folder.
+        known: nodes that are left out already, and not asked again.
 
     Returns:
-        A label selector that leaves those nodes out; empty where all serve.
+        Id of each node that does not serve, to its name and the reason.
 
     Raises:
         ClusterError: no node serves.
     """
     import ray
 
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    if len(nodes) < 2 and not storage.travels:
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    if len(alive) < 2 and not storage.travels:
         return {}
-    probe = root.absolute() / ".storage-probe"
+    nodes = [node for node in alive if node["NodeID"] not in known]
+    probe = root.absolute() / f".storage-probe-{secrets.token_hex(8)}"  # other drivers have their own
     if not storage.travels:
         probe.write_text("probe", encoding="utf-8")
     try:
         reasons = _ask(nodes, storage.text or str(probe), storage.travels)
     finally:
         probe.unlink(missing_ok=True)
-    lost = {node["NodeID"]: f"node {node['NodeManagerAddress']}" for node in nodes if reasons[node["NodeID"]]}
-    for node, name in lost.items():
-        print(f"{name} is left out: {reasons[node]}", flush=True)
-    if len(lost) == len(nodes):
-        first = next(iter(lost))
+    names = {node["NodeID"]: f"node {node['NodeManagerAddress']}" for node in nodes}
+    lost = {node: f"{name}: {reasons[node]}" for node, name in names.items() if reasons[node]}
+    for node in lost:
+        print(f"{names[node]} is left out: {reasons[node]}", flush=True)
+    if all(node["NodeID"] in lost or node["NodeID"] in known for node in alive):
         remedy = "" if storage.travels else "; put the project on a disk that all nodes share, or set runtime.storage"
-        raise ClusterError(f"no node can be used: {lost[first]}: {reasons[first]}{remedy}")
-    return {"ray.io/node-id": f"!in({','.join(lost)})"} if lost else {}
+        raise ClusterError(f"no node can be used: {next(iter({**known, **lost}.values()))}{remedy}")
+    return lost
+
+
+def without(left_out: Mapping[str, str]) -> dict[str, str]:
+    """Ray's label selector of all nodes but those."""
+    return {"ray.io/node-id": f"!in({','.join(sorted(left_out))})"} if left_out else {}
 
 
 def _ask(nodes: list[dict[str, Any]], place: str, travels: bool) -> dict[str, str]:
@@ -182,10 +191,17 @@ def _ask(nodes: list[dict[str, Any]], place: str, travels: bool) -> dict[str, st
         except ray.exceptions.GetTimeoutError:
             reasons[node] = f"no answer in {PROBE_SECONDS:.0f} s"
         except ray.exceptions.RayTaskError as error:  # the text is the traceback of the node
-            reasons[node] = str(error).strip().splitlines()[-1][:300]
+            reason = str(error).strip().splitlines()[-1][:300]
+            reasons[node] = f"it lacks the project's code: {reason}" if lacks_code(error) else reason
         except ray.exceptions.RayError as error:
             reasons[node] = one_line(error)
     return reasons
+
+
+def lacks_code(error: Any) -> bool:
+    """Whether a task's error, a RayTaskError, says that its node lacks the project's code or folder."""
+    cause = error.cause
+    return isinstance(cause, (ImportError, FileNotFoundError)) or "failed to import on the worker" in str(cause)
 
 
 def _lacks(place: str, travels: bool) -> str:

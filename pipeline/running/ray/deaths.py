@@ -18,10 +18,12 @@ def lost_its_node(actor_id: str, error: str) -> bool:
     """
     if "its node has died" in error:
         return True
-    node = _node_of(actor_id)
+    from ray._private.state import actors  # the public ones need the dashboard, which a cluster may lack
+
+    node = _entry(actors(actor_id).get("Address", {}).get("NodeID"))
     if node is None:  # the connection broke, and no raylet said that its worker died
         return "is unavailable" in error
-    return not node["Alive"] or not _answers(node["NodeManagerAddress"], node["NodeManagerPort"])
+    return not node_answers(node["NodeID"])
 
 
 class RayEndedError(ClusterError):
@@ -41,12 +43,16 @@ def refuse_dead_ray() -> None:
         raise RayEndedError("Ray on this machine ended by itself; give it more memory")
 
 
-def _node_of(actor_id: str) -> Any:
-    """The entry of an actor's node in `ray.nodes()`; None where Ray does not know it."""
-    import ray
-    from ray._private.state import actors  # the public ones need the dashboard, which a cluster may lack
+def node_answers(identity: str) -> bool:
+    """Whether the raylet of a node answers."""
+    node = _entry(identity)
+    return bool(node and node["Alive"] and _answers(node["NodeManagerAddress"], node["NodeManagerPort"]))
 
-    identity = actors(actor_id).get("Address", {}).get("NodeID")
+
+def _entry(identity: str) -> Any:
+    """The entry of a node in `ray.nodes()`; None where Ray does not know it."""
+    import ray
+
     return next((node for node in ray.nodes() if node["NodeID"] == identity), None)
 
 

@@ -5,11 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import PipelineError, TrialsFailedError, storage_error
+from pipeline.errors import ClusterError, PipelineError, shown, storage_error
 from pipeline.running.ray.cluster import connect, leave_out
+from pipeline.running.ray.kinds import whole_node
 from pipeline.running.ray.parcel import Parcel, packed, unpacked
+from pipeline.running.ray.pool import LostHereError, Pool
 from pipeline.running.ray.resources import Need, Wait, gpu_share, parallel, refuse_if_never
 from pipeline.running.settings import Runtime
+from pipeline.running.shared_folder import Storage
 from pipeline.running.storage import open_storage
 
 START = 25.0
@@ -28,7 +31,8 @@ def fan_out(
     """Run jobs, one core each, in whatever order they end.
 
     On a cluster that was joined all of them run there. Without one, a single job, or one worker, runs in this process:
-    starting Ray would take longer.
+    starting Ray would take longer. A job whose machine is lost runs again elsewhere, as often as that happens; one
+    whose worker dies by itself, `runtime.retries` times.
 
     Args:
         jobs: what the runner is called with; pickled to workers, which run in this folder, or with `runtime.storage` in
@@ -40,7 +44,7 @@ def fan_out(
 
     Raises:
         PipelineError: as the runner raised it; the other jobs are stopped.
-        ClusterError: the address does not answer, nodes do not share `root`, or no node can ever run a job.
+        ClusterError: the address does not answer, no node sees `root`, or no node can ever run a job.
         TrialsFailedError: a worker died with its job again and again.
     """
     storage = open_storage(runtime.storage)
@@ -50,32 +54,70 @@ def fan_out(
     if not jobs:
         return
     root.mkdir(parents=True, exist_ok=True)
+    for left in range(runtime.retries, -1, -1):
+        try:
+            _run_there(jobs, done, storage, runner, root, runtime)
+            return
+        except LostHereError as lost:
+            if not left:
+                raise ClusterError(f"{lost} {runtime.retries + 1} times; run it again, what is done is kept") from None
+            print(f"{lost}; Ray is started or joined again", flush=True)
+            jobs = lost.jobs
+
+
+def _run_there(
+    jobs: Sequence[Parcel],
+    done: Callable[[Any, Any], None],
+    storage: Storage,
+    runner: str,
+    root: Path,
+    runtime: Runtime,
+) -> None:
+    """Run jobs on the cluster.
+
+    Raises:
+        LostHereError: the raylet of this machine died.
+    """
     connect(runtime, runner)
     import ray
 
     try:
-        others = leave_out(storage, root)
+        left_out = leave_out(storage, root)
         need = Need(runtime.threads, gpu_share(runtime))
-        refuse_if_never(need, runtime)
-        resources = {"num_cpus": need.cpus, "num_gpus": need.gpus, "label_selector": others or None}
-        if runtime.ray_address:  # others may use all of it, and jobs that wait do not say so
-            Wait(need, runtime).get(ray.remote(**resources)(_nothing).remote())
-        task = ray.remote(**resources, max_retries=runtime.retries)(_job)
-        running = {task.remote(runner, job): job for job in jobs}
-        while running:
-            (ready, *_), _ = ray.wait(list(running))
-            try:
-                error, result = ray.get(ready)
-            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as crash:
-                reason = " ".join(str(crash).split())[:160]
-                raise TrialsFailedError(
-                    f"{runner}: a worker died ({reason}); give it more memory, then go on"
-                ) from None
-            if error is not None:
-                raise error
-            done(running.pop(ready), result)
+        refuse_if_never(need, runtime, left_out)
+        wait = Wait(need, runtime, left_out)
+        Pool(_job, runner, storage=storage, root=root, left_out=left_out, wait=wait).run(jobs, done)
     finally:
         ray.shutdown()
+
+
+def run_alone(job: Any, kind: str, *, runner: str, root: Path, runtime: Runtime) -> Any:
+    """Run one job on an idle node of a kind, all of which it reserves; what the runner returns.
+
+    Args:
+        kind: as `latency.node` names it.
+
+    Raises:
+        ClusterError: no cluster is joined, or no node of that kind is there.
+    """
+    if not runtime.ray_address:
+        raise ClusterError(
+            f"latency.node: {shown(kind)} is a kind of node of a Ray cluster, and none is joined; set RAY_ADDRESS, or "
+            "take it out"
+        )
+    storage, answers = open_storage(runtime.storage), list[Any]()
+    connect(runtime, runner)
+    import ray
+
+    try:
+        left_out = leave_out(storage, root)
+        need, placed = whole_node(kind, left_out)
+        wait = Wait(need, runtime, left_out)
+        pool = Pool(_job, runner, storage=storage, root=root, left_out=left_out, wait=wait, placed=placed)
+        pool.run(packed(storage, [job]), lambda parcel, answer: answers.append(answer))
+    finally:
+        ray.shutdown()
+    return answers[0]
 
 
 def _run_here(
@@ -102,7 +144,3 @@ def _job(runner: str, job: Parcel) -> tuple[PipelineError | None, Any]:
         if known := storage_error(error):
             return known, None
         raise
-
-
-def _nothing() -> None:
-    """A task that shows that there is room for a job."""

@@ -4,7 +4,9 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import ClusterError
@@ -16,6 +18,8 @@ TYPE = "accelerator_type:"
 """Start of the resource by which Ray names a node's kind of GPU."""
 FIRST, NEXT = 10.0, 60.0
 """Seconds until the first line about waiting, and from one line to the next."""
+NONE: Mapping[str, str] = MappingProxyType({})
+"""No node is left out."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,18 @@ def refuse_on_machine(runtime: Runtime) -> None:
         )
 
 
-def refuse_if_never(need: Need, runtime: Runtime) -> None:
+def refuse_if_never(need: Need, runtime: Runtime, left_out: Mapping[str, str] = NONE) -> None:
     """Refuse what no node of the cluster has, unless an autoscaler may add one that does.
+
+    Args:
+        left_out: ids of nodes that do not count, each with its address and the reason.
 
     Raises:
         ClusterError: it can never come.
     """
     import ray
 
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in left_out]
     if any(node.get("CPU", 0) >= need.cpus and node.get("GPU", 0) >= need.gpus for node in nodes):
         return
     if runtime.ray_address and may_grow():
@@ -81,7 +88,8 @@ def refuse_if_never(need: Need, runtime: Runtime) -> None:
     every = "; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in nodes[:3])
     raise ClusterError(
         f"work needs {need}, which no node of the Ray cluster has ({len(nodes)}: {every}), and no autoscaler runs that "
-        f"could add one; {remedy}, or start such a node first"
+        f"could add one; {remedy}, or start such a node first{'; left out: ' * bool(left_out)}"
+        f"{'; '.join(left_out.values())}"
     )
 
 
@@ -104,8 +112,8 @@ def may_grow() -> bool:
 class Wait:
     """Says what is waited for while nothing runs, and gives up where it can never come."""
 
-    def __init__(self, need: Need, runtime: Runtime) -> None:
-        self.need, self.runtime = need, runtime
+    def __init__(self, need: Need, runtime: Runtime, left_out: Mapping[str, str] = NONE) -> None:
+        self.need, self.runtime, self.left_out = need, runtime, left_out
         self._since: float | None = None
         self._next = 0.0
 
@@ -127,7 +135,7 @@ class Wait:
         if now < self._next:
             return
         self._next = now + NEXT
-        refuse_if_never(self.need, self.runtime)
+        refuse_if_never(self.need, self.runtime, self.left_out)
         free, total = ray.available_resources(), ray.cluster_resources()
         each = (f"{free.get(name, 0):g} of {total.get(name, 0):g} {name}s" for name in ("CPU", "GPU"))
         print(

@@ -16,12 +16,12 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line, redacted
+from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line, redacted, storage_error
 from pipeline.layout import HERE
 from pipeline.running.gpus import Memory
 from pipeline.running.ledger import MACHINES, Ledger, Observer
 from pipeline.running.ray.callback import ledger_callback
-from pipeline.running.ray.cluster import connect, leave_out
+from pipeline.running.ray.cluster import connect, leave_out, without
 from pipeline.running.ray.deaths import RayEndedError
 from pipeline.running.ray.resources import Need, Wait, gpu_kinds, gpu_share, may_grow, parallel, refuse_if_never
 from pipeline.running.ray.search import engines_of
@@ -146,13 +146,13 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
         from ray import tune
 
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we name failed trials; error.txt has the rest
-        others = leave_out(home.storage, root)
+        left_out = leave_out(home.storage, root)
         need = Need(runtime.threads, gpu_share(runtime))
-        refuse_if_never(need, runtime)
-        shares = Shares(runtime, need.gpus, gpu_kinds(runtime, need.gpus), Memory(HERE.gpu_memory), others)
+        refuse_if_never(need, runtime, left_out)
+        shares = Shares(runtime, need.gpus, gpu_kinds(runtime, need.gpus), Memory(HERE.gpu_memory), without(left_out))
         # On a cluster Ray knows what fits; one that grows with the demand must see more than fits now.
         slots = None if runtime.ray_address else parallel(runtime, 0.0 if shares.gpus else need.gpus)
-        callback = ledger_callback(ledger, Wait(need, runtime), shares)
+        callback = ledger_callback(ledger, Wait(need, runtime, left_out), shares)
         tuner = tune.Tuner(
             tune.with_resources(
                 tune.with_parameters(_trainable, runner=runner, root=root.as_posix(), context=dict(context)),
@@ -248,12 +248,17 @@ def _trainable(config: dict[str, Any], runner: str, root: str, context: Mapping[
         travel.leave()
         raise
     except Exception as error:
-        directory.mkdir(parents=True, exist_ok=True)
-        fault = f"out of memory; {SPARE}" if isinstance(error, MemoryError) else one_line(error)
-        (directory / ERROR).write_text(redacted(f"{fault}\n\n{traceback.format_exc()}"), encoding="utf-8")
+        disk = None
+        if isinstance(error, OSError) and not storage.travels:
+            error.filename = error.filename or directory.as_posix()
+            disk = storage_error(error)
+        fault = f"out of memory; {SPARE}" if isinstance(error, MemoryError) else one_line(disk or error)
+        with suppress(OSError):  # the disk may be full
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / ERROR).write_text(redacted(f"{fault}\n\n{traceback.format_exc()}"), encoding="utf-8")
         certain = isinstance(error, PipelineError) and not isinstance(error, StorageError)
         with suppress(StorageError):  # it may be what failed
             travel.publish()
-        tune.report({"fault": fault, "certain": certain, "selection": None})
+        tune.report({"fault": fault, "certain": certain, "disk": disk is not None, "selection": None})
         raise
     tune.report({"trial_result": result.model_dump(mode="json"), "selection": result.selection})
