@@ -22,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
 from pipeline.results import TrialResult
+from pipeline.training.losses import refuse_empty
 from pipeline.training.plan import RESULT, WEIGHTS, Group, Plan
 from pipeline.training.progress import Progress
 
@@ -93,7 +94,7 @@ def live(plan: Plan, root: Path) -> Progress:
     finish(progress, generator)
     assert len(progress.results) > 0.9 * plan.total
     assert all(progress.selected(group) for group in plan.groups)
-    progress.check()
+    refuse_empty(progress)
     progress.prune()
     return progress
 

@@ -20,7 +20,7 @@ from pipeline.running.ledger import MACHINES, Ledger
 from pipeline.storage import file_hash
 from pipeline.training import plan as plan_module
 from pipeline.training import progress as progress_module
-from pipeline.training.losses import losses
+from pipeline.training.losses import losses, refuse_empty
 from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, read_result, run_trial
 from pipeline.training.progress import Progress
 
@@ -94,15 +94,15 @@ def test_failed_and_undefined_points_are_not_chosen(tmp_path: Path) -> None:
     todo = plan()
     progress = played(todo, tmp_path, SCORES | {(16, 0.2): None, (32, 0.1): float("nan")})
     assert points([progress.best(todo.groups[0])]) == [(32, 0.2, 1)]  # type: ignore[list-item]
-    assert points(progress.failures()) == [(16, 0.2, 1)]
-    progress.check()
+    assert points([t for t in progress.trials() if t.key in progress.reasons]) == [(16, 0.2, 1)]
+    refuse_empty(progress)
 
 
 def test_a_group_of_which_all_failed_is_named(tmp_path: Path) -> None:
     progress = played(plan(), tmp_path, dict.fromkeys(SCORES))
     assert len(progress.results) == 4
     with pytest.raises(TrialsFailedError, match=r"^a: no trial of its grid finished .*; see error.txt .*; mend "):
-        progress.check()
+        refuse_empty(progress)
 
 
 def test_a_child_starts_from_the_chosen_trial_of_the_same_seed(tmp_path: Path) -> None:
@@ -366,7 +366,9 @@ def compare(progress: Progress, expected: Definitions) -> None:
         assert progress.trials_of(group) == [*expected.grid(group), *expected.further(group)]
     results = {key: expected.results[key] for key in keys if key in expected.results}
     assert progress.results == results
-    assert [t.key for t in progress.failures()] == [key for key in keys if key in results and results[key] is None]
+    assert [t.key for t in progress.trials() if t.key in progress.reasons] == [
+        key for key in keys if key in results and results[key] is None
+    ]
     assert progress.unfinished() == len(expected.running) + len(expected.waiting())
 
 
@@ -441,9 +443,9 @@ def end_of_run(progress: Progress, expected: Definitions) -> None:
     lost = [group.name for group in progress.plan.groups if expected.best(group) is None and expected.grid(group)]
     if lost:
         with pytest.raises(TrialsFailedError, match=f"^{lost[0]}: no trial of its grid finished"):
-            progress.check()
+            refuse_empty(progress)
         return
-    progress.check()
+    refuse_empty(progress)
     before = kept(progress.root)
     selected = {t.key for group in progress.plan.groups for t in expected.selected(group).values()}
     progress.prune()
@@ -465,7 +467,7 @@ def test_each_trial_is_hashed_and_looked_up_once(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(progress_module, "read_result", counting("read", progress_module.read_result))
     todo = plan((*TWO, Group("c", {"task": "c"}, parent="b"), Group("d", {"task": "d"})))
     progress = played(todo, tmp_path, SCORES)
-    progress.check()
+    refuse_empty(progress)
     progress.prune()
     assert len(progress.results) == todo.total == 24
     assert counts == {"hashed": 24, "read": 24}

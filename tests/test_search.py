@@ -113,7 +113,7 @@ def test_one_that_is_behind_at_a_rung_stops_there(tmp_path: Path) -> None:
     behind = {rate: Stop(1, pytest.approx(score)) for rate, score in ((0.5, 0.701), (0.1, 0.901), (0.4, 0.801))}
     assert stopped == {0.3: None, 0.2: None, **behind}
     assert rate_of(progress) == 0.2
-    assert progress.failures() == []
+    assert not progress.reasons
     of = searched(todo.groups[0], progress)
     assert (of.method, of.stopped, of.epochs, of.epochs_saved) == ("asha", 3, 2 * EPOCHS + 3, 3 * (EPOCHS - 1))
     assert len(progress.selected(todo.groups[0])) == 2, "further seeds are trained to their end"
@@ -243,7 +243,7 @@ def test_a_failed_suggestion_holds_up_nothing(tmp_path: Path) -> None:
     assert lost is not None
     progress = Workers(todo, tmp_path / "trials", 2).run(lost=[lost.key])
     assert len(grid_of(progress)) == BAYES.trials
-    assert progress.failures() == [lost]
+    assert [*progress.reasons] == [lost.key]
 
 
 def test_a_search_is_its_inputs() -> None:

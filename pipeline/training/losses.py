@@ -25,6 +25,23 @@ def losses(progress: Progress, group: Group) -> list[Loss]:
     return [*(Loss(trial, progress.reasons[trial.key]) for trial in failed), *blocked]
 
 
+def refuse_empty(progress: Progress) -> None:
+    """Refuse a plan with a group that has no choice, since no trial of its grid finished.
+
+    Raises:
+        TrialsFailedError: it names the first such group, and why.
+    """
+    for group in progress.plan.groups:
+        grid = progress.grid(group)
+        if progress.best(group) is None and grid:  # a group without a grid lacks its parent's choice
+            failed = [trial.key for trial in grid if trial.key in progress.reasons]
+            why = f" ({progress.reasons[failed[0]]})" if failed else ""
+            where = f"; see error.txt in the trial folders {', '.join(failed[:NAMED])}" if failed else ""
+            raise TrialsFailedError(
+                f"{group.name}: no trial of its grid finished{why}{where}; mend the settings and run `dvc repro` again"
+            )
+
+
 def refuse_missing(progress: Progress) -> None:
     """Refuse choices from grids with points that failed: the best point may be among them.
 

@@ -18,29 +18,16 @@ Each trial is made, hashed and looked up on disk once. An ended trial affects on
 it, so the cost is linear in the number of trials (benchmarks/bench_plan.py).
 """
 
-import heapq
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
-from pipeline.errors import TrialsFailedError
 from pipeline.results import TrialResult
 from pipeline.storage import KnownHashes
 from pipeline.training.claims import Claims
 from pipeline.training.halving import Halving, Stop
 from pipeline.training.plan import WEIGHTS, Group, Plan, Trial, is_described, read_history, read_result, remove_state
+from pipeline.training.queue import FURTHER_SEEDS, GRID, Place, TrialQueue
 from pipeline.training.search import Engines, GroupSearch, Searches
-
-GRID, FURTHER_SEEDS = range(2)
-
-
-class _Place(NamedTuple):
-    """The place of a trial in the plan; the first in order runs first."""
-
-    phase: int
-    group: int
-    position: int
-    """Position in the grid, or among the further seeds."""
 
 
 class Progress:
@@ -62,8 +49,6 @@ class Progress:
         claims: Claims | None = None,
     ) -> None:
         self.plan, self.root, self.claims = plan, root, claims
-        self.elsewhere = 0
-        """How many trials other drivers ran when the next one was last asked for."""
         self._begin = Searches(plan, engines, root.with_name("searches")).begin
         self._hashes = hashes or KnownHashes(root.with_name("hashes.json"))
         self.results: dict[str, TrialResult | None] = {}
@@ -75,8 +60,7 @@ class Progress:
         self.running: dict[str, Trial] = {}
         """Key to trial of every trial that was handed out and has not ended."""
         self._trials: dict[str, Trial] = {}
-        self._places: dict[str, list[_Place]] = {}  # equal settings are one trial with several places
-        self._queue: list[tuple[_Place, str]] = []
+        self._queue = TrialQueue(self._waits, claims)
         self._unchecked: set[str] = set()  # keys of results from disk whose weights are not yet checked
         self._refused: set[str] = set()
         """Keys of results whose weights were not there."""
@@ -97,27 +81,22 @@ class Progress:
 
         One that another driver runs is left to it; its result is taken once it is there.
         """
-        others: list[tuple[_Place, str]] = []
-        trial = None
-        while self._queue and trial is None:
-            place, key = heapq.heappop(self._queue)
-            if not self._waits(key):
-                continue
-            if self.claims is not None and not self.claims.take(key):
-                others.append((place, key))
-            elif not self._ended_elsewhere(key):
-                trial = self.running[key] = self._trials[key]
-        for entry in others:
-            heapq.heappush(self._queue, entry)
-        self.elsewhere = len({key for _, key in others})
+        key = self._queue.pop(self._ended_elsewhere)
+        if key is None:
+            return None
+        trial = self.running[key] = self._trials[key]
         return trial
 
+    @property
+    def elsewhere(self) -> int:
+        """How many trials other drivers ran when the next one was last asked for."""
+        return self._queue.elsewhere
+
     def _ended_elsewhere(self, key: str) -> bool:
-        """Take the result of a claimed trial that another driver ended meanwhile, and drop the claim."""
-        result = read_result(self.root / key) if self.claims is not None else None
-        if self.claims is None or result is None or (key in self._refused and not self._are_weights_of(key, result)):
+        """Take the result of a trial that another driver ended meanwhile; False where there is none."""
+        result = read_result(self.root / key)
+        if result is None or (key in self._refused and not self._are_weights_of(key, result)):
             return False
-        self.claims.drop(key)
         self.results[key] = result
         self._unchecked.add(key)
         if (halving := self._halving_of(key)) is not None:
@@ -157,11 +136,11 @@ class Progress:
         return trial
 
     def _halving_of(self, key: str) -> Halving | None:
-        return next((self._searches[at.group].halving for at in self._places[key] if at.phase == GRID), None)
+        return next((self._searches[at.group].halving for at in self._queue.places[key] if at.phase == GRID), None)
 
     def _follow(self, key: str) -> None:
         """Make what a trial that has ended was waited for."""
-        for place in self._places[key]:
+        for place in self._queue.places[key]:
             search = self._searches[place.group]
             if self._waits(key):  # its weights turned out to be gone
                 return
@@ -175,14 +154,12 @@ class Progress:
     def again(self, key: str) -> None:
         """Take back a trial that was handed out: it waits at its place."""
         del self.running[key]
-        if self.claims is not None:
-            self.claims.drop(key)
-        for place in self._places[key]:
-            heapq.heappush(self._queue, (place, key))
+        self._queue.drop(key)
+        self._queue.reopen(key)
 
     def unfinished(self) -> int:
         """Number of trials that run or may run now; linear in the number of waiting ones."""
-        return len(self.running) + len({key for _, key in self._queue if self._waits(key)})
+        return len(self.running) + len(self._queue)
 
     def prune(self) -> list[str]:
         """Drop the weights of trials that are not selected, and return their keys; those that a search stopped may go
@@ -206,6 +183,10 @@ class Progress:
         search = self._by_name[group.name]
         return [*search.grid, *self._further(search)]
 
+    def grid(self, group: Group) -> list[Trial]:
+        """The trials of a group's grid made so far."""
+        return [*self._by_name[group.name].grid]
+
     def best(self, group: Group) -> Trial | None:
         """The grid's chosen trial; None until the whole grid has ended, and where no trial can be chosen."""
         return self._by_name[group.name].best
@@ -217,27 +198,8 @@ class Progress:
             return {}
         return {self.plan.seeds[0]: search.best} | {t.settings["seed"]: t for t in self._further(search)}
 
-    def failures(self) -> list[Trial]:
-        """Failed trials."""
-        return [trial for trial in self.trials() if self._failed(trial)]
-
-    def check(self) -> None:
-        """Raise TrialsFailedError where a group has no choice."""
-        for search in self._searches:
-            if search.best is None and search.grid:  # a group without a grid lacks its parent's choice
-                failed = [trial.key for trial in search.grid if self._failed(trial)]
-                why = f" ({self.reasons[failed[0]]})" if failed else ""
-                where = f"; see error.txt in the trial folders {', '.join(failed[:3])}" if failed else ""
-                raise TrialsFailedError(
-                    f"{search.group.name}: no trial of its grid finished{why}{where}; mend the settings and run "
-                    "`dvc repro` again"
-                )
-
     def _further(self, search: GroupSearch) -> Iterator[Trial]:
         return (search.further[seed] for seed in self.plan.seeds[1:] if seed in search.further)
-
-    def _failed(self, trial: Trial) -> bool:
-        return trial.key in self.results and self.results[trial.key] is None
 
     def _waits(self, key: str) -> bool:
         return not any(key in ended for ended in (self.results, self.stopped, self.running))
@@ -251,7 +213,7 @@ class Progress:
     def _extend(self, search: GroupSearch) -> None:
         """Make the trials that a search may now have; choose where it has ended."""
         while (trial := search.points.next(self.results)) is not None:
-            self._add(trial, _Place(GRID, search.index, len(search.grid)))
+            self._add(trial, Place(GRID, search.index, len(search.grid)))
             search.grid.append(trial)
             if search.halving is not None:
                 self._halve(search.halving, trial.key)
@@ -303,7 +265,7 @@ class Progress:
                 return
             parent = start.key
         trial = search.further[seed] = self.plan.reseeded(search.group, search.best, seed, parent)
-        self._add(trial, _Place(FURTHER_SEEDS, search.index, position))
+        self._add(trial, Place(FURTHER_SEEDS, search.index, position))
         if trial.key in self.results and self._has_weights(trial.key):
             self._make_child_seeds(search, position)
 
@@ -311,19 +273,16 @@ class Progress:
         for child in search.children:
             self._make_seed(child, position)
 
-    def _add(self, trial: Trial, place: _Place) -> None:
+    def _add(self, trial: Trial, place: Place) -> None:
         """Add a trial, with its result where one is on disk; else it waits."""
         key = trial.key
         if key not in self._trials:
             self._trials[key] = trial
-            self._places[key] = []
             result = read_result(self.root / key)
             if result is not None:
                 self.results[key] = result
                 self._unchecked.add(key)
-        self._places[key].append(place)
-        if self._waits(key):
-            heapq.heappush(self._queue, (place, key))
+        self._queue.add(key, place)
 
     def _has_weights(self, key: str) -> bool:
         """Whether a result has its weights; one on disk without them, or with others, is dropped and run again."""
@@ -340,8 +299,8 @@ class Progress:
 
     def _reopen(self, key: str) -> None:
         """Let a trial run again; the choice of its grids waits for it."""
-        for place in self._places[key]:
-            heapq.heappush(self._queue, (place, key))
+        self._queue.reopen(key)
+        for place in self._queue.places[key]:
             if place.phase == GRID:
                 self._searches[place.group].open.add(key)
 

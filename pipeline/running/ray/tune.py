@@ -33,7 +33,7 @@ from pipeline.running.storage import open_storage
 from pipeline.running.trial_files import ERROR, Home, Homecoming, Travel, take_inputs
 from pipeline.storage import claimed
 from pipeline.training.claims import Claims
-from pipeline.training.losses import losses, refuse_missing
+from pipeline.training.losses import losses, refuse_empty, refuse_missing
 from pipeline.training.plan import Plan
 from pipeline.training.progress import Progress
 from pipeline.training.selection import searched
@@ -86,7 +86,7 @@ def run_plan(
     print(f"{ledger.ran} trials run, {ended - ledger.ran} reused of {plan.total}", flush=True)
     _name_stops(progress)
     lost = _name_losses(progress, root)
-    progress.check()
+    refuse_empty(progress)
     if on_missing == "refuse":
         refuse_missing(progress)
     if lost:
