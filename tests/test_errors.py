@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +16,12 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from pipeline.errors import exit_with_one_line
 from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import TraceEntry, TraceIndex
+from pipeline.storage import whole_file
 from pipeline.tasks.task import TaskSettings
 from tests import prepared as preparing
 from tests.selections import select
@@ -782,15 +786,47 @@ def test_a_database_of_mlflow_that_is_broken(workspace: Workspace) -> None:
     assert "(file is not a database); make it and its folder writable, free the disk, or move the file away" in line
 
 
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("outputs/simulate/simulate.json")
+
+    def write() -> None:
+        with exit_with_one_line("simulate"), whole_file(file) as partial:
+            partial.symlink_to("/dev/full")
+            partial.write_text("x", encoding="utf-8")
+
+    with pytest.raises(SystemExit):
+        write()
+    line = f"simulate: {file}: No space left on device; free some space, then run it again\n"
+    assert capsys.readouterr().err == line
+    assert not list(file.parent.iterdir())
+
+
+@pytest.mark.cluster
 @pytest.mark.parametrize("file", [".locks/folder-id", "outputs/simulate/simulate.json"])
-def test_a_full_disk(workspace: Workspace, file: str) -> None:
-    partial = Path(f"{file}.partial")
-    partial.parent.mkdir(parents=True)
-    partial.symlink_to("/dev/full")
-    line = workspace.stage("simulate").error()
-    assert line == f"simulate: {file}: No space left on device; free some space, then run it again"
-    assert not Path(file).exists()
-    assert not partial.exists()
+def test_a_stage_on_a_full_disk(workspace: Workspace, file: str) -> None:
+    """On a disk of one page, which is taken, in a mount namespace."""
+    disk = Path(file).parts[0]
+    script = (
+        f'mkdir -p {disk} && mount -t tmpfs -o size=4k none {disk} && head -c 4096 /dev/zero > {disk}/full; exec "$@"'
+    )
+    command = [
+        "unshare",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        sys.executable,
+        "-m",
+        "stages.simulate",
+    ]
+    done = subprocess.run(
+        command, cwd=workspace.folder, env=workspace.environment, capture_output=True, text=True, check=False
+    )
+    line = f"simulate: {file}: No space left on device; free some space, then run it again"
+    assert (done.returncode, done.stderr.splitlines()[-1:]) == (1, [line])
 
 
 @pytest.mark.parametrize("file", [".locks", "outputs", "mlartifacts"])
