@@ -161,6 +161,17 @@ def test_keys_that_a_store_does_not_know(tmp_path: Path, monkeypatch: pytest.Mon
             ObjectStorage(parse_address("s3://bucket/x")).check()
 
 
+def test_another_place_of_the_same_name_is_seen(storage: Storage, tmp_path: Path) -> None:
+    """Such as a folder that is mounted on the driver alone, or another endpoint."""
+    mark = Path(".storage-probe-1")
+    with pytest.raises(StorageError, match="another place than the driver's"):
+        storage.check(mark)
+    storage.mark(mark)
+    storage.check(mark)
+    storage.remove(mark)
+    assert storage.names(Path()) == set()
+
+
 def test_a_folder_that_cannot_be_written() -> None:
     with pytest.raises(StorageError, match=r"/dev/null.*"):
         ObjectStorage(parse_address("/dev/null/store")).check()

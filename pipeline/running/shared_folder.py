@@ -24,7 +24,10 @@ class Storage:
         """The folder in which a worker works: the project's own."""
         return project
 
-    def check(self) -> None:
+    def mark(self, name: Path) -> None:
+        """Leave a mark by which other nodes know that they see the same place."""
+
+    def check(self, mark: Path | None = None) -> None:
         """Raise StorageError where the place cannot be written and read."""
 
     def fetch(self, *paths: Path) -> None:

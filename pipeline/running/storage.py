@@ -60,7 +60,13 @@ class ObjectStorage(Storage):
         folder.mkdir(exist_ok=True)
         return folder
 
-    def check(self) -> None:
+    def mark(self, name: Path) -> None:
+        with self._one_line():
+            self._write(name, [b"mark"])
+
+    def check(self, mark: Path | None = None) -> None:
+        from pyarrow import fs
+
         probe, patient = Path(f".probe-{os.urandom(8).hex()}"), self._files
         with self._one_line():
             try:
@@ -68,10 +74,16 @@ class ObjectStorage(Storage):
                 self._write(probe, [b"probe"])
                 found = b"".join(self._read(probe))
                 self._delete(probe)
+                lacks = mark is not None and self._files.get_file_info(self._at(mark)).type != fs.FileType.File
             finally:
                 self._files = patient
         if found != b"probe":
             raise StorageError(f"{self.name}: answers with other bytes than it was given; check the address")
+        if lacks:
+            raise StorageError(
+                f"{self.name}: another place than the driver's, whose mark is not there; give all nodes the same "
+                "mount, endpoint and account"
+            )
 
     def fetch(self, *paths: Path) -> None:
         self._each(self._fetch, paths)

@@ -149,13 +149,17 @@ def leave_out(storage: Storage, root: Path, known: Mapping[str, str] = NONE) -> 
     if len(alive) < 2 and not storage.travels:
         return {}
     nodes = [node for node in alive if node["NodeID"] not in known]
-    probe = root.absolute() / f".storage-probe-{secrets.token_hex(8)}"  # other drivers have their own
-    if not storage.travels:
+    mark = Path(f".storage-probe-{secrets.token_hex(8)}")  # other drivers have their own
+    probe = root.absolute() / mark
+    if storage.travels:
+        storage.mark(mark)
+    else:
         probe.write_text("probe", encoding="utf-8")
     try:
-        reasons = _ask(nodes, storage.text or str(probe), storage.travels)
+        reasons = _ask(nodes, storage.text, str(mark if storage.travels else probe))
     finally:
         probe.unlink(missing_ok=True)
+        storage.remove(mark)
     names = {node["NodeID"]: f"node {node['NodeManagerAddress']}" for node in nodes}
     lost = {node: f"{name}: {reasons[node]}" for node, name in names.items() if reasons[node]}
     for node in lost:
@@ -171,7 +175,7 @@ def without(left_out: Mapping[str, str]) -> dict[str, str]:
     return {"ray.io/node-id": f"!in({','.join(sorted(left_out))})"} if left_out else {}
 
 
-def _ask(nodes: list[dict[str, Any]], place: str, travels: bool) -> dict[str, str]:
+def _ask(nodes: list[dict[str, Any]], store: str | None, mark: str) -> dict[str, str]:
     """Node to what it lacks; empty for a node that serves."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -180,7 +184,7 @@ def _ask(nodes: list[dict[str, Any]], place: str, travels: bool) -> dict[str, st
     answers = {
         node["NodeID"]: task.options(
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-        ).remote(place, travels)
+        ).remote(store, mark)
         for node in nodes
     }
     ray.wait(list(answers.values()), num_returns=len(answers), timeout=PROBE_SECONDS)
@@ -204,12 +208,17 @@ def lacks_code(error: Any) -> bool:
     return isinstance(cause, (ImportError, FileNotFoundError)) or "failed to import on the worker" in str(cause)
 
 
-def _lacks(place: str, travels: bool) -> str:
-    """What a node lacks, asked on it."""
-    if not travels:
-        return "" if Path(place).is_file() else f"it does not see {Path(place).parent}"
+def _lacks(store: str | None, mark: str) -> str:
+    """What a node lacks, asked on it.
+
+    Args:
+        store: address of the storage; None: the project's folder.
+        mark: what the driver left there.
+    """
+    if store is None:
+        return "" if Path(mark).is_file() else f"it does not see {Path(mark).parent}"
     try:
-        open_storage(place).check()
+        open_storage(store).check(Path(mark))
     except PipelineError as error:
         return one_line(error)
     return ""
