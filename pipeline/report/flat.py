@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.evaluation.criteria import CRITERIA
 from pipeline.report.between import by_speed, line_of, scores_at
+from pipeline.report.paying import early_rows, preference
 from pipeline.report.stored import Curve, Stored, TaskResults
 from pipeline.results import ExitScores, Row
 
@@ -80,32 +80,18 @@ def operating_points(stored: Stored) -> dict[str, str]:
 def _headline(task: TaskResults) -> Numbers:
     """The best criterion's operating point on the first report split, beside the same model through all layers.
 
-    The best is the one with the highest score on the rows that chose the thresholds, of those that the chooser's
-    condition holds for, if any. Without early exits it is the model through all layers with the highest score.
+    The best is the one that the rows that chose the thresholds prefer, as on the report's first screen. Without early
+    exits it is the model through all layers with the highest score.
     """
     rows = [row for row in task.rows if row.split == task.splits[0]]
     whole = {(row.backbone, row.method): row for row in rows if row.criterion is None}
-    early = [row for row in rows if row.criterion is not None and CRITERIA[row.criterion].causal]
+    early = [*early_rows(task, task.splits[0])]
     if not early:
         best = max(whole.values(), key=lambda row: row.score.median if row.score.median is not None else -np.inf)
         return {**_numbers(best), "by": _model(task, best)}
-    best = max(early, key=lambda row: (row.in_window, _score_where_chosen(task, row)))
+    best = max(early, key=lambda row: preference(task, row))
     full = whole[best.backbone, best.method].score.median
     return {**_numbers(best), **_defined({"all_layers": full}), "by": f"{_model(task, best)} {best.criterion}"}
-
-
-def _score_where_chosen(task: TaskResults, row: Row) -> float:
-    """The median score of a row's operating points on the rows that chose them; -inf where it is undefined."""
-    scores = []
-    for seed, point in zip(row.seeds, row.points, strict=True):
-        threshold = np.inf if point.threshold is None else point.threshold
-        identity = (row.backbone, row.method, row.criterion, seed, row.selected_on)
-        for curve in task.curves:
-            if (curve.backbone, curve.method, curve.criterion, curve.seed, curve.split) == identity:
-                scores += [at.score for at in curve.points if np.isclose(at.threshold, threshold, rtol=0, atol=1e-6)][
-                    :1
-                ]
-    return median(scores) if len(scores) == len(row.seeds) else -np.inf
 
 
 def _numbers(row: Row) -> dict[str, float | str]:

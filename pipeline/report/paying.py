@@ -68,7 +68,7 @@ def deals(tasks: Iterable[TaskResults]) -> list[Deal]:
         for task in tasks
         for split in task.splits
         for group in task.groups
-        if any(True for _ in _candidates(task, group, split))
+        if _candidates(task, group, split)
     ]
 
 
@@ -77,23 +77,26 @@ def best_of(every: Iterable[Deal]) -> list[Deal]:
     out: dict[tuple[str, str], Deal] = {}
     for deal in every:
         place = deal.task.name, deal.row.split
-        if place not in out or _preference(deal.task, deal.row) > _preference(out[place].task, out[place].row):
+        if place not in out or preference(deal.task, deal.row) > preference(out[place].task, out[place].row):
             out[place] = deal
     return list(out.values())
 
 
-def _candidates(task: TaskResults, group: ModelGroup, split: str) -> Iterator[Row]:
+def early_rows(task: TaskResults, split: str) -> Iterator[Row]:
     """The rows under an exit rule that can run, and under which rows leave at different exits."""
-    of_group = (split, group.backbone, group.method)
     for row in task.rows:
-        if row.criterion is None or (row.split, row.backbone, row.method) != of_group:
+        if row.split != split or row.criterion is None:
             continue
         if CRITERIA[row.criterion].causal and CRITERIA[row.criterion].adaptive:
             yield row
 
 
+def _candidates(task: TaskResults, group: ModelGroup, split: str) -> list[Row]:
+    return [row for row in early_rows(task, split) if (row.backbone, row.method) == (group.backbone, group.method)]
+
+
 def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
-    row = max(_candidates(task, group, split), key=lambda row: _preference(task, row))
+    row = max(_candidates(task, group, split), key=lambda row: preference(task, row))
     full = next(
         other
         for other in task.rows
@@ -123,8 +126,11 @@ def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
     )
 
 
-def _preference(task: TaskResults, row: Row) -> tuple[float, float]:
-    """What the rows that chose the thresholds say of an operating point, best last: medians of score and speed-up.
+def preference(task: TaskResults, row: Row) -> tuple[bool, float, float]:
+    """What the rows that chose the thresholds say of an operating point, the best last.
+
+    Whether it meets the chooser's condition, then the medians of score and speed-up; where the score is bounded, of
+    speed-up and score.
 
     Report rows do not choose: the best of several criteria on the rows that are reported looks better than it is.
     """
@@ -139,9 +145,9 @@ def _preference(task: TaskResults, row: Row) -> tuple[float, float]:
     ]
     points = [point for point in found if point is not None]
     if len(points) < len(row.seeds):
-        return -2.0, 0.0  # below every score
+        return row.in_window, -2.0, 0.0  # below every score
     score, speed = median(score for score, _ in points), median(speed for _, speed in points)
-    return (speed, score) if row.rule == "risk" else (score, speed)
+    return (row.in_window, speed, score) if row.rule == "risk" else (row.in_window, score, speed)
 
 
 def _at(curve: Curve, threshold: float) -> tuple[float, float] | None:
