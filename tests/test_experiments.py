@@ -231,10 +231,10 @@ def test_weights_that_were_not_selected_stay_while_another_plan_runs(workspace: 
     assert workspace.stage("prepare", "demo-sentences").code == 0
     HERE.claims.mkdir(parents=True)
     with ReadWriteLock(HERE.trials_used, is_singleton=False).read_lock():
-        done = workspace.stage("finetune")
+        done = workspace.command("-m", "stages.finetune")
         assert done.code == 0, done.err
     assert len(list(HERE.trials.glob(f"*/{WEIGHTS}"))) == 2
-    assert workspace.stage("finetune").code == 0
+    assert workspace.command("-m", "stages.finetune").code == 0
     assert len(list(HERE.trials.glob(f"*/{WEIGHTS}"))) == 1
 
 
