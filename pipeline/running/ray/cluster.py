@@ -20,6 +20,7 @@ from pipeline.running.shared_folder import Storage
 from pipeline.running.signals import listen
 from pipeline.running.storage import open_storage
 
+GONE = "it is gone"
 PROBE_SECONDS = 120.0
 """For a node to say whether it serves; it may have to unpack the code first."""
 ONE_MACHINE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -163,7 +164,8 @@ def leave_out(storage: Storage, root: Path, known: Mapping[str, str] = NONE) -> 
     names = {node["NodeID"]: f"node {node['NodeManagerAddress']}" for node in nodes}
     lost = {node: f"{name}: {reasons[node]}" for node, name in names.items() if reasons[node]}
     for node in lost:
-        print(f"{names[node]} is left out: {reasons[node]}", flush=True)
+        if reasons[node] != GONE:  # a lost machine is no news here
+            print(f"{names[node]} is left out: {reasons[node]}", flush=True)
     if all(node["NodeID"] in lost or node["NodeID"] in known for node in alive):
         remedy = "" if storage.travels else "; put the project on a disk that all nodes share, or set runtime.storage"
         raise ClusterError(f"no node can be used: {next(iter({**known, **lost}.values()))}{remedy}")
@@ -194,6 +196,8 @@ def _ask(nodes: list[dict[str, Any]], store: str | None, mark: str) -> dict[str,
             reasons[node] = ray.get(answer, timeout=0)
         except ray.exceptions.GetTimeoutError:
             reasons[node] = f"no answer in {PROBE_SECONDS:.0f} s"
+        except (ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            reasons[node] = GONE  # Ray lists a node for some seconds after its end
         except ray.exceptions.RayTaskError as error:  # the text is the traceback of the node
             reason = str(error).strip().splitlines()[-1][:300]
             reasons[node] = f"it lacks the project's code: {reason}" if lacks_code(error) else reason
