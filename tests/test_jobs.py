@@ -89,7 +89,7 @@ class Toys:
         return {job: (address, int(number)) for job, (address, number) in zip(jobs, split, strict=True)}
 
     def end(self) -> tuple[int, list[str]]:
-        """Let the waiting jobs end; exit code, and lines of output without those about waiting, which depend on load."""
+        """Let the waiting jobs end; exit code, and lines of output but those about waiting, which depend on load."""
         (self.out / "go").touch()
         said, _ = self.process.communicate(timeout=120)
         assert "Traceback" not in said, said
