@@ -181,7 +181,7 @@ def experiment_project(folder: Path, mlflow_store: Path, changes: dict[str, Any]
     return made
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_did_my_change_help(tmp_path: Path, mlflow_store: Path) -> None:
     """DVC's own views of two revisions, the second an experiment in a temporary folder that trains nothing."""
     project = experiment_project(tmp_path / "project", mlflow_store, {"seeds": [1, 2], "evaluate.window": [1.0, 1.0]})
@@ -225,7 +225,7 @@ def test_did_my_change_help(tmp_path: Path, mlflow_store: Path) -> None:
             assert "DVC_METRIC" not in json.dumps(spec)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_weights_that_were_not_selected_stay_while_another_plan_runs(workspace: Workspace) -> None:
     workspace.write_params({"grid.learning_rate": [0.001, 0.002]})
     assert workspace.stage("prepare", "demo-sentences").code == 0

@@ -581,7 +581,9 @@ def test_a_score_that_is_not_defined_does_not_undo_the_training(workspace: Works
     assert read_result(HERE.trial("k")) == result
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.cluster), signal.SIGTERM]
+)
 def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Signals) -> None:
     joined.write_params({"grid.learning_rate": [0.001, 0.002], "seeds": [1, 2], "training.epochs": 2})
     prepared()
@@ -632,8 +634,15 @@ def test_stopped_in_mid_grid_and_started_again(joined: Workspace, how: signal.Si
     assert group.layers == 12
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("how", "group"),
+    [
+        pytest.param(signal.SIGINT, True, id="SIGINT-group"),
+        pytest.param(signal.SIGTERM, False, id="SIGTERM-process"),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.cluster, id="SIGINT-process"),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.cluster, id="SIGTERM-group"),
+    ],
+)
 def test_a_signal_to_a_stage_with_ray_of_its_own(workspace: Workspace, how: signal.Signals, group: bool) -> None:
     """As Ctrl-C, Slurm, Kubernetes and CI send it: no stack, no run left RUNNING, every epoch on disk recorded."""
     workspace.write_params({"grid.learning_rate": [0.001, 0.002], "training.epochs": 40, "training.stop_after": 40})

@@ -213,6 +213,7 @@ def test_nothing_is_lost_in_a_soak(workspace: Workspace, head: Cluster) -> None:
     check_runs()
 
 
+@pytest.mark.cluster
 def test_the_raylet_of_our_own_ray_is_started_again(workspace: Workspace) -> None:
     workspace.write_params(GRID)
     prepared()
