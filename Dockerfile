@@ -9,7 +9,7 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends git make wget \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 early-exit \
-    && install --directory --owner early-exit /app /work \
+    && install --directory --owner early-exit /app /results \
     && echo "PATH=/app/.venv/bin:\$PATH" > /etc/profile.d/early-exit.sh
 USER 1000
 WORKDIR /app
