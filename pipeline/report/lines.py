@@ -29,6 +29,16 @@ def speed_axis(axes: "Axes", furthest: float) -> None:
     axes.set_xlim(0.97, max(furthest, 1.5) * 1.04)
 
 
+def medians(curves: Sequence[Curve]) -> list[tuple[float, float, float]]:
+    """The thresholds that all seeds of a criterion have, ascending, with the medians of layer speed-up and score."""
+    shared = sorted(set.intersection(*({p.threshold for p in curve.points} for curve in curves)))
+    at = [[p for curve in curves for p in curve.points if p.threshold == t] for t in shared]
+    return [
+        (t, float(np.median([p.layer_speedup for p in points])), float(np.median([p.score for p in points])))
+        for t, points in zip(shared, at, strict=True)
+    ]
+
+
 class Setting(NamedTuple):
     """A setting that all seeds have: medians of score and speed-up, and what a pointer is told."""
 
@@ -41,13 +51,11 @@ def settings_of(curves: Sequence[Curve]) -> list[Setting]:
     """The settings of one criterion's curves, at most `FEW` of them, evenly taken."""
     if not curves:
         return []
-    shared = sorted(set.intersection(*({p.threshold for p in curve.points} for curve in curves)))
+    shared = medians(curves)
     taken = shared[:: -(-len(shared) // FEW)] if shared else []
     symbol = CRITERIA[curves[0].criterion].symbol
     out = []
-    for t in taken:
-        at = [p for curve in curves for p in curve.points if p.threshold == t]
-        speed, score = float(np.median([p.layer_speedup for p in at])), float(np.median([p.score for p in at]))
+    for t, speed, score in taken:
         value = f"{symbol} = {t:.4g}" if np.isfinite(t) else "never"
         out.append(Setting(speed, score, f"{curves[0].criterion}, {value}: {number(100 * score)} at {times(speed)}"))
     return out
@@ -69,11 +77,8 @@ def criterion_lines(axes: "Axes", curves: Sequence[Curve], criterion: str, names
 
 def _median_by_setting(curves: Sequence[Curve]) -> Line:
     """Median speed and score of each setting that every seed has (patience t means the same for all)."""
-    shared = set.intersection(*({p.threshold for p in curve.points} for curve in curves))
-    at = [[p for curve in curves for p in curve.points if p.threshold == t] for t in sorted(shared)]
-    speeds = [float(np.median([p.layer_speedup for p in points])) for points in at]
-    scores = [float(np.median([p.score for p in points])) for points in at]
-    return by_speed(speeds, scores)
+    shared = medians(curves)
+    return by_speed([speed for _, speed, _ in shared], [score for _, _, score in shared])
 
 
 def _median_by_speed(lines: Sequence[Line]) -> Line:

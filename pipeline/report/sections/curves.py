@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.report.cells import model_name, row_id, slug, spoken
 from pipeline.report.choices import mark, marked
-from pipeline.report.lines import criterion_lines, settings_of, speed_axis
+from pipeline.report.lines import criterion_lines, medians, settings_of, speed_axis
 from pipeline.report.numbers import TIMES, number, times
 from pipeline.report.sections.base import Section, no_early_exit
 from pipeline.report.stored import SINGLE_EXIT, Curve, Stored, TaskResults
@@ -151,10 +151,9 @@ def _patience_panel(place: Place, curves: Sequence[Curve]) -> Panel:
             patience = [p.threshold for p in points]
             above.plot(patience, [100 * p.score for p in points], color=style.colour, lw=0.7, alpha=0.4)
             below.plot(patience, [p.layer_speedup for p in points], color=style.colour, lw=0.7, alpha=0.4)
-        shared = sorted(set.intersection(*({p.threshold for p in points} for points in series)))
-        at = [[p for points in series for p in points if p.threshold == t] for t in shared]
-        scores = [100 * float(np.median([p.score for p in points])) for points in at]
-        speeds = [float(np.median([p.layer_speedup for p in points])) for points in at]
+        finite = [setting for setting in medians(curves) if np.isfinite(setting[0])]
+        shared, speeds = [t for t, _, _ in finite], [speed for _, speed, _ in finite]
+        scores = [100 * score for _, _, score in finite]
         above.plot(shared, scores, color=style.colour, marker="o", markersize=4, label="patience")
         below.plot(shared, speeds, color=style.colour, marker="o", markersize=4)
         for t, score, speed in zip(shared, scores, speeds, strict=True):
