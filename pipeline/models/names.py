@@ -18,7 +18,7 @@ TAKEN = ("text", "pixels", "source")
 DEMO_POSITIONS = 128
 """Longest input of the demo encoder, in tokens."""
 DEMO_LAYERS = 12
-COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
 """Model types whose positions start behind the padding's id."""
 _RESIDUAL = re.compile(r"resnet(\d+)")
 _ONLY = {"text": ("hub", "pooling", "layers"), "image": ("width", "exits")}
@@ -28,8 +28,8 @@ class BackboneSettings(Block):
     """One entry of params.yaml's `backbones`."""
 
     hub: str | None = None
-    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's or DistilBERT's layout, with its
-    weights in safetensors; required where the backbone's name is not in the list."""
+    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's, ELECTRA's, DistilBERT's or MPNet's
+    layout, with its weights in safetensors; required where the backbone's name is not in the list."""
     pooling: Pooling | None = None
     """Texts: input of the exits' shared pooler, the first token or the mean over tokens."""
     layers: Size | None = None
@@ -88,6 +88,7 @@ BACKBONES: dict[str, BackboneSpec] = {
         BackboneSpec("albert-base", "albert/albert-base-v2", summary="12 shared layers, the paper's main backbone"),
         BackboneSpec("albert-large", "albert/albert-large-v2", summary="24 shared layers, the paper's Table 4"),
         BackboneSpec("bert-base", "google-bert/bert-base-uncased", summary="12 layers, the paper's Table 2"),
+        BackboneSpec("bert-large", "google-bert/bert-large-uncased", summary="24 layers of hidden 1,024"),
         BackboneSpec("roberta-base", "FacebookAI/roberta-base", summary="12 layers, byte-level tokens"),
         BackboneSpec(
             "distilbert",
@@ -100,6 +101,18 @@ BACKBONES: dict[str, BackboneSpec] = {
             "sentence-transformers/all-MiniLM-L6-v2",
             pooling="mean",
             summary="6 layers of hidden 384, small and fast",
+        ),
+        BackboneSpec(
+            "minilm-l12", "microsoft/MiniLM-L12-H384-uncased", summary="12 layers of hidden 384, distilled"
+        ),
+        BackboneSpec(
+            "mpnet-base",
+            "sentence-transformers/all-mpnet-base-v2",
+            pooling="mean",
+            summary="12 layers of bert-base's size with relative positions, tuned for sentences",
+        ),
+        BackboneSpec(
+            "elasticbert-base", "fnlp/elasticbert-base", summary="12 layers pretrained with an exit after each"
         ),
         *(
             BackboneSpec(
@@ -171,5 +184,5 @@ def hub_path(name: str, mirror: Path | None) -> str:
 
 
 def first_position(config: Any) -> int:
-    """Position of the first token of a Transformers configuration: RoBERTa counts from pad_token_id + 1."""
+    """Position of the first token of a Transformers configuration: RoBERTa and MPNet count from pad_token_id + 1."""
     return int(config.pad_token_id) + 1 if config.model_type in COUNTED_FROM_PADDING else 0

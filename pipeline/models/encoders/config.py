@@ -83,6 +83,12 @@ def _wrong_field(config: Any) -> str | None:
     if not (type(padding) is int and 0 <= padding < config.vocab_size) and (counted or padding is not None):
         return f"pad_token_id is {padding!r}, not one of {config.vocab_size} words"
     family = FAMILIES[config.model_type]
+    if config.model_type == "mpnet" and (padding, config.relative_attention_num_buckets) != (1, 32):
+        # Transformers' model has both as constants, whatever the configuration says.
+        return (
+            f"pad_token_id and relative_attention_num_buckets are {padding!r} and "
+            f"{config.relative_attention_num_buckets!r}, not 1 and 32 as in every MPNet"
+        )
     rates = {name: getattr(config, name) for name in family.dropout if name is not None}
     for name, rate in rates.items():
         if type(rate) not in (int, float) or not 0 <= rate <= 1:

@@ -1,4 +1,4 @@
-"""Encoders laid out like BERT, RoBERTa, ALBERT or DistilBERT, taken apart into embed, layer and pool.
+"""Encoders laid out like BERT, RoBERTa, ALBERT, ELECTRA, DistilBERT or MPNet, taken apart into embed, layer and pool.
 
 Transformers' modules hold the weights. The loop over layers is this project's, so that inference can stop in it, and so
 are the calls inside a layer (pipeline/models/encoders/fast.py). Works with Transformers 4.57 and 5.
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import embedding, linear
 
 from pipeline.errors import DataError
 from pipeline.models.encoders.config import check_shape, not_to_be_had, read_config
@@ -25,8 +25,14 @@ from pipeline.models.weights import weight_files
 
 
 class State(NamedTuple):
-    """The state between layers: hidden (n, tokens, h), keep (n, tokens) or None without padding, and the additive
-    attention mask of `keep`, (n, 1, 1, tokens)."""
+    """The state between layers.
+
+    Attributes:
+        hidden: (n, tokens, h).
+        keep: (n, tokens), or None without padding.
+        bias: what attention scores are raised by: the mask of `keep`, (n, 1, 1, tokens); with relative positions
+            (n, heads, tokens, tokens), or (1, heads, tokens, tokens) without padding; None: nothing.
+    """
 
     hidden: Tensor
     keep: Tensor | None
@@ -36,7 +42,7 @@ class State(NamedTuple):
         """Keep the rows in `index`, without cutting padding: batches are sorted by length, so the remaining rows are
         about as long as the others (docs/live-engine.md has the measurement)."""
         if self.keep is None or self.bias is None:
-            return State(self.hidden[index], None, None)
+            return State(self.hidden[index], None, self.bias)
         return State(self.hidden[index], self.keep[index], self.bias[index])
 
 
@@ -48,9 +54,10 @@ class Encoder(nn.Module):
         pooling: the vector that the shared tanh pooler reads.
         layers: number of layers to keep, from the first.
         full_layers: layers of the model that speed-ups are relative to; None: this one.
-        heads: attention heads of each block, where some were pruned.
+        kept_heads: attention heads of each block that were not pruned, counted from 0, ascending; None: all.
 
     Attributes:
+        kept_heads: likewise.
         layers: number of transformer layers, L.
         width: width of the pooled vector that the exits read.
 
@@ -60,9 +67,11 @@ class Encoder(nn.Module):
     """
 
     encoder: Any
+    buckets: Tensor
     fast_embedding: FastEmbedding
     fast_layers: list[list[FastLayer]]
     pooler_table: Weights
+    relative_table: Weights | None
 
     def __init__(
         self,
@@ -70,7 +79,7 @@ class Encoder(nn.Module):
         pooling: Pooling,
         layers: int | None = None,
         full_layers: int | None = None,
-        heads: Sequence[int] | None = None,
+        kept_heads: Sequence[Sequence[int]] | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -83,19 +92,27 @@ class Encoder(nn.Module):
         self.width: int = config.hidden_size
         self.head_size: int = self.width // config.num_attention_heads
         config.num_hidden_layers = self.layers
-        config._attn_implementation = "sdpa"
         model = model_class(self.family)(config)
         self.embeddings = model.embeddings
         self.add_module(self.family.chain, getattr(model, self.family.chain))  # its name in checkpoints
+        if hasattr(model, "embeddings_project"):  # ELECTRA's, where its embedding is narrower
+            self.embeddings_project = model.embeddings_project
         # One tanh pooler shared by all exits, as in the published code.
         self.pooler = nn.Linear(self.width, self.width)
         fuse_gelu(self)
         # RoBERTa finds padding by its id. Here `keep` marks it, after the row, where its position has no effect.
         self.first_position = first_position(config)
-        self.heads: tuple[int, ...] = (config.num_attention_heads,) * len(self.blocks())
+        longest = config.max_position_embeddings - self.first_position
+        self.register_buffer("buckets", self._buckets(longest), persistent=False)
+        self.kept_heads: list[list[int]] = [list(range(config.num_attention_heads)) for _ in self.blocks()]
         self.wire()
-        if heads is not None:
-            self.keep_heads([range(count) for count in heads])
+        if kept_heads is not None:
+            self.keep_heads(kept_heads)
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """Number of attention heads of each block."""
+        return tuple(len(kept) for kept in self.kept_heads)
 
     @property
     def chain(self) -> Any:
@@ -119,20 +136,39 @@ class Encoder(nn.Module):
     def wire(self) -> None:
         """Rebuild the fast layers after modules were replaced."""
         rates = self.family.dropout_of(self.config)
-        projection = self.chain.embedding_hidden_mapping_in if self.config.model_type == "albert" else None
+        projection = self._part(self.family.projection)
+        relative = self._part(self.family.relative)
+        self.relative_table = None if relative is None else table_of(relative)
         self.pooler_table = table_of(self.pooler)
         self.fast_embedding = FastEmbedding.of(self.embeddings, self.first_position, projection, rates.embedding)
         fast = [
-            FastLayer.of(block, self.family.parts, heads, self.head_size, rates)
-            for block, heads in zip(self.blocks(), self.heads, strict=True)
+            FastLayer.of(block, self.family.parts, len(kept), self.head_size, rates, self._biases_of(kept))
+            for block, kept in zip(self.blocks(), self.kept_heads, strict=True)
         ]
         self.fast_layers = [[fast[i] for i in self.blocks_of(index)] for index in range(self.layers)]
+
+    def _part(self, path: str | None) -> nn.Module | None:
+        """The module at a path of the family, where this encoder has it."""
+        return dict(self.named_modules()).get(path) if path else None
+
+    def _biases_of(self, kept: list[int]) -> list[int] | None:
+        """The heads whose relative biases a block reads; None: those of all heads, or there are none."""
+        whole = self.relative_table is None or len(kept) == self.config.num_attention_heads
+        return None if whole else kept
+
+    def _buckets(self, longest: int) -> Tensor | None:
+        """The bucket of the distance from each token to each, (longest, longest); None without relative positions."""
+        if self.family.relative is None:
+            return None
+        positions = torch.arange(longest)
+        buckets: Tensor = self.chain.relative_position_bucket(positions[None, :] - positions[:, None])
+        return buckets
 
     def keep_heads(self, kept: Sequence[Sequence[int]]) -> None:
         """Remove the attention heads that are not named; the projections become smaller.
 
         Args:
-            kept: for each of `blocks`, the heads that stay, counted from 0, ascending.
+            kept: for each of `blocks`, those of its present heads that stay, counted from 0, ascending.
         """
         for block, stay in zip(self.blocks(), kept, strict=True):
             rows = torch.cat([torch.arange(head * self.head_size, (head + 1) * self.head_size) for head in stay])
@@ -144,7 +180,7 @@ class Encoder(nn.Module):
             dense: Any = block.get_submodule(self.family.parts["dense"])
             dense.weight = nn.Parameter(dense.weight[:, rows])
             dense.in_features = len(rows)
-        self.heads = tuple(len(stay) for stay in kept)
+        self.kept_heads = [[now[head] for head in stay] for now, stay in zip(self.kept_heads, kept, strict=True)]
         self.wire()
 
     def embed(self, batch: Mapping[str, Tensor]) -> State:
@@ -155,7 +191,16 @@ class Encoder(nn.Module):
         if keep is not None:
             bias = torch.zeros(keep.shape, dtype=hidden.dtype, device=hidden.device)
             bias = bias.masked_fill_(~keep, torch.finfo(hidden.dtype).min)[:, None, None, :]
+        if self.relative_table is not None:
+            relative = self._relative_bias(hidden.shape[1])
+            bias = relative if bias is None else relative + bias
         return State(hidden, keep, bias)
+
+    def _relative_bias(self, tokens: int) -> Tensor:
+        """What attention from each token to each is raised by, (1, heads, tokens, tokens)."""
+        assert self.relative_table is not None
+        by_distance = embedding(self.buckets[:tokens, :tokens], self.relative_table["weight"])
+        return by_distance.permute(2, 0, 1)[None].contiguous()
 
     def _types(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         # RoBERTa's table has one row, so a tokenizer's segment 1 is not in it; without types the model uses zeros.
@@ -226,7 +271,7 @@ class Encoder(nn.Module):
             "pooling": self.pooling,
             "layers": self.layers,
             "full_layers": self.full_layers,
-            "heads": list(self.heads),
+            "kept_heads": self.kept_heads,
             "config": self.config.to_diff_dict(),
         }
 
@@ -271,8 +316,10 @@ def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
     """The module that `Encoder.description` describes, with random weights."""
     config = dict(description["config"])
     family = FAMILIES[config["model_type"]]
-    more = {name: description.get(name) for name in ("full_layers", "heads")}  # older checkpoints lack them
-    return Encoder(config_class(family)(**config), description["pooling"], description["layers"], **more)
+    full_layers, kept = description.get("full_layers"), description.get("kept_heads")
+    if kept is None and "heads" in description:  # older checkpoints have the numbers of heads, or neither
+        kept = [range(count) for count in description["heads"]]
+    return Encoder(config_class(family)(**config), description["pooling"], description["layers"], full_layers, kept)
 
 
 def _demo_config(vocabulary: int | None) -> Any:

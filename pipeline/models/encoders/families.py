@@ -34,6 +34,8 @@ class Family:
         parts: path inside a layer of each part that FastLayer asks for.
         pooler: prefix of the pretrained pooler's weights; None where there is none, and the pooler starts at random.
         inputs: inputs of the embeddings beside the ids: "types" (token types), or none.
+        projection: path of the module that widens the embedding to the layers' width, where one is narrower.
+        relative: path of the table of attention biases by distance, (buckets, heads), shared by all layers; None: none.
         dropout: names of the rates of `Dropout` in the configuration; None: no dropout there.
     """
 
@@ -43,6 +45,8 @@ class Family:
     chain: str = "encoder"
     pooler: str | None = "pooler.dense."
     inputs: tuple[str, ...] = ("types",)
+    projection: str | None = None
+    relative: str | None = None
     dropout: tuple[str | None, ...] = (_HIDDEN, _ATTENTION, _HIDDEN, _HIDDEN)
 
     def dropout_of(self, config: Any) -> Dropout:
@@ -83,12 +87,28 @@ _DISTILBERT_PARTS = {
     "down": "ffn.lin2",
     "norm": "output_layer_norm",
 }
+_MPNET_PARTS = _BERT_PARTS | {
+    "query": "attention.attn.q",
+    "key": "attention.attn.k",
+    "value": "attention.attn.v",
+    "dense": "attention.attn.o",
+    "attention_norm": "attention.LayerNorm",
+}
 FAMILIES: dict[str, Family] = {
     "bert": Family("bert", "Bert", _BERT_PARTS),
     "roberta": Family("roberta", "Roberta", _BERT_PARTS),
     "xlm-roberta": Family("xlm_roberta", "XLMRoberta", _BERT_PARTS),
     "camembert": Family("camembert", "Camembert", _BERT_PARTS),
-    "albert": Family("albert", "Albert", _ALBERT_PARTS, pooler="pooler.", dropout=(_HIDDEN, _ATTENTION, _HIDDEN, None)),
+    "electra": Family("electra", "Electra", _BERT_PARTS, pooler=None, projection="embeddings_project"),
+    "mpnet": Family("mpnet", "MPNet", _MPNET_PARTS, inputs=(), relative="encoder.relative_attention_bias"),
+    "albert": Family(
+        "albert",
+        "Albert",
+        _ALBERT_PARTS,
+        pooler="pooler.",
+        projection="encoder.embedding_hidden_mapping_in",
+        dropout=(_HIDDEN, _ATTENTION, _HIDDEN, None),
+    ),
     "distilbert": Family(
         "distilbert",
         "DistilBert",

@@ -44,10 +44,17 @@ class FastLayer:
     head_size: int
     epsilon: tuple[float, float]
     dropout: Dropout
+    biases: list[int] | None
 
     @classmethod
     def of(
-        cls, layer: nn.Module, parts: Mapping[str, str], heads: int, head_size: int, dropout: Dropout
+        cls,
+        layer: nn.Module,
+        parts: Mapping[str, str],
+        heads: int,
+        head_size: int,
+        dropout: Dropout,
+        biases: list[int] | None,
     ) -> "FastLayer":
         """The parts of a Transformers layer.
 
@@ -55,19 +62,29 @@ class FastLayer:
             parts: dotted path, inside the layer, of each module named by a field.
             heads: number of attention heads.
             head_size: width of each.
+            biases: heads whose biases this layer reads, where each head has its own and some were pruned.
         """
         modules: dict[str, Any] = {name: layer.get_submodule(path) for name, path in parts.items()}
         epsilon = (modules["attention_norm"].eps, modules["norm"].eps)
         activation = modules.pop("activation")
         tables = {name: table_of(module) for name, module in modules.items()}
-        return cls(**tables, activation=activation, heads=heads, head_size=head_size, epsilon=epsilon, dropout=dropout)
+        return cls(
+            **tables,
+            activation=activation,
+            heads=heads,
+            head_size=head_size,
+            epsilon=epsilon,
+            dropout=dropout,
+            biases=biases,
+        )
 
     def __call__(
         self, hidden: Tensor, bias: Tensor | None, training: bool = False, gate: Tensor | None = None
     ) -> Tensor:
-        """(n, tokens, h) and the additive attention mask, (n, 1, 1, tokens) or None, to (n, tokens, h).
+        """(n, tokens, h) to (n, tokens, h).
 
         Args:
+            bias: what attention scores are raised by, as in `State`, or None.
             training: whether to apply dropout.
             gate: factor on each attention head, (n, heads); its gradient gives a head's importance.
         """
@@ -76,6 +93,8 @@ class FastLayer:
         query = _linear(hidden, self.query).view(split).transpose(1, 2)
         key = _linear(hidden, self.key).view(split).transpose(1, 2)
         value = _linear(hidden, self.value).view(split).transpose(1, 2)
+        if self.biases is not None and bias is not None:
+            bias = bias[:, self.biases]
         rate = self.dropout.attention if training else 0.0
         mixed = scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
         if gate is not None:

@@ -21,14 +21,17 @@ def thinned(encoder: Encoder, keep: Sequence[int]) -> Encoder:
         ParamsError: an ALBERT whose layers are in several groups.
     """
     shared = encoder.config.model_type == "albert"
-    heads = encoder.heads if shared else [encoder.heads[index] for index in keep]
+    heads = encoder.kept_heads if shared else [encoder.kept_heads[index] for index in keep]
     with torch.device("meta"):  # allocates no weights
         shallow = Encoder(copy.deepcopy(encoder.config), encoder.pooling, len(keep), encoder.full_layers, heads)
-    shallow.embeddings, shallow.pooler = encoder.embeddings, encoder.pooler
-    if shared:
-        shallow.add_module(encoder.family.chain, encoder.chain)
-    else:
-        shallow.chain.layer = nn.ModuleList(encoder.chain.layer[index] for index in keep)
+    blocks = nn.ModuleList() if shared else nn.ModuleList(encoder.chain.layer[index] for index in keep)
+    for name, module in encoder.named_children():
+        if name != encoder.family.chain or shared:
+            shallow.add_module(name, module)
+    if not shared:
+        for name, module in encoder.chain.named_children():
+            shallow.chain.add_module(name, blocks if name == "layer" else module)
+    shallow.buckets = encoder.buckets
     shallow.wire()
     return shallow
 
