@@ -1,0 +1,161 @@
+"""Train, select and trace a profile on one GPU of a machine that has neither Ray, MLflow, DVC nor datasets.
+
+The plan, its trials, their choice and the traces are those of the stages finetune and trace; only what runs them is
+another, a few processes that share the GPU. What it writes below outputs/ is what those stages write, without models
+and MLflow's runs, so that evaluate and report go on from it on any machine (docs/results-depth.md).
+
+    python -m tools.without_ray --workers 8 --seconds 400 --out FOLDER
+"""
+
+import argparse
+import multiprocessing
+import tarfile
+import time
+import traceback
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from pipeline.layout import HERE
+from pipeline.models.trace_cache import Recording, record_model
+from pipeline.params import Params, load_params
+from pipeline.results import Selected, TraceIndex, TrialRecord, TrialResult, Trials
+from pipeline.tasks.splits import SELECTION
+from pipeline.tasks.stores import manifest_of
+from pipeline.training.code import code_key, recording_code
+from pipeline.training.groups import plan_of
+from pipeline.training.plan import Trial
+from pipeline.training.progress import Progress
+from pipeline.training.selection import keep_models, selected_models
+
+
+def main() -> None:
+    """Run the profile in params.yaml."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workers", type=int, default=8, help="processes that share the GPU")
+    parser.add_argument("--seconds", type=float, default=400, help="no trial begins later; what runs is ended")
+    parser.add_argument("--seeds", type=int, help="the first so many of the profile's seeds")
+    parser.add_argument("--out", type=Path, required=True, help="folder for a tar file per task")
+    arguments = parser.parse_args()
+    params = load_params(Path("params.yaml"))
+    if arguments.seeds:
+        params = params.model_copy(update={"seeds": params.seeds[: arguments.seeds]})
+    until = time.monotonic() + arguments.seconds
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(arguments.workers, mp_context=context)
+    try:
+        progress = train(params, pool, arguments.workers, until)
+        write(params, progress, pool)
+    finally:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+    pack(params, progress, arguments.out)
+
+
+def train(params: Params, pool: ProcessPoolExecutor, workers: int, until: float) -> Progress:
+    """Run the plan until it is done or the time is over."""
+    progress = Progress(plan_of(params), HERE.trials)
+    context = {
+        "threads": params.runtime.threads,
+        "device": params.runtime.device,
+        "mirror": str(params.runtime.hub_mirror.resolve()) if params.runtime.hub_mirror else None,
+        "micro_batch": {name: block.micro_batch for name, block in params.trainings().items()},
+    }
+    running: dict[Future[Any], Trial] = {}
+    started = time.monotonic()
+    while True:
+        while len(running) < workers and time.monotonic() < until and (trial := progress.next()) is not None:
+            running[pool.submit(run, dict(trial.settings), dict(trial.names), trial.key, context)] = trial
+        if not running or time.monotonic() >= until:
+            return progress
+        done, _ = wait(running, timeout=max(0.1, until - time.monotonic()), return_when=FIRST_COMPLETED)
+        for future in done:
+            trial = running.pop(future)
+            result, reason = future.result()
+            progress.end(trial.key, result, reason)
+            score = "failed: " + reason if result is None else f"{result.selection:.4f} {result.train_seconds:.1f} s"
+            print(f"{time.monotonic() - started:6.1f} {trial.label}: {score}", flush=True)
+
+
+def run(settings: Any, names: Any, key: str, context: Any) -> tuple[TrialResult | None, str]:
+    """One trial, in a worker."""
+    from pipeline.training.trial import train as train_one
+
+    try:
+        return train_one(settings, names, HERE.trial(key), context, lambda metrics: None), ""
+    except Exception as error:
+        traceback.print_exc()
+        return None, " ".join(str(error).split())
+
+
+def write(params: Params, progress: Progress, pool: ProcessPoolExecutor) -> None:
+    """Write the selections, the table of trials and the traces, of groups that have a choice."""
+    records = [record_of(trial, progress.results.get(trial.key)) for trial in progress.trials()]
+    Trials(trials=tuple(records)).write(HERE.trials_table)
+    for name in params.tasks:
+        groups = [g for g in progress.plan.groups if g.names["task"] == name and progress.best(g) is not None]
+        selected = selected_models(params.task(name), params.protocol, groups, progress)
+        keep_models(selected, HERE, HERE.models(name))
+        selected.write(HERE.selected(name))
+        trace(params, selected, pool)
+
+
+def record_of(trial: Trial, result: TrialResult | None) -> TrialRecord:
+    """A trial as the table of trials has it."""
+    return TrialRecord(
+        key=trial.key,
+        group=trial.group,
+        settings=dict(trial.settings),
+        train_seconds=result.train_seconds if result else None,
+        train_seconds_to_best=result.train_seconds_to_best if result else None,
+        epochs_run=result.epochs_run if result else None,
+        best_epoch=result.best_epoch if result else None,
+        mlflow_run_id=None,
+        versions=result.versions if result else {},
+    )
+
+
+def trace(params: Params, selected: Selected, pool: ProcessPoolExecutor) -> None:
+    """Record the traces of a task's selected models."""
+    runtime, task = params.runtime, selected.task
+    manifest = manifest_of(task)
+    splits = (SELECTION, *manifest.report_splits, *manifest.unlabelled_splits)
+    code = code_key(recording_code(manifest.modality))
+    models = [
+        Recording(task, group, trial, splits, runtime.device, runtime.threads, code)
+        for group in selected.groups
+        for trial in group.trials
+    ]
+    devices = {device for device, _ in pool.map(record_model, models)}
+    (device,) = devices
+    folder = HERE.traces(task)
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [entry for model in models for entry in model.entries(device, folder)]
+    TraceIndex(
+        task=task,
+        traces=tuple(e for e in entries if e.split not in manifest.unlabelled_splits),
+        unlabelled=tuple(e for e in entries if e.split in manifest.unlabelled_splits),
+    ).write(HERE.trace_index(task))
+
+
+def pack(params: Params, progress: Progress, out: Path) -> None:
+    """Pack what is worth keeping, without models and states."""
+    out.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(out / "trials.tar.gz", "w:gz") as archive:
+        archive.add(HERE.trials_table)
+        for trial in progress.trials():
+            for name in ("settings.json", "metrics.jsonl", "result.json", "code.json"):
+                if (HERE.trial(trial.key) / name).is_file():
+                    archive.add(HERE.trial(trial.key) / name)
+    for task in params.tasks:
+        with tarfile.open(out / f"{task}.tar.gz", "w:gz") as archive:
+            for path in (HERE.selected(task), HERE.traces(task)):
+                if path.exists():
+                    archive.add(path)
+    sizes = {path.name: path.stat().st_size // 1024 for path in sorted(out.iterdir())}
+    print(f"{len(list(HERE.trials.iterdir()))} trials; KiB: {sizes}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
