@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from pipeline.attacks.settings import Attack, refuse_task
 from pipeline.errors import ParamsError, redacted, shown, unknown
@@ -19,13 +19,24 @@ from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbo
 from pipeline.models.settings import Latency
 from pipeline.running.address import VARIABLE
 from pipeline.running.settings import Runtime
-from pipeline.settings import UNKNOWN, Block, Distinct, Name, Seed
+from pipeline.settings import UNKNOWN, Block, Distinct, Name, Seed, check_distinct
 from pipeline.storage import read_yaml
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Modality, Task, TaskSettings
 from pipeline.theory import Simulate
 from pipeline.training.methods import METHODS
+from pipeline.training.regimes import Method, MethodSettings, resolve_methods
 from pipeline.training.settings import Grid, Images, ImageTraining, Training
+
+
+def _named(methods: Any) -> Any:
+    """A list of methods as names without settings."""
+    if not isinstance(methods, list) or not all(isinstance(name, str) for name in methods):
+        return methods
+    for name in check_distinct(methods):
+        if name not in METHODS:
+            raise unknown("method", name, METHODS, key="methods")
+    return {name: {} for name in methods}
 
 
 class Params(Block):
@@ -40,8 +51,10 @@ class Params(Block):
     tasks: dict[Name, TaskSettings] = Field(min_length=1)
     backbones: dict[Name, BackboneSettings] = Field(default={"minilm": BackboneSettings()}, min_length=1)
     """A task is run on every backbone of its modality."""
-    methods: Annotated[list[str], Distinct] = Field(default=["single_exit", "joint"], min_length=1)
-    """A backbone is trained by every method of its modality."""
+    methods: Annotated[dict[Name, MethodSettings], BeforeValidator(_named)] = Field(
+        default={"single_exit": MethodSettings(), "joint": MethodSettings()}, min_length=1
+    )
+    """A backbone is trained by every method of its modality. A list of names, or names with settings."""
     grid: Grid = Grid()
     """For text tasks; images have their own."""
     seeds: Annotated[list[Seed], Distinct] = Field(default=[1, 2, 3, 4, 5], min_length=1)
@@ -61,7 +74,7 @@ class Params(Block):
         self._check_searches()
         for name in self.evaluate.criteria:
             method = CRITERIA[name].recorded_by
-            if method and method not in self.methods:
+            if method and all(own.info.name != method for own in self.entries().values()):
                 raise ParamsError(
                     f"evaluate.criteria: {name!r} reads a channel that {method!r} records; add {method!r} to methods"
                 )
@@ -96,15 +109,10 @@ class Params(Block):
 
     def _check_methods(self) -> None:
         """Check that every method exists and has its parent, and that every task's modality has a method."""
-        for name in self.methods:
-            if name not in METHODS:
-                raise unknown("method", name, METHODS, key="methods")
-            parent = METHODS[name].parent
-            if parent and parent not in self.methods:
-                raise ParamsError(f"methods: {name!r} starts from {parent!r}; add {parent!r} to the list")
+        methods = self.entries()
         for name in self.tasks:
             modality = self.task(name).modality
-            if not any(modality in METHODS[method].modalities for method in self.methods):
+            if not any(modality in method.modalities for method in methods.values()):
                 raise ParamsError(f"methods: task {name!r} has {modality}s, and no method trains on them; add joint")
 
     def _check_attack(self) -> None:
@@ -123,9 +131,9 @@ class Params(Block):
             return
         for key, many in (("single_exit", False), ("multi_exit", True)):
             method = getattr(attack, key)
-            fit = [name for name in self.methods if METHODS[name].multi_exit == many]
-            fit = [name for name in fit if "text" in METHODS[name].modalities]
-            if method not in METHODS:
+            methods = self.entries()
+            fit = [n for n, one in methods.items() if one.info.multi_exit == many and "text" in one.modalities]
+            if method not in (*METHODS, *methods):
                 raise unknown("method", method, METHODS, key=f"attack.{key}")
             if method not in self.methods:
                 raise ParamsError(
@@ -140,7 +148,7 @@ class Params(Block):
                 raise ParamsError(
                     f"attack.criteria: {name!r} is not in evaluate.criteria; add it there, or take it out"
                 )
-            if needed not in (None, attack.multi_exit):
+            if needed not in (None, self.entries()[attack.multi_exit].info.name):
                 raise ParamsError(
                     f"attack.criteria: {name!r} needs attack.multi_exit {needed!r}; set it, or take it out"
                 )
@@ -150,6 +158,10 @@ class Params(Block):
         if name not in self.tasks:
             raise unknown("task", name, self.tasks, key="tasks")
         return resolve_task(name, self.tasks[name])
+
+    def entries(self) -> dict[str, Method]:
+        """The complete methods of the entries of `methods`."""
+        return resolve_methods(self.methods)
 
     def backbone(self, name: str) -> BackboneSpec:
         """The complete backbone of an entry of `backbones`."""

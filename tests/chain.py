@@ -34,6 +34,9 @@ class Chain(nn.Module):
     def pool(self, index: int, state: Rows) -> Tensor:
         return state.hidden
 
+    def parts_of_exits(self, exits: Sequence[int]) -> list[nn.Module]:
+        return []
+
     def widths(self) -> list[int]:
         return [self.width] * self.layers
 

@@ -64,7 +64,7 @@ def project(tmp_path: Path, mlflow_store: Path) -> Path:
             shutil.copy(source, tmp_path / name)
     shutil.copy(mlflow_store, tmp_path / "mlflow.db")
     raw = small_params()
-    raw["methods"], raw["evaluate"]["criteria"] = ["uniform"], {"margin": {}, "patience": {}}
+    raw["methods"], raw["evaluate"]["criteria"] = ["quadratic"], {"margin": {}, "patience": {}}
     raw["attack"]["tasks"], raw["latency"] = {}, {"tasks": ["demo-sentences"], "rows": 4, "batch_size": 2, "repeats": 2}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
     return tmp_path
@@ -83,17 +83,17 @@ def test_the_changes_of_the_page(project: Path) -> None:
     run(project, "tools.write_docs")
     run(project, "tools.write_deps")
     assert different(project) == touched | WRITTEN
-    for what, name in (("criteria", "margin"), ("methods", "uniform"), ("backbones", "bert-tiny"), ("tasks", "imdb")):
+    for what, name in (("criteria", "margin"), ("methods", "quadratic"), ("backbones", "bert-tiny"), ("tasks", "imdb")):
         assert re.search(rf"^{name} ", run(project, "pipeline", "list", what), re.MULTILINE), name
     assert "`slowest_ms`" in (project / "docs/results-schema.md").read_text(encoding="utf-8")
-    for page in ("criteria/margin.py", "recipes/uniform.py"):
+    for page in ("criteria/margin.py", "recipes/quadratic.py"):
         assert page in (project / "dvc.yaml").read_text(encoding="utf-8")
     for stage in ("settings", "prepare", "finetune", "trace", "evaluate", "latency", "attack", "simulate", "report"):
         per_task = stage in ("prepare", "trace", "evaluate", "latency", "attack")
         run(project, f"stages.{stage}", *(["demo-sentences"] if per_task else []))
     here = Layout(project)
     report = (here.report / "index.html").read_text(encoding="utf-8")
-    for shown in ("margin (worked example)", "uniform", "Slowest, ms"):
+    for shown in ("margin (worked example)", "quadratic", "Slowest, ms"):
         assert shown in report, shown
     # Read in the project as it is, a file of the new schema is one line.
     with pytest.raises(Exception, match=f"schema {Latency.schema_version + 1} is not {Latency.schema_version}; run it"):

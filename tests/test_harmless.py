@@ -64,8 +64,8 @@ def rename(tree: Path) -> None:
     edit(
         tree,
         JOINT,
-        "(depth_weights(len(losses), losses) * losses)",
-        "(depth_weights(len(per_exit), per_exit) * per_exit)",
+        "(depth_weights(len(losses), losses, self.weights) * losses)",
+        "(depth_weights(len(per_exit), per_exit, self.weights) * per_exit)",
     )
 
 

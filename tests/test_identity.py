@@ -47,21 +47,26 @@ def joint(tree: Path, modality: Modality = "text") -> CodeIdentity:
 HARMLESS: dict[str, tuple[str, str, str]] = {
     "a comment": (JOINT, "        losses = exit", "        # As in the paper.\n        losses = exit"),
     "a comment behind code": (JOINT, 'name = "joint"', 'name = "joint"  # for params.yaml'),
-    "a docstring": (JOINT, "L = sum_j j L_j", "The loss is sum_j j L_j"),
+    "a docstring": (JOINT, "L = sum_j w_j L_j", "The loss is sum_j w_j L_j"),
     "a new docstring": (JOINT, "        losses = exit", '        """The loss."""\n        losses = exit'),
     "an attribute's docstring": (JOINT, 'name = "joint"', 'name = "joint"\n    """Its name."""'),
     "line breaks": (
         JOINT,
-        "return (depth_weights(len(losses), losses) * losses).sum()",
-        "return (\n            depth_weights(\n                len(losses),\n                losses,\n            )\n"
+        "return (depth_weights(len(losses), losses, self.weights) * losses).sum()",
+        "return (\n            depth_weights(\n                len(losses),\n                losses,\n"
+        "                self.weights,\n            )\n"
         "            * losses\n        ).sum()",
     ),
     "quotes": (JOINT, '"joint"', "'joint'"),
-    "imports in another order": (JOINT, "Recipe, depth_weights, exit_losses", "exit_losses, Recipe, depth_weights"),
+    "imports in another order": (
+        JOINT,
+        "Moment, Recipe, depth_weights, exit_losses",
+        "exit_losses, Moment, Recipe, depth_weights",
+    ),
     "an import that nobody uses": (JOINT, "from torch import Tensor", "import math\n\nfrom torch import Tensor"),
     "a type": (JOINT, "-> list[float]", "-> Sequence[float]"),
     "a type of a local variable": (JOINT, "total = ", "total: float = "),
-    "a type's import": (JOINT, "import Sequence\n", "import Sequence\nfrom typing import Any\n"),
+    "a type's import": (JOINT, "import Mapping, Sequence\n", "import Mapping, Sequence\nfrom typing import Any\n"),
     "the text of an error": (BASE, 'ValueError("', 'ValueError("sorry: '),
     "the place of a function": (BASE, "def exit_losses", "def unused() -> None: ...\n\n\ndef exit_losses"),
     "an import in an unused function": (
@@ -92,8 +97,8 @@ CHANGES: dict[str, tuple[str, str, str]] = {
     "another function under an old name": (BASE, "from torch.nn import functional", "from mine import functional"),
     "a name's module": (
         JOINT,
-        "import Recipe, depth_weights, exit_losses",
-        "import Recipe, exit_losses, exit_losses as depth_weights",
+        "import Moment, Recipe, depth_weights, exit_losses",
+        "import Moment, Recipe, exit_losses, exit_losses as depth_weights",
     ),
     "a decorator": (BASE, "def exit_losses", "@torch.no_grad()\ndef exit_losses"),
     "what runs at an import": (FIT, "Report = ", "torch.set_default_dtype(torch.float64)\nReport = "),
@@ -384,7 +389,7 @@ def test_everything_that_a_trial_runs_is_in_its_identity(workspace: Workspace) -
     done = workspace.command("-m", "tests.traced_trials", PYTHONPATH=str(ROOT), **NO_NETWORK)
     assert done.code == 0, done.err
     kinds = json.loads(done.out.splitlines()[-1])
-    assert len(kinds) == len(methods) + 2  # of text all but shallow_deep, of images three
+    assert len(kinds) == len(methods) + 4  # of text all but shallow_deep, of images five
     for kind, places in kinds.items():
         assert len(places) > 100, kind
         missing = not_in(trial_code(*kind.split("/")), places)

@@ -249,7 +249,7 @@ IMAGE_METHODS = [name for name, info in METHODS.items() if "image" in info.modal
 
 
 def test_methods_of_images() -> None:
-    assert IMAGE_METHODS == ["single_exit", "joint", "shallow_deep"]
+    assert IMAGE_METHODS == ["single_exit", "joint", "alternating", "mixed", "shallow_deep"]
     for name in IMAGE_METHODS:
         recipe = load_recipe(name)
         costs = [0.2, 0.6, 1.0][-len(recipe.exits((1, 2, 3))) :]
@@ -644,8 +644,9 @@ def test_a_plan_is_the_product_of_what_agrees_and_placement_leaves_single_exits_
         )
         tasks = [(params.task("demo-images"), manifest_of({})), (params.task("demo-sentences"), text)]
         code = {(m, n): "c" for m in ("text", "image") for n in params.methods}
+        methods = [*params.entries().values()]
         weights = dict.fromkeys(params.backbones, "")
-        study = Study(tasks, backbones, params.methods, params.grids(), params.trainings(), weights, code)
+        study = Study(tasks, backbones, methods, params.grids(), params.trainings(), weights, code)
         return groups_of(study)
 
     every, six = groups("every_two_convs"), groups("six")

@@ -59,7 +59,8 @@ class Trialled:
         code = trial_code("text", "joint")
         names = {"task": task, "backbone": "minilm", "hub": "org/minilm"}
         parts = {p: dict(d) for p, d in (definitions or code.definitions).items()}
-        TrialCode(names=names, code=made["code"], definitions=parts).write(path.with_name(CODE))
+        trained_by = code.hash if made["code"] == code_key(code) else made["code"]
+        TrialCode(names=names, code=trained_by, definitions=parts).write(path.with_name(CODE))
         write_json(path.with_name("result.json"), {})
         return key
 

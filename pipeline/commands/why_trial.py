@@ -60,7 +60,11 @@ class StoredTrial:
 
     @property
     def title(self) -> str:
-        group = [self.names.get("task"), self.names.get("backbone"), self.inputs.get("method")]
+        group = [
+            self.names.get("task"),
+            self.names.get("backbone"),
+            self.names.get("method", self.inputs.get("method")),
+        ]
         point = [f"{name}={self.inputs.get(name)}" for name in POINT[1:]]
         folder = self.workspace.trial(self.key)
         failed = "failed" if (folder / "error.txt").is_file() else "not finished"

@@ -35,6 +35,7 @@ class Backbone(Protocol):
     def layer(self, index: int, state: Any) -> Any: ...
     def pool(self, index: int, state: Any) -> Tensor: ...
     def widths(self) -> list[int]: ...
+    def parts_of_exits(self, exits: Sequence[int]) -> list[nn.Module]: ...
     def exit_places(self) -> tuple[int, ...]: ...
     def flops(
         self, sizes: np.ndarray, outputs: int, exits: Sequence[int], *, against_itself: bool = False
@@ -133,9 +134,13 @@ class MultiExit(nn.Module):
         model.head_tables = [model.heads[0]._parameters]
         return model
 
+    def early_exits(self) -> list[nn.Module]:
+        """What only the exits before the last have: classifiers, and poolers that are not shared."""
+        return [*list(self.heads)[:-1], *self.backbone.parts_of_exits(self.exits[:-1])]
+
     def parameter_counts(self) -> dict[str, int]:
         """Numbers of parameters: all, and those of early exits (the paper's Table 3) with their channels."""
-        early = sum(p.numel() for head in [*list(self.heads)[:-1], self.channels] for p in head.parameters())
+        early = sum(p.numel() for part in [*self.early_exits(), self.channels] for p in part.parameters())
         return {"parameters": sum(p.numel() for p in self.parameters()), "early_exit_parameters": early}
 
 

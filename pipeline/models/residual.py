@@ -117,6 +117,10 @@ class ResNet(nn.Module):
         """Width of the pooled vector after each block."""
         return self.shape(classes=0).channels()
 
+    def parts_of_exits(self, exits: Sequence[int]) -> list[nn.Module]:
+        """Parts that only the exits after these blocks read: none."""
+        return []
+
     def exit_places(self) -> tuple[int, ...]:
         """Blocks after which an exit may stand, counted from 1."""
         return exit_layers(self.shape(classes=0), self.placement)

@@ -166,6 +166,8 @@ class ModelGroup(Part):
     """Name in `backbones`."""
     method: Text
     """Name in `methods`."""
+    regime: dict[Text, Text] = {}
+    """Settings of its training that are not those of the method with its name: recipe, weights, gradients, heads."""
     multi_exit: bool
     """Whether there are early exits, so that criteria apply."""
     batch_size: Natural
@@ -216,8 +218,8 @@ class ModelGroup(Part):
 class Selected(Result):
     """`outputs/selected/<task>.json`: the selected models of a task; their files are in `outputs/models/<task>`."""
 
-    schema_version: ClassVar[int] = 4
-    """Version 3 had no searches but the grid."""
+    schema_version: ClassVar[int] = 5
+    """Version 4 had no regimes, version 3 no searches but the grid."""
     made_by: ClassVar[str] = "finetune"
     task: Name
     """The task's name."""

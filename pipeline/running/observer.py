@@ -33,6 +33,7 @@ class TrialObserver:
         settings, task = trial.settings, str(trial.names["task"])
         params = {name: settings[name] for name in _LOGGED if name in settings}
         params |= {"task": task, "backbone": trial.names["backbone"]}
+        params |= {f"regime.{name}": value for name, value in settings.get("regime", {}).items()}
         params |= {f"training.{name}": value for name, value in settings["training"].items()}
         params |= {f"backbone.{name}": value for name, value in settings["backbone"].items()}
         tags = {**self.stage.tags, "group": trial.group, "data_hash": str(settings["data"])}

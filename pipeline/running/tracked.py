@@ -22,6 +22,7 @@ def stage_settings(params: Params, workspace: Workspace) -> Iterator[tuple[str, 
         DataError: a file that params.yaml names is missing.
     """
     blocks = params.model_dump(mode="json", exclude={"runtime"})
+    blocks["methods"] = params.model_dump(mode="json", include={"methods"}, exclude_none=True)["methods"]
     latency, attack = blocks["latency"], blocks["attack"]
     timed, attacked = latency.pop("tasks"), attack.pop("tasks")
     for name in params.tasks:
@@ -42,7 +43,7 @@ def stage_settings(params: Params, workspace: Workspace) -> Iterator[tuple[str, 
     weights = weights_of(params, workspace)
     yield "finetune", "", {"tasks": tasks, "images": images, "weights": weights, **{k: blocks[k] for k in trained}}
     yield "simulate", "", blocks["simulate"]
-    yield "report", "", {"tasks": tasks, "latency": timed, "attack": sorted(attacked), "methods": params.methods}
+    yield "report", "", {"tasks": tasks, "latency": timed, "attack": sorted(attacked), "methods": list(params.methods)}
 
 
 def task_settings(task: Task) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from pipeline.results import Manifest
 from pipeline.tasks.stores import inputs_name, manifest_of
 from pipeline.tasks.task import Modality, Task
 from pipeline.training.code import code_key, trial_code
-from pipeline.training.methods import METHODS
 from pipeline.training.plan import Group, Plan
+from pipeline.training.regimes import Method
 from pipeline.training.settings import Grid, ImageTraining, Training
 
 if TYPE_CHECKING:
@@ -27,12 +27,13 @@ class Study:
         tasks: tasks with their manifests.
         grids, training: settings by modality.
         weights: backbone's name to the hash of its pretrained weights; "" for random ones.
-        code: (modality, method) to the hash of the code that trains it.
+        methods: entries of `methods`, complete.
+        code: (modality, method) to the hash of the code that trains it; the method is an entry's recipe.
     """
 
     tasks: Sequence[tuple[Task, Manifest]]
     backbones: Sequence[BackboneSpec]
-    methods: Sequence[str]
+    methods: Sequence[Method]
     grids: Mapping[Modality, Grid]
     training: Mapping[Modality, Training | ImageTraining]
     weights: Mapping[str, str]
@@ -45,7 +46,7 @@ def plan_of(params: "Params") -> Plan:
     study = Study(
         tasks=[(params.task(name), manifest_of(name)) for name in params.tasks],
         backbones=backbones,
-        methods=params.methods,
+        methods=[*params.entries().values()],
         grids=params.grids(),
         training=params.trainings(),
         weights={spec.name: weights_identity(spec.hub, mirror) if spec.hub else "" for spec in backbones},
@@ -57,7 +58,8 @@ def plan_of(params: "Params") -> Plan:
 def kinds_of(params: "Params") -> list[tuple[Modality, str]]:
     """The pairs of modality and method that the plan trains."""
     modalities = dict.fromkeys(params.task(name).modality for name in params.tasks)
-    return [(kind, name) for name in params.methods for kind in METHODS[name].modalities if kind in modalities]
+    methods = params.entries().values()
+    return [*dict.fromkeys((kind, m.info.name) for m in methods for kind in m.modalities if kind in modalities)]
 
 
 def groups_of(study: Study) -> list[Group]:
@@ -72,12 +74,12 @@ def groups_of(study: Study) -> list[Group]:
         for spec in study.backbones
         if spec.modality == task.modality
         for method in study.methods
-        if task.modality in METHODS[method].modalities
+        if task.modality in method.modalities
     ]
 
 
-def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, method: str) -> Group:
-    info, inputs = METHODS[method], manifest.inputs.get(inputs_name(manifest, spec.name))
+def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, method: Method) -> Group:
+    info, inputs = method.info, manifest.inputs.get(inputs_name(manifest, spec.name))
     if inputs is None:
         raise ArtifactError(
             f"data/{task.name}: no tokens of backbone {spec.name!r}; run `dvc repro prepare@{task.name}`"
@@ -91,10 +93,12 @@ def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, met
         "data": inputs.hash,
         "backbone": spec.identity(info.multi_exit),
         "weights": study.weights[spec.name],
-        "method": method,
-        "code": study.code[task.modality, method],
+        "method": info.name,
+        "code": study.code[task.modality, info.name],
         "training": identity_of(study.training[task.modality]),
     }
+    if method.regime:
+        settings["regime"] = dict(method.regime)
     if task.kind == "regression":
         settings["head_bias"] = "label mean"
     if spec.hub is None and task.modality == "text":
@@ -103,10 +107,10 @@ def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, met
         settings["colours"] = [list(values) for values in (inputs.mean or (), inputs.std or ())]
     grid = study.grids[task.modality]
     return Group(
-        prefix + method,
+        prefix + method.name,
         settings,
-        prefix + info.parent if info.parent else None,
-        names={"task": task.name, "backbone": spec.name, "hub": spec.hub},
+        prefix + method.parent if method.parent else None,
+        names={"task": task.name, "backbone": spec.name, "hub": spec.hub, "method": method.name},
         batch_sizes=tuple(grid.batch_size),
         learning_rates=tuple(grid.learning_rate),
         search=grid.rule(),

@@ -1,6 +1,8 @@
 """Methods by name, without importing their recipes."""
 
+import copy
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ class MethodInfo:
         multi_exit: whether its models have early exits, so that criteria apply.
         channels: channels that its models record beside the logits.
         modalities: modalities of the tasks that it serves.
+        takes: settings that its entry in params.yaml may have (pipeline/training/regimes.py).
     """
 
     name: str
@@ -28,6 +31,7 @@ class MethodInfo:
     multi_exit: bool = True
     channels: tuple[str, ...] = ()
     modalities: tuple[Modality, ...] = ("text",)
+    takes: tuple[str, ...] = ()
 
 
 METHODS: dict[str, MethodInfo] = {
@@ -38,11 +42,26 @@ METHODS: dict[str, MethodInfo] = {
             "plain training, one classifier on the last layer",
             multi_exit=False,
             modalities=("text", "image"),
+            takes=("heads",),
         ),
         MethodInfo(
             "joint",
             "all exits trained together, equation 6 of BERT Loses Patience",
             modalities=("text", "image"),
+            takes=("weights", "gradients", "heads"),
+        ),
+        MethodInfo(
+            "alternating",
+            "the last exit and all exits trained by turns, a batch each (BERxiT, Xin et al. 2021)",
+            modalities=("text", "image"),
+            takes=("weights", "heads"),
+        ),
+        MethodInfo(
+            "mixed",
+            "all exits trained together, from a fine-tuned backbone on (Kubaty et al. 2024)",
+            parent="single_exit",
+            modalities=("text", "image"),
+            takes=("weights", "gradients", "heads"),
         ),
         MethodInfo(
             "shallow_deep",
@@ -53,11 +72,13 @@ METHODS: dict[str, MethodInfo] = {
             "two_stage",
             "exits trained on a frozen fine-tuned backbone (DeeBERT, Xin et al. 2020)",
             parent="single_exit",
+            takes=("heads",),
         ),
         MethodInfo(
             "self_distilled",
             "exits that learn from the last one, on a frozen fine-tuned backbone (FastBERT, Liu et al. 2020)",
             parent="single_exit",
+            takes=("heads",),
         ),
         MethodInfo(
             "berxit",
@@ -98,8 +119,15 @@ METHODS: dict[str, MethodInfo] = {
 }
 
 
-def load_recipe(name: str) -> "Recipe":
-    """Import the recipe of a method."""
+def load_recipe(name: str, regime: Mapping[str, str] | None = None) -> "Recipe":
+    """Import the recipe of a method, and set its regime.
+
+    Args:
+        regime: `weights` and `gradients`, where they are not the method's own; `heads` is the backbone's.
+    """
     module = importlib.import_module(f"pipeline.training.recipes.{name}")
-    recipe: Recipe = module.RECIPE
+    recipe: Recipe = copy.copy(module.RECIPE)
+    for setting, value in (regime or {}).items():
+        if setting != "heads":
+            setattr(recipe, setting, value)
     return recipe

@@ -50,7 +50,8 @@ def _model_group(group: Group, progress: Progress) -> ModelGroup:
     return ModelGroup(
         group=group.name,
         backbone=group.names["backbone"],
-        method=group.settings["method"],
+        method=group.names["method"],
+        regime=_regime(group),
         multi_exit=METHODS[group.settings["method"]].multi_exit,
         batch_size=best.settings["batch_size"],
         learning_rate=best.settings["learning_rate"],
@@ -70,6 +71,11 @@ def _model_group(group: Group, progress: Progress) -> ModelGroup:
         parameters=first.parameters,
         early_exit_parameters=first.early_exit_parameters,
     )
+
+
+def _regime(group: Group) -> dict[str, str]:
+    name, recipe = group.names["method"], group.settings["method"]
+    return ({} if name == recipe else {"recipe": recipe}) | dict(group.settings.get("regime", {}))
 
 
 def searched(group: Group, progress: Progress) -> Searched:

@@ -56,7 +56,8 @@ class Training(Block):
     whole batch, halved whenever a GPU runs out of memory."""
     compile: bool = False
     """Whether torch.compile compiles the model's forward pass: some minutes at the start of a trial, and faster steps.
-    Methods that do not train with it (berxit, layer_drop, theseus, patient_distillation) gain nothing."""
+    Methods that do not train with it (berxit, layer_drop, theseus, patient_distillation, gradients: equilibrium) gain
+    nothing."""
 
 
 class ImageTraining(Block):

@@ -113,7 +113,10 @@ def build_fit(
     from pipeline.training.optimisation import optimisation
     from pipeline.training.recipes.base import Moment
 
-    recipe, options, size = load_recipe(settings["method"]), settings["training"], settings["batch_size"]
+    recipe = load_recipe(settings["method"], settings.get("regime"))
+    options, size = settings["training"], settings["batch_size"]
+    steps_per_epoch = -(-len(rows) // size)
+    steps = steps_per_epoch * options["epochs"]
     targets = torch.from_numpy(rows.labels.astype(np.float32)).to(device)
 
     def batches(epoch: int) -> Any:
@@ -132,10 +135,10 @@ def build_fit(
     return Fit(
         model=model,
         objective=lambda model, inputs, labels, done: recipe.objective(
-            model, inputs, labels, Moment(done, start.parent, costs)
+            model, inputs, labels, Moment(done, start.parent, costs, round(done * steps))
         ),
         batches=batches,
-        steps_per_epoch=-(-len(rows) // size),
+        steps_per_epoch=steps_per_epoch,
         evaluate=lambda model: judge(model, recipe, selection, settings["metrics"], device),
         optimizer=how.optimizer,
         schedule=how.schedule,
@@ -223,6 +226,7 @@ def start_of(
     from pipeline.models.multi_exit import load_checkpoint
     from pipeline.training.recipes.base import Start
 
+    heads = settings.get("regime", {}).get("heads")
     spec = BackboneSpec(name=names["backbone"], hub=names["hub"], modality=settings["modality"], **settings["backbone"])
     inputs = manifest.inputs[inputs_name(manifest, spec.name)]
     mirror = Path(context["mirror"]) if context.get("mirror") else None
@@ -231,7 +235,10 @@ def start_of(
         if spec.modality == "text":
             from pipeline.models.encoders.encoder import build_encoder
 
-            return build_encoder(spec, inputs.vocabulary, mirror)
+            encoder = build_encoder(spec, inputs.vocabulary, mirror)
+            if heads is not None:
+                encoder.part_poolers(heads)
+            return encoder
         from pipeline.models.residual import ResNet
 
         assert inputs.mean is not None and inputs.std is not None  # noqa: PT018 - images have both
@@ -242,4 +249,6 @@ def start_of(
         folder = trials / settings["parent"]
         trained = TrialResult.read(folder / RESULT, "run `dvc repro finetune`")
         parent = load_checkpoint(folder, sha256=trained.weights_sha256).to(device)
+        if heads is not None:
+            parent.backbone.part_poolers(heads)
     return Start(pretrained, settings["outputs"], spec.dropout, parent, label_mean)

@@ -4,10 +4,11 @@ Transformers' modules hold the weights. The loop over layers is this project's, 
 are the calls inside a layer (pipeline/models/encoders/fast.py). Works with Transformers 4.57 and 5.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,10 @@ from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, tab
 from pipeline.models.flops import EncoderShape, encoder_flops
 from pipeline.models.names import DEMO_LAYERS, DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
 from pipeline.models.weights import weight_files
+
+Poolers = Literal["shared_pooler", "own_pooler", "linear"]
+"""What stands between a layer's summary and its exit's linear classifier: one tanh pooler for all exits, one each, or
+nothing."""
 
 
 class State(NamedTuple):
@@ -55,6 +60,7 @@ class Encoder(nn.Module):
         layers: number of layers to keep, from the first.
         full_layers: layers of the model that speed-ups are relative to; None: this one.
         kept_heads: attention heads of each block that were not pruned, counted from 0, ascending; None: all.
+        poolers: what an exit's classifier reads; see `Poolers`.
 
     Attributes:
         kept_heads: likewise.
@@ -70,7 +76,7 @@ class Encoder(nn.Module):
     buckets: Tensor
     fast_embedding: FastEmbedding
     fast_layers: list[list[FastLayer]]
-    pooler_table: Weights
+    pooler_tables: list[Weights | None]
     relative_table: Weights | None
 
     def __init__(
@@ -80,6 +86,7 @@ class Encoder(nn.Module):
         layers: int | None = None,
         full_layers: int | None = None,
         kept_heads: Sequence[Sequence[int]] | None = None,
+        poolers: Poolers = "shared_pooler",
     ) -> None:
         super().__init__()
         self.config = config
@@ -98,7 +105,8 @@ class Encoder(nn.Module):
         if hasattr(model, "embeddings_project"):  # ELECTRA's, where its embedding is narrower
             self.embeddings_project = model.embeddings_project
         # One tanh pooler shared by all exits, as in the published code.
-        self.pooler = nn.Linear(self.width, self.width)
+        self.pooler: nn.Module | None = nn.Linear(self.width, self.width)
+        self.poolers: Poolers = "shared_pooler"
         fuse_gelu(self)
         # RoBERTa finds padding by its id. Here `keep` marks it, after the row, where its position has no effect.
         self.first_position = first_position(config)
@@ -108,6 +116,8 @@ class Encoder(nn.Module):
         self.wire()
         if kept_heads is not None:
             self.keep_heads(kept_heads)
+        if poolers != "shared_pooler":
+            self.part_poolers(poolers)
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -139,7 +149,7 @@ class Encoder(nn.Module):
         projection = self._part(self.family.projection)
         relative = self._part(self.family.relative)
         self.relative_table = None if relative is None else table_of(relative)
-        self.pooler_table = table_of(self.pooler)
+        self.pooler_tables = [None if pooler is None else table_of(pooler) for pooler in self._poolers()]
         self.fast_embedding = FastEmbedding.of(self.embeddings, self.first_position, projection, rates.embedding)
         fast = [
             FastLayer.of(block, self.family.parts, len(kept), self.head_size, rates, self._biases_of(kept))
@@ -163,6 +173,29 @@ class Encoder(nn.Module):
         positions = torch.arange(longest)
         buckets: Tensor = self.chain.relative_position_bucket(positions[None, :] - positions[:, None])
         return buckets
+
+    def part_poolers(self, poolers: Poolers) -> None:
+        """Give each exit a pooler of its own, which starts as the shared one, or none.
+
+        Raises:
+            ValueError: the poolers are no longer shared.
+        """
+        if self.poolers != "shared_pooler":
+            raise ValueError(f"the exits have {self.poolers}, not a shared pooler")
+        shared, self.pooler, self.poolers = self.pooler, None, poolers
+        if poolers == "own_pooler" and shared is not None:
+            self.own_poolers = nn.ModuleList(copy.deepcopy(shared) for _ in range(self.layers))
+        self.wire()
+
+    def _poolers(self) -> list[nn.Module | None]:
+        """The pooler after each layer."""
+        if self.poolers == "own_pooler":
+            return list(self.own_poolers)
+        return [self.pooler] * self.layers
+
+    def parts_of_exits(self, exits: Sequence[int]) -> list[nn.Module]:
+        """Poolers that only the exits after these layers, counted from 1, read."""
+        return [self.own_poolers[layer - 1] for layer in exits] if self.poolers == "own_pooler" else []
 
     def keep_heads(self, kept: Sequence[Sequence[int]]) -> None:
         """Remove the attention heads that are not named; the projections become smaller.
@@ -224,9 +257,11 @@ class Encoder(nn.Module):
         return (state.hidden * weight).sum(dim=1) / weight.sum(dim=1)
 
     def pool(self, index: int, state: State) -> Tensor:
-        """Tanh of the shared pooler over the layer's summary, (n, width)."""
-        weight, bias = self.pooler_table["weight"], self.pooler_table["bias"]
-        return torch.tanh(linear(self.summary(state), weight, bias))
+        """Tanh of the pooler over the layer's summary, (n, width); the summary itself for linear heads."""
+        table = self.pooler_tables[index]
+        if table is None:
+            return self.summary(state)
+        return torch.tanh(linear(self.summary(state), table["weight"], table["bias"]))
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
@@ -256,7 +291,7 @@ class Encoder(nn.Module):
             hidden=config.hidden_size,
             intermediate=inner,
             embedding=getattr(config, "embedding_size", config.hidden_size),
-            head_width=self.width,
+            head_width=0 if self.poolers == "linear" else self.width,
             classes=classes,
             full_layers=self.full_layers,
             attention=tuple(
@@ -267,7 +302,9 @@ class Encoder(nn.Module):
 
     def description(self) -> dict[str, Any]:
         """A description from which the same module can be built without the hub; JSON."""
+        poolers = {} if self.poolers == "shared_pooler" else {"poolers": self.poolers}
         return {
+            **poolers,
             "pooling": self.pooling,
             "layers": self.layers,
             "full_layers": self.full_layers,
@@ -319,7 +356,10 @@ def encoder_from_description(description: Mapping[str, Any]) -> Encoder:
     full_layers, kept = description.get("full_layers"), description.get("kept_heads")
     if kept is None and "heads" in description:  # older checkpoints have the numbers of heads, or neither
         kept = [range(count) for count in description["heads"]]
-    return Encoder(config_class(family)(**config), description["pooling"], description["layers"], full_layers, kept)
+    poolers = description.get("poolers", "shared_pooler")
+    return Encoder(
+        config_class(family)(**config), description["pooling"], description["layers"], full_layers, kept, poolers
+    )
 
 
 def _demo_config(vocabulary: int | None) -> Any:

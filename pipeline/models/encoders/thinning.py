@@ -31,7 +31,7 @@ def thinned(encoder: Encoder, keep: Sequence[int]) -> Encoder:
     if not shared:
         for name, module in encoder.chain.named_children():
             shallow.chain.add_module(name, blocks if name == "layer" else module)
-    shallow.buckets = encoder.buckets
+    shallow.buckets, shallow.pooler, shallow.poolers = encoder.buckets, encoder.pooler, encoder.poolers
     shallow.wire()
     return shallow
 

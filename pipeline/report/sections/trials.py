@@ -37,7 +37,7 @@ class TrainedModels(Section):
 
 
 def _rows(stored: Stored, task: TaskResults, group: ModelGroup) -> Iterator[TableRow]:
-    names = (Cell(task.name), Cell(group.backbone), Cell(group.method))
+    names = (Cell(task.name), Cell(group.backbone), _method(group))
     settings = (Cell(str(group.batch_size)), Cell(f"{group.learning_rate:g}"))
     for trial in group.trials:
         record = stored.trials.get(trial.key)
@@ -49,9 +49,15 @@ def _rows(stored: Stored, task: TaskResults, group: ModelGroup) -> Iterator[Tabl
         yield TableRow((*names, Cell(str(failed.seed)), *blank), runs_of([failed.key], stored.trials))
 
 
+def _method(group: ModelGroup) -> Cell:
+    """The entry of `methods`, with what it is where that is not its name."""
+    regime = " ".join(f"{name} {value}" for name, value in group.regime.items())
+    return Cell(group.method + (f" ({regime})" if regime else ""))
+
+
 def _search(stored: Stored, task: TaskResults, group: ModelGroup) -> TableRow:
     search = group.search
-    names = (Cell(task.name), Cell(group.backbone), Cell(group.method), Cell(search.method))
+    names = (Cell(task.name), Cell(group.backbone), _method(group), Cell(search.method))
     counts = (len(group.grid), search.stopped, search.epochs, search.epochs_saved)
     chosen = group.point
     found = (Cell(str(chosen.batch_size)), Cell(f"{chosen.learning_rate:g}"), Cell(number(chosen.selection, 4)))

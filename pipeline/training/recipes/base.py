@@ -50,11 +50,13 @@ class Moment:
         done: share of training done, 0..1.
         parent: the model that the trial started from.
         costs: FLOPs of leaving at each exit as shares of the last exit's, ascending to 1.
+        step: the batch's number from the start of training, counted from 1.
     """
 
     done: float
     parent: MultiExit | None = None
     costs: tuple[float, ...] = ()
+    step: int = 1
 
 
 class Recipe(ABC):
@@ -131,7 +133,11 @@ def exit_losses(logits: Tensor, labels: Tensor) -> Tensor:
     return losses.view(n, exits).mean(dim=0)
 
 
-def depth_weights(exits: int, like: Tensor) -> Tensor:
-    """j / sum_j j for j = 1..exits (equation 6)."""
+def depth_weights(exits: int, like: Tensor, order: str = "ascending") -> Tensor:
+    """Weight of each exit, of sum 1: j / sum_j j for j = 1..exits (equation 6), equal (`uniform`) or `descending`."""
     weights = torch.arange(1, exits + 1, dtype=like.dtype, device=like.device)
+    if order == "uniform":
+        weights = torch.ones_like(weights)
+    elif order == "descending":
+        weights = weights.flip(0)
     return weights / weights.sum()

@@ -11,8 +11,9 @@ from pipeline.training.recipes.base import Recipe, Start, exit_losses
 class TwoStage(Recipe):
     """Stage 1 is the `single_exit` model, frozen; stage 2 trains the exits before the last, L = sum_j L_j.
 
-    The last classifier is the trained one of stage 1. One mode of DeeBERT's released code leaves the last off-ramp
-    untrained; that is not followed.
+    The last classifier is the trained one of stage 1. With `heads: own_pooler` the poolers of the exits before the last
+    are trained too, as in DeeBERT's code; they start as the one of stage 1, there at random. One mode of that code
+    leaves the last off-ramp untrained; that is not followed.
     """
 
     name = "two_stage"
@@ -27,7 +28,7 @@ class TwoStage(Recipe):
         return model
 
     def trainable(self, model: MultiExit) -> list[nn.Parameter]:
-        return [p for head in list(model.heads)[:-1] for p in head.parameters()]
+        return [p for part in model.early_exits() for p in part.parameters()]
 
     def training_mode(self, model: MultiExit) -> None:
         model.train()
