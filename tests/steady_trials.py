@@ -12,6 +12,7 @@ from typing import Any
 
 from pipeline.results import TrialResult
 from pipeline.storage import file_hash, write_json, write_text
+from pipeline.training.code import trial_code
 from pipeline.training.plan import HISTORY, WEIGHTS, run_trial
 
 RUNNER = "tests.steady_trials:train"
@@ -72,7 +73,7 @@ def train(
             best_epoch=epochs, epochs_run=epochs, selection=selection, train_seconds=epochs * SECONDS,
             train_seconds_to_best=epochs * SECONDS, micro_batch=None, metrics={}, parameters=1,
             early_exit_parameters=0, layers=1, exits=(1,), weights_sha256=file_hash(folder / WEIGHTS),
-            code=settings["code"],
+            code=trial_code(settings["modality"], settings["method"]).hash,
         )  # fmt: skip
 
     return run_trial(settings, directory, work)

@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import DataError
 from pipeline.results import TrialResult
 from pipeline.storage import file_hash
+from pipeline.training.code import trial_code
 from pipeline.training.plan import HISTORY, RESUME, WEIGHTS, read_history, run_trial
 
 RUNNER = "tests.toy_trials:train"
@@ -89,7 +90,7 @@ def train(
             layers=1,
             exits=(1,),
             weights_sha256=file_hash(folder / WEIGHTS),
-            code=settings["code"],
+            code=trial_code(settings["modality"], settings["method"]).hash,
         )
 
     return run_trial(settings, directory, work)
