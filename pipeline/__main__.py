@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands import ask_lines
+from pipeline.commands import ask_lines, import_trace, rescore
 from pipeline.commands import replay as replay_commands
 from pipeline.commands.output import refuse_edits
 from pipeline.errors import exit_with_one_line, unknown
@@ -220,6 +220,8 @@ cli.add_command(ask_lines.predict)
 cli.add_command(ask_lines.explain)
 cli.add_command(replay_commands.replay)
 cli.add_command(replay_commands.diagnose)
+cli.add_command(import_trace.import_trace)
+cli.add_command(rescore.rescore)
 
 
 def main() -> None:

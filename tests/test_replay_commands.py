@@ -226,10 +226,13 @@ def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> N
 def test_the_documented_commands_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).resolve().parent.parent / "docs/trace-format.md").read_text(encoding="utf-8")
     lines = [line.split()[3:] for line in page.splitlines() if line.startswith("python -m pipeline ")]
-    assert [words[0] for words in lines] == ["replay", "replay", "replay", "diagnose"]
+    commands = ["import-trace"] * 2 + ["replay"] * 3 + ["diagnose"] + ["rescore"] * 2
+    assert [words[0] for words in lines] == commands
     monkeypatch.chdir(tmp_path)
     save_trace(made_up_trace(100), Path("validation.safetensors"))
-    for words in lines:
+    Path("exits.csv").write_text("id,gold,e3,e6,e9,e12\n7,1,0,1,1,1\n8,0,1,1,0,0\n")
+    np.savez("outputs.npz", logits=np.full((4, 3, 2), 0.5), label=np.zeros(4))
+    for words in lines[:6]:  # tests/test_imported.py has those of rescore
         assert run(*words).code == 0
     assert Path("curves.svg").is_file()
 

@@ -15,24 +15,29 @@ if TYPE_CHECKING:
 
 def load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
     """The trace, and the metrics of its score; refuses a trace without labels and metrics that do not fit."""
-    from pipeline.evaluation.metrics import METRICS
     from pipeline.evaluation.trace import require_labels
 
     trace = _checked(file)
     with named(file):
         require_labels(trace)
+    fitting = refuse_metrics(metrics, trace.kind, trace.classes)
+    return trace, tuple(dict.fromkeys(metrics)) or (fitting if trace.kind == "regression" else ("accuracy",))
+
+
+def refuse_metrics(metrics: Sequence[str], kind: str, classes: int) -> tuple[str, ...]:
+    """The metrics that fit a kind of answers; refuses others among `metrics`."""
+    from pipeline.evaluation.metrics import METRICS
+
     fitting: tuple[str, ...] = ("pearson", "spearman")
-    if trace.kind == "classification":
-        fitting = ("accuracy", "f1", "matthews") if trace.classes == 2 else ("accuracy",)
+    if kind == "classification":
+        fitting = ("accuracy", "f1", "matthews") if classes == 2 else ("accuracy",)
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, METRICS, key="--metric")
         if name not in fitting:
-            outputs = f" of {trace.classes} classes" if trace.kind == "classification" else ""
-            raise UnsupportedError(
-                f"--metric {name}: has no meaning for a {trace.kind}{outputs}; use {' or '.join(fitting)}"
-            )
-    return trace, tuple(dict.fromkeys(metrics)) or (fitting if trace.kind == "regression" else ("accuracy",))
+            outputs = f" of {classes} classes" if kind == "classification" else ""
+            raise UnsupportedError(f"--metric {name}: has no meaning for a {kind}{outputs}; use {' or '.join(fitting)}")
+    return fitting
 
 
 def _checked(file: Path) -> "Trace":

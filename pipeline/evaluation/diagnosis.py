@@ -1,6 +1,6 @@
 """Why early exit helps or hurts on a trace: overthinking, the oracle, agreement and calibration of exits, rows lost.
 
-All rows of the trace need labels. Findings without a meaning for a regression are None.
+All rows of the trace need labels. Findings without a meaning for a regression, or for hard labels, are None.
 """
 
 from collections.abc import Sequence
@@ -34,6 +34,7 @@ def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingP
     """
     require_labels(trace)
     classes = trace.kind == "classification"
+    calibrated = classes and not trace.hard
     best = sweep(trace, make("oracle"), np.array([1.0]))
     return Findings(
         rows=trace.rows,
@@ -45,7 +46,7 @@ def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingP
             flop_speedup=_plain(best.flop_speedup[0]),
         ),
         agreement=tuple(tuple(map(_plain, row)) for row in agreement(trace)) if classes else None,
-        calibration=Calibration(bins=BINS, error=tuple(map(_plain, calibration_error(trace)))) if classes else None,
+        calibration=Calibration(bins=BINS, error=tuple(map(_plain, calibration_error(trace)))) if calibrated else None,
         criteria=tuple(outcome(trace, point) for point in points),
     )
 

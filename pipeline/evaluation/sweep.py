@@ -18,6 +18,7 @@ from pipeline.evaluation.arrays import by_column, largest_class
 from pipeline.evaluation.blocks import over_blocks
 from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.criteria.base import answers_itself, refuse_other_fit
+from pipeline.evaluation.criteria.fitting import hard_labels
 from pipeline.evaluation.metrics import COUNTED, METRICS
 from pipeline.evaluation.trace import Trace
 from pipeline.evaluation.trace_checks import refuse_nan
@@ -36,7 +37,7 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
         float64: class index, or the real value.
 
     Raises:
-        UnsupportedError: the criterion has no meaning for regression.
+        UnsupportedError: the criterion has no meaning for regression, or for hard labels.
         ArtifactError: the trace lacks the channel that the criterion reads, or the criterion is fitted to another
             shape.
         InvalidLogitsError: a logit, or a value of that channel, is NaN.
@@ -45,6 +46,8 @@ def scan(trace: Trace, criterion: Criterion) -> tuple[np.ndarray, np.ndarray]:
         raise UnsupportedError(
             f"criterion {criterion.name!r} needs class probabilities and the trace is a regression; use patience"
         )
+    if criterion.lacks_probabilities(trace):
+        raise hard_labels(criterion.name)
     refuse_other_fit(criterion, trace.exits, trace.classes)
     answers = trace.answers()  # raises on NaN
     values = criterion.values(trace)

@@ -17,7 +17,8 @@ One safetensors file (no pickle), readable without this project:
 `channel.lte` is the certainty that BERxiT's small head predicts, 0 to 1. docs/trace-format.md shows how to write such a
 file without this project.
 
-Metadata: `schema`, `kind` (classification or regression), `label_names` and `provenance`, JSON-encoded.
+Metadata: `schema`, `kind` (classification or regression), `label_names` and `provenance`, JSON-encoded; optional
+`answers`, `classes` where the exits gave their class alone (a hard label), which logits name with 0 beside -inf.
 """
 
 import json
@@ -59,6 +60,8 @@ class Trace:
     channels: dict[str, np.ndarray] = field(default_factory=dict)
     full_layers: float | None = None
     last_flops: np.ndarray | None = None
+    hard: bool = False
+    """Whether the exits gave their classes alone, so that logits hold no probabilities."""
 
     def __post_init__(self) -> None:
         refuse_faults(self)
@@ -118,6 +121,7 @@ def save_trace(trace: Trace, path: Path) -> str:
         "kind": trace.kind,
         "label_names": json.dumps(list(trace.label_names)),
         "provenance": json.dumps(trace.provenance, sort_keys=True),
+        **({"answers": "classes"} if trace.hard else {}),
     }
     content = _ordered(save(tensors, metadata=metadata))
     with whole_file(path) as partial:
@@ -173,6 +177,7 @@ def load_trace(path: Path, remedy: str = WRITE) -> Trace:
             provenance=_parsed(metadata, "provenance", {}),
             channels={n.removeprefix(_CHANNEL): tensors.pop(n) for n in names if n.startswith(_CHANNEL)},
             full_layers=_scalar(tensors.pop("full_layers", None)),
+            hard=_is_hard(metadata.get("answers")),
             **tensors,
         )
     except ArtifactError as error:
@@ -201,6 +206,14 @@ def _parsed(metadata: dict[str, str], name: str, absent: Any) -> Any:
 def _names(value: Any) -> Any:
     """A JSON list as a tuple; what is none is refused with the trace's other faults."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_hard(answers: str | None) -> bool:
+    if answers not in (None, "classes"):
+        raise ArtifactError(
+            f"trace: answers {shown(answers)} of the metadata is not 'classes'; mend it or leave it out"
+        )
+    return answers is not None
 
 
 def _scalar(value: np.ndarray | None) -> float | None:

@@ -26,6 +26,8 @@ def refuse_faults(trace: "Trace") -> None:
     """
     _refuse_kind(trace)
     _refuse_shapes(trace)
+    if trace.hard and trace.kind == "regression":
+        raise ArtifactError("trace: answers of a regression are no classes; take 'answers' out of the metadata")
     _refuse_row_ids(trace)
     if trace.kind == "classification":
         _refuse_classes(trace)

@@ -74,7 +74,7 @@ class Findings(Part):
     agreement: tuple[tuple[Fraction | None, ...], ...] | None
     """Share of rows with the same answer at two exits, exits x exits; None for a regression."""
     calibration: Calibration | None
-    """Calibration of each exit; None for a regression."""
+    """Calibration of each exit; None for a regression, and for hard labels."""
     criteria: tuple[Outcome, ...]
     """Each criterion at its operating point."""
 
@@ -90,8 +90,8 @@ class Findings(Part):
             refuse_lengths(exits, "exits", **{f"criteria.{outcome.criterion}.exits": outcome.exits})
             if sum(outcome.exits) != self.rows:
                 raise ValueError(f"criteria.{outcome.criterion}.exits: {sum(outcome.exits)} rows leave, of {self.rows}")
-        for_classes = [self.overthinking, self.agreement, self.calibration, *(o.lost for o in self.criteria)]
-        if len({part is None for part in for_classes}) > 1:
+        for_classes = [self.overthinking, self.agreement, *(o.lost for o in self.criteria)]
+        if len({part is None for part in for_classes}) > 1 or (self.calibration and self.agreement is None):
             raise ValueError("some parts are those of a regression and some are not")
 
 

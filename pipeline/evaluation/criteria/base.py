@@ -47,6 +47,8 @@ class Criterion(ABC):
     """The method whose models record the channel; None for logits and for bounds."""
     regression: ClassVar[bool] = False
     """Whether the score has a meaning for a regression."""
+    probabilities: ClassVar[bool] = True
+    """Whether it needs the classes' probabilities; False where each exit's class, or another channel, is enough."""
     causal: ClassVar[bool] = True
     """False for the bounds oracle and random, which only replay can compute."""
     adaptive: ClassVar[bool] = True
@@ -98,7 +100,11 @@ class Criterion(ABC):
     def applies_to(self, trace: "Trace") -> bool:
         """Whether the trace has the channel that this criterion reads, and a kind that it serves."""
         recorded = self.reads == "logits" or self.reads in trace.channels or not self.causal
-        return recorded and (self.regression or trace.kind == "classification")
+        return recorded and (self.regression or trace.kind == "classification") and not self.lacks_probabilities(trace)
+
+    def lacks_probabilities(self, trace: "Trace") -> bool:
+        """Whether the trace holds hard labels, and the criterion needs more."""
+        return trace.hard and self.probabilities
 
     def values(self, trace: "Trace") -> np.ndarray:
         """The recorded array that `step` reads, (n, exits) or (n, exits, k); bounds compute theirs here.

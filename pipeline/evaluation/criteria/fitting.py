@@ -26,11 +26,20 @@ def labelled(trace: "Trace", criterion: str) -> tuple[np.ndarray, np.ndarray]:
         raise UnsupportedError(
             f"criterion {criterion!r} needs class probabilities and the trace is a regression; use patience"
         )
+    if trace.hard:
+        raise hard_labels(criterion)
     trace.answers()  # raises on NaN
     has_label = ~np.isnan(trace.labels)
     if not has_label.any():
         raise ArtifactError(f"trace: no row has a label, and criterion {criterion!r} learns from labels; add them")
     return trace.logits[has_label].astype(np.float64), trace.labels[has_label].astype(np.int64)
+
+
+def hard_labels(criterion: str) -> UnsupportedError:
+    """The error for a trace without probabilities."""
+    return UnsupportedError(
+        f"criterion {criterion!r} needs class probabilities and the trace holds hard labels; use patience or voting"
+    )
 
 
 def mean_nll(logits: np.ndarray, labels: np.ndarray) -> float:

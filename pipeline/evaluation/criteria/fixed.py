@@ -17,6 +17,7 @@ class FixedExit(Criterion):
     title: ClassVar[str] = "fixed layer"
     symbol: ClassVar[str] = "j"
     source: ClassVar[str] = "bound: one exit for all rows"
+    probabilities: ClassVar[bool] = False
     regression: ClassVar[bool] = True
     adaptive: ClassVar[bool] = False
 

@@ -24,6 +24,7 @@ class Learned(RecordedScore):
     name: ClassVar[str] = "learned"
     title: ClassVar[str] = "learned (BERxiT)"
     source: ClassVar[str] = "Xin et al. 2021, BERxiT, learning to exit"
+    probabilities: ClassVar[bool] = False
     reads: ClassVar[str] = "lte"
     recorded_by: ClassVar[str | None] = "berxit"
     regression: ClassVar[bool] = True

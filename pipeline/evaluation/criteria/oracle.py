@@ -22,6 +22,7 @@ class Oracle(RecordedScore):
     name: ClassVar[str] = "oracle"
     title: ClassVar[str] = "oracle (bound)"
     source: ClassVar[str] = "bound: looks at the labels"
+    probabilities: ClassVar[bool] = False
     reads: ClassVar[str] = "correct"
     regression: ClassVar[bool] = True
     causal: ClassVar[bool] = False

@@ -29,6 +29,7 @@ class Patience(Criterion):
     title: ClassVar[str] = "patience (PABEE)"
     symbol: ClassVar[str] = "t"
     source: ClassVar[str] = "Zhou et al. 2020, BERT Loses Patience, 3.2"
+    probabilities: ClassVar[bool] = False
     regression: ClassVar[bool] = True
     tau: float = 0.5
 

@@ -25,6 +25,7 @@ class RandomExit(RecordedScore):
     name: ClassVar[str] = "random"
     title: ClassVar[str] = "random (bound)"
     source: ClassVar[str] = "bound: looks at nothing"
+    probabilities: ClassVar[bool] = False
     reads: ClassVar[str] = "coins"
     regression: ClassVar[bool] = True
     causal: ClassVar[bool] = False

@@ -33,6 +33,7 @@ class Voting(Criterion):
     title: ClassVar[str] = "voting (Sun 2021)"
     symbol: ClassVar[str] = "v"
     source: ClassVar[str] = "Sun et al. 2021, Early Exiting with Ensemble Internal Classifiers"
+    probabilities: ClassVar[bool] = False
     power: float = 0.5
 
     def __post_init__(self) -> None:
