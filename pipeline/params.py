@@ -99,8 +99,7 @@ class Params(Block):
         serving = {self.backbone(name).modality for name in self.backbones}
         for name in self.tasks:
             task = self.task(name)
-            if task.kind == "regression" and self.evaluate.choose.lacks_tolerance():
-                raise ParamsError(f"evaluate.choose: rule 'risk' needs tolerance for the regression {name!r}; add it")
+            self.evaluate.choose.refuse_task(name, task.kind)
             if task.modality not in serving:
                 example = "resnet20" if task.modality == "image" else "minilm"
                 raise ParamsError(

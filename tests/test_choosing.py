@@ -8,11 +8,12 @@ import pytest
 import yaml
 from scipy import stats
 
-from pipeline.errors import ArtifactError, ParamsError
-from pipeline.evaluation.choosing import Choice, Chooser, Risk, Speedup, Window, fit_and_choose, lost, make_chooser
+from pipeline.errors import ArtifactError, ParamsError, UnsupportedError
+from pipeline.evaluation.choosing import Choice, Chooser, Online, Risk, Speedup, Window, fit_and_choose, make_chooser
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.groups import Group, SeedTraces
+from pipeline.evaluation.risks import betting_holds, first_by_counting, losses, lost, measured, monotone
 from pipeline.evaluation.sweep import NEVER, Sweep, sweep
 from pipeline.evaluation.trace import Trace
 from pipeline.identity.imports import ROOT
@@ -141,6 +142,107 @@ def test_the_promise_holds_over_resampled_selection_splits(name: str, epsilon: f
     assert broken >= (0 if name == "patience" else 0.2 * delta * draws)
 
 
+@pytest.mark.parametrize(("loss", "epsilon"), [("gap", 0.05), ("brier", 0.03), ("brier_consistency", 0.06)])
+def test_bets_keep_the_promise_for_losses_of_every_kind(loss: str, epsilon: float) -> None:
+    population, name = made_up_trace(20_000, seed=1), "confidence"
+    chooser = Risk(epsilon, 0.2, loss, bound="betting")
+    truth = chooser.prepared(sweep(population, make(name)), population, make(name))
+    risk, generator, draws = chooser.risk(truth), np.random.default_rng(2), 150
+    at = []
+    for _ in range(draws):
+        selection = rows_of(population, generator.integers(population.rows, size=400))
+        swept = chooser.prepared(sweep(selection, make(name)), selection, make(name))
+        at.append(int(np.searchsorted(truth.thresholds, chooser.choose(swept, ACCURACY).threshold)))
+    assert int((risk[at] > epsilon).sum()) <= stats.binom.ppf(0.999, draws, 0.2)
+    assert np.mean(truth.layer_speedup[at]) > 1.1  # not vacuous
+    assert np.mean(risk[at]) > 0.25 * epsilon
+
+
+@pytest.mark.parametrize(("loss", "epsilon"), [("gap", 0.05), ("brier", 0.03)])
+def test_conformal_risk_control_holds_on_average(loss: str, epsilon: float) -> None:
+    population, name = made_up_trace(20_000, seed=1), "confidence"
+    crc, sure = Risk(epsilon, loss=loss, bound="crc"), Risk(epsilon, 0.1, loss, bound="betting")
+    truth = crc.prepared(sweep(population, make(name)), population, make(name))
+    risk, generator = crc.risk(truth), np.random.default_rng(3)
+    at: list[int] = []
+    careful: list[int] = []
+    for _ in range(150):
+        selection = rows_of(population, generator.integers(population.rows, size=300))
+        swept = crc.prepared(sweep(selection, make(name)), selection, make(name))
+        for chooser, chosen in ((crc, at), (sure, careful)):
+            chosen.append(int(np.searchsorted(truth.thresholds, chooser.choose(swept, ACCURACY).threshold)))
+    error = risk[at].std() / np.sqrt(len(at))
+    assert risk[at].mean() <= epsilon + 3 * error
+    assert truth.layer_speedup[at].mean() > truth.layer_speedup[careful].mean()  # it promises the mean alone
+
+
+def test_bounds_by_hand() -> None:
+    assert monotone(np.array([[0.0, 1.0, 0.0], [0.5, -1.0, 0.0]])).tolist() == [[1, 1, 0], [0.5, 0, 0]]
+    # Without a loss the stake grows as (1 + epsilon)^n at most.
+    assert not betting_holds(np.zeros(20), 0.05, 0.1)
+    assert betting_holds(np.zeros(80), 0.05, 0.1)
+    assert not betting_holds(np.ones(80), 0.05, 0.1)
+    assert betting_holds(-np.ones(20), 0.05, 0.1)  # rows that early exit wins count for it
+    assert not betting_holds(np.zeros(0), 0.05, 0.1)
+    # (0 + 1) / (n + 1) <= epsilon needs 9 rows at 0.1.
+    for rows, met in ((8, False), (9, True)):
+        trace = rows_of(made_up_trace(50), np.arange(rows))
+        sure = replace(trace, logits=np.tile([9.0, 0, 0], (rows, 6, 1)).astype(np.float32), labels=np.zeros(rows))
+        assert Risk(0.1, bound="crc").choose(sweep(sure, make("confidence")), ACCURACY).in_window == met
+
+
+def test_the_binomial_bound_is_the_default() -> None:
+    swept = sweep(made_up_trace(500), make("confidence"))
+    first = first_by_counting(losses(swept, "gap"), swept, 0.05, 0.1)
+    assert Risk(0.05, 0.1).choose(swept, ACCURACY).threshold == swept.thresholds[first]
+
+
+def test_graded_losses_by_hand() -> None:
+    p = np.array([[0.6, 0.4], [0.9, 0.1]])
+    trace = rows_of(made_up_trace(1, exits=2, classes=2), np.array([0]))
+    trace = replace(trace, logits=np.log(p)[None].astype(np.float32), labels=np.array([1.0]))
+    for loss, expected in (("brier", 0.36 - 0.81), ("brier_consistency", 0.09)):
+        chooser = Risk(0.1, 0.1, loss, bound="betting")
+        found = chooser.prepared(sweep(trace, make("confidence")), trace, make("confidence")).measured
+        assert found is not None
+        np.testing.assert_allclose(found, [[expected, 0]], atol=1e-6)
+    # A criterion that answers for itself is measured by its own answers.
+    fitted = make("ensemble", fitted={"weights": [[2.0], [1.0, 1.0]], "biases": [[0.0, 0.0]] * 2})
+    mixed = measured(trace, fitted, lambda logits, full, labels: np.exp(logits[:, 0]))
+    np.testing.assert_allclose(mixed, [[0.36 / 0.52, 0.9]], atol=1e-6)
+    real = replace(trace, kind="regression", logits=np.array([[[2.0], [1.5]]], dtype=np.float32))
+    np.testing.assert_allclose(losses(sweep(real, make("patience")), "error", 2.0), [[0.25, 0.0]])
+    np.testing.assert_allclose(losses(sweep(real, make("patience")), "error", 0.1), [[1.0, 0.0]])
+
+
+def test_what_a_loss_lacks_is_named() -> None:
+    trace = made_up_trace(30)
+    real = replace(trace, kind="regression", logits=trace.logits[:, :, :1])
+    chooser = Risk(0.1, 0.1, "brier", bound="betting")
+    with pytest.raises(UnsupportedError, match="loss 'brier' needs class probabilities and the trace is a regression"):
+        fit_and_choose(make("patience"), real, ACCURACY, chooser)
+    with pytest.raises(UnsupportedError, match="rule 'online' needs class probabilities and the trace holds hard"):
+        fit_and_choose(make("patience"), replace(trace, hard=True), ACCURACY, Online())
+    unknown = replace(trace, labels=np.r_[np.nan, trace.labels[1:]])
+    with pytest.raises(ArtifactError, match=r"1 rows have no label.*loss: brier_consistency"):
+        fit_and_choose(make("patience"), unknown, ACCURACY, chooser)
+
+
+def test_the_bandit_learns_without_labels_what_pays() -> None:
+    trace, costs = made_up_trace(3000), (0.0, 0.3, 9.0)
+    blind = replace(trace, labels=np.full(trace.rows, np.nan))
+    chosen = {cost: fit_and_choose(make("confidence"), trace, ACCURACY, Online(cost))[1] for cost in costs}
+    assert chosen == {c: fit_and_choose(make("confidence"), blind, ACCURACY, Online(c))[1] for c in costs}
+    speeds = [sweep(trace, make("confidence"), np.array([c.threshold])).layer_speedup[0] for c in chosen.values()]
+    assert speeds[0] < speeds[1] < speeds[2]
+    assert speeds[2] == 6.0  # layers cost more than they could bring
+    swept = Online(0.3).prepared(sweep(trace, make("confidence")), trace, make("confidence"))
+    paid = swept.total(np.asarray(swept.measured)) / trace.rows
+    arms = np.linspace(0, len(paid) - 1, 10).round().astype(int)
+    at = int(np.searchsorted(swept.thresholds, chosen[0.3].threshold))
+    assert paid[at] >= paid[arms].max() - 0.03  # nearly the best of the ten
+
+
 def test_choosing_the_best_looking_setting_instead_breaks_the_promise() -> None:
     """The same resamples without a bound: the fastest setting whose measured loss is at most epsilon."""
     population = made_up_trace(40_000, seed=1)
@@ -185,6 +287,10 @@ def read(tmp_path: Any, choose: dict[str, Any], tasks: dict[str, Any] | None = N
         ({"rule": "window"}, Window(1.3, 1.96)),
         ({"rule": "speedup", "target": 1.5}, Speedup(1.5)),
         ({"rule": "risk", "epsilon": 0.02, "delta": 0.1}, Risk(0.02, 0.1)),
+        ({"rule": "risk", "epsilon": 0.02, "bound": "crc", "loss": "brier"}, Risk(0.02, 0.0, "brier", bound="crc")),
+        ({"rule": "risk", "epsilon": 0.02, "delta": 0.1, "bound": "betting"}, Risk(0.02, 0.1, bound="betting")),
+        ({"rule": "online", "cost": 0.5}, Online(0.5)),
+        ({"rule": "online"}, Online()),
         (
             {"rule": "risk", "epsilon": 0.02, "delta": 0.1, "loss": "consistency", "tolerance": 0.5},
             Risk(0.02, 0.1, "consistency", 0.5),
@@ -202,6 +308,13 @@ def test_settings_make_the_rule(tmp_path: Any, choose: dict[str, Any], chooser: 
         ({"rule": "fast"}, r"evaluate\.choose\.rule: 'fast'"),
         ({"rule": "speedup"}, r"evaluate\.choose: rule 'speedup' needs target; add it"),
         ({"rule": "risk", "epsilon": 0.1}, r"evaluate\.choose: rule 'risk' needs delta; add it"),
+        ({"rule": "risk", "epsilon": 0.1, "delta": 0.1, "bound": "crc"}, r"bound 'crc' has no delta; take it out"),
+        ({"rule": "risk", "epsilon": 0.1, "delta": 0.1, "loss": "brier"}, r"'brier' is not 0 or 1.*betting or crc"),
+        (
+            {"rule": "risk", "epsilon": 0.1, "bound": "crc", "loss": "error"},
+            r"choose\.loss: 'error' is of a regression",
+        ),
+        ({"rule": "window", "cost": 1.5}, r"rule 'window' has no cost"),
         ({"rule": "window", "target": 1.5}, r"evaluate\.choose: rule 'window' has no target; take it out"),
         ({"rule": "speedup", "target": 0.5}, r"evaluate\.choose\.target: 0\.5: "),
         ({"rule": "risk", "epsilon": 1.0, "delta": 0.1}, r"evaluate\.choose\.epsilon: 1\.0: "),
@@ -220,6 +333,12 @@ def test_a_regression_needs_a_tolerance(tmp_path: Any) -> None:
     with pytest.raises(ParamsError, match=r"evaluate\.choose: rule 'risk' needs tolerance for .*'demo-similarity'"):
         read(tmp_path, choose, tasks)
     assert read(tmp_path, choose | {"tolerance": 0.5}, tasks).evaluate.choose.tolerance == 0.5
+    for wrong, problem in (
+        ({"rule": "online"}, r"choose\.rule: 'online' needs classes, and 'demo-similarity' is a regression"),
+        (choose | {"tolerance": 0.5, "loss": "brier", "bound": "betting"}, r"choose\.loss: 'brier' needs classes"),
+    ):
+        with pytest.raises(ParamsError, match=problem):
+            read(tmp_path, wrong, tasks)
 
 
 def test_a_bound_of_one_setting_stands_there_however_fast_it_is() -> None:

@@ -2,17 +2,27 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria import Criterion
+from pipeline.evaluation.risks import (
+    OF_PROBABILITIES,
+    certainty,
+    first_by_betting,
+    first_by_counting,
+    first_controlled,
+    losses,
+    measure_of,
+    measured,
+    refuse_without_probabilities,
+)
 from pipeline.evaluation.sweep import NEVER, Sweep, some_rows, sweep
 from pipeline.evaluation.trace import Trace
 
-Name = Literal["window", "speedup", "risk"]
+Name = Literal["window", "speedup", "risk", "online"]
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,16 @@ class Chooser(ABC):
     name: ClassVar[Name]
     fresh_rows: ClassVar[bool] = False
     """Whether its guarantee needs rows from which the criterion has not learned."""
+    bounds_risk: ClassVar[bool] = False
+    """Whether rows report a risk."""
 
     @abstractmethod
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
         """Choose one of a sweep's thresholds by the task's metrics."""
+
+    def prepared(self, swept: Sweep, trace: Trace, criterion: Criterion) -> Sweep:
+        """The sweep with what the chooser measures of the answers, where their classes are not enough."""
+        return swept
 
     def risk(self, swept: Sweep) -> np.ndarray | None:
         """The risk that the chooser bounds, measured at each threshold, (k,); None where it bounds none."""
@@ -79,51 +95,106 @@ class Speedup(Chooser):
 
 @dataclass(frozen=True)
 class Risk(Chooser):
-    """The fastest threshold whose risk against the full model is at most epsilon, with probability 1 - delta.
+    """The fastest threshold whose risk against the full model is at most epsilon.
 
-    Risk is the share of rows lost, a mean of losses of 0 or 1 (after Jazbec et al. 2024, Fast yet Safe, who bound the
-    same two differences):
+    Risk is the mean of a loss over rows (after Jazbec et al. 2024, Fast yet Safe):
 
-        gap:          wrong where the full model is right, max(0, l(early, y) - l(full, y)) of the 0-1 loss l. It
-                      bounds the fall in accuracy from above, since rows that early exit wins are not subtracted
-        consistency:  another answer than the full model's; needs no labels
+        gap:               1 where the answer is wrong and the full model right, else 0: max(0, l(early) - l(full)) of
+                           the 0-1 loss l. It bounds the fall in accuracy from above, since rows that early exit wins
+                           are not subtracted
+        consistency:       1 where the answer is another than the full model's; needs no labels
+        brier:             growth of the Brier score, sum_c (p_c - [y = c])^2 / 2 of the answer less that of the full
+                           model, from -1 to 1: rows that early exit wins are subtracted
+        brier_consistency: the same distance between both distributions, from 0 to 1; needs no labels
+        error:             regression: growth of the absolute error in units of `tolerance`, clipped to -1..1
 
     For regression, gap means an error that exceeds the full model's by more than `tolerance` (label units), and
     consistency means an answer more than `tolerance` away from the full model's.
 
-    Thresholds are tested from strict to loose in one fixed sequence, and the last one before the first failure is taken
-    (Learn then Test, Angelopoulos et al. 2021). So all tests together err with probability at most delta, whether or
-    not risk grows with speed. Each test is the exact binomial tail P[Bin(n, epsilon) <= losses] <= delta, which is
-    valid for losses of 0 or 1 and sharper than Hoeffding-Bentkus.
+    The bound says in which sense the risk is controlled:
+
+        binomial: risk <= epsilon with probability 1 - delta over the selection rows. The exact binomial tail
+                  P[Bin(n, epsilon) <= losses] <= delta, valid for losses of 0 or 1 and sharper than Hoeffding-Bentkus
+        betting:  the same promise for any of the losses (Waudby-Smith and Ramdas 2024), as RC-EENN's
+        crc:      the mean risk over draws of the selection rows is at most epsilon (conformal risk control,
+                  Angelopoulos et al. 2024); delta has no meaning. Less is promised, so more speed is had
+
+    With binomial and betting, thresholds are tested from strict to loose in one fixed sequence, and the last one before
+    the first failure is taken (Learn then Test, Angelopoulos et al. 2021). So all tests together err with probability
+    at most delta, whether or not risk grows with speed.
 
     Assumptions: the rows are independent draws from the distribution for which the guarantee is meant, and they chose
     neither the model nor the grid of thresholds. In this pipeline they also picked the checkpoint, so the guarantee is
     for that checkpoint taken as fixed. Where no early exit can be certified, the full model is taken, with `in_window`
-    False; with fewer than ln(delta) / ln(1 - epsilon) rows that is always so.
+    False; under binomial with fewer than ln(delta) / ln(1 - epsilon) rows that is always so.
     """
 
     name: ClassVar[Name] = "risk"
     fresh_rows: ClassVar[bool] = True
+    bounds_risk: ClassVar[bool] = True
     epsilon: float
-    delta: float
+    delta: float = 0.0
     loss: str = "gap"
     tolerance: float = 0.0
+    bound: str = "binomial"
+
+    def prepared(self, swept: Sweep, trace: Trace, criterion: Criterion) -> Sweep:
+        if self.loss not in OF_PROBABILITIES:
+            return swept
+        return replace(swept, measured=measured(trace, criterion, measure_of(self.loss, trace)))
 
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
-        from scipy.special import bdtr  # the binomial distribution function
-
-        rows = len(swept.labels)
-        p_values = bdtr(np.rint(self.risk(swept) * rows), rows, self.epsilon)
-        failed = np.flatnonzero(p_values > self.delta)
-        first = failed[-1] + 1 if len(failed) else 0  # the loosest threshold of the successes at the strict end
+        loss = losses(swept, self.loss, self.tolerance)
+        if self.bound == "crc":
+            first = first_controlled(loss, swept, self.epsilon)
+        elif self.bound == "betting":
+            first = first_by_betting(loss, swept, self.epsilon, self.delta)
+        else:
+            first = first_by_counting(loss, swept, self.epsilon, self.delta)
         threshold = float(swept.thresholds[first]) if first < len(swept.thresholds) else NEVER
         return Choice(threshold, threshold < NEVER)
 
     def risk(self, swept: Sweep) -> np.ndarray:
-        return np.asarray(swept.total(lost(swept, self.loss, self.tolerance)) / len(swept.labels))
+        return np.asarray(swept.total(losses(swept, self.loss, self.tolerance)) / len(swept.labels))
 
 
-CHOOSERS: dict[str, type[Chooser]] = {chooser.name: chooser for chooser in (Window, Speedup, Risk)}
+@dataclass(frozen=True)
+class Online(Chooser):
+    """The threshold that a bandit plays most over the selection rows, taken one by one, without a label.
+
+    Ten of the criterion's thresholds are the arms. A row at an arm pays the largest probability of its answer, less
+    `cost` times the share of the layers that it ran, and the arm with the largest mean + sqrt(2 ln t / plays) is played
+    next (UCB1), as in the unsupervised thresholds of CeeBERT and UBERT (Bajpai and Hanawal 2024; Pacheco et al. 2023).
+    Their papers go on learning as they serve; here the choice stands once the rows are through, so that it can be
+    reported on other rows. Where probabilities are badly calibrated, so is what it likes.
+    """
+
+    name: ClassVar[Name] = "online"
+    cost: float = 1.0
+
+    def prepared(self, swept: Sweep, trace: Trace, criterion: Criterion) -> Sweep:
+        refuse_without_probabilities(trace, "rule 'online'", "rule: window")
+        share = np.asarray(trace.layers) / trace.all_layers
+        return replace(swept, measured=measured(trace, criterion, certainty) - self.cost * share)
+
+    def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
+        assert swept.measured is not None  # `prepared` made it
+        arms = np.unique(np.linspace(0, len(swept.thresholds) - 1, ARMS).round().astype(int))
+        exits = np.stack([swept.exits_at(int(arm)) for arm in arms])
+        rewards = swept.measured[np.arange(exits.shape[1]), exits]
+        plays, totals = np.zeros(len(arms)), np.zeros(len(arms))
+        for row in range(rewards.shape[1]):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                liked = totals / plays + np.sqrt(2 * np.log(row + 1) / plays)
+            arm = int(np.argmax(np.where(plays == 0, np.inf, liked)))
+            plays[arm] += 1
+            totals[arm] += rewards[arm, row]
+        return Choice(float(swept.thresholds[arms[int(np.argmax(plays))]]), True)
+
+
+ARMS = 10
+"""Number of thresholds among which `Online` plays."""
+CHOOSERS: dict[str, type[Chooser]] = {chooser.name: chooser for chooser in (Window, Speedup, Risk, Online)}
 
 
 def make_chooser(choose: Mapping[str, Any], window: tuple[float, float]) -> Chooser:
@@ -132,30 +203,6 @@ def make_chooser(choose: Mapping[str, Any], window: tuple[float, float]) -> Choo
         return Window(*window)
     settings = {name: value for name, value in choose.items() if name != "rule" and value is not None}
     return CHOOSERS[choose["rule"]](**settings)
-
-
-def lost(swept: Sweep, loss: str, tolerance: float = 0.0) -> np.ndarray:
-    """Whether each row, leaving at each exit, is lost against the full model, (n, exits) boolean; see `Risk`.
-
-    Raises:
-        ArtifactError: loss "gap" and a row without a label.
-    """
-    full = swept.answers[:, -1:]
-    labels = swept.labels[:, None]
-    if loss == "gap" and np.isnan(swept.labels).any():
-        raise ArtifactError(
-            f"trace: {int(np.isnan(swept.labels).sum())} rows have no label, and the loss 'gap' needs all; "
-            "use loss: consistency"
-        )
-    if swept.kind == "regression":
-        away = np.abs(swept.answers - full) if loss == "consistency" else _grown(swept.answers, labels)
-        return np.asarray(away > tolerance)
-    return np.asarray(swept.answers != full if loss == "consistency" else (swept.answers != labels) & (full == labels))
-
-
-def _grown(answers: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    error = np.abs(answers - labels)
-    return np.asarray(error - error[:, -1:])
 
 
 def fit_and_choose(
@@ -173,7 +220,7 @@ def fit_and_choose(
     if fitted != criterion and chooser.fresh_rows:
         fitted = criterion.fit(some_rows(trace, slice(0, None, 2)))
         trace = some_rows(trace, slice(1, None, 2))
-    return fitted, chooser.choose(sweep(trace, fitted), metrics)
+    return fitted, chooser.choose(chooser.prepared(sweep(trace, fitted), trace, fitted), metrics)
 
 
 def _best(swept: Sweep, metrics: tuple[str, ...], candidates: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from pipeline.evaluation.diagnosis import diagnose
 from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.intervals import median_interval
 from pipeline.evaluation.metrics import score
-from pipeline.evaluation.point import point_of, sweep_at
+from pipeline.evaluation.point import criterion_of, point_of, sweep_at
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace
 from pipeline.results import ALL_LAYERS, CurvePoint, Diagnosis, ExitScores, OperatingPoint, OverSeeds, Row
@@ -131,6 +131,8 @@ def _row(
 def _values(trace: Trace, point: OperatingPoint, metrics: tuple[str, ...], chooser: Chooser) -> dict[str, float]:
     """Score, metrics, speed-ups and, where the chooser bounds it, risk of one model at its operating point."""
     swept = sweep_at(trace, point)
+    if chooser.bounds_risk:
+        swept = chooser.prepared(swept, trace, criterion_of(point) or make("fixed"))
     values = swept.metrics(metrics) | {"layer_speedup": swept.layer_speedup, "flop_speedup": swept.flop_speedup}
     if point.criterion is None:  # all layers means no early head, as the live engine runs it
         values["flop_speedup"] = np.array([trace.full_flops.sum() / trace.last_cost.sum()])

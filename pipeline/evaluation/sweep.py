@@ -81,6 +81,7 @@ class Sweep:
         exit_counts: rows that leave at each exit, (k, exits).
         layer_speedup: (k,), layers of the plain model / mean layers run.
         flop_speedup: (k,), FLOPs of the plain model / FLOPs spent, embedding and heads included.
+        measured: what a chooser measures of each row's answer at each exit, (n, exits); None: nothing.
     """
 
     kind: str
@@ -91,11 +92,16 @@ class Sweep:
     exit_counts: np.ndarray
     layer_speedup: np.ndarray
     flop_speedup: np.ndarray
+    measured: np.ndarray | None = None
 
     @property
     def exit_index(self) -> np.ndarray:
         """Exit of each row at each threshold, (k, n), 0-based; computed at each call."""
         return exits_at(self.past, np.arange(len(self.thresholds)))
+
+    def exits_at(self, threshold: int) -> np.ndarray:
+        """Exit of each row at the threshold of an index, (n,), 0-based."""
+        return np.asarray(exits_at(self.past, np.array([threshold]))[0])
 
     @property
     def predictions(self) -> np.ndarray:

@@ -16,6 +16,14 @@ FURTHEST = 100.0
 _LOSSES = {
     "gap": "wrong where the full model is right",
     "consistency": "answered otherwise than by the full model",
+    "brier": "growth of the Brier score, halved",
+    "brier_consistency": "distance of the distribution from the full model's, as of Brier scores, halved",
+    "error": "growth of the error",
+}
+_BOUNDS = {
+    "binomial": "exact binomial test",
+    "betting": "bound of Waudby-Smith and Ramdas",
+    "crc": "conformal risk control",
 }
 
 
@@ -24,14 +32,26 @@ def aim(task: TaskResults) -> str:
     choosing = task.evaluated.choosing
     if choosing.rule == "speedup":
         return f"the nearest speed-up at or above {times(choosing.target)} in layers"
-    if choosing.rule == "risk" and choosing.epsilon is not None and choosing.delta is not None:
-        beyond = f", by more than {choosing.tolerance:g}" if task.regression and choosing.tolerance else ""
-        return (
-            f"the most speed at which, with a probability of {number(points(1 - choosing.delta))}%, at most "
-            f"{number(points(choosing.epsilon))}% of rows are lost ({_LOSSES[choosing.loss or 'gap']}{beyond})"
-        )
+    if choosing.rule == "risk" and choosing.epsilon is not None:
+        return _risk(choosing, task.regression, choosing.epsilon)
+    if choosing.rule == "online":
+        cost = 1.0 if choosing.cost is None else choosing.cost
+        return f"what a bandit likes best without labels: the answer's probability less {cost:g} for all layers"
     low, high = choosing.window
     return f"the best score with a speed-up between {times(low)} and {times(high)} in layers"
+
+
+def _risk(choosing: Choosing, regression: bool, epsilon: float) -> str:
+    beyond = f", by more than {choosing.tolerance:g}" if regression and choosing.tolerance else ""
+    loss = choosing.loss or "gap"
+    if loss == "error":
+        beyond = f" in units of {choosing.tolerance:g}"
+    sense = f"with a probability of {number(points(1 - choosing.delta))}%," if choosing.delta else "on average"
+    bounded = f"at most {number(points(epsilon))}% of rows are lost ({_LOSSES[loss]}{beyond}"
+    if loss in ("brier", "brier_consistency", "error"):
+        bounded = f"the mean loss is at most {epsilon:g} ({_LOSSES[loss]}{beyond}"
+    how = f"; {_BOUNDS[choosing.bound]}" if choosing.bound else ""
+    return f"the most speed at which, {sense} {bounded}{how})"
 
 
 def aims(tasks: Iterable[TaskResults]) -> str:
@@ -46,7 +66,12 @@ def aims(tasks: Iterable[TaskResults]) -> str:
 
 def missed(row: Row) -> str:
     """The flag of a row whose rule's condition could not be met on some seed's selection rows; else nothing."""
-    flags = {"window": "outside window", "speedup": "target not reached", "risk": "no early exit certified"}
+    flags = {
+        "window": "outside window",
+        "speedup": "target not reached",
+        "risk": "no early exit certified",
+        "online": "",
+    }
     return "" if row.in_window else flags[row.rule]
 
 
@@ -56,6 +81,7 @@ def explained(rule: str) -> str:
         "window": "outside the speed-up window on some seed: nothing inside it existed, the nearest setting was taken",
         "speedup": "below the target speed-up on some seed: no setting reached it, the fastest was taken",
         "risk": "at all layers on some seed: no early exit could be certified",
+        "online": "where the bandit chose",
     }[rule]
 
 
@@ -65,6 +91,7 @@ def marked(tasks: Iterable[TaskResults]) -> str:
         "window": "chosen inside the shaded window",
         "speedup": "chosen at or above the speed-up of the grey line",
         "risk": "chosen so that the risk of losing rows is bounded",
+        "online": "chosen by a bandit without labels",
     }
     rules = dict.fromkeys(task.evaluated.choosing.rule for task in tasks)
     return ", or ".join(words[rule] for rule in rules)

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from pipeline.errors import ArtifactError, shown
 from pipeline.results.base import (
+    Amount,
     Fraction,
     Name,
     Natural,
@@ -50,7 +51,7 @@ class Row(Part):
     """Layers of the plain model / mean layers run."""
     flop_speedup: OverSeeds
     """FLOPs of the plain model / FLOPs spent, embedding and heads included."""
-    rule: Literal["window", "speedup", "risk"]
+    rule: Literal["window", "speedup", "risk", "online"]
     """Name of the chooser (pipeline/evaluation/choosing.py)."""
     in_window: bool
     """Whether every seed's threshold meets the chooser's condition on selection rows; where it does not, it is the
@@ -58,7 +59,8 @@ class Row(Part):
     selected_on: Text
     """Split on which the threshold was chosen."""
     risk: OverSeeds | None = None
-    """Share of this split's rows lost against the full model; None for a chooser that bounds no risk."""
+    """Mean loss of this split's rows against the full model, in the meaning of `choosing.loss`: for a loss of 0 or 1
+    the share lost; None for a chooser that bounds no risk."""
 
     def check(self) -> None:
         refuse_repeats("seeds", self.seeds)
@@ -74,7 +76,7 @@ class Row(Part):
         if not self.metrics:
             raise ValueError("metrics: there is none")
         for name, number in numbers.items():
-            low, high = {"layer_speedup": (0, 1e30), "flop_speedup": (0, 1e30), "risk": (0, 1)}.get(name, (-1, 1))
+            low, high = {"layer_speedup": (0, 1e30), "flop_speedup": (0, 1e30)}.get(name, (-1, 1))
             if any(value is not None and not low <= value <= high for value in number.values):
                 raise ValueError(f"{name}: a value is outside {low:g} to {high:g}")
 
@@ -122,8 +124,9 @@ class ExitScores(Part):
 class Choosing(Part):
     """The chooser of thresholds: the settings of `evaluate.choose`, and the window."""
 
-    rule: Literal["window", "speedup", "risk"]
-    """window: best score in the window; speedup: nearest above a target; risk: fastest with a bounded loss."""
+    rule: Literal["window", "speedup", "risk", "online"]
+    """window: best score in the window; speedup: nearest above a target; risk: fastest with a bounded loss; online: a
+    bandit's, without labels."""
     window: tuple[Positive, Positive]
     """Lowest and highest layer speed-up of `window`."""
     target: Positive | None = None
@@ -132,15 +135,20 @@ class Choosing(Part):
     """Share of rows that `risk` may lose."""
     delta: Fraction | None = None
     """Probability with which `risk` may lose more."""
-    loss: Literal["gap", "consistency"] | None = None
-    """Meaning of a lost row."""
+    loss: Literal["gap", "consistency", "brier", "brier_consistency", "error"] | None = None
+    """Meaning of a lost row, or of a graded loss; None: gap."""
     tolerance: Positive | None = None
     """Regression: label units by which an answer may be worse."""
+    bound: Literal["binomial", "betting", "crc"] | None = None
+    """Sense in which `risk` bounds the loss; None: binomial."""
+    cost: Amount | None = None
+    """Cost of all layers for `online`; None: 1."""
 
     def check(self) -> None:
         if self.window[0] > self.window[1]:
             raise ValueError(f"window {list(self.window)} is empty")
-        needed = {"window": (), "speedup": ("target",), "risk": ("epsilon", "delta")}[self.rule]
+        risk = ("epsilon",) if self.bound == "crc" else ("epsilon", "delta")
+        needed = {"window": (), "speedup": ("target",), "risk": risk, "online": ()}[self.rule]
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} is missing for rule {self.rule!r}")
@@ -149,6 +157,8 @@ class Choosing(Part):
 class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
+    schema_version: ClassVar[int] = 3
+    """Version 2 had no bounds but the binomial, and no rule `online`."""
     made_by: ClassVar[str] = "evaluate"
     task: Name
     """The task's name."""
