@@ -272,7 +272,7 @@ def centre(model: MultiExit, batches: list[dict[str, Tensor]]) -> None:
                 state = model.backbone.layer(layer, state)
             pooled.append(model.backbone.pool(index, state))
         values = torch.cat(pooled).float()
-        weight = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(index))
+        weight = torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(index)).to(values.device)
         weight = weight / (values.std(dim=0) + 1e-6) / head.in_features**0.5
         head.weight.copy_(weight)
         head.bias.copy_(-weight @ values.mean(dim=0))

@@ -67,7 +67,13 @@ def train(params: Params, pool: ProcessPoolExecutor, workers: int, until: float)
     while True:
         while len(running) < workers and time.monotonic() < until and (trial := progress.next()) is not None:
             running[pool.submit(run, dict(trial.settings), dict(trial.names), trial.key, context)] = trial
-        if not running or time.monotonic() >= until:
+        if time.monotonic() >= until:
+            for trial in running.values():
+                progress.end(trial.key, None, "the time was over")
+            while (left := progress.next()) is not None:
+                progress.end(left.key, None, "the time was over")
+            return progress
+        if not running:
             return progress
         done, _ = wait(running, timeout=max(0.1, until - time.monotonic()), return_when=FIRST_COMPLETED)
         for future in done:
