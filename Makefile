@@ -17,7 +17,7 @@ WITHOUT_GIT := test -e .git || git rev-parse --git-dir > /dev/null 2>&1 || test 
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
-.PHONY: demo test test-fast test-cluster fuzz install check format nightly audit bench ui tracking-server lock clean
+.PHONY: demo test test-fast test-cluster fuzz install check format nightly audit evidence bench ui tracking-server lock clean
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -74,6 +74,10 @@ nightly: install
 # Known vulnerabilities of the packages of the lock; asks PyPI about each.
 audit: install
 	uv tool run --quiet pip-audit==$(PIP_AUDIT_VERSION) --strict --disable-pip --require-hashes -r requirements.lock
+
+# Draws the results of a profile again from its stored traces (docs/evidence/PROFILE), without a model.
+evidence: install
+	python -m tools.evidence $(PROFILE)
 
 bench: install
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; python $$script || exit 1; done
