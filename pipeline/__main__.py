@@ -131,6 +131,39 @@ def submission(backbone: str, method: str, criterion: str | None, out: Path) -> 
 
 
 @cli.command()
+@click.argument("before", metavar="RUN")
+@click.argument("after", metavar="[RUN]", default=".")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page: .html or .md.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(before: str, after: str, out: Path | None, as_json: bool) -> None:
+    """Set two runs side by side, and say which inputs differ: why is this number another one?
+
+    \b
+    A RUN is one of
+      a folder      a project's, or its outputs/ under any name; "." is this one, and the default of the second
+      a revision    of git, or the name of a DVC experiment, whose results DVC has in its cache or a remote
+      a trial       its key (or the beginning), or its run in MLflow, as the report's rows name them; then both are
+
+    Scores, speed-ups and settings stand beside each other, differences are paired by seed, and where both runs answered
+    the same examples these are compared one by one.
+
+    \b
+      python -m pipeline compare HEAD~1
+      python -m pipeline compare HEAD my-experiment --out compare.html
+    """
+    from pipeline.commands.compare import compare as compared
+
+    lines, payload = compared(before, after, out)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(payload, indent=2, ensure_ascii=False))
+        return
+    for line in lines:
+        click.echo(line)
+
+
+@cli.command()
 @click.argument("name", metavar="TRIAL|STAGE")
 def why(name: str) -> None:
     """Print which input made a trial (its key, or the beginning of it) or a stage run, or that nothing did."""

@@ -8,7 +8,7 @@ from pipeline.identity.reach import PLUMBING, reach
 
 KEYED = ("finetune", "trace")
 """Stages whose cache keys hold the code; they run again when a declaration of equal code is withdrawn."""
-PAGES = (".j2", ".css")
+PAGES = (".j2", ".css", ".js")
 """Suffixes of page templates, which no import names."""
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example, Text
-from pipeline.evaluation.intervals import mean_interval, proportion_interval
+from pipeline.evaluation.intervals import mean_interval, proportion_interval, sign_test
 from pipeline.results import DefenceRow, Paired, Record
 from pipeline.storage import whole_file
 
@@ -112,13 +112,10 @@ def paired(records: Sequence[Record], base: Sequence[Record]) -> Paired:
 
     The test uses the pairs, so it may tell two accuracies apart whose intervals overlap.
     """
-    from scipy.stats import binomtest
-
     outcomes = [(_kept(record), _kept(other)) for record, other in zip(records, base, strict=True)]
     kept = sum(right and not other for right, other in outcomes)
     lost = sum(other and not right for right, other in outcomes)
-    p_value = float(binomtest(kept, kept + lost).pvalue) if kept + lost else 1.0
-    return Paired(kept=kept, lost=lost, p_value=p_value)
+    return Paired(kept=kept, lost=lost, p_value=sign_test(kept, lost))
 
 
 _SCHEMA = pa.schema(

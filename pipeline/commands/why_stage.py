@@ -19,7 +19,7 @@ _OUTPUT = {"deleted": "is gone", "modified": "was changed by something else", "n
 def stage_names(workspace: Workspace) -> list[str]:
     """The stages of dvc.yaml, and their instances, such as prepare@sst2, that have run."""
     stages = _yaml(workspace.root / "dvc.yaml").get("stages", {})
-    return [*stages, *(name for name in _locked(workspace) if "@" in name)]
+    return [*stages, *(name for name in locked(workspace) if "@" in name)]
 
 
 def why_stage(name: str, workspace: Workspace) -> list[str]:
@@ -53,7 +53,7 @@ def _status(name: str, workspace: Workspace) -> Json:
 
 def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list[str]:
     """DVC's list of changes, as lines."""
-    entry = _locked(workspace).get(stage)
+    entry = locked(workspace).get(stage)
     if entry is None:
         return ["  it has not run here"]
     before, lines = _hashes(entry), []
@@ -71,7 +71,7 @@ def _sentences(changes: Iterable[Any], stage: str, workspace: Workspace) -> list
 
 def _last_time(name: str, workspace: Workspace) -> list[str]:
     """The differences between the last run, in dvc.lock, and the run before it, in git's dvc.lock."""
-    now = {stage: entry for stage, entry in _locked(workspace).items() if name in (stage, stage.partition("@")[0])}
+    now = {stage: entry for stage, entry in locked(workspace).items() if name in (stage, stage.partition("@")[0])}
     earlier = _locked_in_git(workspace)
     lines = ["nothing: it is up to date" if now else "nothing: it has no instance"]
     for stage, entry in now.items():
@@ -118,7 +118,8 @@ def _hashes(entry: Json) -> dict[str, str | None]:
     return {dep["path"]: dep.get("md5") for dep in deps if isinstance(dep, dict) and isinstance(dep.get("path"), str)}
 
 
-def _locked(workspace: Workspace) -> Json:
+def locked(workspace: Workspace) -> Json:
+    """The stages of dvc.lock; none where there is no such file."""
     return _stages(_yaml(workspace.root / "dvc.lock"))
 
 

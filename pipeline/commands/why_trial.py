@@ -120,7 +120,7 @@ def _why_it_ran(trial: StoredTrial) -> list[str]:
     if not before:
         return ["It ran because no trial had run before it."]
     nearest = min(before, key=lambda other: _distance(trial, other))
-    lines = _differences(nearest, trial)
+    lines = differences(nearest, trial)
     if not lines:
         return [f"Nothing differs from {nearest.key} but the names of settings."]
     return [f"It ran because no trial before it had its inputs. The nearest is {nearest.key}, which differs in", *lines]
@@ -134,7 +134,7 @@ def why_it_will_run(trial: Trial, workspace: Workspace) -> list[str]:
         return ["  no trial has finished here"]
     planned = PlannedTrial(trial)
     nearest = min(finished, key=lambda other: _distance(planned, other))
-    lines = _differences(nearest, planned)
+    lines = differences(nearest, planned)
     return (
         [f"  {trial.key} differs from {nearest.key}, the nearest, in", *(f"  {line}" for line in lines)]
         if lines
@@ -149,7 +149,8 @@ def _distance(trial: "StoredTrial | PlannedTrial", other: StoredTrial) -> tuple[
     return points + len(differing.intersection(POINT)), len(differing), -other.started
 
 
-def _differences(before: StoredTrial, after: StoredTrial | PlannedTrial) -> list[str]:
+def differences(before: StoredTrial, after: StoredTrial | PlannedTrial) -> list[str]:
+    """Lines to print: each input in which two trials differ."""
     lines = []
     for name in sorted({*before.inputs, *after.inputs}):
         old, new = (shown(inputs, name) for inputs in (before.inputs, after.inputs))

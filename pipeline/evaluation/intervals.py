@@ -57,6 +57,17 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95, seed: int =
     return OverExamples(value=mean, low=_number(low), high=_number(high), n=len(array))
 
 
+def sign_test(better: int, worse: int) -> float:
+    """Two-sided p-value of rows that are as often better as worse; on right and wrong answers McNemar's exact test.
+
+    >>> sign_test(0, 0), sign_test(5, 0)
+    (1.0, 0.0625)
+    """
+    from scipy import stats
+
+    return float(stats.binomtest(better, better + worse).pvalue) if better + worse else 1.0
+
+
 def _number(value: float | np.floating[Any]) -> float | None:
     """Round for stored results; None where the value is not defined, so that no reader takes it for 0."""
     return None if not np.isfinite(value) else round(float(value), 6)

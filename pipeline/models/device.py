@@ -1,11 +1,9 @@
 """The device that computes."""
 
 import os
-import platform
-import re
-from pathlib import Path
 
 from pipeline.errors import DataError
+from pipeline.identity.versions import processor
 
 
 def device_of(setting: str) -> str:
@@ -23,10 +21,5 @@ def device_of(setting: str) -> str:
 
 def machine() -> str:
     """This machine's processor, with the number of CPUs that this process may use."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-    except OSError:
-        found = None
-    name = found[1].strip() if found else platform.processor() or platform.machine()
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{name}, {count} CPU{'s' * (count != 1)}"
+    return f"{processor()}, {count} CPU{'s' * (count != 1)}"

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Literal
 
 from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.intervals import sign_test
 from pipeline.report.stored import Curve, TaskResults
 from pipeline.report.verdicts import paired, word
 from pipeline.results import ModelGroup, OverSeeds, Row
@@ -112,7 +113,7 @@ def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
     pairs = [(lost, won) for lost, won in outcomes if lost is not None and won is not None]
     p = None
     if len(pairs) == len(row.seeds) == 1:
-        p = _sign_test(pairs[0][0].rows, pairs[0][1].rows)
+        p = sign_test(pairs[0][0].rows, pairs[0][1].rows)
     return Deal(
         task=task,
         group=group,
@@ -168,9 +169,3 @@ def _measured(task: TaskResults, row: Row) -> float | None:
         ),
         None,
     )
-
-
-def _sign_test(lost: int, won: int) -> float:
-    from scipy import stats
-
-    return float(stats.binomtest(lost, lost + won).pvalue) if lost + won else 1.0

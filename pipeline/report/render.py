@@ -42,6 +42,11 @@ class Content:
         tables = [table for table in section.tables(stored) if table.rows]
         return cls(section.slug, section.title, section.not_run(stored), plots, tables, section.folded)
 
+    @classmethod
+    def shown(cls, title: str, slug: str, tables: Sequence[Table]) -> "Content":
+        """Tables without more; those without a row are left out."""
+        return cls(slug, title, (), (), [table for table in tables if table.rows], folded=False)
+
 
 @dataclass(frozen=True)
 class Report:
@@ -85,6 +90,16 @@ def build(stored: Stored, provenance: Provenance) -> Report:
         {f"figures/{panel.name}.svg": panel.file() for panel in panels},
         headlines(every),
     )
+
+
+def render_sections(title: str, answer: str, sections: Sequence[Content], suffix: str) -> str:
+    """A small page of its own, as .html or .md; sections without a table are left out.
+
+    Args:
+        answer: the sentence at its top.
+    """
+    shown = [section for section in sections if section.tables]
+    return _render(f"compare{suffix}.j2", {"title": title, "answer": answer, "sections": shown})
 
 
 def _render(template: str, context: Mapping[str, Any]) -> str:

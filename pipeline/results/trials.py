@@ -51,7 +51,7 @@ class TrialResult(Result):
     code: str = ""
     """Hash of the code that trained it."""
     versions: dict[str, str] = {}
-    """Versions of the libraries that trained it, and the commit."""
+    """Versions of the libraries that trained it, the commit, the processor, threads and GPU."""
 
     def check(self) -> None:
         if self.best_epoch > self.epochs_run:
@@ -84,7 +84,7 @@ class TrialRecord(Part):
     other_code: bool = False
     """Whether other code than today's trained it, which was declared to train alike."""
     versions: dict[str, str] = {}
-    """Versions of the libraries that trained it."""
+    """Versions of the libraries that trained it, and the hardware, as in `TrialResult`."""
 
     def check(self) -> None:
         result = (self.train_seconds, self.train_seconds_to_best, self.epochs_run, self.best_epoch)
