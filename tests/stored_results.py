@@ -225,14 +225,18 @@ def _records(models: Models) -> list[results.TrialRecord]:
         results.TrialRecord(
             key=key,
             group=f"{models.task.name}/{models.backbone}/{models.method}",
-            settings={},
+            settings={"seed": seed},
             train_seconds=600.0,
             train_seconds_to_best=400.0,
             epochs_run=3,
             best_epoch=2,
             mlflow_run_id=run_id_of(key),
+            history=tuple(
+                results.Epoch(epoch=epoch, train_loss=1.2 / epoch + 0.01 * seed, selection=score)
+                for epoch, score in enumerate((0.8, 0.9, 0.88), start=1)
+            ),
         )
-        for _, key in models.keys
+        for seed, key in models.keys
     ]
 
 

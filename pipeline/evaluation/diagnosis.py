@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.evaluation.criteria import make
-from pipeline.evaluation.criteria.base import log_probabilities
+from pipeline.evaluation.criteria.base import log_probabilities, negative_entropy
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, require_labels
@@ -47,8 +47,20 @@ def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingP
         ),
         agreement=tuple(tuple(map(_plain, row)) for row in agreement(trace)) if classes else None,
         calibration=Calibration(bins=BINS, error=tuple(map(_plain, calibration_error(trace)))) if calibrated else None,
+        error=tuple(round(float(share), 6) for share in wrong(trace)) if classes else None,
+        entropy=tuple(round(float(nats), 6) for nats in mean_entropy(trace)) if calibrated else None,
         criteria=tuple(outcome(trace, point) for point in points),
     )
+
+
+def wrong(trace: Trace) -> np.ndarray:
+    """Share of rows that each exit alone has wrong, (exits,)."""
+    return np.asarray(np.mean(trace.answers() != trace.labels[:, None], axis=0))
+
+
+def mean_entropy(trace: Trace) -> np.ndarray:
+    """Mean entropy of each exit's prediction in nats, (exits,): -sum_c p(c) ln p(c), as in the paper's Figure 2b."""
+    return np.array([-np.mean(negative_entropy(trace.logits[:, j].astype(np.float64))) for j in range(trace.exits)])
 
 
 def overthought(trace: Trace) -> np.ndarray:

@@ -19,6 +19,7 @@ from pipeline.results.simulation import Bound, Counterexample, ExamplePoint, Req
 from pipeline.results.traces import TraceEntry, TraceIndex
 from pipeline.results.tracking import LoggedData, LoggedMetric, RunStatus, UnsentRun
 from pipeline.results.trials import (
+    Epoch,
     FailedTrial,
     GridPoint,
     ModelGroup,
@@ -65,6 +66,7 @@ __all__ = [
     "Declaration",
     "DefenceRow",
     "Diagnosis",
+    "Epoch",
     "Evaluated",
     "ExamplePoint",
     "ExitScores",

@@ -75,13 +75,18 @@ class Findings(Part):
     """Share of rows with the same answer at two exits, exits x exits; None for a regression."""
     calibration: Calibration | None
     """Calibration of each exit; None for a regression, and for hard labels."""
+    error: tuple[Fraction, ...] | None
+    """Share of rows that each exit alone has wrong; None for a regression."""
+    entropy: tuple[Amount, ...] | None
+    """Mean entropy of each exit's prediction, in nats; None for a regression, and for hard labels."""
     criteria: tuple[Outcome, ...]
     """Each criterion at its operating point."""
 
     def check(self) -> None:
         refuse_repeats("criteria", (outcome.criterion for outcome in self.criteria))
         exits = len(self.layers)
-        refuse_lengths(max(exits, 1), "exits", layers=self.layers, agreement=self.agreement)
+        per_exit = {"agreement": self.agreement, "error": self.error, "entropy": self.entropy}
+        refuse_lengths(max(exits, 1), "exits", layers=self.layers, **per_exit)
         for row in self.agreement or ():
             refuse_lengths(exits, "exits", agreement=row)
         if self.calibration is not None:
@@ -90,8 +95,11 @@ class Findings(Part):
             refuse_lengths(exits, "exits", **{f"criteria.{outcome.criterion}.exits": outcome.exits})
             if sum(outcome.exits) != self.rows:
                 raise ValueError(f"criteria.{outcome.criterion}.exits: {sum(outcome.exits)} rows leave, of {self.rows}")
-        for_classes = [self.overthinking, self.agreement, *(o.lost for o in self.criteria)]
-        if len({part is None for part in for_classes}) > 1 or (self.calibration and self.agreement is None):
+        for_classes = [self.overthinking, self.agreement, self.error, *(o.lost for o in self.criteria)]
+        of_probabilities = {self.calibration is None, self.entropy is None}
+        if len({part is None for part in for_classes}) > 1 or len(of_probabilities) > 1:
+            raise ValueError("some parts are those of a regression and some are not")
+        if self.calibration and self.agreement is None:
             raise ValueError("some parts are those of a regression and some are not")
 
 

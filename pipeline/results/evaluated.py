@@ -157,8 +157,8 @@ class Choosing(Part):
 class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
-    schema_version: ClassVar[int] = 3
-    """Version 2 had no bounds but the binomial, and no rule `online`."""
+    schema_version: ClassVar[int] = 4
+    """Version 3 had no error and entropy of each exit."""
     made_by: ClassVar[str] = "evaluate"
     task: Name
     """The task's name."""

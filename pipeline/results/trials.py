@@ -15,6 +15,7 @@ from pipeline.results.base import (
     Result,
     Seed,
     Text,
+    Value,
     refuse_descending,
     refuse_repeats,
 )
@@ -60,6 +61,17 @@ class TrialResult(Result):
         _refuse_sizes(self)
 
 
+class Epoch(Part):
+    """One epoch of a trial."""
+
+    epoch: Natural
+    """Which, from 1."""
+    train_loss: Value
+    """Mean loss of its steps; what it sums over is the method's."""
+    selection: Value | None
+    """Score on selection rows after it; None where it is undefined."""
+
+
 class TrialRecord(Part):
     """A trial of the plan."""
 
@@ -85,6 +97,8 @@ class TrialRecord(Part):
     """Whether other code than today's trained it, which was declared to train alike."""
     versions: dict[str, str] = {}
     """Versions of the libraries that trained it, and the hardware, as in `TrialResult`."""
+    history: tuple[Epoch, ...] = ()
+    """Every epoch that it trained, in order, as far as they are on disk."""
 
     def check(self) -> None:
         result = (self.train_seconds, self.train_seconds_to_best, self.epochs_run, self.best_epoch)
@@ -92,13 +106,15 @@ class TrialRecord(Part):
             raise ValueError("some of train_seconds, train_seconds_to_best, epochs_run and best_epoch are missing")
         if self.stopped_after is not None and self.epochs_run is not None:
             raise ValueError(f"stopped_after {self.stopped_after} of a trial that ran to its end")
+        if self.history:
+            refuse_descending("history", tuple(epoch.epoch for epoch in self.history))
 
 
 class Trials(Result):
     """`outputs/finetune/trials.json`: every trial of the plan. Seconds differ from run to run."""
 
-    schema_version: ClassVar[int] = 3
-    """Version 2 had no stopped trials."""
+    schema_version: ClassVar[int] = 4
+    """Version 3 had no epochs of trials."""
     made_by: ClassVar[str] = "finetune"
     trials: tuple[TrialRecord, ...]
     """Trials of the grids, then of further seeds."""

@@ -1,11 +1,12 @@
 """What happens to trials, told to MLflow: one child run per trial, found again by its key, ended whatever happens."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pipeline.errors import TrackingError
 from pipeline.layout import HERE
-from pipeline.results import TrialRecord, TrialResult
+from pipeline.results import Epoch, TrialRecord, TrialResult
 from pipeline.running.mlflow.sending import FINAL
 from pipeline.running.runs import TrackedRun
 from pipeline.running.signals import held
@@ -114,7 +115,17 @@ class TrialObserver:
             mlflow_run_id=self.run_id(trial.key),
             other_code=other_code,
             versions=result.versions if result else {},
+            history=tuple(_epochs(trial.key)),
         )
+
+
+def _epochs(key: str) -> Iterator[Epoch]:
+    """The epochs of a trial that are on disk."""
+    for row in read_history(HERE.trial(key)):
+        if {"epoch", "train_loss"} <= row.keys():
+            selection = row.get("selection", math.nan)
+            defined = None if math.isnan(selection) else selection
+            yield Epoch(epoch=int(row["epoch"]), train_loss=row["train_loss"], selection=defined)
 
 
 def _is_complete(entry: Any, result: TrialResult) -> bool:

@@ -8,6 +8,7 @@ from pipeline.report.sections.curves import SpeedAndScore
 from pipeline.report.sections.diagnosis import Diagnosis
 from pipeline.report.sections.images import Images
 from pipeline.report.sections.latency import Latency
+from pipeline.report.sections.overthinking import Overthinking
 from pipeline.report.sections.paying import DoesItPay
 from pipeline.report.sections.robustness import Robustness
 from pipeline.report.sections.rows import EveryRow
@@ -24,6 +25,7 @@ SECTIONS: tuple[Section, ...] = (
     DoesPatienceWin(),
     Comparison(),
     SpeedAndScore(),
+    Overthinking(),
     Budget(),
     Diagnosis(),
     EveryRow(),
