@@ -13,7 +13,7 @@ from pipeline.evaluation.choosing import make_chooser
 from pipeline.evaluation.group import evaluate_group, merged
 from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.intervals import mean_interval, proportion_interval
-from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.results.traces import SELECTION
@@ -113,6 +113,24 @@ def write_all(
         results.Attack(task=name, attacked=attacked).write(workspace.attack(name))
     results.Trials(trials=tuple(trials)).write(workspace.trials_table)
     write_simulation(workspace, [1, 2, 3, 4, 5])
+
+
+def write_traces(workspace: Workspace, params: Params, *, layers: int = 12, seeds: Sequence[int] = SEEDS) -> None:
+    """The traces of texts behind the results that `write_all` writes for the same arguments."""
+    for task in map(params.task, params.tasks):
+        entries = []
+        for method in params.methods:
+            models = Models(task, params.backbones_for("text")[0].name, method, layers, seeds)
+            for member in _traced(models).seeds:
+                for split, trace in member.traces.items():
+                    path = workspace.trace(task.name, member.key, split)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    labels = {"backbone": models.backbone, "method": method, "multi_exit": models.multi_exit}
+                    entry = {"seed": member.seed, "key": member.key, "split": split, "rows": trace.rows}
+                    hashes = {"sha256": save_trace(trace, path), "weights_sha256": "23"}
+                    entries.append(results.TraceEntry(**labels, **entry, **hashes, file=path.name))
+        index = results.TraceIndex(task=task.name, traces=tuple(entries), unlabelled=())
+        index.write(workspace.trace_index(task.name))
 
 
 def write_simulation(workspace: Workspace, patiences: Sequence[int], layers: int = 12) -> results.Simulation:

@@ -665,7 +665,7 @@ def diagnosed(criteria: tuple[str, ...], seed: int, key: str) -> Diagnosis:
     return Diagnosis(
         backbone="demo-albert", method="joint", split="validation", seed=seed, key=key, rows=1, layers=(1, 12),
         overthinking=None, oracle=Oracle(score=None, layer_speedup=None, flop_speedup=None), agreement=None,
-        calibration=None, criteria=outcomes,
+        calibration=None, error=None, entropy=None, criteria=outcomes,
     )  # fmt: skip
 
 

@@ -38,6 +38,11 @@ def test_by_hand() -> None:
         "flop_speedup": round(140 / 60, 6),
     }
     assert found["agreement"] == [[1.0, 0.4, 0.4], [0.4, 1.0, 0.6], [0.4, 0.6, 1.0]]
+    assert found["error"] == [0.6, 0.4, 0.4]
+    # Each prediction has logits 4 and 0.
+    sure = 1 / (1 + np.exp(-4.0))
+    nats = -(sure * np.log(sure) + (1 - sure) * np.log(1 - sure))
+    assert found["entropy"] == pytest.approx([nats] * 3, abs=1e-6)
     patience, fixed, entropy = found["criteria"]
     # Patience 1 leaves at exits 2, 3, 3, 3, 2: row 14 is won.
     assert patience == {
@@ -56,6 +61,7 @@ def test_by_hand() -> None:
 def test_a_regression_has_no_right_and_wrong() -> None:
     found = diagnose(trace_of("regression"), ("pearson",), [point_of(make("patience"), {}, 1.0)])
     assert found.overthinking is found.agreement is found.calibration is None
+    assert found.error is found.entropy is None
     # The first exit as near as the last: 1, 1, 2, 1, 1.
     assert found.oracle.layer_speedup == round(30 / 12, 6)
     point = found.criteria[0]

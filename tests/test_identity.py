@@ -422,6 +422,7 @@ def test_versions_are_told_without_importing_the_libraries(monkeypatch: pytest.M
     assert versions["commit"] == "0123abc"
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert set(LIBRARIES) <= versions.keys()
+    assert versions["processor"]
     assert versions["numpy"] == importlib.import_module("numpy").__version__
     code = "from pipeline.identity.versions import library_versions as v; v(); import sys; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -33,9 +33,9 @@ class Overthinking(Section):
             Plot(
                 "figure-2a",
                 "Figure 2a: overfitting, epoch by epoch",
-                "Above: mean training loss of an epoch, of whose size methods differ, since they sum over other exits; "
-                "below: the score on selection rows that picks the epoch. A line per seed of the selected models; "
-                "ringed: the epoch that was kept.",
+                "Above: the mean training loss of an epoch; methods weigh their exits differently, so compare a line "
+                "with itself. Below: the score on selection rows that picks the epoch. A line per selected "
+                "model; ringed: the epoch that was kept.",
                 tuple(trained),
             ),
             Plot(
@@ -52,14 +52,11 @@ class Overthinking(Section):
 def _training_panels(stored: Stored, task: TaskResults) -> Iterator[Panel]:
     """A panel per backbone, with a colour per method."""
     for backbone in dict.fromkeys(group.backbone for group in task.groups):
-        by_method = {
-            group.method: [stored.trials[trial.key] for trial in group.trials if trial.key in stored.trials]
-            for group in task.groups
-            if group.backbone == backbone
-        }
-        by_method = {
-            method: told for method, records in by_method.items() if (told := [r for r in records if r.history])
-        }
+        by_method = {}
+        for group in task.groups:
+            records = [stored.trials[trial.key] for trial in group.trials if trial.key in stored.trials]
+            if group.backbone == backbone and (told := [record for record in records if record.history]):
+                by_method[group.method] = told
         if by_method:
             yield _training_panel(task, backbone, by_method)
 
