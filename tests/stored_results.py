@@ -290,8 +290,18 @@ def point_of(criterion: str | None) -> results.OperatingPoint:
     return results.OperatingPoint(criterion=criterion, threshold=6.0) if criterion else results.ALL_LAYERS
 
 
+def _attempt(criterion: str | None) -> results.Record:
+    """One attack, on which the single exit and confidence fall, and which patience withstands."""
+    held = criterion == "patience"
+    return results.Record(
+        row_id=7, label=1, outcome="failed" if held else "successful", reason=None, answer_before=1,
+        answer_after=1 if held else 0, original=("a fine film <b>",), changed=("a decent film <b>",), queries=12,
+        words=4, words_changed=1, layers_before=4, layers_under_attack=5.5, layers_after=6,
+    )  # fmt: skip
+
+
 def _attacked(models: Sequence[Models], split: str, comparable: bool) -> results.Attacked:
-    none = results.OverExamples(value=None, n=0)
+    none, outputs = results.OverExamples(value=None, n=0), models[0].task.outputs
     defences = (("single_exit", None, 2), ("joint", "confidence", 3), ("joint", "patience", 5))
     rows = [
         results.DefenceRow(
@@ -312,6 +322,7 @@ def _attacked(models: Sequence[Models], split: str, comparable: bool) -> results
             layers_under_attack=none,
             layers_after=mean_interval([12.0, 9.0, 8.0]),
             against_first=results.Paired(kept=survived, lost=2, p_value=0.4) if criterion else None,
+            shown=(_attempt(criterion),),
         )
         for method, criterion, survived in defences
         for member in _of_method(models, method)
@@ -327,5 +338,6 @@ def _attacked(models: Sequence[Models], split: str, comparable: bool) -> results
         source=f"{models[0].task.name}/{split}",
         examples=20,
         query_rule="every text put to the model",
+        label_names=("negative", "positive") if outputs == 2 else tuple(f"class {i}" for i in range(outputs)),
         rows=tuple(rows),
     )

@@ -102,6 +102,18 @@ def summarise(
     )
 
 
+def examples_to_show(attacks: Sequence[Sequence[Record]], most: int = 3) -> list[int]:
+    """Places of the first examples, in their order, on which an attack on any defence succeeded.
+
+    They are drawn at random (`attack.seed`), so the first are no choice of ours.
+
+    Args:
+        attacks: each defence's records of the same examples, in the same order.
+    """
+    broken = [any(record.outcome == "successful" for record in of_all) for of_all in zip(*attacks, strict=True)]
+    return [place for place, flag in enumerate(broken) if flag][:most]
+
+
 def _kept(record: Record) -> bool:
     """Whether the model is right on the original and on the last text of the attack."""
     return record.answer_before == record.label and record.answer_after in (None, record.label)

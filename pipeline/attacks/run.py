@@ -1,13 +1,13 @@
 """The attack on one task's models, from the settings to the result."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.attacks.comparison import Comparison, Workers
 from pipeline.attacks.defences import Defence, find_defences
 from pipeline.attacks.examples import describe_source, load_examples
 from pipeline.attacks.needs import check, describe
-from pipeline.attacks.records import paired, summarise
+from pipeline.attacks.records import examples_to_show, paired, summarise
 from pipeline.attacks.setting import QUERY_RULE, Setting
 from pipeline.attacks.settings import Attack
 from pipeline.results import Attacked, DefenceRow, Evaluated, Record, Selected
@@ -56,9 +56,17 @@ def attack_task(
         source=describe_source(task, chosen, split),
         examples=len(examples),
         query_rule=QUERY_RULE,
-        rows=_rows(comparison, attacks, workers),
+        label_names=task.label_names,
+        rows=tuple(_with_examples(_rows(comparison, attacks, workers), attacks)),
     )
     return attacked, attacks
+
+
+def _with_examples(rows: Sequence[DefenceRow], attacks: Attacks) -> Iterator[DefenceRow]:
+    """The rows with the examples that a report shows."""
+    places = examples_to_show([records for _, records in attacks])
+    for row, (_, records) in zip(rows, attacks, strict=True):
+        yield row.model_copy(update={"shown": tuple(records[place] for place in places)})
 
 
 def _rows(comparison: Comparison, attacks: Attacks, workers: Workers) -> tuple[DefenceRow, ...]:

@@ -4,6 +4,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Literal, NamedTuple
 
 from pipeline.attacks.defences import Defence
 from pipeline.results import Record
@@ -63,12 +64,29 @@ def marked(before: str, after: str) -> str:
     >>> marked("a <b> film", "a fine film")
     'a <del>&lt;b&gt;</del><ins>fine</ins> film'
     """
+    tags = {"same": "{}", "removed": "<del>{}</del>", "inserted": "<ins>{}</ins>"}
+    return "".join(tags[piece.kind].format(escape(piece.text)) for piece in pieces(before, after))
+
+
+class Piece(NamedTuple):
+    """Words of a changed text."""
+
+    kind: Literal["same", "removed", "inserted"]
+    text: str
+
+
+def pieces(before: str, after: str) -> list[Piece]:
+    """A changed text, word by word, with what was removed and inserted.
+
+    >>> [tuple(piece) for piece in pieces("a bad film", "a fine film")]
+    [('same', 'a '), ('removed', 'bad'), ('inserted', 'fine'), ('same', ' film')]
+    """
     old, new = (re.findall(r"\s+|\S+", text) for text in (before, after))
     out = []
     for kind, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        gone, come = escape("".join(old[i:j])), escape("".join(new[k:m]))
+        gone, come = "".join(old[i:j]), "".join(new[k:m])
         if kind == "equal":
-            out.append(gone)
+            out.append(Piece("same", gone))
         else:
-            out += [f"<del>{gone}</del>"] * bool(gone) + [f"<ins>{come}</ins>"] * bool(come)
-    return "".join(out)
+            out += [Piece("removed", gone)] * bool(gone) + [Piece("inserted", come)] * bool(come)
+    return out

@@ -7,9 +7,11 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pipeline.attacks.view import Piece
 from pipeline.layout import HERE
 from pipeline.report import paper
 from pipeline.report.cells import Cell, Run, Table
+from pipeline.report.examples import Examples
 from pipeline.report.sections import FIRST, SECTIONS, Section
 from pipeline.report.stored import Stored
 from pipeline.report.summary import cautions, what_was_run
@@ -27,7 +29,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Content:
-    """A section with all that it shows, in that order: sentences on what was not run, figures, tables."""
+    """A section with all that it shows, in that order: sentences on what was not run, figures, tables, examples."""
 
     slug: str
     title: str
@@ -35,12 +37,14 @@ class Content:
     plots: Sequence[Plot]
     tables: Sequence[Table]
     folded: bool
+    examples: Sequence[Examples] = ()
 
     @classmethod
     def of(cls, section: Section, stored: Stored) -> "Content":
         plots = [plot for plot in section.plots(stored) if plot.panels]
         tables = [table for table in section.tables(stored) if table.rows]
-        return cls(section.slug, section.title, section.not_run(stored), plots, tables, section.folded)
+        examples = [part for part in section.examples(stored) if part.examples]
+        return cls(section.slug, section.title, section.not_run(stored), plots, tables, section.folded, examples)
 
     @classmethod
     def shown(cls, title: str, slug: str, tables: Sequence[Table]) -> "Content":
@@ -114,7 +118,12 @@ def _render(template: str, context: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": markdown_text, "md_cell": markdown_cell, "md_runs": markdown_runs}
+    environment.filters |= {
+        "md": markdown_text,
+        "md_cell": markdown_cell,
+        "md_runs": markdown_runs,
+        "md_pieces": markdown_pieces,
+    }
     return environment.get_template(template).render(context)
 
 
@@ -140,6 +149,22 @@ def markdown_cell(cell: Cell) -> str:
         parts.append(f"*paper: {markdown_text(cell.paper)}*")
     parts += [f"**{markdown_text(flag)}**" for flag in cell.flags]
     return "; ".join(part for part in parts if part)
+
+
+def markdown_pieces(pieces: Sequence[Piece]) -> str:
+    """A changed text: struck out what was removed, bold what was inserted.
+
+    >>> markdown_pieces([Piece("same", "a "), Piece("removed", "bad"), Piece("inserted", "*fine*")])
+    'a ~~bad~~**\\\\*fine\\\\***'
+    """
+    marks = {"same": "", "removed": "~~", "inserted": "**"}
+    out = []
+    for kind, text in pieces:
+        inner = text.strip()
+        before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+        shown = f"{marks[kind]}{markdown_text(inner)}{marks[kind]}" if inner else ""
+        out.append(f"{' ' * bool(before)}{shown}{' ' * bool(after and inner)}")
+    return "".join(out)
 
 
 def markdown_runs(runs: Sequence[Run]) -> str:

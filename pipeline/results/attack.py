@@ -132,6 +132,9 @@ class DefenceRow(Part):
     """Layers run for the last text, where the model was right on the original."""
     against_first: Paired | None
     """After-attack accuracy against the first row's; None for that row, and for `slow_down`."""
+    shown: tuple[Record, ...] = ()
+    """The first few examples, in the order in which they were drawn, on which an attack on any row succeeded; the same
+    examples in every row."""
 
     def check(self) -> None:
         for name in ("original_accuracy", "after_attack_accuracy", "pooled_accuracy", "attack_success_rate"):
@@ -163,6 +166,8 @@ class Attacked(Part):
     """Number of examples."""
     query_rule: Text
     """Rule by which queries are counted."""
+    label_names: tuple[str, ...]
+    """The task's classes in their order."""
     rows: tuple[DefenceRow, ...]
     """A row per defence, the single exit first."""
     files: dict[str, str] = {}
@@ -173,6 +178,10 @@ class Attacked(Part):
             raise ValueError("rows: there is none")
         refuse_repeats("rows", (row.defence for row in self.rows))
         for i, row in enumerate(self.rows):
+            if [record.row_id for record in row.shown] != [record.row_id for record in self.rows[0].shown]:
+                raise ValueError(f"rows of {row.defence}: shown are other examples than those of the first row")
+            if any(max(r.label, r.answer_before, r.answer_after or 0) >= len(self.label_names) for r in row.shown):
+                raise ValueError(f"rows of {row.defence}: shown has a class beyond label_names")
             if row.original_accuracy.n != self.examples or row.after_attack_accuracy.n != self.examples:
                 raise ValueError(f"rows of {row.defence}: accuracies are not over {self.examples} examples")
             if (row.against_first is None) != (i == 0 or self.goal == "slow_down"):
@@ -182,7 +191,8 @@ class Attacked(Part):
 class Attack(Result):
     """`outputs/attack/<task>.json`."""
 
-    schema_version: ClassVar[int] = 3
+    schema_version: ClassVar[int] = 4
+    """Version 3 had no examples of changed texts."""
     made_by: ClassVar[str] = "attack"
     task: Name
     """The task's name."""

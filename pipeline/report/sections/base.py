@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from pipeline.report.cells import Table
+from pipeline.report.examples import Examples
 from pipeline.report.stored import Stored
 from pipeline.report.svg import Plot
 
@@ -46,6 +47,10 @@ class Section(ABC):
 
     def tables(self, stored: Stored) -> Sequence[Table]:
         """Tables, after the figures; one without a row is not shown."""
+        return ()
+
+    def examples(self, stored: Stored) -> Sequence[Examples]:
+        """Examples, after the tables; without one nothing is shown."""
         return ()
 
 

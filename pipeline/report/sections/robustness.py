@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.report import paper
 from pipeline.report.cells import Cell, Table, TableRow, in_points, row_name, runs_of
+from pipeline.report.examples import Examples, examples_of
 from pipeline.report.numbers import EQUALS, bounds, listed, number, points, setting
 from pipeline.report.sections.base import Finding, Section
 from pipeline.report.stored import Stored, TaskResults
@@ -52,6 +53,12 @@ class Robustness(Section):
         rows = tuple(_row(task, attack, row, stored.trials) for task, attack in attacks for row in attack.rows)
         notes = (*NOTES, *(_note(_name(task, attack), attack) for task, attack in attacks))
         return [Table(self.slug, self.title, COLUMNS, rows, notes, names=3)]
+
+    def examples(self, stored: Stored) -> Sequence[Examples]:
+        return [
+            examples_of(_name(task, attack), attack, [_defence(row) for row in attack.rows])
+            for task, attack in _attacked(stored)
+        ]
 
 
 def _attacked(stored: Stored) -> Iterator[tuple[TaskResults, Attacked]]:
