@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.report.between import by_speed, line_of, scores_at
+from pipeline.report.lines import medians
 from pipeline.report.paying import early_rows, preference
 from pipeline.report.stored import Curve, Stored, TaskResults
 from pipeline.results import ExitScores, Row
@@ -181,13 +182,6 @@ def _exit_points(task: TaskResults) -> Iterator[ExitPoint]:
 def _patience_points(task: TaskResults) -> Iterator[PatiencePoint]:
     curves = [curve for curve in _reported(task) if curve.criterion == "patience"]
     for model, of_seeds in groupby(sorted(curves, key=lambda c: _model(task, c)), key=lambda c: _model(task, c)):
-        at: dict[float, list[tuple[float, float]]] = {}
-        members = [*of_seeds]
-        for curve in members:
-            for point in curve.points:
-                if np.isfinite(point.threshold):
-                    at.setdefault(point.threshold, []).append((point.score, point.layer_speedup))
-        for threshold, pairs in sorted(at.items()):
-            if len(pairs) == len(members):
-                scores, speeds = zip(*pairs, strict=True)
-                yield PatiencePoint(model, int(threshold), median(scores), median(speeds))
+        for threshold, speed, score in medians([*of_seeds]):
+            if np.isfinite(threshold):
+                yield PatiencePoint(model, int(threshold), score, speed)

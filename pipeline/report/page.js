@@ -30,3 +30,10 @@ function reveal() {
 }
 addEventListener("hashchange", reveal);
 reveal();
+// On paper all is open; afterwards as before.
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  for (const part of closed) part.open = true;
+});
+addEventListener("afterprint", () => { for (const part of closed) part.open = false; closed = []; });
