@@ -8,6 +8,7 @@ from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.groups import load_groups
 from pipeline.layout import HERE
 from pipeline.results import Choosing, Evaluated, ExitScores, PredictionFile, Predictions, Row, TraceIndex, curves_text
+from pipeline.running.progress import Bar
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
 from pipeline.tasks.predictions import write_predictions
@@ -21,10 +22,15 @@ def main(stage: Stage) -> None:
     index = TraceIndex.read(HERE.trace_index(task.name), f"run `dvc repro trace@{task.name}`")
     parts: list[Evaluation] = []
     files: list[PredictionFile] = []
-    with whole_folder(HERE.predictions(task.name)) as folder:
+    models = len({(entry.backbone, entry.method) for entry in index.traces})
+    with (
+        whole_folder(HERE.predictions(task.name)) as folder,
+        Bar("models", models, show=params.runtime.progress) as bar,
+    ):
         for group in load_groups(index, HERE.traces(task.name)):
             parts.append(evaluate_group(group, settings.criteria, task.metrics, chooser, params.protocol))
             files += write_predictions(folder, task, group, parts[-1].rows)
+            bar.step()
         stage.write(folder / HERE.predictions_index(task.name).name, Predictions(task=task.name, files=tuple(files)))
     every = merged(parts)
     evaluated = Evaluated(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE
 from pipeline.results import Evaluated, Latency, Selected
+from pipeline.running.progress import Bar
 from pipeline.running.ray.jobs import run_alone
 from pipeline.running.stage import Stage, run_stage
 from pipeline.tasks.stores import manifest_of
@@ -42,7 +43,9 @@ def main(stage: Stage) -> None:
         node=settings.node,
     )
     if settings.node is None:
-        measured = time_models(timing)
+        models = sum(group.multi_exit for group in selected.groups)
+        with Bar("timings", models * len(timing.sizes), show=runtime.progress) as bar:
+            measured = time_models(timing, bar.step)
     else:
         measured = run_alone(timing, settings.node, runner=RUNNER, root=HERE.outputs, runtime=runtime)
     stage.write(HERE.latency(task), Latency(task=task, measured=measured))

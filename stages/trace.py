@@ -45,7 +45,9 @@ def main(stage: Stage) -> None:
             name = f"{model.group.backbone}/{model.group.method} seed={model.trial.seed}"
             print(f"{name}: {count} traces recorded on {result[0]}", flush=True)
 
-    fan_out(list(todo.values()), runner=RUNNER, root=HERE.recorded, runtime=runtime, done=done, brief=True)
+    fan_out(
+        list(todo.values()), runner=RUNNER, root=HERE.recorded, runtime=runtime, done=done, label="models", brief=True
+    )
     with whole_folder(HERE.traces(task)) as partial:
         entries = [entry for model in models for entry in model.entries(device_by_key[model.trial.key], partial)]
         index = TraceIndex(

@@ -30,7 +30,7 @@ class Workers:
     """How shards are run.
 
     Attributes:
-        fan_out: runs jobs side by side: (jobs, runner=, root=, done=), as `pipeline.running.ray.jobs.fan_out` does.
+        fan_out: runs jobs side by side, as `pipeline.running.ray.jobs.fan_out` does (jobs, runner, root, done, label).
         device, threads: of each worker.
         recover: brings what a storage has of some files below a folder.
         progress: whether to print a line for each finished shard.
@@ -101,7 +101,7 @@ class Comparison:
             if workers.progress:
                 print(f"[{total - left}/{total}] {len(shard.examples)} examples x {defences} defences", flush=True)
 
-        workers.fan_out(todo, runner=RUNNER, root=folder, done=done)
+        workers.fan_out(todo, runner=RUNNER, root=folder, done=done, label="shards")
         attacked = self.records()
         for defence, records in attacked:
             unfit = [record for record in records if record.reason is not None]
@@ -141,7 +141,8 @@ class Comparison:
             for pool in todo:  # faster than starting workers
                 run_pool(pool)
         else:
-            workers.fan_out(todo, runner=POOL_RUNNER, root=HERE.attacked / self.task, done=lambda pool, nothing: None)
+            root = HERE.attacked / self.task
+            workers.fan_out(todo, runner=POOL_RUNNER, root=root, done=lambda pool, nothing: None, label="transfer")
         right = []
         for pool in all_pools:
             answers = answer(pool)

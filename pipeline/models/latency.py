@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -74,8 +74,12 @@ class Timing:
         return []
 
 
-def time_models(timing: Timing) -> Measured:
-    """Time the models in a worker."""
+def time_models(timing: Timing, told: Callable[[], object] = lambda: None) -> Measured:
+    """Time the models in a worker.
+
+    Args:
+        told: called after each model and size of batch.
+    """
     return measure(
         timing.manifest,
         timing.selected,
@@ -87,6 +91,7 @@ def time_models(timing: Timing) -> Measured:
         threads=timing.threads,
         device=device_of(timing.device),
         node=timing.node,
+        told=told,
     )
 
 
@@ -102,6 +107,7 @@ def measure(
     threads: int,
     device: str,
     node: str | None = None,
+    told: Callable[[], object] = lambda: None,
 ) -> Measured:
     """Time the multi-exit models of the first seed at each of their operating points.
 
@@ -114,6 +120,7 @@ def measure(
         threads: compute threads to set for this process.
         device: "cpu" or "cuda".
         node: kind of node that was asked for, for the record.
+        told: called after each model and size of batch.
     """
     torch.set_num_threads(threads)
     measured: list[LatencyRow] = []
@@ -126,6 +133,7 @@ def measure(
             measured += compare(model, points, work, repeats, partial(
                 LatencyRow, backbone=group.backbone, method=group.method, key=key, mode=f"batch {size}"
             ))  # fmt: skip
+            told()
     name = torch.cuda.get_device_name() if device == "cuda" else device
     return Measured(device=name, machine=machine(), node=node, threads=threads, rows=tuple(measured))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from pipeline.results import TrialResult
+from pipeline.running.progress import Bar
 from pipeline.training.plan import Trial
 from pipeline.training.progress import Progress
 
@@ -29,10 +30,14 @@ class Ledger:
     Args:
         show: whether to print those lines.
         retries: how often a trial is tried again that failed.
+        bar: of all trials of the plan.
     """
 
-    def __init__(self, progress: Progress, observer: Observer, *, show: bool, retries: int) -> None:
+    def __init__(
+        self, progress: Progress, observer: Observer, *, show: bool, retries: int, bar: Bar | None = None
+    ) -> None:
         self.progress, self.observer, self.show, self.retries = progress, observer, show, retries
+        self.bar = bar
         self.ran = 0
         """How many trials ended under this ledger."""
         self._began: dict[str, float] = {}
@@ -62,6 +67,8 @@ class Ledger:
         if metrics["epoch"] > self._epochs[key]:
             self._epochs[key] = int(metrics["epoch"])
             self._lost[key] = 0
+            if self.bar is not None:
+                self.bar.note(f"{self._epochs.total()} epochs trained")
         self.observer.epoch(self.progress.running[key], metrics)
 
     def fault(self, key: str, reason: str, *, certain: bool) -> None:
@@ -146,10 +153,17 @@ class Ledger:
         if self.progress.claims is not None:
             self.progress.claims.drop(key)
 
+    @property
+    def done(self) -> int:
+        """How many trials of the plan have ended."""
+        return len(self.progress.results) + len(self.progress.stopped)
+
     def _say(self, trial: Trial, outcome: str) -> None:
+        if self.bar is not None:
+            self.bar.step(self.done)
         if not self.show:
             return
-        done, total = len(self.progress.results) + len(self.progress.stopped), self.progress.plan.total
+        done, total = self.done, self.progress.plan.total
         now = time.monotonic()
         left = (now - self._start) / self.ran * (total - done)
         took = now - self._began[trial.key]

@@ -35,6 +35,7 @@ class Runtime(Block):
     folder; nodes then share nothing else. None: this project's folder, which every node must see. The environment's
     EARLY_EXIT_STORAGE comes first."""
     progress: bool = True
+    """Whether long stages print a line for each trial, shard and model, and show a bar on a terminal (never in CI)."""
 
     @field_validator("gpus_per_trial")
     @classmethod

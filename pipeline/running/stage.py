@@ -116,9 +116,12 @@ def run_stage(
 
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
     @click.argument("arguments", metavar="[TASK]", nargs=-1)
-    def command(arguments: tuple[str, ...]) -> None:
+    @click.option("--quiet", is_flag=True, help="No bars and no line per trial, as with `runtime.progress: false`.")
+    def command(arguments: tuple[str, ...], quiet: bool) -> None:
         with stopped_by_signals(name), exit_with_one_line(name):
             params = load_params()
+            if quiet:
+                params = params.model_copy(update={"runtime": params.runtime.model_copy(update={"progress": False})})
             _locked(name, _instance(params, arguments, per_task), params, main, unasked)
 
     command()

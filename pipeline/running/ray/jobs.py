@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ClusterError, PipelineError, shown, storage_error
+from pipeline.running.progress import Bar
 from pipeline.running.ray.cluster import connect, leave_out
 from pipeline.running.ray.kinds import whole_node
 from pipeline.running.ray.parcel import Parcel, packed, unpacked
@@ -26,9 +27,10 @@ def fan_out(
     root: Path,
     runtime: Runtime,
     done: Callable[[Any, Any], None],
+    label: str = "jobs",
     brief: bool = False,
 ) -> None:
-    """Run jobs, one core each, in whatever order they end.
+    """Run jobs, one core each, in whatever order they end, under a bar.
 
     On a cluster that was joined all of them run there. Without one, a single job, or one worker, runs in this process:
     starting Ray would take longer. A job whose machine is lost runs again elsewhere, as often as that happens; one
@@ -39,6 +41,7 @@ def fan_out(
             one of their own. Then each says what it reads and writes (`Travels`).
         runner: "module:function"; it stores what it finds under `root`.
         done: called here with each job and what the runner returned.
+        label: what the jobs are, for the bar.
         brief: jobs may be shorter than the start of Ray of our own, so that the first ones run in this process, until
             the time that they take shows that workers gain more than their start costs.
 
@@ -47,6 +50,23 @@ def fan_out(
         ClusterError: the address does not answer, no node sees `root`, or no node can ever run a job.
         TrialsFailedError: a worker died with its job again and again.
     """
+    with Bar(label, len(jobs), show=runtime.progress) as bar:
+
+        def counted(job: Any, answer: Any) -> None:
+            done(job, answer)
+            bar.step()
+
+        _fan_out(jobs, counted, runner, root, runtime, brief)
+
+
+def _fan_out(
+    jobs: Sequence[Any],
+    done: Callable[[Any, Any], None],
+    runner: str,
+    root: Path,
+    runtime: Runtime,
+    brief: bool,
+) -> None:
     storage = open_storage(runtime.storage)
     jobs, done = packed(storage, jobs), unpacked(storage, done)
     if not runtime.ray_address:

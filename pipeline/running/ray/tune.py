@@ -20,6 +20,7 @@ from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_
 from pipeline.layout import HERE
 from pipeline.running.gpus import Memory
 from pipeline.running.ledger import MACHINES, Ledger, Observer
+from pipeline.running.progress import Bar
 from pipeline.running.ray.callback import ledger_callback
 from pipeline.running.ray.cluster import connect, leave_out, without
 from pipeline.running.ray.deaths import RayEndedError
@@ -78,7 +79,8 @@ def run_plan(
     with claimed(HERE.claims, "halving") if halves else nullcontext():  # one driver at a time writes the journals
         progress = Progress(plan, root, engines_of(plan), home.hashes, Claims(HERE.claims))
         ledger = Ledger(progress, Homecoming(observer, home), show=runtime.progress, retries=runtime.retries)
-        _run_unfinished(ledger, runner, runtime, context, home)
+        with Bar("trials", plan.total, done=ledger.done, show=runtime.progress) as ledger.bar:
+            _run_unfinished(ledger, runner, runtime, context, home)
     left = progress.unfinished()
     if left:  # Tune takes Ctrl-C for a wish to stop, and returns as if all were well
         raise TrialsFailedError(f"interrupted with {left} trials to run; run it again, what is finished is kept")
