@@ -63,7 +63,7 @@ def test_scores_speeds_settings_and_the_setting_behind_them(folders: tuple[Path,
     gaps = sorted(b - a for a, b in zip(before.score.values, after.score.values, strict=True) if a and b)
     assert patience["difference"]["value"] == pytest.approx(gaps[1], abs=1e-6)
     (cause,) = payload["causes"]
-    assert (cause["kind"], cause["name"], cause["where"]) == ("settings", "window", ["evaluate@sst2"])
+    assert (cause["kind"], cause["name"], cause["where"]) == ("settings", "window", ("evaluate@sst2",))
     assert "  settings: window: [1.3, 1.96] \u2192 [1.0, 1.2] (evaluate@sst2)" in lines
     for row in rows(payload, criterion="all layers"):
         assert not row["moved"], "the window chooses no threshold of all layers"
@@ -142,7 +142,7 @@ def test_what_trained_models_otherwise_is_named(
     lines, payload = compare(str(tmp_path / "one"), str(tmp_path / "two"), None)
     assert any(text.strip().startswith(line) for text in lines), lines[-4:]
     assert len(payload["causes"]) == 1
-    assert payload["causes"][0]["where"] == ["sst2/albert-base/single_exit", "sst2/albert-base/joint"]
+    assert payload["causes"][0]["where"] == ("sst2/albert-base/single_exit", "sst2/albert-base/joint")
 
 
 def rename_keys(folder: Path) -> None:
