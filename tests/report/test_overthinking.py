@@ -1,7 +1,6 @@
 """Figure 2: the epochs of trials, and error and entropy by layer."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -47,9 +46,7 @@ def test_trials_without_epochs_have_no_panel(stored: Stored) -> None:
     assert training.panels == ()
 
 
-def test_nothing_trained_is_said(tmp_path: Path) -> None:
-    params = small("albert-base", ())
-    write_all(Workspace(tmp_path), params)
-    empty = collect(params, Workspace(tmp_path))
+def test_nothing_trained_is_said(stored: Stored) -> None:
+    empty = replace(stored, tasks=(), trials={})
     assert Overthinking().not_run(empty)
     assert not any(plot.panels for plot in Overthinking().plots(empty))
