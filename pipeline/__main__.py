@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from pipeline.commands import ask_lines, import_trace, rescore
+from pipeline.commands import ask_lines, completion, import_trace, rescore
 from pipeline.commands import replay as replay_commands
-from pipeline.commands.output import refuse_edits
+from pipeline.commands.output import print_json, refuse_edits
 from pipeline.errors import exit_with_one_line, unknown
 from pipeline.layout import HERE
 
@@ -24,9 +24,7 @@ def list_names(what: str, as_json: bool) -> None:
     """List the names that params.yaml can use, or profiles; one per line, with title and source."""
     summaries = dict(sorted(_lines(what).items()))
     if as_json:
-        import json
-
-        click.echo(json.dumps(summaries, indent=2, ensure_ascii=False))
+        print_json(summaries)
         return
     for name, summary in summaries.items():
         click.echo(f"{name:<22} {summary}")
@@ -57,7 +55,7 @@ def _lines(what: str) -> dict[str, str]:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.profiles)
 def profile(name: str) -> None:
     """Copy profiles/NAME.yaml to params.yaml; refuses to overwrite your edits."""
     profiles = {path.stem: path for path in HERE.profiles.glob("*.yaml")}
@@ -95,7 +93,8 @@ def init(
 @click.argument("run", type=click.Path(path_type=Path), default=Path())
 @click.option("--exact", is_flag=True, help="Report any difference, however small.")
 @click.option("--write", is_flag=True, help="Write STORED from RUN instead of comparing.")
-def compare_metrics(stored: Path, run: Path, exact: bool, write: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print what moved as JSON.")
+def compare_metrics(stored: Path, run: Path, exact: bool, write: bool, as_json: bool) -> None:
     """Compare the metrics of a finished run in folder RUN with STORED; exit code 1 where one differs too much."""
     from pipeline.commands.compare_metrics import collect, differences, read_stored
     from pipeline.commands.output import refuse_output, writing
@@ -110,10 +109,14 @@ def compare_metrics(stored: Path, run: Path, exact: bool, write: bool) -> None:
         return
     fresh = collect(Workspace(run))
     before = read_stored(stored)
-    for line in (lines := differences(before, fresh, exact=exact)):
-        click.echo(line)
-    click.echo(f"{len(lines)} of {sum(map(len, before.metrics.values()))} metrics moved or are missing")
-    raise SystemExit(1 if lines else 0)
+    moved = differences(before, fresh, exact=exact)
+    if as_json:
+        print_json([move._asdict() for move in moved])
+    else:
+        for move in moved:
+            click.echo(str(move))
+        click.echo(f"{len(moved)} of {sum(map(len, before.metrics.values()))} metrics moved or are missing")
+    raise SystemExit(1 if moved else 0)
 
 
 @cli.command()
@@ -121,18 +124,25 @@ def compare_metrics(stored: Path, run: Path, exact: bool, write: bool) -> None:
 @click.option("--method", required=True, metavar="NAME")
 @click.option("--criterion", metavar="NAME", help="The criterion, at its operating point; without: all layers.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("submission.zip"), metavar="FILE.zip")
-def submission(backbone: str, method: str, criterion: str | None, out: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print the files as JSON.")
+def submission(backbone: str, method: str, criterion: str | None, out: Path, as_json: bool) -> None:
     """Zip the predictions of one model and criterion for GLUE's server, for the tasks with `test: true`."""
     from pipeline.commands.submission import make_submission
     from pipeline.tasks.predictions import model_of
 
-    for line in make_submission(model_of(backbone, method, criterion), out):
+    made = make_submission(model_of(backbone, method, criterion), out)
+    if as_json:
+        import dataclasses
+
+        print_json(dataclasses.asdict(made))
+        return
+    for line in made.lines:
         click.echo(line)
 
 
 @cli.command()
-@click.argument("before", metavar="RUN")
-@click.argument("after", metavar="[RUN]", default=".")
+@click.argument("before", metavar="RUN", shell_complete=completion.runs)
+@click.argument("after", metavar="[RUN]", default=".", shell_complete=completion.runs)
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also write a page: .html or .md.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(before: str, after: str, out: Path | None, as_json: bool) -> None:
@@ -155,16 +165,14 @@ def compare(before: str, after: str, out: Path | None, as_json: bool) -> None:
 
     lines, payload = compared(before, after, out)
     if as_json:
-        import json
-
-        click.echo(json.dumps(payload, indent=2, ensure_ascii=False))
+        print_json(payload)
         return
     for line in lines:
         click.echo(line)
 
 
 @cli.command()
-@click.argument("name", metavar="TRIAL|STAGE")
+@click.argument("name", metavar="TRIAL|STAGE", shell_complete=completion.stages_and_trials)
 def why(name: str) -> None:
     """Print which input made a trial (its key, or the beginning of it) or a stage run, or that nothing did."""
     from pipeline.commands.why import why as lines_of
@@ -182,7 +190,10 @@ def plan(as_json: bool) -> None:
 
     params = load_params()
     made = planning.of_params(params, HERE)
-    for line in [planning.as_json(made, params)] if as_json else planning.plan_lines(made, params, HERE):
+    if as_json:
+        print_json(planning.as_json(made, params))
+        return
+    for line in planning.plan_lines(made, params, HERE):
         click.echo(line)
 
 
@@ -243,10 +254,22 @@ def doctor(as_json: bool) -> None:
             click.echo(str(finding))
     if as_json:
         import dataclasses
-        import json
 
-        click.echo(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
+        print_json([dataclasses.asdict(finding) for finding in findings])
     raise SystemExit(1 if any(finding.state == "failed" for finding in findings) else 0)
+
+
+@cli.command("completion")
+@click.argument("shell", type=click.Choice(list(completion.SCRIPTS)))
+def print_completion(shell: str) -> None:
+    """Print a script with which a shell completes `python -m pipeline`.
+
+    \b
+    bash, in ~/.bashrc:   eval "$(python -m pipeline completion bash)"
+    zsh, in ~/.zshrc:     eval "$(python -m pipeline completion zsh)"
+    fish:                 python -m pipeline completion fish | source
+    """
+    click.echo(completion.script(shell), nl=False)
 
 
 cli.add_command(ask_lines.predict)
@@ -260,7 +283,7 @@ cli.add_command(rescore.rescore)
 def main() -> None:
     """Run the command line; errors of the input are one line and exit code 1."""
     with exit_with_one_line():
-        cli(prog_name="python -m pipeline")
+        cli(prog_name="python -m pipeline", complete_var=completion.VARIABLE)
 
 
 if __name__ == "__main__":

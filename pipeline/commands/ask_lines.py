@@ -1,9 +1,11 @@
 """The commands predict and explain."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from pipeline.commands.output import print_json
 
 if TYPE_CHECKING:
     from pipeline.commands.ask import Opened
@@ -39,7 +41,7 @@ def predict(texts: tuple[str, ...], as_json: bool, **names: str | None) -> None:
     opened = _open(names)
     rows = answer(opened, texts_of(texts, len(opened.manifest.columns)))
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         click.echo(f"{_said(row)}  exit {row['exit']} of {len(opened.model.exits)}")
@@ -55,7 +57,7 @@ def explain(texts: tuple[str, ...], as_json: bool, **names: str | None) -> None:
     opened = _open(names)
     rows = [answer(opened, text) for text in texts_of(texts, len(opened.manifest.columns))]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     for row in rows:
         for line in lines_of(opened, row):
@@ -106,9 +108,3 @@ def _open(names: dict[str, str | None]) -> "Opened":
     from pipeline.params import load_params
 
     return open_model(load_params(), names["task"], names["backbone"], names["method"], names["criterion"])
-
-
-def _print_json(rows: Sequence[dict[str, Any]]) -> None:
-    import json
-
-    click.echo(json.dumps(rows, indent=2, ensure_ascii=False))

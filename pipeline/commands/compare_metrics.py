@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import numpy as np
 
@@ -32,27 +32,46 @@ def collect(run: Workspace) -> StoredMetrics:
     return StoredMetrics(metrics=metrics)
 
 
-def differences(stored: StoredMetrics, fresh: StoredMetrics, *, exact: bool = False) -> list[str]:
-    """A line for each stored metric that is missing or differs too much.
+class Moved(NamedTuple):
+    """A metric that is missing or differs too much; a value that is not defined is None."""
+
+    name: str
+    before: float | None
+    after: float | None
+    tolerance: float
+    missing: bool = False
+
+    def __str__(self) -> str:
+        if self.missing:
+            return f"{self.name}: stored {self.before}, not in this run"
+        moved = f"{self.name}: {self.before} -> {self.after}"
+        if self.before is None or self.after is None:
+            return moved
+        return f"{moved} (moved {self.after - self.before:+.6g}, tolerance {self.tolerance})"
+
+
+def differences(stored: StoredMetrics, fresh: StoredMetrics, *, exact: bool = False) -> list[Moved]:
+    """The stored metrics that are missing or differ too much.
 
     Args:
         exact: whether any difference is too much; else one above the kind's tolerance.
     """
-    lines = []
+    moved = []
     for kind, metrics in stored.metrics.items():
         tolerance = TOLERANCES[kind]
         current = fresh.metrics.get(kind, {})
         for name, before in metrics.items():
             if name not in current:
-                lines.append(f"{name}: stored {before}, not in this run")
+                moved.append(Moved(name, before, None, tolerance, missing=True))
                 continue
             after = current[name]
             if before is None or after is None:
-                if before is not after:
-                    lines.append(f"{name}: {before} -> {after}")
-            elif not abs(after - before) <= (0.0 if exact else tolerance):
-                lines.append(f"{name}: {before} -> {after} (moved {after - before:+.6g}, tolerance {tolerance})")
-    return lines
+                differs = before is not after
+            else:
+                differs = not abs(after - before) <= (0.0 if exact else tolerance)
+            if differs:
+                moved.append(Moved(name, before, after, tolerance))
+    return moved
 
 
 def read_stored(path: Path) -> StoredMetrics:

@@ -1,11 +1,29 @@
-"""The file that a command writes where the user said, or params.yaml."""
+"""What a command prints as JSON, and the file that it writes where the user said, or params.yaml."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ArtifactError, ParamsError
 from pipeline.layout import HERE
+
+
+def print_json(payload: Any) -> None:
+    """Print JSON; NaN, which JSON has not, is null."""
+    import json
+
+    import click
+
+    click.echo(json.dumps(_defined(payload), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _defined(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _defined(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_defined(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def refuse_output(out: Path, suffixes: Sequence[str], option: str = "--out") -> None:

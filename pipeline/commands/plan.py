@@ -1,6 +1,5 @@
 """What finetune would do: which trials run and why, which are used again, and how long it takes."""
 
-import json
 import os
 from typing import Any
 
@@ -51,9 +50,9 @@ def of_params(params: Params, workspace: Workspace) -> Estimate:
     return estimate(Progress(plan, workspace.trials, engines_of(plan), home.hashes), manifests)
 
 
-def as_json(made: Estimate, params: Params) -> str:
-    """The plan as JSON: counts and seconds, whole and by group; null for what cannot be estimated."""
-    payload: dict[str, Any] = {
+def as_json(made: Estimate, params: Params) -> Any:
+    """The plan for JSON: counts and seconds, whole and by group; null for what cannot be estimated."""
+    return {
         "trials": made.trials,
         "reused": sum(work.finished for work in made.work),
         "seconds": made.seconds,
@@ -71,7 +70,6 @@ def as_json(made: Estimate, params: Params) -> str:
             for work in made.work
         },
     }
-    return json.dumps(payload, indent=2)
 
 
 def slots(params: Params) -> int | None:

@@ -1,12 +1,12 @@
 """The commands replay and diagnose, on a trace file of any model. Neither needs Torch or params.yaml."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.output import refuse_output, writing
+from pipeline.commands.output import print_json, refuse_output, writing
 from pipeline.commands.trace_input import fit_criterion, load, load_selection, named, number, parse_settings
 from pipeline.errors import ParamsError
 
@@ -65,7 +65,7 @@ def replay(
         if at is None:
             click.echo(_curve(trace, fitted, names), nl=False)
         else:
-            _print_json(_point(trace, fitted, at, names))
+            print_json(_point(trace, fitted, at, names))
 
 
 @click.command()
@@ -98,7 +98,7 @@ def diagnose(
         fitted = fit_criterion(criterion, values, load_selection(fit, file, trace), fit)
         points.append(point_of(fitted, values, number(threshold)))
     with named(file):
-        _print_json(diagnosis(trace, names, points).model_dump(mode="json"))
+        print_json(diagnosis(trace, names, points).model_dump(mode="json"))
 
 
 def _point(trace: "Trace", criterion: "Criterion", threshold: float, metrics: tuple[str, ...]) -> dict[str, Any]:
@@ -172,18 +172,3 @@ def _compare(
     with writing(out):
         draw(sweeps, metric_names, file.stem, out)
     click.echo(f"drawn: {out}")
-
-
-def _print_json(payload: Mapping[str, Any]) -> None:
-    import json
-
-    click.echo(json.dumps(_defined(payload), indent=2, allow_nan=False))
-
-
-def _defined(value: Any) -> Any:
-    """Replace NaN by None, since JSON has no NaN."""
-    if isinstance(value, dict):
-        return {name: _defined(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_defined(item) for item in value]
-    return None if isinstance(value, float) and value != value else value

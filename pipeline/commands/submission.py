@@ -2,6 +2,7 @@
 
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.commands.output import refuse_output, writing
@@ -19,14 +20,41 @@ FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 """The date of every file in an archive, so that equal predictions give equal archives."""
 
 
-def make_submission(model: str, out: Path) -> list[str]:
+@dataclass(frozen=True)
+class Zipped:
+    """A file of the archive; threshold None: all layers."""
+
+    file: str
+    task: str
+    rows: int
+    seed: int
+    threshold: float | None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """An archive for GLUE's server, and the files that the server needs beside it."""
+
+    archive: str
+    files: tuple[Zipped, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def lines(self) -> list[str]:
+        """What is in the archive and what is missing, to print."""
+        lines = []
+        for part in self.files:
+            knob = "all layers" if part.threshold is None else f"threshold {part.threshold:g}"
+            lines.append(f"{part.file:<11} {part.task}: {part.rows:,} rows, seed {part.seed}, {knob}")
+        needs = f"the server also needs {', '.join(self.missing)}: add them from its sample archive"
+        return [*lines, f"{self.archive}: {len(self.files)} files; {needs}"]
+
+
+def make_submission(model: str, out: Path) -> Submission:
     """Zip a model's predictions for the tasks with `test: true`.
 
     Args:
         model: a name from `predictions.model_of`.
-
-    Returns:
-        Lines that name the files in the archive and those that the server also needs.
 
     Raises:
         ParamsError: `out` is no zip file's name, there is no such model, or no task has `test: true`.
@@ -39,16 +67,12 @@ def make_submission(model: str, out: Path) -> list[str]:
     files = {Path(entry.file).name: HERE.predictions(name) / entry.file for name, entry in entries}
     with writing(out):
         write_archive(out, files)
-    lines = []
-    for name, entry in entries:
-        knob = "all layers" if entry.point.threshold is None else f"threshold {entry.point.threshold:g}"
-        lines.append(f"{Path(entry.file).name:<11} {name}: {entry.rows:,} rows, seed {entry.seed}, {knob}")
-    server_files = [name for task in TASKS.values() if task.server for name in task.server.names.values()]
-    missing = [name for name in (*server_files, *ALWAYS_MISSING) if name not in files]
-    lines.append(
-        f"{out}: {len(files)} files; the server also needs {', '.join(missing)}: add them from its sample archive"
+    zipped = tuple(
+        Zipped(Path(entry.file).name, name, entry.rows, entry.seed, entry.point.threshold) for name, entry in entries
     )
-    return lines
+    server_files = [name for task in TASKS.values() if task.server for name in task.server.names.values()]
+    missing = tuple(name for name in (*server_files, *ALWAYS_MISSING) if name not in files)
+    return Submission(str(out), zipped, missing)
 
 
 def _entries(tasks: Sequence[Task], model: str) -> list[tuple[str, PredictionFile]]:

@@ -97,9 +97,8 @@ class Findings(Part):
                 raise ValueError(f"criteria.{outcome.criterion}.exits: {sum(outcome.exits)} rows leave, of {self.rows}")
         for_classes = [self.overthinking, self.agreement, self.error, *(o.lost for o in self.criteria)]
         of_probabilities = {self.calibration is None, self.entropy is None}
-        if len({part is None for part in for_classes}) > 1 or len(of_probabilities) > 1:
-            raise ValueError("some parts are those of a regression and some are not")
-        if self.calibration and self.agreement is None:
+        mixed = len({part is None for part in for_classes}) > 1 or len(of_probabilities) > 1
+        if mixed or (self.calibration and self.agreement is None):
             raise ValueError("some parts are those of a regression and some are not")
 
 

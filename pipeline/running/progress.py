@@ -7,6 +7,9 @@ import sys
 from types import TracebackType
 from typing import Any, TextIO
 
+WIDTH = 80
+"""Columns of a terminal that does not say how many it has."""
+
 
 def is_watched() -> bool:
     """Whether somebody sees a bar: standard error is a terminal, and no CI's."""
@@ -29,8 +32,10 @@ class Bar:
         from tqdm import tqdm
 
         tqdm.monitor_interval = 0  # no thread of its own
-        self._bar = tqdm(total=total, initial=done, desc=label, file=sys.stderr, leave=False, dynamic_ncols=True)
-        self._stack.enter_context(contextlib.redirect_stdout(_Above(sys.stdout)))
+        unknown = os.get_terminal_size(sys.stderr.fileno()).columns == 0  # tqdm would then print nothing
+        width: dict[str, Any] = {"ncols": WIDTH, "nrows": 20} if unknown else {"dynamic_ncols": True}
+        self._bar = tqdm(total=total, initial=done, desc=label, file=sys.stderr, leave=False, **width)
+        self._stack.enter_context(contextlib.redirect_stdout(_Above(sys.stdout, self._bar)))
 
     def __enter__(self) -> "Bar":
         return self
@@ -54,16 +59,16 @@ class Bar:
 class _Above(io.TextIOBase):
     """Standard output while a bar is shown: whole lines, above it."""
 
-    def __init__(self, output: TextIO) -> None:
-        self._output, self._line = output, ""
+    def __init__(self, output: TextIO, bar: Any) -> None:
+        self._output, self._bar, self._line = output, bar, ""
 
     def write(self, text: str) -> int:
-        from tqdm import tqdm
-
         *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            tqdm.write(line, file=self._output)
-        self._output.flush()
+        if lines:
+            self._bar.clear()
+            self._output.writelines(f"{line}\n" for line in lines)
+            self._output.flush()
+            self._bar.refresh()
         return len(text)
 
     def isatty(self) -> bool:
