@@ -56,7 +56,7 @@ def test_a_bar_stands_below_the_lines() -> None:
     text = on_terminal()
     assert "trials:  33%" in text
     assert "7 epochs trained" in text
-    left = [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").splitlines()]
+    left = [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").strip("\n").split("\n")]
     assert left == ["first line", "second line", "third line"], "and goes when the work is done"
 
 
