@@ -127,7 +127,7 @@ def _opened(name: str, stack: ExitStack) -> Run | str:
 
 def _of_folder(name: str, root: Path) -> Run:
     workspace = Workspace(root)
-    return Run(name, workspace, workspace, "run `dvc repro` or `dvc pull` there")
+    return Run("this folder" if name == "." else name, workspace, workspace, "run `dvc repro` or `dvc pull` there")
 
 
 def _commit(name: str) -> str | None:

@@ -50,10 +50,11 @@ def compare_trials(first: str, second: str, workspace: Workspace) -> tuple[list[
 
 
 def _numbers(one: TrialResult | None, other: TrialResult | None) -> list[Number]:
-    names = dict.fromkeys([*(one.metrics if one else ()), *(other.metrics if other else ())])
+    every = dict.fromkeys([*(one.metrics if one else ()), *(other.metrics if other else ())])
+    names = [name for name in every if name not in (*NUMBERS, "epoch")]
     found = [Number(name, getattr(one, name, None), getattr(other, name, None)) for name in NUMBERS]
     metrics = [(one.metrics if one else {}, other.metrics if other else {})]
-    return found + [Number(name, a.get(name), b.get(name)) for a, b in metrics for name in names if name != "selection"]
+    return found + [Number(name, a.get(name), b.get(name)) for a, b in metrics for name in names]
 
 
 def _line(at: Number) -> str:
