@@ -13,7 +13,7 @@ def table_lines(table: Table) -> Iterator[str]:
     >>> from pipeline.report.cells import TableRow
     >>> rows = (TableRow((Cell("patience"), Cell("88.1", "[87.9, 88.4]"))), TableRow((Cell("entropy"), Cell("7.0"))))
     >>> print(*table_lines(Table("t", "A table", ("Exit rule", "Score"), rows)), sep="|")
-      Exit rule              Score|  patience   88.1 [87.9, 88.4]|  entropy                7.0
+      Exit rule              Score|  patience   88.1 [87.9, 88.4]|  entropy                  7.0
     """
     grid = [list(table.columns), *([_text(cell) for cell in row.cells] for row in table.rows)]
     widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
