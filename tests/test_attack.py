@@ -783,6 +783,9 @@ def test_stage(trained: Path) -> None:
         assert row.after_attack_accuracy.value is not None
         assert 0 <= row.pooled_accuracy.value <= row.after_attack_accuracy.value
         assert row.pooled_accuracy.n == 6
+    broken = sorted({row["row_id"] for row in rows if row["outcome"] == "successful"})
+    for row in attacked.rows:
+        assert [record.row_id for record in row.shown] == broken[:3]
     page = HERE.attack_page("demo-sentences").read_text()
     assert page.count("<ins>") == sum(row["words_changed"] for row in rows if row["outcome"] == "successful")
 
@@ -895,7 +898,7 @@ def test_a_few_texts_are_asked_about_without_workers(trained: Path, monkeypatch:
 
     fanned: list[str] = []
 
-    def fan_out(jobs: Any, *, runner: str, root: Path, done: Any) -> None:
+    def fan_out(jobs: Any, *, runner: str, root: Path, done: Any, label: str) -> None:
         fanned.extend([runner] * len(jobs))
         for job in jobs:
             done(job, run_pool(job))

@@ -105,7 +105,7 @@ def summarise(
 def examples_to_show(attacks: Sequence[Sequence[Record]], most: int = 3) -> list[int]:
     """Places of the first examples, in their order, on which an attack on any defence succeeded.
 
-    They are drawn at random (`attack.seed`), so the first are no choice of ours.
+    The examples are drawn at random and their order is that of the split, so the first are no choice of ours.
 
     Args:
         attacks: each defence's records of the same examples, in the same order.

@@ -133,8 +133,7 @@ class DefenceRow(Part):
     against_first: Paired | None
     """After-attack accuracy against the first row's; None for that row, and for `slow_down`."""
     shown: tuple[Record, ...] = ()
-    """The first few examples, in the order in which they were drawn, on which an attack on any row succeeded; the same
-    examples in every row."""
+    """The first few examples, by `row_id`, on which an attack on any row succeeded; the same examples in every row."""
 
     def check(self) -> None:
         for name in ("original_accuracy", "after_attack_accuracy", "pooled_accuracy", "attack_success_rate"):
