@@ -10,6 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from pipeline.identity.imports import ROOT
+from pipeline.params import Params
+from pipeline.running import stage
 
 CODE = """
 import sys
@@ -75,3 +77,19 @@ def test_no_bar_in_a_log() -> None:
     )
     assert done.stdout.splitlines() == ["first line", "second line", "third line"]
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--quiet"]])
+def test_a_stage_is_quiet_where_it_is_asked_to_be(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def run(name: str, instance: str, params: Params, *others: object) -> None:
+        seen.append(params.runtime.progress)
+
+    monkeypatch.setattr(stage, "_locked", run)
+    monkeypatch.setattr(sys, "argv", ["finetune", *arguments])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as ended:
+        stage.run_stage("finetune", lambda stage: None, per_task=False)
+    assert not ended.value.code
+    assert seen == [not arguments]

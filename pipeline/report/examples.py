@@ -41,8 +41,8 @@ class Examples:
 
 
 NOTE = (
-    "The first {count}, in the order of the split, of the examples on which an attack on any row of the table succeeded. "
-    "Struck out: words that the attack removed; underlined: words that it put there."
+    "The first {count}, in the order of the split, of the examples on which an attack on any row succeeded. Struck out: "
+    "words that the attack removed; underlined: words that it put there."
 )
 
 
