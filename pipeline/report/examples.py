@@ -41,7 +41,7 @@ class Examples:
 
 
 NOTE = (
-    "The first {count}, in the order of the split, of the examples on which an attack on any row succeeded. Struck out: "
+    "The first {count}, in the order of the split, of the examples on which an attack on a row succeeded. Struck out: "
     "words that the attack removed; underlined: words that it put there."
 )
 
