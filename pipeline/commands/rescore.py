@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.commands.output import print_json
 from pipeline.commands.trace_input import parse_settings, refuse_metrics
 from pipeline.errors import ArtifactError, ParamsError, unknown
 
@@ -55,7 +56,7 @@ def rescore(
     elif as_json:
         import json
 
-        click.echo(json.dumps({one.task: json.loads(one.text()) for one in found}, indent=2, ensure_ascii=False))
+        print_json({one.task: json.loads(one.text()) for one in found})
     else:
         click.echo("\n".join(table(found)))
 
