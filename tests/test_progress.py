@@ -14,6 +14,7 @@ from pipeline.params import Params
 from pipeline.running import stage
 
 CODE = """
+import copy
 import sys
 from pipeline.running.progress import Bar
 with Bar("trials", 3, done=1, show={show}) as bar:
@@ -21,6 +22,7 @@ with Bar("trials", 3, done=1, show={show}) as bar:
     bar.step()
     bar.note("7 epochs trained")
     bar.step(3)
+    copy.deepcopy(bar).step()  # shows nothing, and can be made: Tune pickles what it is given
     print("second", end=" ")
     print("line")
 print("third line")
