@@ -21,6 +21,11 @@ FITTED = {
         "weights": [[0.3 + 0.1 * i for i in range(j + 1)] for j in range(EXITS)],
         "biases": [[0.1 * j, 0.0, -0.2] for j in range(EXITS)],
     },
+    "gates": {"gates": [[2.0 + j, -0.5, 0.3 * j, 0.4, -2.0 + 0.1 * j] for j in range(EXITS - 1)]},
+    "scheduled": {
+        "scores": [[0.3, -0.2, 0.1, 2.0, 1.0, *([0.2] * j), -1.0] for j in range(EXITS)],
+        "cuts": [*(0.9 - 0.05 * j for j in range(EXITS - 1)), 0.0],
+    },
 }
 """Criteria that learn from rows are held to the laws twice: as they are, and as if they had learned this."""
 

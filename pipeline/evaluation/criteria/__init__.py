@@ -22,6 +22,8 @@ NAMES = (
     "voting",
     "learned",
     "ensemble",
+    "gates",
+    "scheduled",
     "fixed",
     "oracle",
     "random",
