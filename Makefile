@@ -17,7 +17,7 @@ WITHOUT_GIT := test -e .git || git rev-parse --git-dir > /dev/null 2>&1 || test 
 WARM := import torch._dynamo, ray.tune, transformers.models.albert.modeling_albert, scipy.stats, matplotlib.figure; \
 	from pipeline.attacks.library import import_textattack; import_textattack()
 
-.PHONY: demo test test-fast test-cluster fuzz install check format nightly audit evidence bench ui tracking-server lock clean
+.PHONY: demo test test-fast test-cluster fuzz install check format nightly audit evidence bench ui tracking-server lock clean test-docs docs
 .DEFAULT_GOAL := demo
 
 install: $(VENV)/.installed
@@ -51,6 +51,10 @@ test-fast: install
 test-cluster: install
 	python -m pytest -m cluster
 
+# The guides' blocks, in a folder of a reader's own; those that train and those on a cluster too: minutes.
+test-docs: install
+	python -m pytest -m "" tests/test_guides.py tests/test_docs.py tests/test_written_commands.py tests/test_extending.py
+
 check: install
 	ruff format --check .
 	ruff check .
@@ -66,6 +70,13 @@ format: install
 # Wrong inputs by the thousand; a finding is a fault.
 fuzz: install
 	python -m tools.fuzz
+
+# The pages of docs/ as a site in site/: a warning is an error, links are checked, nothing is fetched.
+docs: install
+	rm -rf site
+	python -m sphinx --builder html --fail-on-warning --keep-going --quiet --doctree-dir site/.doctrees docs site
+	python -m tools.check_site site
+	@echo "Pages: $(CURDIR)/site/index.html"
 
 # What the nightly workflow runs: takes what a DVC remote has, runs what changed, compares with docs/PROFILE-metrics.json.
 nightly: install

@@ -83,9 +83,8 @@ def init(
         refuse_edits("init", ", or give --force")
     for line in writing.init(file, name, text, label, quoted):
         click.echo(line)
-    click.echo(
-        f"written   {HERE.params}; look it over, then run `dvc repro` (`python -m pipeline plan` tells what it does)"
-    )
+    click.echo(f"written   {HERE.params}; look it over, then run `dvc repro`")
+    click.echo("          `dvc repro prepare`, then `python -m pipeline plan`, tells first how long it takes")
 
 
 @cli.command("compare-metrics")

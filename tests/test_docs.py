@@ -1,5 +1,6 @@
 """What the pages say is true: their code runs, their table matches the registry."""
 
+import csv
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import load_trace
 from pipeline.identity.imports import ROOT
 from pipeline.results import FILES
+from tests.documents import blocks_of
 from tests.test_criteria import (
     Case,
     cases_of,
@@ -30,22 +32,22 @@ from tests.test_criteria import (
     random_trace,
     trace_of,
 )
-from tools import schema_page
-from tools.write_docs import PAGE, PICTURE, SCHEMA, SCORES, THRESHOLDS, page, picture
+from tools import schema_page, settings_page
+from tools.write_docs import EVIDENCE, FRONT, PAGE, PICTURE, SCHEMA, SCORES, SETTINGS, THRESHOLDS, front, page, picture
 
 
 def blocks(name: str) -> list[str]:
     """The Python blocks of a page."""
-    return re.findall(r"```python\n(.*?)```", (ROOT / "docs" / name).read_text(encoding="utf-8"), re.DOTALL)
+    return [block.text for block in blocks_of(ROOT / "docs" / name) if block.language == "python"]
 
 
 @pytest.fixture
 def margin(monkeypatch: pytest.MonkeyPatch) -> Criterion:
     """The worked example, executed and registered."""
-    (code,) = blocks("criteria.md")
+    (code,) = blocks("guides/own-criterion.md")
     assert len(code.splitlines()) <= 32
     module: dict[str, Any] = {"__name__": "pipeline.evaluation.criteria.margin"}
-    exec(compile(code, "docs/criteria.md", "exec"), module)
+    exec(compile(code, "docs/guides/own-criterion.md", "exec"), module)
     monkeypatch.setitem(CRITERIA, "margin", module["Margin"])
     return make("margin")
 
@@ -84,6 +86,28 @@ def test_the_table_of_criteria_is_the_registry() -> None:
 
 def test_the_schema_page_is_the_classes() -> None:
     assert SCHEMA.read_text(encoding="utf-8") == schema_page.page(), "run python -m tools.write_docs"
+
+
+def test_the_settings_page_is_the_classes() -> None:
+    text = SETTINGS.read_text(encoding="utf-8")
+    assert text == settings_page.page(), "run python -m tools.write_docs"
+    for key in ("tasks.<name>.source", "grid", "images.training", "evaluate.choose", "attack.tasks.<name>", "runtime"):
+        assert f"\n## `{key}`" in text, key
+    assert "| `stop_after` | whole number | `2` | Epochs without a better selection score" in text
+
+
+def test_the_front_page_shows_what_its_commands_print(tmp_path: Path) -> None:
+    compared, swept = [block.text.split() for block in blocks_of(FRONT) if "replay" in block.text]
+    drawn = tmp_path / "curves.svg"
+    words = [str(drawn) if word == "curves.svg" else word for word in compared]
+    subprocess.run([sys.executable, *words[1:]], cwd=ROOT, check=True, capture_output=True)
+    assert drawn.read_text(encoding="utf-8") == EVIDENCE.with_suffix(".svg").read_text(encoding="utf-8")
+    done = subprocess.run([sys.executable, *swept[1:]], cwd=ROOT, check=True, capture_output=True, text=True)
+    text = FRONT.read_text(encoding="utf-8")
+    for row in csv.DictReader(done.stdout.splitlines()):
+        t = "all layers" if row["threshold"] == "inf" else row["threshold"]
+        assert f"| {t} | {100 * float(row['accuracy']):.1f} | {float(row['layer_speedup']):.2f}x |\n" in text
+    assert text == front(text), "run python -m tools.write_docs"
 
 
 def test_every_field_and_every_link_of_the_schema_page_has_its_words() -> None:

@@ -1,4 +1,4 @@
-"""docs/extending.md, done: its changes are made in a copy of the project, the stages run, and the results are there."""
+"""The guides that change code, done in a copy of the project: the stages run, and the results are there."""
 
 import re
 import shutil
@@ -12,35 +12,25 @@ import yaml
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace as Layout
 from pipeline.results import Latency
+from tests.documents import blocks_of, write_or_change
 from tests.workspace import small_params
 
 pytestmark = pytest.mark.slow
 
-BLOCK = re.compile(r'^```(\w+) title="([^"]+)"\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+GUIDES = [
+    ROOT / f"docs/guides/{name}.md" for name in ("own-criterion", "own-method", "own-model", "own-data", "result-field")
+]
 COPIED = ("pipeline", "stages", "tools", "docs", "profiles", "dvc.yaml")
 WRITTEN = {"docs/results-schema.md", "docs/criteria.md", "dvc.yaml"}
 """What the tools write."""
 
 
-def changed_by(diff: str, text: str) -> str:
-    """A file after a block of the page: its lines of context and those taken out (-) stand there once."""
-    lines = diff.splitlines()
-    before = "\n".join(line[1:] for line in lines if line[0] in "- ")
-    after = "\n".join(line[1:] for line in lines if line[0] in "+ ")
-    assert text.count(before + "\n") == 1, f"not there once:\n{before}"
-    return text.replace(before, after)
-
-
 def make_changes(folder: Path) -> set[str]:
-    """Make the page's changes; the files touched."""
-    touched = set()
-    for kind, title, content in BLOCK.findall((ROOT / "docs/extending.md").read_text(encoding="utf-8")):
-        path = folder / title
-        path.write_text(content if kind == "python" else changed_by(content, path.read_text(encoding="utf-8")))
-        touched.add(title)
-    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/criteria.md").read_text(encoding="utf-8"), re.DOTALL)
-    (folder / "pipeline/evaluation/criteria/margin.py").write_text(block)
-    return touched | {"pipeline/evaluation/criteria/margin.py"}
+    """Make the guides' changes of the code; the files touched."""
+    changes = [block for guide in GUIDES for block in blocks_of(guide) if block.title.startswith("pipeline/")]
+    for block in changes:
+        write_or_change(block, folder)
+    return {block.title for block in changes}
 
 
 def different(folder: Path) -> set[str]:
@@ -78,7 +68,7 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_changes_of_the_page(project: Path) -> None:
+def test_the_changes_of_the_guides(project: Path) -> None:
     touched = make_changes(project)
     run(project, "tools.write_docs")
     run(project, "tools.write_deps")

@@ -3,11 +3,13 @@
 import re
 import types
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import JsonValue
 
 from pipeline.results import FILES, CurvePoint, Part, Result
+from pipeline.settings import Block
 
 HEAD = """# Stored results
 
@@ -47,15 +49,15 @@ TABLES = (
     ),
 )
 """Stored files without a class in `pipeline.results`: path, stage, content."""
-_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
+_PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
 
 
 def page() -> str:
     """The page's text."""
     tables = "".join(f"| `{path}` | {stage} | {holds} |\n" for path, stage, holds in TABLES)
-    files = (_section(cls, f"{_text(cls)}\n\nFrom `{cls.made_by}`, schema {cls.schema_version}.") for cls in FILES)
-    parts = (_section(cls, _text(cls)) for cls in _parts())
-    return "\n".join([HEAD + tables, *files, "# Parts\n", *parts])
+    files = (_section(cls, f"{text_of(cls)}\n\nFrom `{cls.made_by}`, schema {cls.schema_version}.") for cls in FILES)
+    parts = (_section(cls, text_of(cls)) for cls in _parts())
+    return "\n".join([HEAD + tables, *files, "## Parts\n", *parts])
 
 
 def place(cls: type[Result]) -> str:
@@ -67,7 +69,7 @@ def place(cls: type[Result]) -> str:
 
 def _section(cls: type[Part], text: str) -> str:
     fields = [
-        f"| `{name}` | {_shown(field.annotation)} | {_cell(field.description or '')} |"
+        f"| `{name}` | {shown(field.annotation)} | {cell(field.description or '')} |"
         for name, field in cls.model_fields.items()
     ]
     return "\n".join([f"## {cls.__name__}", "", text, "", "| field | type | meaning |", "|---|---|---|", *fields, ""])
@@ -98,13 +100,13 @@ def _parts_in(annotation: Any) -> Iterator[type[Part]]:
             yield from _parts_in(argument)
 
 
-def _shown(annotation: Any) -> str:
+def shown(annotation: Any) -> str:
     """A type in words, with links to the sections of parts."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if annotation is JsonValue:
         return "any JSON"
     if origin is Annotated:  # with a range, which the class holds
-        return _shown(arguments[0])
+        return shown(arguments[0])
     if annotation in _PLAIN:
         return _PLAIN[annotation]
     if annotation is type(None):
@@ -112,19 +114,24 @@ def _shown(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f'"{value}"' for value in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(map(_shown, arguments))
+        return " or ".join(map(shown, arguments))
+    if origin is list:
+        return f"list of {shown(arguments[0])}"
     if origin is tuple:
-        return f"list of {_shown(arguments[0])}" if arguments[-1] is ... else f"[{', '.join(map(_shown, arguments))}]"
+        return f"list of {shown(arguments[0])}" if arguments[-1] is ... else f"[{', '.join(map(shown, arguments))}]"
     if origin is dict:
-        return f"{_shown(arguments[1])}, by {'name' if _shown(arguments[0]) == _PLAIN[str] else _shown(arguments[0])}"
+        return f"{shown(arguments[1])}, by {'name' if shown(arguments[0]) == _PLAIN[str] else shown(arguments[0])}"
+    if issubclass(annotation, Block):
+        return "a block, below"
     return f"[{annotation.__name__}](#{annotation.__name__.lower()})"
 
 
-def _text(cls: type[Part]) -> str:
+def text_of(cls: type[Part] | type[Block]) -> str:
     """The docstring as paragraphs of one line each."""
     paragraphs = re.split(r"\n\s*\n", (cls.__doc__ or "").strip())
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text in the cell of a table."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "\\<")

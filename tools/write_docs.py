@@ -1,18 +1,27 @@
 """Write the parts of docs/ that are generated from the code: python -m tools.write_docs.
 
-docs/criteria.svg, the table of criteria in docs/criteria.md, and docs/results-schema.md.
+docs/criteria.svg, the table of criteria in docs/criteria.md, docs/results-schema.md, docs/settings.md, and the front
+page's figure and table.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 
-from pipeline.evaluation.criteria import CRITERIA
-from tools import schema_page
+from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.evaluation.sweep import sweep
+from pipeline.evaluation.trace import load_trace
+from pipeline.report.replayed import draw
+from tools import schema_page, settings_page
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = ROOT / "docs/results-schema.md"
+SETTINGS = ROOT / "docs/settings.md"
 PAGE = ROOT / "docs/criteria.md"
 PICTURE = ROOT / "docs/criteria.svg"
+FRONT = ROOT / "docs/index.md"
+EVIDENCE = ROOT / "docs/evidence/sst2-joint.safetensors"
+SWEEP = ("<!-- sweep -->\n", "<!-- end of sweep -->\n")
 START, END = "<!-- table -->\n", "<!-- end of table -->\n"
 
 
@@ -96,9 +105,32 @@ def picture() -> str:
     return "\n".join([*out, "</svg>"]) + "\n"
 
 
+def front(text: str) -> str:
+    """The front page with its table replaced by the sweep of patience over the stored trace."""
+    trace = load_trace(EVIDENCE)
+    swept = sweep(trace, make("patience"))
+    scores, speeds = swept.metrics(("accuracy",))["accuracy"], swept.layer_speedup
+    rows = [
+        f"| {'all layers' if math.isinf(t) else f'{t:g}'} | {100 * score:.1f} | {speed:.2f}x |\n"
+        for t, score, speed in zip(swept.thresholds, scores, speeds, strict=True)
+    ]
+    head = "| patience t | accuracy | speed-up in layers |\n|---|---|---|\n"
+    before, rest = text.split(SWEEP[0])
+    return before + SWEEP[0] + head + "".join(rows) + SWEEP[1] + rest.split(SWEEP[1])[1]
+
+
+def curves(out: Path) -> Path:
+    """The front page's figure."""
+    trace, names = load_trace(EVIDENCE), ("patience", "confidence", "fixed")
+    return draw({name: sweep(trace, make(name)) for name in names}, ("accuracy",), EVIDENCE.stem, out)
+
+
 def main() -> None:
     """Write all generated parts."""
+    FRONT.write_text(front(FRONT.read_text(encoding="utf-8")), encoding="utf-8")
+    curves(EVIDENCE.with_suffix(".svg"))
     SCHEMA.write_text(schema_page.page(), encoding="utf-8")
+    SETTINGS.write_text(settings_page.page(), encoding="utf-8")
     PICTURE.write_text(picture(), encoding="utf-8")
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
