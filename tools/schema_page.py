@@ -114,7 +114,7 @@ def shown(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f'"{value}"' for value in arguments)
     if origin in (Union, types.UnionType):
-        return " or ".join(map(shown, arguments))
+        return " or ".join(dict.fromkeys(map(shown, arguments)))
     if origin is list:
         return f"list of {shown(arguments[0])}"
     if origin is tuple:
