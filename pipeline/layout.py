@@ -256,6 +256,15 @@ class Workspace:
         return self.locks / f"{stage}{f'@{task}' if task else ''}.lock"
 
     @property
+    def graph(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    @property
+    def dvc_readers(self) -> Path:
+        """What DVC knows of who reads and writes which paths; DVC writes it under a lock beside it."""
+        return self.root / ".dvc" / "tmp" / "rwlock"
+
+    @property
     def tracking_lock(self) -> Path:
         """Lock of the opening of the tracking store."""
         return self.home / ".locks" / "mlflow.lock"

@@ -1,5 +1,6 @@
 """Models that a test made itself, named as those that finetune selected for a task."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.layout import HERE
@@ -24,6 +25,23 @@ def save_model(model: Any, task: str, key: str) -> None:
     from pipeline.models.multi_exit import save_checkpoint
 
     save_checkpoint(model, HERE.model(task, key))
+
+
+def unsettle(model: Any, tokenizer: Any, texts: Sequence[str]) -> None:
+    """Give a model random weights; each exit's bias is set so that it calls half of the texts one class and half the
+    other."""
+    import torch
+
+    from pipeline.tasks.text.tokens import collate
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(std=0.4)
+        encoded = tokenizer.encode_batch(list(texts))
+        logits = model(collate([e.ids for e in encoded], [e.type_ids for e in encoded], "cpu"))
+        for head, middle in zip(model.heads, (logits[:, :, 1] - logits[:, :, 0]).quantile(0.5, dim=0), strict=True):
+            head.bias[0] += middle
 
 
 def group_of(task: str, backbone: str, method: str, keys: dict[int, str]) -> ModelGroup:

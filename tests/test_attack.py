@@ -52,7 +52,7 @@ from pipeline.results import Attack as AttackResult
 from pipeline.storage import write_text
 from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import HubSource
-from tests.selections import save_model, select
+from tests.selections import save_model, select, unsettle
 
 pytestmark = pytest.mark.slow
 
@@ -92,13 +92,11 @@ def tokenizer() -> Any:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: Any) -> Any:
-    """Random weights; each exit's bias is set so that it calls half of some texts one class and half the other."""
     import torch
     from transformers import AlbertConfig
 
     from pipeline.models.encoders.encoder import Encoder
     from pipeline.models.multi_exit import MultiExit
-    from pipeline.tasks.text.tokens import collate
 
     torch.manual_seed(0)
     config = AlbertConfig(
@@ -111,15 +109,7 @@ def model(tokenizer: Any) -> Any:
         max_position_embeddings=64,
     )
     model = MultiExit(Encoder(config, "mean"), range(1, LAYERS + 1), 2).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=0.4)
-        encoded = tokenizer.encode_batch(sentences(60))
-        logits = model(collate([e.ids for e in encoded], [e.type_ids for e in encoded], "cpu"))
-        heads: list[Any] = list(model.heads)
-        for head, middle in zip(heads, (logits[:, :, 1] - logits[:, :, 0]).quantile(0.5, dim=0), strict=True):
-            head.bias[0] += middle
+    unsettle(model, tokenizer, sentences(60))
     return model
 
 

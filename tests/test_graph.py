@@ -6,16 +6,18 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
-from filelock import FileLock
 
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
 from pipeline.results import Attack, Evaluated, Latency, Manifest, TraceIndex, Trials
+from pipeline.storage import write_text
 from pipeline.tasks.task import Task
 from tests.conftest import POINTERS
 from tests.project import Project
@@ -173,20 +175,79 @@ def test_local_files_are_dependencies(project: Project, tmp_path: Path) -> None:
     assert sorted(path.name for path in (project.folder / "moved").iterdir()) == ["held.csv", "train.csv"]
 
 
-def test_nothing_is_removed_beside_a_stage_that_runs(project: Project, tmp_path: Path) -> None:
-    """DVC removes a stage's outputs before it starts it: one that outlived its DVC must not lose what it reads."""
+SLOW = """
+import time
+from pathlib import Path
+from pipeline.running.stage import run_stage
+
+def main(stage):
+    Path("began").touch()
+    end = time.monotonic() + 200
+    while not Path("go").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    stage.write_text("outputs/simulate/simulate.json", "made")
+
+run_stage("simulate", main, per_task=False)
+"""
+"""The stage `simulate`, which waits."""
+
+
+def test_nothing_is_removed_beside_a_stage_that_runs(project: Project) -> None:
+    """DVC removes a stage's outputs before it starts it: not those of one that runs, whoever started it."""
     images = {"tasks": {"demo-images": {"rows": {"train": 40, "selection": 12, "report": 12}}}}
     project.write_params({**images, "backbones": {"resnet8": {"width": 4}}, "images": SHORT_IMAGES})
-    project.dvc("repro", "prepare")
-    before = {path: path.stat().st_mtime_ns for path in project.here.data("demo-images").rglob("*")}
-    assert before
-    with FileLock(project.here.lock("trace", "demo-images")):
-        done = project.run("repro", "-f", "prepare")
-    assert done.returncode != 0
-    assert "settings: trace@demo-images runs in this folder" in done.stderr
-    assert {path: path.stat().st_mtime_ns for path in project.here.data("demo-images").rglob("*")} == before
-    project.dvc("repro", "-f", "prepare")
-    assert {path.stat().st_mtime_ns for path in before} != {*before.values()}
+    project.dvc("repro", "-q", "settings")
+    graph, output = project.folder / "dvc.yaml", project.here.simulation
+    (project.folder / "slow.py").write_text(SLOW)
+    graph.write_text(graph.read_text().replace("python -m stages.simulate", "python slow.py"))
+    write_text(output, "before")
+    settings = files_of(project.here.settings)
+
+    def refused(*stages: str) -> None:
+        done = project.run("repro", "-f", *stages)
+        assert done.returncode != 0
+        assert re.search(r"is busy, it is being blocked by:\n +\(PID \d+\): ", done.stderr), done.stderr
+        assert "Traceback" not in done.stderr
+        assert (output.read_text(), files_of(project.here.settings)) == ("before", settings)
+
+    # Started by hand.
+    stage = began(project, sys.executable, "slow.py")
+    refused("-s", "simulate")
+    refused("simulate")
+    project.dvc("status", "simulate")  # who only reads may
+    stage.kill()
+    stage.wait(30)
+    project.dvc("repro", "-q", "-f", "-s", "settings")  # what was killed is no reader
+    settings = files_of(project.here.settings)
+    # It outlived its DVC.
+    output.unlink()
+    dvc = began(project, sys.executable, "-m", "dvc", "repro", "-s", "simulate")
+    write_text(output, "before")
+    refused("-s", "simulate")
+    stages = psutil.Process(dvc.pid).children(recursive=True)
+    dvc.kill()
+    dvc.wait(30)
+    refused("-s", "simulate")
+    (project.folder / "go").touch()
+    psutil.wait_procs(stages, timeout=60)
+    assert output.read_text() == "made"
+    project.dvc("repro", "-f", "-s", "simulate")
+
+
+def began(project: Project, *command: str) -> "subprocess.Popen[bytes]":
+    """Start a command that runs the stage, and wait until it does."""
+    (project.folder / "began").unlink(missing_ok=True)
+    process = subprocess.Popen(command, cwd=project.folder, env=project.environment)
+    deadline = time.monotonic() + 120
+    while not (project.folder / "began").exists():
+        assert process.poll() is None and time.monotonic() < deadline  # noqa: PT018
+        time.sleep(0.1)
+    return process
+
+
+def files_of(folder: Path) -> dict[Path, int]:
+    """The files below a folder, and when each was made."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,14 @@ from pipeline.errors import ClusterError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.params import load_params
-from pipeline.results import Latency, TraceIndex
+from pipeline.results import Attack, Latency, TraceIndex
 from pipeline.running.ray import jobs
 from pipeline.running.ray.parcel import packed
 from pipeline.running.settings import Runtime
 from pipeline.running.shared_folder import Storage
+from pipeline.storage import file_hash
 from tests.ray_cluster import Cluster, free_ports, hiding, ray_cluster
-from tests.selections import save_model, select
+from tests.selections import save_model, select, unsettle
 from tests.workspace import Done, Workspace
 
 TASK = "demo-sentences"
@@ -180,20 +182,29 @@ def test_a_node_that_lacks_something_is_left_out_and_named(
     assert sorted(lines[1:]) == [f"{job} {job.upper()}" for job in jobs]
 
 
-def untrained_models(workspace: Workspace, seeds: int = 2) -> None:
-    """Models of one method that nobody trained, as if they had been selected."""
+def untrained_models(workspace: Workspace, seeds: int = 2, changes: Mapping[str, Any] | None = None) -> None:
+    """Models of each method that nobody trained, as if they had been selected."""
     import torch
 
     from pipeline.models.encoders.encoder import build_encoder
     from pipeline.models.multi_exit import MultiExit
+    from pipeline.tasks.demo.text import sentences as generate
+    from pipeline.tasks.text.tokens import load_tokenizer
 
-    workspace.write_params()
+    workspace.write_params(changes)
     assert workspace.stage("prepare", TASK).code == 0
-    for seed in range(1, seeds + 1):
-        torch.manual_seed(seed)
-        encoder = build_encoder(load_params().backbone("demo-albert"), 400)
-        save_model(MultiExit(encoder, range(1, 13), 2), TASK, f"key{seed}")
-    select(TASK, "demo-albert", {"joint": {seed: f"key{seed}" for seed in range(1, seeds + 1)}})
+    tokenizer, texts = load_tokenizer(HERE.tokenizer(TASK, "demo-albert")), generate(60, 7)["sentence"]
+    methods = load_params().methods
+    keys = {method: {seed: f"{method}-{seed}" for seed in range(1, seeds + 1)} for method in methods}
+    for method, by_seed in keys.items():
+        for seed, key in by_seed.items():
+            torch.manual_seed(seed)
+            encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+            exits = [12] if method == "single_exit" else range(1, 13)
+            model = MultiExit(encoder, exits, 2).eval()
+            unsettle(model, tokenizer, texts)
+            save_model(model, TASK, key)
+    select(TASK, "demo-albert", keys)
 
 
 def on(cluster: Cluster, workspace: Workspace, *arguments: str, **environment: str) -> Done:
@@ -272,6 +283,45 @@ def test_a_node_is_lost_while_it_records(workspace: Workspace, cluster: Cluster)
     assert LOST in said.splitlines()
     assert "Traceback" not in said
     assert traces() == expected
+
+
+ATTACK = {
+    "tasks": {TASK: {"rows": {"train": 40, "selection": 12, "report": 60}}},
+    "methods": ["joint", "single_exit"],
+    "evaluate.criteria": {"patience": {}},
+    "attack.criteria": ["patience"],
+    "attack.tasks": {TASK: {"examples": 60}},
+    "attack.max_queries": 60,
+}
+"""Three shards, of two defences each."""
+
+
+@pytest.mark.cluster
+def test_a_node_is_lost_while_it_attacks(workspace: Workspace, cluster: Cluster) -> None:
+    untrained_models(workspace, seeds=1, changes=ATTACK)
+    for stage in ("trace", "evaluate", "attack"):
+        done = workspace.command("-m", f"stages.{stage}", TASK)
+        assert done.code == 0, done.err
+    expected = attack_files()
+    assert any(row.attack_success_rate.value for row in Attack.read(HERE.attack(TASK), "").attacked[0].rows)
+    for folder in (HERE.attacked, HERE.attack(TASK).parent):
+        shutil.rmtree(folder)
+    node = cluster.add_node(cwd=ROOT)
+    process = workspace.start("-m", "stages.attack", TASK, **there(cluster))
+    until(lambda: node.runs("ray::_answers") and any(HERE.attacked.rglob("*.json")), process)
+    node.kill()
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    assert "3 shards to attack, 0 done before" in said
+    assert LOST in said.splitlines()
+    assert "Traceback" not in said
+    assert attack_files() == expected
+
+
+def attack_files() -> dict[str, str]:
+    """Hashes of the shards' records and of the stage's outputs."""
+    files = [path for folder in (HERE.attacked, HERE.attack(TASK).parent) for path in folder.rglob("*.*")]
+    return {path.as_posix(): file_hash(path) for path in files if path.is_file()}
 
 
 def traces() -> dict[str, str]:

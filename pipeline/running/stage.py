@@ -17,6 +17,7 @@ from pipeline.identity.versions import git_commit
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.results import Result
+from pipeline.running.dvc_lock import kept_from_dvc
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.runs import TrackedRun
 from pipeline.running.signals import received, stopped_by_signals
@@ -140,33 +141,14 @@ def _instance(params: Params, arguments: tuple[str, ...], per_task: bool) -> str
 
 
 def run_untracked(name: str, main: Callable[[], None]) -> None:
-    """Run a stage of an instant that trains, records and evaluates nothing, without a run of its own in MLflow.
-
-    It comes before all others, so it refuses to run beside one of them, which outlived its DVC or was started by hand:
-    DVC removes a stage's outputs before the stage can find its lock taken.
-    """
+    """Run a stage of an instant that trains, records and evaluates nothing, without a run of its own in MLflow."""
 
     @click.command(name, help=(sys.modules[main.__module__].__doc__ or name).split("\n")[0])
     def command() -> None:
         with exit_with_one_line(name):
-            _refuse_beside_others()
             main()
 
     command()
-
-
-def _refuse_beside_others() -> None:
-    """Raise ClusterError where a stage of this folder runs."""
-    for path in sorted(HERE.locks.glob("*.lock")):
-        if path == HERE.tracking_lock:
-            continue
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
-            raise ClusterError(
-                f"{path.stem} runs in this folder, and DVC would remove what it reads and writes; wait for it or end it"
-            ) from None
 
 
 def _collect_seldom() -> None:
@@ -189,7 +171,7 @@ def _locked(
     HERE.locks.mkdir(exist_ok=True)
     label = f"{name}@{instance}" if instance else name
     try:
-        with FileLock(HERE.lock(name, instance), timeout=1):  # `settings` may be asking who runs
+        with FileLock(HERE.lock(name, instance), timeout=0), kept_from_dvc(name, instance):
             if unasked(params, instance):
                 return
             tracker = Tracker(params.runtime.tracking_uri)
