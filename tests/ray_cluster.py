@@ -64,6 +64,11 @@ class Cluster:
     folder: Path
     nodes: list[Node]
 
+    def kill_raylet(self) -> None:
+        """SIGKILL the head's raylet."""
+        (line,) = (line for line in _processes() if str(self.folder) in line and "raylet/raylet" in line.split()[2])
+        os.kill(int(line.split()[0]), signal.SIGKILL)
+
     def add_node(self, cpus: int = 1, *arguments: str, prefix: Sequence[str] = (), cwd: Path | None = None) -> Node:
         """Start a raylet with a temporary folder of its own, and wait until the head knows it.
 

@@ -230,7 +230,7 @@ def test_a_missing_point_ends_the_stage_when_all_else_has_run(toys: Workspace) -
     [
         (toy_trials.REFUSED, 1, "the rows are gone; put them back"),
         (toy_trials.CHANGING, 3, "RuntimeError: out of d"),
-        (toy_trials.KILLED, 3, "its worker died ("),
+        (toy_trials.KILLED, 3, "its worker was killed, most likely for want of memory; run fewer side by side"),
         (toy_trials.HUNGRY, 2, "out of memory; run fewer side by side (runtime.workers)"),
         (2.0, 2, "FloatingPointError: training loss is nan in epoch 2; lower the learning rate"),
     ],

@@ -1,13 +1,22 @@
-"""Shares of GPUs by measured memory: the arithmetic, without a GPU; tests/test_gpu.py measures on one."""
+"""Shares of GPUs by measured memory: the arithmetic, without a GPU, and on a cluster whose nodes say that they have
+some; tests/test_gpu.py measures on one.
+"""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pipeline.identity.imports import ROOT
+from pipeline.layout import HERE
 from pipeline.running.gpus import MARGIN, Gpu, Memory, place, share_of_gpu
 from pipeline.running.ray.shares import Shares
 from pipeline.running.settings import Runtime
+from tests import sharing_trials
+from tests.ray_cluster import ray_cluster
+from tests.test_finetune import counted, prepared
+from tests.workspace import Workspace
 
 H100, T4 = Gpu("H100", 80.0, 1), Gpu("T4", 16.0, 2)
 
@@ -82,3 +91,45 @@ def test_the_users_own_share_is_every_trials(tmp_path: Path) -> None:
     fixed.see(settings(32), 6.0)
     assert fixed.take("a", settings(32), {"a"}) == {"CPU": 1, "GPU": 0.5}
     assert not (tmp_path / "m.json").exists()
+
+
+SHARING = """
+import ray
+from pipeline.running.ray import resources
+from pipeline.running.stage import run_stage
+from stages import finetune
+from tests import sharing_trials
+
+def gib():
+    return 24.0 if "accelerator_type:L4" in ray.get_runtime_context().get_assigned_resources() else 16.0
+
+resources._gpu_gib = gib
+finetune.RUNNER = sharing_trials.RUNNER
+run_stage("finetune", finetune.main, per_task=False)
+"""
+"""The memory of GPUs that are not there is said, not asked."""
+
+
+@pytest.mark.cluster
+def test_two_kinds_of_gpu_hold_what_fits_and_no_more(workspace: Workspace) -> None:
+    rates = [round(0.1 * n, 1) for n in range(1, 11)]
+    workspace.write_params(
+        {"grid.learning_rate": rates, "training.epochs": 3, "runtime": {"gpu_memory": 8.0, "retries": 0}}
+    )
+    prepared()
+    (workspace.folder / "tests").symlink_to(ROOT / "tests")
+    (workspace.folder / sharing_trials.TOGETHER).write_text("5")
+    with ray_cluster(cpus=0) as cluster:
+        kinds = {}
+        for kind in ("L4", "T4"):
+            node = cluster.add_node(5, "--num-gpus=1", f'--resources={{"accelerator_type:{kind}": 1}}')
+            kinds[node.address] = kind
+        joined = {"HOME": cluster.environment["HOME"], "RAY_ADDRESS": f"127.0.0.1:{cluster.port}"}
+        done = workspace.command("-c", SHARING, **joined)
+    assert counted(done) == (10, 0, 10), done.err
+    assert "device: cuda, since the Ray cluster has 2 GPUs" in done.out
+    places = [json.loads((folder / sharing_trials.PLACE).read_text()) for folder in HERE.trials.iterdir()]
+    assert {(kinds[address], share) for address, share, *_ in places} == {("L4", 0.3333), ("T4", 0.5)}
+    for address, _, began, _ in places:
+        beside = [share for other, share, start, end in places if other == address and start <= began < end]
+        assert sum(beside) <= 1.0

@@ -60,11 +60,12 @@ import os
 import sys
 from pathlib import Path
 from pipeline.errors import exit_with_one_line
-from pipeline.running.ray import resources
+from pipeline.running.ray import pool, resources
 from pipeline.running.ray.jobs import fan_out
 from pipeline.running.settings import Runtime
 
 resources.FIRST = resources.NEXT = 1.0
+pool.MACHINES = int(sys.argv[3])
 with exit_with_one_line("jobs"):
     fan_out(sys.argv[2].split(","), runner="tests.toy_jobs:run", root=Path("out"),
             runtime=Runtime(ray_address=os.environ.get("RAY_ADDRESS"), workers=2, device="cpu",
@@ -76,12 +77,15 @@ with exit_with_one_line("jobs"):
 class Toys:
     """Toy jobs that run from a process of their own, on a cluster or on Ray of its own."""
 
-    def __init__(self, cluster: Cluster | None, workspace: Workspace, retries: int, *jobs: str) -> None:
+    def __init__(
+        self, cluster: Cluster | None, workspace: Workspace, retries: int, *jobs: str, machines: int = 10
+    ) -> None:
         self.out = workspace.folder / "out"
         self.out.mkdir(exist_ok=True)
         if not (workspace.folder / "tests").exists():
             (workspace.folder / "tests").symlink_to(ROOT / "tests")
-        self.process = workspace.start("-c", TOYS, str(retries), ",".join(jobs), **(there(cluster) if cluster else {}))
+        arguments = (str(retries), ",".join(jobs), str(machines))
+        self.process = workspace.start("-c", TOYS, *arguments, **(there(cluster) if cluster else {}))
 
     def places(self, *jobs: str) -> dict[str, tuple[str, int]]:
         """Address and process of waiting jobs, once all of them have started."""
@@ -134,11 +138,23 @@ def test_a_job_whose_worker_dies_runs_again_as_often_as_it_may(workspace: Worksp
     code, lines = toys.end()
     assert code == 0, lines
     assert toys.attempts("waits-1") == 2
-    assert sorted(lines)[0].startswith("a worker died (The worker died unexpectedly")
+    assert sorted(lines)[0] == "a worker was killed, most likely for want of memory; its job runs again"
     toys = Toys(cluster, workspace, 1, "dies", "b")
     code, lines = toys.end()
     assert (code, toys.attempts("dies")) == (1, 2)
-    assert lines[-1].startswith("jobs: a worker died 2 times with one job (The worker died unex")
+    assert lines[-1].startswith("jobs: a worker was killed, most likely for want of memory, 2 times with one job; give")
+
+
+@pytest.mark.cluster
+def test_a_job_that_brings_its_machines_down_ends(workspace: Workspace) -> None:
+    """As where a container that exceeds its memory is ended as a whole."""
+    with ray_cluster(cpus=0) as own:
+        for _ in range(3):
+            own.add_node(cwd=ROOT)
+        toys = Toys(own, workspace, 0, "fells", machines=2)
+        code, lines = toys.end()
+    assert (code, toys.attempts("fells")) == (1, 2)
+    assert lines == [LOST, "jobs: 2 machines were lost under one job; give it more memory, then go on"]
 
 
 @pytest.mark.cluster

@@ -18,7 +18,8 @@ import pytest
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.training.plan import read_result
-from tests import steady_trials
+from tests import steady_trials, toy_trials
+from tests.memory_limit import memory_limit
 from tests.ray_cluster import Cluster, Node, ray_cluster
 from tests.test_finetune import counted, prepared
 from tests.workspace import Done, Workspace, kill_group
@@ -28,7 +29,8 @@ pytestmark = pytest.mark.slow
 STEADY = """
 from pipeline.running.stage import run_stage
 from stages import finetune
-from tests import steady_trials
+from tests import steady_trials, toy_trials
+from tests.memory_limit import memory_limit
 
 finetune.RUNNER = steady_trials.RUNNER
 run_stage("finetune", finetune.main, per_task=False)
@@ -162,8 +164,51 @@ def test_a_dead_worker_counts_as_a_failure(workspace: Workspace, head: Cluster) 
         trials_of(a)[0].kill()
         done = ended(stage)
     assert counted(done) == (4, 0, 4)
-    assert "its worker died (" in done.out
+    assert "its worker was killed, most likely for want of memory; run fewer side by side" in done.out
     assert done.out.splitlines()[-1].startswith("1 of 4 trials failed")
+
+
+@pytest.mark.cluster
+def test_a_driver_whose_cluster_ends_says_so(workspace: Workspace) -> None:
+    """The head's raylet, whose end takes the head with it."""
+    workspace.write_params(GRID)
+    prepared()
+    with ray_cluster(cpus=0) as own, two_nodes(own):
+        with started(own, workspace, "-c", STEADY) as stage:
+            wait_for(lambda: begun() == 2, stage)
+            own.kill_raylet()
+            done = ended(stage)
+        assert done.code == 1
+        *_, said, line = done.out.splitlines()
+        assert said == "the raylet of this machine died; it is started or joined again"
+        assert line.startswith(f"finetune: no Ray cluster at '127.0.0.1:{own.port}' (")
+    with closing(sqlite3.connect("mlflow.db")) as database:
+        assert not database.execute("SELECT * FROM runs WHERE status = 'RUNNING'").fetchall()
+    again = workspace.command("-c", STEADY)
+    assert counted(again) == (4, 0, 4)
+    check_weights()
+    assert trained_twice() <= 2
+    check_runs()
+
+
+@pytest.mark.cluster
+def test_a_trial_that_exceeds_a_containers_memory_is_a_failed_one(workspace: Workspace, head: Cluster) -> None:
+    """The kernel kills its worker, as at the limit of a pod; its machine lives on."""
+    rates = [0.1, toy_trials.CONFINED]
+    workspace.write_params({"grid.learning_rate": rates, "on_missing": "report", "runtime": {"retries": 1}})
+    prepared()
+    with memory_limit(300) as group, two_nodes(head):
+        (workspace.folder / "group").write_text(str(group))
+        with started(head, workspace, "-c", STEADY.replace("steady_trials", "toy_trials")) as stage:
+            done = ended(stage)
+    assert counted(done) == (2, 0, 2)
+    assert done.out.splitlines()[-1].startswith("1 of 2 trials failed")
+    (line,) = (line for line in done.out.splitlines() if line.startswith("failed: "))
+    assert "lr=7 seed=1: its worker was killed, most likely for want of memory; run fewer side by side" in line
+    (attempts,) = (
+        path.read_text() for path in HERE.trials.glob("*/attempts") if not (path.parent / "result.json").exists()
+    )
+    assert attempts == "xx"
 
 
 KILLS = 30
@@ -228,7 +273,7 @@ def test_the_raylet_of_our_own_ray_is_started_again(workspace: Workspace) -> Non
         if stage.poll() is None:
             kill_group(stage)
     assert counted(done) == (4, 0, 4)
-    assert "Ray on this machine ended by itself, and is started again" in done.out
+    assert "Ray on this machine ended by itself; it is started or joined again" in done.out
     check_weights()
     assert trained_twice() <= 2
     check_runs()

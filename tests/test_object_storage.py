@@ -22,10 +22,12 @@ from pipeline.storage import file_hash
 from pipeline.training.groups import plan_of
 from pipeline.training.plan import read_history
 from pipeline.training.trial import train
+from tests import steady_trials
 from tests.prepared import CONTEXT
 from tests.ray_cluster import Cluster, hiding, ray_cluster
 from tests.s3 import s3_server
 from tests.test_finetune import counted, prepared
+from tests.test_lost_machines import STEADY
 from tests.workspace import Workspace, kill_group
 
 
@@ -91,6 +93,21 @@ def test_inputs_go_by_content(storage: Storage, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(StorageError, match="holds other bytes than its name says"):
         storage.take(inputs)
     assert not Path("data/a").exists()
+
+
+def test_content_that_is_used_does_not_grow_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that what grew old can be removed by its age."""
+    monkeypatch.chdir(tmp_path)
+    storage = ObjectStorage(parse_address(str(tmp_path / "store")))
+    for name, days in (("used", 8), ("new", 6), ("unused", 31)):
+        Path(name).write_text(name)
+        (sha256,) = storage.share({Path(name): Path(name)}).values()
+        then = time.time() - days * 86_400
+        os.utime(tmp_path / "store/content" / sha256, (then, then))
+    before = {path.read_text(): path.stat().st_mtime for path in (tmp_path / "store/content").iterdir()}
+    storage.share({Path(name): Path(name) for name in ("used", "new")})
+    after = {path.read_text(): path.stat().st_mtime for path in (tmp_path / "store/content").iterdir()}
+    assert {name for name in before if after[name] > before[name]} == {"used"}
 
 
 def test_no_path_leaves_the_store(storage: Storage) -> None:
@@ -335,6 +352,41 @@ def test_a_trial_of_a_lost_node_goes_on_from_the_store(
     assert [row["epoch"] for row in history] == [1, 2, 3, 4]
     assert 1 <= len(before) < 4
     assert history[: len(before)] == before, "to the microsecond: epochs of before are not trained again"
+
+
+@pytest.mark.cluster
+def test_a_search_stops_trials_and_goes_on_through_the_store(
+    workspace: Workspace, s3: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in s3.items():
+        monkeypatch.setenv(name, value)
+    grid = {"grid.learning_rate": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "training.epochs": 4, "latency.tasks": []}
+    workspace.write_params(grid | {"grid.search": "asha"})
+    prepared()
+    (workspace.folder / "tests").symlink_to(ROOT / "tests")
+    storage = ObjectStorage(parse_address("s3://bucket/search"))
+    with apart([workspace.folder], s3) as cluster:
+        joined = s3 | {"RAY_ADDRESS": f"127.0.0.1:{cluster.port}", "HOME": cluster.environment["HOME"]}
+        joined["EARLY_EXIT_STORAGE"] = "s3://bucket/search"
+        first = workspace.command("-c", STEADY, **joined)
+        assert counted(first) == (6, 0, 6), first.err
+        chosen = Selected.read(HERE.selected("demo-sentences"), "")
+        stopped = [point for point in chosen.groups[0].grid if point.stopped_after is not None]
+        assert f"{len(stopped)} trials stopped by their search" in first.out
+        assert stopped
+        # Another machine finds what was stopped and why, and trains nothing.
+        shutil.rmtree(HERE.runs)
+        again = workspace.command("-c", STEADY, **joined)
+        assert counted(again) == (0, 6, 6), again.err
+        assert Selected.read(HERE.selected("demo-sentences"), "") == chosen
+        # Another search goes on after the epochs that were trained.
+        shutil.rmtree(HERE.runs)
+        workspace.write_params(grid)
+        whole = workspace.command("-c", STEADY, **joined)
+        assert counted(whole) == (len(stopped), 6 - len(stopped), 6), whole.err
+    trained = [path for path in storage.names(HERE.trials) if path.name == steady_trials.TRAINED]
+    storage.fetch(*trained)
+    assert [path.read_text() for path in trained] == ["xxxx"] * 6
 
 
 @pytest.mark.cluster

@@ -19,6 +19,9 @@ def run(job: str) -> str:
         Path("/dev/full").write_text("x")
     if job.startswith("dies"):
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.startswith("fells"):  # its machine: a worker's parent is the raylet
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(60)
     if job.startswith("waits"):
         _wait(job)
     (OUT / job).touch()

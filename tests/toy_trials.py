@@ -20,8 +20,9 @@ from pipeline.training.plan import HISTORY, RESUME, WEIGHTS, read_history, run_t
 RUNNER = "tests.toy_trials:train"
 POISON = 1.0
 """From this learning rate on a trial fails, each time with one error."""
-REFUSED, KILLED, CHANGING, HUNGRY = 3.0, 4.0, 5.0, 6.0
-"""Learning rates of a user's error, of a worker that dies, of another error each time, and of one that lacks memory."""
+REFUSED, KILLED, CHANGING, HUNGRY, CONFINED = 3.0, 4.0, 5.0, 6.0, 7.0
+"""Learning rates of a user's error, of a worker that dies, of another error each time, of one that lacks memory, and of
+one that exceeds the limit of the control group that the file `group` names."""
 LOST_SEED = 13
 """The seed of which a trial without a parent fails."""
 
@@ -40,6 +41,9 @@ def _fail(learning_rate: float, attempt: int) -> None:
             bytearray(2**32)
         finally:
             resource.setrlimit(resource.RLIMIT_AS, before)
+    if learning_rate == CONFINED:
+        Path(Path("group").read_text(encoding="utf-8")).write_text(str(os.getpid()), encoding="utf-8")
+        assert not b"x" * 2**30
     if learning_rate == CHANGING:
         raise RuntimeError(f"out of {'abcdef'[attempt]}")
     raise FloatingPointError(f"training loss is nan in epoch {attempt}; lower the learning rate")

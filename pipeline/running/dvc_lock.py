@@ -20,7 +20,10 @@ from pipeline.storage import read_yaml, write_text
 @contextmanager
 def kept_from_dvc(name: str, task: str) -> Iterator[None]:
     """Keep DVC from the paths of a stage as long as this process runs it; does nothing in a folder without DVC."""
-    paths = _paths(name, task) if HERE.dvc_readers.parent.parent.is_dir() else []
+    if not HERE.dvc_readers.parent.parent.is_dir():
+        yield
+        return
+    paths = _paths(name, task)
     entry = {"pid": os.getpid(), "cmd": f"python -m stages.{name} {task}".strip()}
     with _readers() as readers:
         for path in paths:

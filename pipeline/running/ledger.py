@@ -12,7 +12,7 @@ from pipeline.training.plan import Trial
 from pipeline.training.progress import Progress
 
 MACHINES = 10
-"""Machines that may be lost under a trial from one of its epochs to the next."""
+"""Machines that may be lost under a trial from one of its epochs to the next, or under a job."""
 
 
 class Observer(Protocol):

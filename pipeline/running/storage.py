@@ -7,6 +7,7 @@ prefix. docs/design/storage.md.
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -29,6 +30,9 @@ THREADS = 16
 """Files on their way at once."""
 PATIENT, BRIEF = 10, 3
 """How often a store is asked in the middle of the work, some minutes in all, and at the start."""
+FRESH = 7 * 86_400.0
+"""Seconds after which content is stored anew by the next driver that shares it, so that its age says when it was last
+used."""
 CHUNK = 8 * 2**20
 
 
@@ -95,12 +99,17 @@ class ObjectStorage(Storage):
         self._each(self._delete, paths)
 
     def names(self, folder: Path) -> set[Path]:
+        return {*self._changed(folder)}
+
+    def _changed(self, folder: Path) -> dict[Path, float]:
+        """The files below a folder, each with the time of its last change."""
         from pyarrow import fs
 
         with self._one_line():
             place = self._at(folder)
             infos = self._files.get_file_info(fs.FileSelector(place, allow_not_found=True, recursive=True))
-            return {folder / PurePosixPath(i.path).relative_to(place) for i in infos if i.type == fs.FileType.File}
+            files = [info for info in infos if info.type == fs.FileType.File]
+            return {folder / PurePosixPath(info.path).relative_to(place): (info.mtime_ns or 0) / 1e9 for info in files}
 
     def share(self, files: Mapping[Path, Path]) -> Inputs:
         hashes = KnownHashes(HERE.hashes)
@@ -111,7 +120,8 @@ class ObjectStorage(Storage):
                 raise StorageError(f"{source}: no such file; run `dvc repro` again")
             inputs[target.as_posix()], by_hash[sha256] = sha256, source
         hashes.save()
-        present = {path.name for path in self.names(Path(CONTENT))}
+        fresh = time.time() - FRESH
+        present = {path.name for path, changed in self._changed(Path(CONTENT)).items() if changed > fresh}
         new = [sha256 for sha256 in by_hash if sha256 not in present]
         self._each(lambda sha256: self._write(Path(CONTENT) / sha256, _chunks(by_hash[sha256])), new)
         return inputs

@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import PipelineError, StorageError, redacted
 from pipeline.results import TrialResult
 from pipeline.running.ledger import Ledger
-from pipeline.running.ray.deaths import lost_its_node, refuse_dead_ray
+from pipeline.running.ray.deaths import Watch, death_of_worker, lost_its_node
 from pipeline.running.ray.resources import Wait
 from pipeline.running.ray.shares import Shares
 from pipeline.running.ray.worker import SPARE
@@ -19,6 +19,7 @@ def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
     """A Tune callback that keeps the ledger and what trials need of GPUs, and says what is waited for."""
     from ray import tune
 
+    watch = Watch()
     actors: dict[str, str] = {}  # Tune's id of a trial to that of the actor that runs it
 
     class LedgerCallback(tune.Callback):
@@ -36,7 +37,7 @@ def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
 
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
             with self._kept():
-                refuse_dead_ray()
+                watch.refuse_dead_ray()
                 (wait.goes_on if ledger.idle else wait.over)()
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -97,11 +98,9 @@ def _crash(text: str, directory: Path) -> str:
     said = [line for line in re.sub(r"^Failure # .*\n", "", text).splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in said) or "(pid=" in text:  # raised before the trial's own code
         reason = said[-1].strip()[:300]
-    elif "running low on memory" in text:  # Ray's memory monitor, before the kernel does it
-        reason = f"its worker was ended, since its machine ran low on memory; {SPARE}"
     else:
-        reason = " ".join(line for line in said if not line.startswith("\t"))  # those are Ray's ids
-        reason = f"its worker died ({reason[:300]}); {SPARE}"
+        death = death_of_worker(" ".join(line for line in said if not line.startswith("\t")))  # those are Ray's ids
+        reason = f"its worker {death}; {SPARE}"
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "error.txt").write_text(redacted(f"{reason}\n\n{text}\n"), encoding="utf-8")
     return redacted(reason)

@@ -1,12 +1,17 @@
-"""Whether a worker died by itself or with its machine, which Ray notices only after some 15 seconds, or Ray itself."""
+"""Whether a worker died by itself, and of what, or with its machine, which Ray notices only after some 15 seconds, or
+Ray itself.
+"""
 
 import socket
+import time
 from typing import Any
 
 from pipeline.errors import ClusterError
 
 ANSWERS_WITHIN = 2.0
 """Seconds in which a node's raylet answers that is alive."""
+LOOKS_EACH = 1.0
+"""Seconds from one look at this machine's raylet to the next."""
 
 
 def lost_its_node(actor_id: str, error: str) -> bool:
@@ -26,21 +31,51 @@ def lost_its_node(actor_id: str, error: str) -> bool:
     return not node_answers(node["NodeID"])
 
 
-class RayEndedError(ClusterError):
-    """A process of Ray of our own ended by itself; some 20 seconds later Ray ends this process too."""
+def death_of_worker(said: str) -> str:
+    """How a worker ended that could not say so itself; goes on after "its worker".
 
+    Ray sees no more of a SIGKILL than that the connection ended. The kernel sends it to a process that exceeds the
+    memory of its container or machine; a crash of native code looks the same, and is seldom.
 
-def refuse_dead_ray() -> None:
-    """Check that Ray of our own still runs; one that was joined is not ours to watch.
-
-    Raises:
-        RayEndedError: one of its processes is gone, such as the raylet.
+    Args:
+        said: what Ray said of the death.
     """
-    from ray._private import worker
+    if "running low on memory" in said:  # Ray's memory monitor, before the kernel does it
+        return "was ended, since its machine ran low on memory"
+    if "connection error code 2" in said or "worker died unexpectedly" in said:
+        return "was killed, most likely for want of memory"
+    return f"died ({' '.join(said.split())[:300]})"
 
-    node = worker._global_node
-    if node is not None and node.is_head() and not node.remaining_processes_alive():
-        raise RayEndedError("Ray on this machine ended by itself; give it more memory")
+
+class RayEndedError(ClusterError):
+    """Ray of our own, or the raylet of this machine, ended; some 20 seconds later Ray ends this process too."""
+
+
+class Watch:
+    """Looks whether this process still has a Ray to speak with."""
+
+    def __init__(self) -> None:
+        import ray
+
+        self._here = _entry(ray.get_runtime_context().get_node_id())
+        self._next = 0.0
+
+    def refuse_dead_ray(self) -> None:
+        """Check that Ray of our own still runs; of one that was joined, the raylet of this machine, each second.
+
+        Raises:
+            RayEndedError: it does not.
+        """
+        from ray._private import worker
+
+        node = worker._global_node
+        if node is not None and node.is_head():
+            if not node.remaining_processes_alive():
+                raise RayEndedError("Ray on this machine ended by itself")
+        elif self._here is not None and time.monotonic() >= self._next:
+            self._next = time.monotonic() + LOOKS_EACH
+            if not _answers(self._here["NodeManagerAddress"], self._here["NodeManagerPort"]):
+                raise RayEndedError("the raylet of this machine died")
 
 
 def node_answers(identity: str) -> bool:

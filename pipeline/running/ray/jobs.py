@@ -33,7 +33,7 @@ def fan_out(
     """Run jobs, one core each, in whatever order they end, under a bar.
 
     On a cluster that was joined all of them run there. Without one, a single job, or one worker, runs in this process:
-    starting Ray would take longer. A job whose machine is lost runs again elsewhere, as often as that happens; one
+    starting Ray would take longer. A job whose machine is lost runs again elsewhere, unless ten are lost under it; one
     whose worker dies by itself, `runtime.retries` times.
 
     Args:
@@ -48,7 +48,7 @@ def fan_out(
     Raises:
         PipelineError: as the runner raised it; the other jobs are stopped.
         ClusterError: the address does not answer, no node sees `root`, or no node can ever run a job.
-        TrialsFailedError: a worker died with its job again and again.
+        TrialsFailedError: a worker, or its machine, died with its job again and again.
     """
     with Bar(label, len(jobs), show=runtime.progress) as bar:
 

@@ -7,8 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.errors import PipelineError, TrialsFailedError
+from pipeline.running.ledger import MACHINES
 from pipeline.running.ray.cluster import lacks_code, leave_out, without
-from pipeline.running.ray.deaths import RayEndedError, node_answers
+from pipeline.running.ray.deaths import RayEndedError, death_of_worker, node_answers
 from pipeline.running.ray.resources import Wait
 from pipeline.running.shared_folder import Storage
 
@@ -34,11 +35,13 @@ class _Attempt:
 
     Attributes:
         failures: attempts that ended while their machine lived on.
+        machines: those that were lost while it ran there.
         node: id of the node that it runs on; "" as long as it waits.
     """
 
     job: Any
     failures: int = 0
+    machines: int = 0
     node: str = ""
 
 
@@ -78,8 +81,8 @@ class Pool:
 
         Raises:
             PipelineError: of a job, or since no node can ever run one.
-            TrialsFailedError: a worker died with its job again and again.
-        LostHereError: the raylet of this machine died.
+            TrialsFailedError: a worker, or its machine, died with its job again and again.
+            LostHereError: the raylet of this machine died.
         """
         import ray
 
@@ -139,7 +142,7 @@ class Pool:
         """Start a job again whose task ended without a result.
 
         Raises:
-            TrialsFailedError: its worker died once more than it may.
+            TrialsFailedError: its worker died once more than it may, or one machine after another was lost under it.
             ray.exceptions.RayTaskError: the job's own error, which is a fault of the program.
         """
         import ray
@@ -153,14 +156,17 @@ class Pool:
                 raise error
         elif isinstance(error, crashed) and (not attempt.node or node_answers(attempt.node)):
             attempt.failures += 1
-            reason = " ".join(str(error).split())[:160]
+            death = death_of_worker(str(error))
             if attempt.failures > self.wait.runtime.retries:
                 raise TrialsFailedError(
-                    f"a worker died {attempt.failures} times with one job ({reason}); give it more memory, or raise "
+                    f"a worker {death}, {attempt.failures} times with one job; give it more memory, or raise "
                     "runtime.retries, then go on"
                 ) from None
-            print(f"a worker died ({reason}); its job runs again", flush=True)
+            print(f"a worker {death}; its job runs again", flush=True)
         else:
+            attempt.machines += bool(attempt.node)
+            if attempt.machines == MACHINES:  # it may be what brings them down, as where a container ends as a whole
+                raise TrialsFailedError(f"{MACHINES} machines were lost under one job; give it more memory, then go on")
             print("a machine is lost; its job runs again elsewhere", flush=True)
         self._start(attempt)
 

@@ -16,7 +16,15 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import PipelineError, StorageError, TrialsFailedError, one_line, redacted, storage_error
+from pipeline.errors import (
+    ClusterError,
+    PipelineError,
+    StorageError,
+    TrialsFailedError,
+    one_line,
+    redacted,
+    storage_error,
+)
 from pipeline.layout import HERE
 from pipeline.running.gpus import Memory
 from pipeline.running.ledger import MACHINES, Ledger, Observer
@@ -104,11 +112,11 @@ def _run_unfinished(ledger: Ledger, runner: str, runtime: Runtime, context: Mapp
             return
         try:
             return _tune(ledger, runner, runtime, context, home)
-        except RayEndedError:
+        except RayEndedError as ended:
             if starts == MACHINES:
-                raise
+                raise ClusterError(f"{ended}, {MACHINES} times; give it more memory, then go on") from None
             ledger.all_lost()
-            print("Ray on this machine ended by itself, and is started again", flush=True)
+            print(f"{ended}; it is started or joined again", flush=True)
 
 
 def _name_stops(progress: Progress) -> None:
