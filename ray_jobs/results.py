@@ -136,7 +136,7 @@ def bring_runs(name: str, uri: str | None) -> int:
     Raises:
         TrackingError: the database cannot be used.
     """
-    from pipeline.running.merge import merge_runs
+    from pipeline.running.merge import left_behind, merge_runs
     from pipeline.running.mlflow.client import EXPERIMENT
     from pipeline.running.mlflow.sending import FOLDER_TAG
     from pipeline.running.mlflow.tracker import Tracker
@@ -151,7 +151,10 @@ def bring_runs(name: str, uri: str | None) -> int:
         raise TrackingError(
             f"{job}: has the job's runs, and runs go into SQLite files only; name one, or give the job a server"
         )
-    return merge_runs(job, home, EXPERIMENT, FOLDER_TAG, tracker.place.id)
+    count = merge_runs(job, home, EXPERIMENT, FOLDER_TAG, tracker.place.id)
+    if left := left_behind(job):
+        click.echo(f"note: {', '.join(left)} of the job's MLflow stay in {job}", err=True)
+    return count
 
 
 @click.command()

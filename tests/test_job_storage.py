@@ -18,6 +18,7 @@ from pipeline.layout import Workspace
 from pipeline.params import load_params
 from pipeline.results import Trials
 from pipeline.running.address import parse_address
+from pipeline.running.merge import left_behind
 from pipeline.running.storage import ObjectStorage
 from pipeline.storage import file_hash
 from ray_jobs import entry
@@ -133,6 +134,7 @@ def test_a_stage_of_a_job_is_as_if_it_had_run_here(
         [sys.executable, "-m", "dvc", "status", "simulate"], capture_output=True, text=True, check=True
     )
     assert "up to date" in status.stdout, status.stdout
+    assert left_behind(Path("jobs/study/mlflow.db")) == []
     from mlflow import MlflowClient
 
     mlflow = MlflowClient("sqlite:///mlflow.db")

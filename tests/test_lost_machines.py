@@ -180,7 +180,7 @@ def test_a_driver_whose_cluster_ends_says_so(workspace: Workspace) -> None:
             done = ended(stage)
         assert done.code == 1
         *_, said, line = done.out.splitlines()
-        assert said == "the raylet of this machine died; it is started or joined again"
+        assert said == "the raylet of this machine died; it is started or joined again", done.out
         assert line.startswith(f"finetune: no Ray cluster at '127.0.0.1:{own.port}' (")
     with closing(sqlite3.connect("mlflow.db")) as database:
         assert not database.execute("SELECT * FROM runs WHERE status = 'RUNNING'").fetchall()

@@ -8,11 +8,33 @@ from pathlib import Path
 from pipeline.errors import TrackingError
 from pipeline.running.store import artifacts_of
 
-TABLES = ("datasets", "runs", "params", "tags", "metrics", "latest_metrics", "inputs", "input_tags")
-"""MLflow's tables of what the pipeline logs."""
+TABLES = (
+    *("datasets", "runs", "params", "tags", "metrics", "latest_metrics", "inputs", "input_tags"),
+    *("logged_models", "logged_model_metrics", "logged_model_params", "logged_model_tags"),
+)
+"""MLflow's tables of runs and of the models that they logged."""
+MODELS, VERSIONS = (
+    ("registered_models", "registered_model_tags"),
+    ("model_versions", "model_version_tags", "registered_model_aliases"),
+)
+"""Its tables of registered models: what is there stays, and versions get the next numbers."""
+OWN = ("alembic_version", "experiments", "experiment_tags", "workspaces")
+"""Tables that each database has for itself."""
+PLACES = {
+    "runs": ("artifact_uri",),
+    "logged_models": ("artifact_location",),
+    "model_versions": ("source", "storage_location"),
+}
+"""Columns with places of artifacts."""
+OF_EXPERIMENT = (
+    "runs",
+    "datasets",
+    "logged_models",
+    "logged_model_metrics",
+    "logged_model_params",
+    "logged_model_tags",
+)
 OURS = """
-UPDATE job.runs SET artifact_uri = :home || substr(artifact_uri, length(:job) + 1), experiment_id = :experiment;
-UPDATE job.datasets SET experiment_id = :experiment;
 UPDATE job.tags SET value = :folder WHERE key = :tag;
 UPDATE job.inputs SET source_id = coalesce((
     SELECT ours.dataset_uuid FROM main.datasets ours JOIN job.datasets theirs USING (experiment_id, name, digest)
@@ -24,7 +46,7 @@ DELETE FROM job.datasets WHERE (experiment_id, name, digest) IN (
 
 
 def merge_runs(job: Path, home: Path, experiment: str, tag: str, folder: str) -> int:
-    """Copy a job's runs and their artifacts; those that came before are brought up to date.
+    """Copy a job's runs, their artifacts and models; those that came before are brought up to date.
 
     Args:
         job: the job's database, which is changed; its artifacts lie beside it.
@@ -69,10 +91,48 @@ def _merge(database: sqlite3.Connection, home: Path, experiment: str, tag: str, 
         "tag": tag,
         "folder": folder,
     }
-    for statement in filter(str.strip, OURS.split(";")):
+    statements = [f"UPDATE job.{table} SET experiment_id = :experiment" for table in OF_EXPERIMENT]
+    statements += [
+        f"UPDATE job.{table} SET {column} = :home || substr({column}, length(:job) + 1) "
+        f"WHERE substr({column}, 1, length(:job)) = :job"
+        for table, columns in PLACES.items()
+        for column in columns
+    ]
+    for statement in [*statements, *filter(str.strip, OURS.split(";"))]:
         database.execute(statement, values)
     for table in TABLES:
-        columns = [row[1] for row in database.execute(f"PRAGMA job.table_info({table})")]
-        names = ", ".join(f'"{column}"' for column in columns)
-        database.execute(f"INSERT OR REPLACE INTO main.{table} ({names}) SELECT {names} FROM job.{table}")
+        _copy(database, table)
+    for table in MODELS:
+        _copy(database, table, or_else="IGNORE")
+    for name, version, run, source in database.execute(
+        "SELECT name, version, run_id, source FROM job.model_versions ORDER BY name, version"
+    ).fetchall():
+        (number,) = database.execute(NUMBER, (name, run, source, name)).fetchone()
+        for table in VERSIONS:
+            _copy(database, table, name=name, version=version, number=number)
     return int(database.execute("SELECT count(*) FROM job.runs").fetchone()[0])
+
+
+NUMBER = """
+SELECT coalesce(
+    (SELECT version FROM main.model_versions WHERE name = ? AND run_id IS ? AND source IS ?),
+    (SELECT coalesce(max(version), 0) + 1 FROM main.model_versions WHERE name = ?))
+"""
+"""The number of a job's version here: the one that it got before, or the next."""
+
+
+def _copy(database: sqlite3.Connection, table: str, or_else: str = "REPLACE", **of: str | int) -> None:
+    """Copy a job's rows; with `name`, `version` and `number` those of one version of a model, under another number."""
+    columns = [row[1] for row in database.execute(f"PRAGMA job.table_info({table})")]
+    names = ", ".join(f'"{column}"' for column in columns)
+    values = ", ".join(":number" if of and column == "version" else f'"{column}"' for column in columns)
+    rows = "WHERE name = :name AND version = :version" if of else ""
+    database.execute(f"INSERT OR {or_else} INTO main.{table} ({names}) SELECT {values} FROM job.{table} {rows}", of)
+
+
+def left_behind(job: Path) -> list[str]:
+    """The tables of a job's database with rows that `merge_runs` does not bring."""
+    with closing(sqlite3.connect(job)) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        others = sorted(tables - {*TABLES, *MODELS, *VERSIONS, *OWN})
+        return [name for name in others if database.execute(f'SELECT 1 FROM "{name}" LIMIT 1').fetchone()]

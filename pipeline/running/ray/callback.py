@@ -19,13 +19,13 @@ def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
     """A Tune callback that keeps the ledger and what trials need of GPUs, and says what is waited for."""
     from ray import tune
 
-    watch = Watch()
     actors: dict[str, str] = {}  # Tune's id of a trial to that of the actor that runs it
 
     class LedgerCallback(tune.Callback):
         def __init__(self) -> None:
             self.error: PipelineError | None = None
             """What ended the run from here; Tune itself passes on the text of its traceback."""
+            self.watch = Watch()
 
         @contextmanager
         def _kept(self) -> Iterator[None]:
@@ -37,7 +37,7 @@ def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
 
         def on_step_end(self, iteration: int, trials: Any, **info: Any) -> None:
             with self._kept():
-                watch.refuse_dead_ray()
+                self.watch.refuse_dead_ray()
                 (wait.goes_on if ledger.idle else wait.over)()
 
         def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
@@ -73,10 +73,13 @@ def ledger_callback(ledger: Ledger, wait: Wait, shares: Shares) -> Any:
                     ledger.end(key, TrialResult.model_validate(last["trial_result"], strict=False))
                 else:
                     ledger.stop(key)
+            for kept in (trial.run_metadata.metric_analysis, trial.run_metadata.metric_n_steps):
+                kept.clear()  # most of what Tune keeps of a trial, for choices that it does not make here
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
             key, actor = trial.config["key"], actors.pop(trial.trial_id, None)
             with self._kept():
+                self.watch.refuse_dead_ray(now=True)
                 if ledger.told(key):
                     ledger.failed(key)
                     return

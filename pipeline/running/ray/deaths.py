@@ -60,8 +60,11 @@ class Watch:
         self._here = _entry(ray.get_runtime_context().get_node_id())
         self._next = 0.0
 
-    def refuse_dead_ray(self) -> None:
-        """Check that Ray of our own still runs; of one that was joined, the raylet of this machine, each second.
+    def refuse_dead_ray(self, *, now: bool = False) -> None:
+        """Check that Ray of our own still runs; of one that was joined, the raylet of this machine.
+
+        Args:
+            now: look, although it was looked at within the last second.
 
         Raises:
             RayEndedError: it does not.
@@ -72,7 +75,7 @@ class Watch:
         if node is not None and node.is_head():
             if not node.remaining_processes_alive():
                 raise RayEndedError("Ray on this machine ended by itself")
-        elif self._here is not None and time.monotonic() >= self._next:
+        elif self._here is not None and (now or time.monotonic() >= self._next):
             self._next = time.monotonic() + LOOKS_EACH
             if not _answers(self._here["NodeManagerAddress"], self._here["NodeManagerPort"]):
                 raise RayEndedError("the raylet of this machine died")

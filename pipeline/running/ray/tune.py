@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pipeline.errors import (
@@ -50,6 +51,17 @@ from pipeline.training.selection import searched
 FIXED, GROWING = 16, 200
 """Trials that wait for a worker at once: on a cluster as it is, and where an autoscaler may add as many workers (Ray's
 own number for that)."""
+
+TUNE: Mapping[str, str] = MappingProxyType(
+    {
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_DISABLE_SIGINT_HANDLER": "1",  # it would end as if all had run
+        "TUNE_GLOBAL_CHECKPOINT_S": "inf",  # nobody reads it, and each of them writes all trials
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS": "0",
+    }
+)
+"""Settings that Tune takes from the environment alone."""
 
 
 def run_plan(
@@ -140,11 +152,8 @@ def _name_losses(progress: Progress, root: Path) -> int:
 def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, Any], home: Home) -> None:
     root = ledger.progress.root
     home.offer(ledger.progress.trials())
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # it would end as if all had run
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # a refused connection warns once a second
-    os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+    for variable, value in TUNE.items():
+        os.environ.setdefault(variable, value)
     storage = HERE.tune.resolve()
     name = f"{root.name}-{os.getpid()}-{int(time.time())}"
     connect(runtime, runner)
@@ -185,11 +194,13 @@ def _tune(ledger: Ledger, runner: str, runtime: Runtime, context: Mapping[str, A
         )
         try:
             tuner.fit()
-        except tune.TuneError:
+        except Exception:  # of many types, where Ray is gone
             if callback.error is None:
+                callback.watch.refuse_dead_ray(now=True)
                 raise
         if callback.error is not None:
             raise callback.error from None
+        callback.watch.refuse_dead_ray(now=True)  # Tune may return as if all were well
     finally:
         ray.shutdown()
         with suppress(StorageError):  # what ended the run is said
