@@ -236,7 +236,11 @@ def _scheduler(callback: Any) -> Any:
     from ray.tune.schedulers import FIFOScheduler
 
     class PlanScheduler(FIFOScheduler):
-        """Stops a trial where its group's search does."""
+        """Stops a trial where its group's search does; looks for the next one among those that have not ended."""
+
+        def choose_trial_to_run(self, tune_controller: Any) -> Any:
+            pending = (trial for trial in tune_controller.get_live_trials() if trial.status == "PENDING")
+            return min(pending, key=lambda trial: str(trial.trial_id), default=None)
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
             return str(self.STOP if callback.stops(trial, result) else self.CONTINUE)
