@@ -17,6 +17,7 @@ import pytest
 
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
+from pipeline.running.ray.deaths import ENDED
 from pipeline.training.plan import read_result
 from tests import steady_trials, toy_trials
 from tests.memory_limit import memory_limit
@@ -179,11 +180,14 @@ def test_a_driver_whose_cluster_ends_says_so(workspace: Workspace) -> None:
             own.kill_raylet()
             done = ended(stage)
         assert done.code == 1
-        *_, said, line = done.out.splitlines()
-        assert said == "the raylet of this machine died; it is started or joined again", done.out
-        assert line.startswith(f"finetune: no Ray cluster at '127.0.0.1:{own.port}' (")
-    with closing(sqlite3.connect("mlflow.db")) as database:
-        assert not database.execute("SELECT * FROM runs WHERE status = 'RUNNING'").fetchall()
+        line = done.out.splitlines()[-1]
+        assert line in (  # as Ray's calls fail or block
+            f"finetune: no Ray cluster at '127.0.0.1:{own.port}' ([Errno 111] Connection refused); start one with `ray "
+            "start --head`, set RAY_AUTH_MODE=token where it wants a token, or unset RAY_ADDRESS and "
+            "runtime.ray_address to use this machine alone",
+            f"error: {ENDED}",
+        ), done.out
+        assert not re.search(r"\.(h|cc):\d+", done.out), done.out
     again = workspace.command("-c", STEADY)
     assert counted(again) == (4, 0, 4)
     check_weights()

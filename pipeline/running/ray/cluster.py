@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.errors import ClusterError, PipelineError, one_line
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.running.address import FORWARDED
+from pipeline.running.ray.deaths import end_with_cluster
 from pipeline.running.ray.resources import NONE, parallel, refuse_on_machine
 from pipeline.running.settings import Runtime
 from pipeline.running.shared_folder import Storage
@@ -57,6 +58,7 @@ def connect(runtime: Runtime, runner: str = "") -> None:
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise _unreachable(runtime.ray_address, error) from None
         listen()
+        end_with_cluster()
         return
     # glibc gives a step's tensors back and asks for them anew in the next step: half of a trial's page faults, which
     # workers side by side wait for.

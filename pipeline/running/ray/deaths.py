@@ -2,7 +2,10 @@
 Ray itself.
 """
 
+import os
 import socket
+import sys
+import threading
 import time
 from typing import Any
 
@@ -12,6 +15,9 @@ ANSWERS_WITHIN = 2.0
 """Seconds in which a node's raylet answers that is alive."""
 LOOKS_EACH = 1.0
 """Seconds from one look at this machine's raylet to the next."""
+PATIENCE = 15.0
+"""Seconds without an answer of this machine's raylet after which this process ends, if nothing else ended it."""
+ENDED = "the Ray cluster has ended; start it and run this again, what is finished is kept"
 
 
 def lost_its_node(actor_id: str, error: str) -> bool:
@@ -72,13 +78,42 @@ class Watch:
         from ray._private import worker
 
         node = worker._global_node
-        if node is not None and node.is_head():
+        if node is None:  # a client, ray://, which is beside no raylet
+            return
+        if node.is_head():
             if not node.remaining_processes_alive():
                 raise RayEndedError("Ray on this machine ended by itself")
         elif self._here is not None and (now or time.monotonic() >= self._next):
             self._next = time.monotonic() + LOOKS_EACH
             if not _answers(self._here["NodeManagerAddress"], self._here["NodeManagerPort"]):
                 raise RayEndedError("the raylet of this machine died")
+
+
+def end_with_cluster() -> None:
+    """End this process with one line where the cluster that it joined has ended.
+
+    Ray's calls may block then, so that `Watch` is not asked, until a minute later Ray ends the process with a line of
+    C++.
+    """
+    import ray
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is None:
+        return
+    here = _entry(ray.get_runtime_context().get_node_id())
+
+    def look() -> None:
+        since = time.monotonic()
+        while worker._global_node is node:  # not left meanwhile
+            if _answers(here["NodeManagerAddress"], here["NodeManagerPort"]):
+                since = time.monotonic()
+            elif time.monotonic() - since > PATIENCE:
+                print(f"error: {ENDED}", file=sys.stderr, flush=True)
+                os._exit(1)
+            time.sleep(LOOKS_EACH)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 def node_answers(identity: str) -> bool:
