@@ -164,7 +164,8 @@ def ray_cluster(
     """
     # Not pytest's folder: paths of Unix sockets may have 107 characters.
     folder = Path(tempfile.mkdtemp(prefix="ee-ray-"))
-    environment = clean_environment(folder) | dict(variables or {})
+    slow = {"RAY_raylet_start_wait_time_s": "120"}  # a busy machine
+    environment = clean_environment(folder) | slow | dict(variables or {})
     gcs, dashboard, listen, grpc, runtime, metrics, client = free_ports(7)
     command = [
         *(*prefix, str(BIN / "ray"), "start", "--head", "--block", "--disable-usage-stats", f"--num-cpus={cpus}"),
