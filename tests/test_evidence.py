@@ -36,3 +36,15 @@ def test_differences_are_paired_by_rows() -> None:
     assert middle == pytest.approx(0.1)
     assert 0.03 < low < 0.07
     assert 0.13 < high < 0.18
+
+
+def test_the_stored_results_are_of_today_s_schema() -> None:
+    """Whoever raises a schema brings these files along: nobody can make them anew without a GPU."""
+    from pipeline.results import Selected, Trials
+
+    params = load_params(ROOT / f"profiles/{depth.PROFILE}.yaml")
+    trials = {trial.key for trial in Trials.read(FOLDER / "trials.json", "").trials if trial.history}
+    for task in params.tasks:
+        selected = Selected.read(FOLDER / f"selected/{task}.json", "")
+        assert [group.method for group in selected.groups] == list(params.methods)
+        assert {trial.key for group in selected.groups for trial in group.trials} <= trials

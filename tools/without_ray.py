@@ -19,13 +19,14 @@ from typing import Any
 from pipeline.layout import HERE
 from pipeline.models.trace_cache import Recording, record_model
 from pipeline.params import Params, load_params
-from pipeline.results import Selected, TraceIndex, TrialRecord, TrialResult, Trials
+from pipeline.results import Selected, TraceIndex, TrialResult, Trials
 from pipeline.tasks.splits import SELECTION
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.code import code_key, recording_code
 from pipeline.training.groups import plan_of
 from pipeline.training.plan import Trial
 from pipeline.training.progress import Progress
+from pipeline.training.records import trial_record
 from pipeline.training.selection import keep_models, selected_models
 
 
@@ -97,7 +98,7 @@ def run(settings: Any, names: Any, key: str, context: Any) -> tuple[TrialResult 
 
 def write(params: Params, progress: Progress, pool: ProcessPoolExecutor) -> None:
     """Write the selections, the table of trials and the traces, of groups that have a choice."""
-    records = [record_of(trial, progress.results.get(trial.key)) for trial in progress.trials()]
+    records = [trial_record(trial, progress.results.get(trial.key)) for trial in progress.trials()]
     Trials(trials=tuple(records)).write(HERE.trials_table)
     for name in params.tasks:
         groups = [g for g in progress.plan.groups if g.names["task"] == name and progress.best(g) is not None]
@@ -105,21 +106,6 @@ def write(params: Params, progress: Progress, pool: ProcessPoolExecutor) -> None
         keep_models(selected, HERE, HERE.models(name))
         selected.write(HERE.selected(name))
         trace(params, selected, pool)
-
-
-def record_of(trial: Trial, result: TrialResult | None) -> TrialRecord:
-    """A trial as the table of trials has it."""
-    return TrialRecord(
-        key=trial.key,
-        group=trial.group,
-        settings=dict(trial.settings),
-        train_seconds=result.train_seconds if result else None,
-        train_seconds_to_best=result.train_seconds_to_best if result else None,
-        epochs_run=result.epochs_run if result else None,
-        best_epoch=result.best_epoch if result else None,
-        mlflow_run_id=None,
-        versions=result.versions if result else {},
-    )
 
 
 def trace(params: Params, selected: Selected, pool: ProcessPoolExecutor) -> None:

@@ -1,18 +1,18 @@
 """What happens to trials, told to MLflow: one child run per trial, found again by its key, ended whatever happens."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import TrackingError
 from pipeline.layout import HERE
-from pipeline.results import Epoch, TrialRecord, TrialResult
+from pipeline.results import TrialRecord, TrialResult
 from pipeline.running.mlflow.sending import FINAL
 from pipeline.running.runs import TrackedRun
 from pipeline.running.signals import held
 from pipeline.running.stage import Stage
 from pipeline.training.plan import Trial, read_history
 from pipeline.training.progress import Progress
+from pipeline.training.records import trial_record
 
 _LOGGED = ("kind", "method", "batch_size", "learning_rate", "seed", "data", "weights", "code", "parent")
 ARTIFACTS = ("settings.json", "metrics.jsonl", "result.json", "model.json", "error.txt")
@@ -103,29 +103,7 @@ class TrialObserver:
             stopped_after: epoch after which its search stopped it.
             other_code: whether code trained it that was since changed and declared to do the same.
         """
-        return TrialRecord(
-            key=trial.key,
-            group=trial.group,
-            settings=dict(trial.settings),
-            train_seconds=result.train_seconds if result else None,
-            train_seconds_to_best=result.train_seconds_to_best if result else None,
-            epochs_run=result.epochs_run if result else None,
-            best_epoch=result.best_epoch if result else None,
-            stopped_after=stopped_after,
-            mlflow_run_id=self.run_id(trial.key),
-            other_code=other_code,
-            versions=result.versions if result else {},
-            history=tuple(_epochs(trial.key)),
-        )
-
-
-def _epochs(key: str) -> Iterator[Epoch]:
-    """The epochs of a trial that are on disk."""
-    for row in read_history(HERE.trial(key)):
-        if {"epoch", "train_loss"} <= row.keys():
-            selection = row.get("selection", math.nan)
-            defined = None if math.isnan(selection) else selection
-            yield Epoch(epoch=int(row["epoch"]), train_loss=row["train_loss"], selection=defined)
+        return trial_record(trial, result, stopped_after, other_code, self.run_id(trial.key))
 
 
 def _is_complete(entry: Any, result: TrialResult) -> bool:
