@@ -7,7 +7,7 @@ colours on white.
 
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 INK, MUTED, GRID, BAND = "#1b1f24", "#6b7280", "#d9dde3", "#eef1f5"
 BLUE, ORANGE, GREEN, PURPLE, AMBER, SKY = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"
+MANY = 6
+"""Entries of a legend for which every figure has room."""
+LEGEND_ROW = 0.17
+"""Inches."""
 VARIABLES = {
     INK: "ink",
     MUTED: "muted",
@@ -204,17 +208,30 @@ class Canvas:
             for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
                 handles.setdefault(label, handle)
         if handles:
-            self.axes[0].legend(
+            self._legend(handles, columns)
+        text = io.StringIO()
+        self.figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        return Panel(self.name, _clean(text.getvalue()), self.alt, self._placed())
+
+    def _legend(self, handles: Mapping[str, Any], columns: int) -> None:
+        """One legend above the axes: in fewer columns where it is wider than the figure, and then on a higher one."""
+        for count in range(columns, 0, -1):
+            legend = self.axes[0].legend(
                 list(handles.values()),
                 list(handles),
                 loc="lower left",
                 bbox_to_anchor=(0, 1.01),
                 borderaxespad=0,
-                ncols=columns,
+                ncols=count,
             )
-        text = io.StringIO()
-        self.figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-        return Panel(self.name, _clean(text.getvalue()), self.alt, self._placed())
+            if len(handles) <= MANY:
+                return
+            self.figure.draw_without_rendering()
+            if legend.get_window_extent().x1 <= self.figure.bbox.x1:
+                break
+        width, height = self.figure.get_size_inches()
+        rows = -(-len(handles) // count) - -(-MANY // columns)
+        self.figure.set_size_inches(width, height + rows * LEGEND_ROW)
 
 
 @contextmanager
