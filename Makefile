@@ -94,10 +94,8 @@ bench: install
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; python $$script || exit 1; done
 
 UI_PORT ?= 5000
-# The store's address may hold a password, so it is no argument, which other users of the machine see.
 ui: install
-	@echo "http://127.0.0.1:$(UI_PORT)"
-	@MLFLOW_BACKEND_STORE_URI="$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true mlflow server --host 127.0.0.1 --port $(UI_PORT) --workers 1
+	@python -m pipeline ui --port $(UI_PORT)
 
 # MLflow for several folders and machines, such as ARGS="--postgres --artifacts s3://bucket/runs"; docs/tracking-server.md.
 tracking-server: install

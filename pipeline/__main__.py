@@ -202,8 +202,19 @@ def sync_runs() -> None:
     from pipeline.params import load_params
     from pipeline.running.mlflow.tracker import Tracker
 
-    sent, left = Tracker(load_params().runtime.tracking_uri).sync()
-    click.echo(f"{sent} runs sent, {left} left")
+    tracker = Tracker(load_params().runtime.tracking_uri)
+    sent, left = tracker.sync()
+    models = tracker.send_models()
+    click.echo(f"{sent} runs sent, {left} left" + (f"; {models} models are left" if models else ""))
+
+
+@cli.command()
+@click.option("--port", default=5000, show_default=True, type=click.IntRange(1, 65535))
+def ui(port: int) -> None:
+    """Open MLflow's pages on this project's runs, on this machine alone."""
+    from pipeline.commands.ui import serve_ui
+
+    serve_ui(port)
 
 
 @cli.command("tracking-server")

@@ -125,6 +125,14 @@ class Workspace:
         return self.runs / "tracking"
 
     @property
+    def unsent_models(self) -> Path:
+        """The selected models that MLflow's registry lacks, a folder per content, laid out as a run."""
+        return self.runs / "models"
+
+    def unsent_model(self, content: str) -> Path:
+        return self.unsent_models / content
+
+    @property
     def weights(self) -> Path:
         """Cached hashes of pretrained weights."""
         return self.runs / "weights.json"

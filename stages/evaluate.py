@@ -1,14 +1,31 @@
 """Replay every criterion over one task's traces: choose on selection rows, report on report rows, predict the rest."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from pipeline.evaluation.blocks import set_threads
 from pipeline.evaluation.choosing import make_chooser
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.groups import load_groups
 from pipeline.layout import HERE
-from pipeline.results import Choosing, Evaluated, ExitScores, PredictionFile, Predictions, Row, TraceIndex, curves_text
+from pipeline.results import (
+    Choosing,
+    Evaluated,
+    ExitScores,
+    PredictionFile,
+    Predictions,
+    Row,
+    Selected,
+    TraceIndex,
+    curves_of,
+    curves_text,
+    read_curves,
+    registered_name,
+)
+from pipeline.running.mlflow.views import ROWS, link
 from pipeline.running.progress import Bar
+from pipeline.running.registering import register, selected_row
+from pipeline.running.runs import TrackedRun
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
 from pipeline.tasks.predictions import write_predictions
@@ -46,26 +63,55 @@ def main(stage: Stage) -> None:
     )
     stage.write(HERE.evaluated(task.name), evaluated)
     stage.write_text(HERE.curves(task.name), curves_text(every.curves))
-    for row in evaluated.rows:
-        log(stage, row, evaluated.exits)
+    runs = [log(stage, row, evaluated.exits) for row in evaluated.rows]
+    show_selected(stage, evaluated, runs)
 
 
-def log(stage: Stage, row: Row, every: Sequence[ExitScores]) -> None:
+def show_selected(stage: Stage, evaluated: Evaluated, runs: Sequence[TrackedRun]) -> None:
+    """Give the stage's run the numbers of the preferred operating point, and register its model where it is here.
+
+    Traces alone are enough for all else that this stage does.
+
+    Args:
+        runs: of the rows.
+    """
+    remedy = f"run `dvc repro evaluate@{evaluated.task}`"
+    curves = [*curves_of(read_curves(HERE.curves(evaluated.task), evaluated, remedy))]
+    path = HERE.selected(evaluated.task)
+    selected = Selected.read(path, "run `dvc repro finetune`") if path.is_file() else None
+    row = selected_row(evaluated, selected, curves)
+    stage.run.log_params({"task": evaluated.task, **settings_of(row)})
+    stage.log_metrics(numbers_of(row))
+    stage.describe(
+        f"Selected: **{row.points[0].name}** of {row.backbone}, {row.method}, on {row.split}.\n\n"
+        f"[All rows as charts]({link(stage.tracker.experiment_id, ROWS)}), "
+        f"[the registered model](#/models/{registered_name(evaluated.task)})"
+    )
+    register(stage, evaluated, selected, row, runs[evaluated.rows.index(row)], numbers_of(row))
+
+
+def log(stage: Stage, row: Row, every: Sequence[ExitScores]) -> TrackedRun:
     """Make the row's run: medians over its seeds, and the first seed's curve over the exits."""
     exits = next((one for one in every if one.key == row.keys[0] and one.split == row.split), None)
+    by_layer = dict(zip(exits.layers, exits.scores, strict=True)) if exits else None
+    return stage.log_row(settings_of(row), numbers_of(row), keys=row.keys, by_layer=by_layer)
+
+
+def settings_of(row: Row) -> dict[str, Any]:
+    """What a row is of."""
     point = row.points[0]
-    stage.log_row(
-        {
-            **{"backbone": row.backbone, "method": row.method, "criterion": point.name, "split": row.split},
-            **{"threshold": point.threshold, "seeds": len(row.seeds), "rule": row.rule, "in_window": row.in_window},
-        },
-        {
-            **{"score": row.score.median, "score_low": row.score.low, "score_high": row.score.high},
-            **{"layer_speedup": row.layer_speedup.median, "flop_speedup": row.flop_speedup.median},
-        },
-        keys=row.keys,
-        by_layer=dict(zip(exits.layers, exits.scores, strict=True)) if exits else None,
-    )
+    return {
+        **{"backbone": row.backbone, "method": row.method, "criterion": point.name, "split": row.split},
+        **{"threshold": point.threshold, "seeds": len(row.seeds), "rule": row.rule, "in_window": row.in_window},
+    }
+
+
+def numbers_of(row: Row) -> dict[str, float | None]:
+    """Medians over a row's seeds, by the names that they have in MLflow."""
+    return {
+        **{"score": row.score.median, "score_low": row.score.low, "score_high": row.score.high},
+        **{"layer_speedup": row.layer_speedup.median, "flop_speedup": row.flop_speedup.median},
+    }
 
 
 if __name__ == "__main__":

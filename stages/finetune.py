@@ -1,5 +1,6 @@
 """Train every trial of the plan in one Ray Tune run, and select the models of each task."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from filelock import ReadWriteLock, Timeout
 
 from pipeline.attacks.needs import check
 from pipeline.layout import HERE
-from pipeline.results import ModelGroup, Trials
+from pipeline.results import ModelGroup, Selected, Trials
+from pipeline.running.mlflow.views import TRIALS, link
 from pipeline.running.observer import TrialObserver
 from pipeline.running.ray.search import engines_of
 from pipeline.running.ray.tune import run_plan
@@ -88,6 +90,7 @@ def train_and_select(stage: Stage, home: Home) -> Progress:
                     {"selection": best_selection(group)},
                     keys=[trial.key for trial in group.trials],
                 )
+    stage.describe(described(stage, [Selected.read(HERE.selected(name), "") for name in params.tasks]))
     today = {kind: trial_code(*kind).hash for kind in kinds_of(params)}
     records = []
     for trial in progress.trials():
@@ -96,6 +99,18 @@ def train_and_select(stage: Stage, home: Home) -> Progress:
         records.append(observer.record(trial, result, stop.epoch if stop else None, other))
     stage.write(HERE.trials_table, Trials(trials=tuple(records)))
     return progress
+
+
+def described(stage: Stage, every: Sequence[Selected]) -> str:
+    """The selected models as a table in Markdown."""
+    rows = [
+        f"| {one.task} | {group.backbone} | {group.method} | {group.batch_size} | {group.learning_rate:g} | "
+        f"{best_selection(group)} | {', '.join(trial.key for trial in group.trials)} |"
+        for one in every
+        for group in one.groups
+    ]
+    head = "| Task | Backbone | Method | Batch | Learning rate | Selection | Trials |\n|---|---|---|---|---|---|---|\n"
+    return head + "\n".join(rows) + f"\n\n[All trials as charts]({link(stage.tracker.experiment_id, TRIALS)})"
 
 
 def best_selection(group: ModelGroup) -> float | None:

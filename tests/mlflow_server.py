@@ -27,7 +27,7 @@ def mlflow_server(workspace: Workspace) -> Iterator[int]:
     shown = subprocess.run(
         ["make", "-n", "-C", str(ROOT), "ui", f"UI_PORT={port}"], capture_output=True, text=True, check=True
     )
-    (line,) = [line for line in shown.stdout.splitlines() if "mlflow server" in line]
+    (line,) = [line for line in shown.stdout.splitlines() if "pipeline ui" in line]
     server = subprocess.Popen(
         ["bash", "-c", line],
         cwd=workspace.folder,

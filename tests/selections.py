@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.layout import HERE
+from pipeline.params import load_params
 from pipeline.results import GridPoint, ModelGroup, Selected, SelectedTrial
 from pipeline.storage import file_hash
+from tests.workspace import Workspace
 
 
 def select(task: str, backbone: str, models: dict[str, dict[int, str]]) -> Selected:
@@ -42,6 +44,48 @@ def unsettle(model: Any, tokenizer: Any, texts: Sequence[str]) -> None:
         logits = model(collate([e.ids for e in encoded], [e.type_ids for e in encoded], "cpu"))
         for head, middle in zip(model.heads, (logits[:, :, 1] - logits[:, :, 0]).quantile(0.5, dim=0), strict=True):
             head.bias[0] += middle
+
+
+def untrained_models(workspace: Workspace, task: str) -> None:
+    """Prepare a task, select two models of its texts that nobody trained, and run the real stages up to evaluate."""
+    import torch
+
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit
+
+    assert workspace.stage("prepare", task).code == 0
+    torch.manual_seed(3)
+    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+    for key, exits in (("plain", [12]), ("many", range(1, 13))):
+        model = MultiExit(encoder, exits, 2)
+        with torch.no_grad():
+            for head in model.heads:
+                head.weight.mul_(20.0)
+        save_model(model, task, key)
+    select(task, "demo-albert", {"single_exit": {1: "plain"}, "joint": {1: "many"}})
+    for stage in ("trace", "evaluate"):
+        done = workspace.stage(stage, task)
+        assert done.code == 0, done.err
+
+
+def untrained_images(workspace: Workspace) -> None:
+    """The same for a small residual network and demo-images, at multi-exit training alone."""
+    import torch
+
+    from pipeline.models.multi_exit import MultiExit
+    from pipeline.models.residual import ResNet
+    from pipeline.tasks.stores import PIXELS, manifest_of
+
+    assert workspace.stage("prepare", "demo-images").code == 0
+    torch.manual_seed(3)
+    inputs = manifest_of("demo-images").inputs[PIXELS]
+    assert inputs.mean is not None and inputs.std is not None  # noqa: PT018
+    backbone = ResNet(14, 4, inputs.mean, inputs.std)
+    save_model(MultiExit(backbone, range(1, backbone.layers + 1), 10), "demo-images", "pictures")
+    select("demo-images", "resnet14", {"joint": {1: "pictures"}})
+    for stage in ("trace", "evaluate"):
+        done = workspace.stage(stage, "demo-images")
+        assert done.code == 0, done.err
 
 
 def group_of(task: str, backbone: str, method: str, keys: dict[int, str]) -> ModelGroup:

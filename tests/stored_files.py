@@ -33,6 +33,7 @@ def write_every(root: Path) -> dict[type[Result], Path]:
         ).write(root / "metrics.json"),
         results.CodeEquivalence: _equivalence().write(root / "pipeline/code-equivalence.json"),
         results.UnsentRun: _unsent(key).write(here.unsent / f"{key}.json"),
+        results.UnsentModel: _unsent_model(key).write(here.unsent_model(key) / f"{TASK}.json"),
         results.Selected: here.selected(TASK),
         results.Evaluated: here.evaluated(TASK),
         results.Latency: here.latency(TASK),
@@ -116,6 +117,13 @@ def _shard(key: str) -> results.ShardRecords:
     left = {"answer_after": None, "changed": None, "words_changed": None, "layers_after": None}
     skipped = won.model_copy(update={"row_id": 8, "outcome": "skipped", "layers_under_attack": None, **left})
     return results.ShardRecords(defence="patience", trial=key, point=point_of("patience"), records=(won, skipped))
+
+
+def _unsent_model(key: str) -> results.UnsentModel:
+    return results.UnsentModel(
+        task=TASK, content=key, run="0123456789abcdef", made=1700000000000, place=".", backbone="tiny", method="joint",
+        criterion="patience", threshold=3.0, key=key, example=("a text",), metrics={"score": 0.5}, tags={"stage": "s"},
+    )  # fmt: skip
 
 
 def _unsent(key: str) -> results.UnsentRun:

@@ -12,7 +12,7 @@ from pipeline.errors import ArtifactError, ParamsError, PipelineError
 from pipeline.layout import HERE
 from pipeline.params import load_params
 from pipeline.results import OperatingPoint
-from tests.selections import save_model, select
+from tests.selections import untrained_models
 from tests.workspace import Workspace
 
 TASK = "demo-sentences"
@@ -23,25 +23,8 @@ CRITERIA = {"patience": {}, "confidence": {}, "temperature": {}, "ensemble": {},
 @pytest.fixture
 def asked(workspace: Workspace) -> Workspace:
     """A task with models that nobody trained, through the real stages up to evaluate."""
-    import torch
-
-    from pipeline.models.encoders.encoder import build_encoder
-    from pipeline.models.multi_exit import MultiExit
-
     workspace.write_params({"evaluate.criteria": CRITERIA})
-    assert workspace.stage("prepare", TASK).code == 0
-    torch.manual_seed(3)
-    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
-    for key, exits in (("plain", [12]), ("many", range(1, 13))):
-        model = MultiExit(encoder, exits, 2)
-        with torch.no_grad():
-            for head in model.heads:
-                head.weight.mul_(20.0)
-        save_model(model, TASK, key)
-    select(TASK, "demo-albert", {"single_exit": {1: "plain"}, "joint": {1: "many"}})
-    for stage in ("trace", "evaluate"):
-        done = workspace.stage(stage, TASK)
-        assert done.code == 0, done.err
+    untrained_models(workspace, TASK)
     return workspace
 
 

@@ -13,8 +13,7 @@ from pipeline.commands.compare_metrics import TOLERANCES, collect, differences, 
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
-from pipeline.report.stored import Curve
-from pipeline.results import CurvePoint, Evaluated, StoredMetrics, curves_text, read_curves
+from pipeline.results import Curve, CurvePoint, Evaluated, StoredMetrics, curves_text, read_curves
 from pipeline.results.metrics import Kind
 from pipeline.storage import write_text
 from tests.stored_results import params_for, write_all

@@ -62,7 +62,10 @@ def run_stage(folder: Path, choose: dict[str, Any], monkeypatch: pytest.MonkeyPa
         write_text=write_text,
         log_row=lambda settings, metrics, keys, by_layer: logged.append((settings, metrics, keys, by_layer)),
     )
+    shown: list[Evaluated] = []
+    monkeypatch.setattr("stages.evaluate.show_selected", lambda stage, evaluated, runs: shown.append(evaluated))
     main(stage)
+    assert len(shown) == 1
     settings, metrics, keys, by_layer = next(row for row in logged if row[0]["criterion"] == "patience")
     assert (settings["backbone"], settings["method"], settings["split"]) == ("albert-base", "joint", "validation")
     assert metrics.keys() == {"score", "score_low", "score_high", "layer_speedup", "flop_speedup"}

@@ -107,6 +107,9 @@ def test_repeated_texts_are_counted(project: Path) -> None:
 def test_edits_are_not_overwritten(project: Path) -> None:
     file = written(project / "a.csv", dict(table()))
     init(file)
+    init(file)  # what init itself wrote is no edit
+    with (project / "params.yaml").open("a") as out:
+        out.write("# a note of mine\n")
     first = (project / "params.yaml").read_text()
     with pytest.raises(ParamsError, match=r"holds edits of yours that init would overwrite; .* or give --force"):
         init(file, "--name", "again")

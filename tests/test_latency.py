@@ -88,8 +88,8 @@ def check_runs(evaluated: Evaluated) -> None:
     assert len(by_name) == len(runs) == len(evaluated.rows) + 6
     assert {run.info.status for run in runs} == {"FINISHED"}
     row = next(row for row in evaluated.rows if (row.method, row.criterion) == ("joint", "patience"))
-    run = by_name["evaluate demo-sentences demo-albert joint patience validation"]
-    timed = by_name["latency demo-sentences demo-albert joint patience batch 1"]
+    run = by_name["patience joint demo-albert demo-sentences validation (evaluate)"]
+    timed = by_name["patience joint demo-albert demo-sentences batch 1 (latency)"]
     assert run.data.metrics["score"] == row.score.median
     assert run.data.metrics["layer_speedup"] == row.layer_speedup.median
     assert timed.data.metrics.keys() == {"measured_speedup", "ms_per_example"}

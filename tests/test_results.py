@@ -333,6 +333,7 @@ def test_docstrings_say_where_the_files_lie() -> None:
         "Simulation": HERE.simulation,
         "StoredMetrics": Path("docs/demo-metrics.json"),
         "UnsentRun": HERE.unsent / "<id>.json",
+        "UnsentModel": HERE.unsent_model("<content>") / f"{task}.json",
     }
     assert {cls.__name__: Path(place(cls)) for cls in FILES} == places
     assert len(set(places.values())) == len(FILES)

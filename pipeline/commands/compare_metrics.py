@@ -10,8 +10,7 @@ import numpy as np
 from pipeline.errors import ArtifactError
 from pipeline.layout import Workspace
 from pipeline.report.between import Line, by_speed, line_of, scores_at
-from pipeline.report.stored import Curve, curves_of
-from pipeline.results import Attack, Evaluated, Simulation, StoredMetrics, read_curves
+from pipeline.results import Attack, Curve, Evaluated, Simulation, StoredMetrics, curves_of, read_curves
 from pipeline.results.metrics import Kind
 
 TOLERANCES: dict[Kind, float] = {"score": 0.05, "exits": 0.03, "gain": 0.03, "accuracy": 0.25, "exact": 2e-6}

@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from pipeline.commands.output import signed
 from pipeline.errors import DataError, listed, shown
 from pipeline.layout import HERE
 from pipeline.models.at_hand import place_of_model
@@ -72,7 +73,7 @@ def init(file: Path, name: str | None, text: Sequence[str], label: str | None, q
     backbone, reason = _backbone(Path(os.environ["HUB_MIRROR"]) if os.environ.get("HUB_MIRROR") else None)
     content = _content(task, _relative(file), found, columns, rows, quoted, backbone)
     Params.model_validate(parse_yaml(content))
-    write_text(HERE.params, content)
+    write_text(HERE.params, signed(content))
     return [*_assumed(task, found, rows), f"model     {backbone}: {reason}"]
 
 

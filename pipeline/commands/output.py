@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.errors import ArtifactError, ParamsError
 from pipeline.layout import HERE
+from pipeline.storage import content_key
 
 
 def print_json(payload: Any) -> None:
@@ -35,17 +36,30 @@ def refuse_output(out: Path, suffixes: Sequence[str], option: str = "--out") -> 
 
 
 def refuse_edits(what: str, instead: str = "") -> None:
-    """Raise ParamsError where params.yaml holds what no profile does, which `what` would overwrite.
+    """Raise ParamsError where params.yaml holds what neither a profile nor `init` wrote, which `what` would overwrite.
 
     Args:
         instead: a further remedy, for the message.
     """
     texts = {path.read_bytes() for path in HERE.profiles.glob("*.yaml")}
-    if HERE.params.is_file() and HERE.params.read_bytes() not in texts:
+    if HERE.params.is_file() and (text := HERE.params.read_bytes()) not in texts and not _signed(text):
         raise ParamsError(
             f"{HERE.params}: holds edits of yours that {what} would overwrite; save them as profiles/<name>.yaml, "
             f"or undo them with `git checkout params.yaml`{instead}"
         )
+
+
+MARK = "# as init wrote it: "
+
+
+def signed(text: str) -> str:
+    """A text with a last line by which it is seen that nobody edited it."""
+    return f"{text}{MARK}{content_key({'text': text})}\n"
+
+
+def _signed(text: bytes) -> bool:
+    before, _, _ = text.decode(errors="replace").rpartition(MARK)
+    return signed(before).encode() == text
 
 
 @contextmanager

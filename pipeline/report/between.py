@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.report.stored import Curve
+from pipeline.results import Curve
 
 Line = tuple[np.ndarray, np.ndarray]
 """Rising layer speed-ups, and the score at each, (m,)."""

@@ -4,7 +4,7 @@ from pipeline.errors import ArtifactError
 from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE, Workspace
 from pipeline.params import Params
-from pipeline.report.stored import Stored, TaskResults, curves_of
+from pipeline.report.stored import Stored, TaskResults
 from pipeline.results import (
     Attack,
     DefenceRow,
@@ -15,6 +15,7 @@ from pipeline.results import (
     Selected,
     Simulation,
     Trials,
+    curves_of,
     read_curves,
 )
 from pipeline.tasks.task import DemoSource

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pipeline.evaluation.preferred import preferred
 from pipeline.report.between import by_speed, line_of, scores_at
 from pipeline.report.lines import medians
-from pipeline.report.paying import early_rows, preference
-from pipeline.report.stored import Curve, Stored, TaskResults
-from pipeline.results import ExitScores, Row
+from pipeline.report.stored import Stored, TaskResults
+from pipeline.results import Curve, ExitScores, Row
 
 ALL_TASKS = "_all-tasks"
 """File of the means over tasks; no task's name begins so, and it is the first in order."""
@@ -86,11 +86,10 @@ def _headline(task: TaskResults) -> Numbers:
     """
     rows = [row for row in task.rows if row.split == task.splits[0]]
     whole = {(row.backbone, row.method): row for row in rows if row.criterion is None}
-    early = [*early_rows(task, task.splits[0])]
-    if not early:
+    best = preferred(rows, task.curves, task.splits[0])
+    if best is None:
         best = max(whole.values(), key=lambda row: row.score.median if row.score.median is not None else -np.inf)
         return {**_numbers(best), "by": _model(task, best)}
-    best = max(early, key=lambda row: preference(task, row))
     full = whole[best.backbone, best.method].score.median
     return {**_numbers(best), **_defined({"all_layers": full}), "by": f"{_model(task, best)} {best.criterion}"}
 

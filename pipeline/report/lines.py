@@ -8,8 +8,8 @@ import numpy as np
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.report.between import Line, by_speed, drawn, line_of, scores_at
 from pipeline.report.numbers import TIMES, number, times
-from pipeline.report.stored import Curve
 from pipeline.report.svg import look
+from pipeline.results import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,14 +1,13 @@
 """Does early exit pay? Each trained model under the criterion that selection rows prefer, against all of its layers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import isclose, isfinite
 from statistics import median
 from typing import Literal
 
-from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.intervals import sign_test
-from pipeline.report.stored import Curve, TaskResults
+from pipeline.evaluation.preferred import early_rows, preference
+from pipeline.report.stored import TaskResults
 from pipeline.report.verdicts import paired, word
 from pipeline.results import ModelGroup, OverSeeds, Row
 
@@ -77,27 +76,18 @@ def best_of(every: Iterable[Deal]) -> list[Deal]:
     """The deal of each task and split whose model selection rows prefer."""
     out: dict[tuple[str, str], Deal] = {}
     for deal in every:
-        place = deal.task.name, deal.row.split
-        if place not in out or preference(deal.task, deal.row) > preference(out[place].task, out[place].row):
+        place, curves = (deal.task.name, deal.row.split), deal.task.curves
+        if place not in out or preference(deal.row, curves) > preference(out[place].row, curves):
             out[place] = deal
     return list(out.values())
 
 
-def early_rows(task: TaskResults, split: str) -> Iterator[Row]:
-    """The rows under an exit rule that can run, and under which rows leave at different exits."""
-    for row in task.rows:
-        if row.split != split or row.criterion is None:
-            continue
-        if CRITERIA[row.criterion].causal and CRITERIA[row.criterion].adaptive:
-            yield row
-
-
 def _candidates(task: TaskResults, group: ModelGroup, split: str) -> list[Row]:
-    return [row for row in early_rows(task, split) if (row.backbone, row.method) == (group.backbone, group.method)]
+    return [row for row in early_rows(task.rows, split) if (row.backbone, row.method) == (group.backbone, group.method)]
 
 
 def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
-    row = max(_candidates(task, group, split), key=lambda row: preference(task, row))
+    row = max(_candidates(task, group, split), key=lambda row: preference(row, task.curves))
     full = next(
         other
         for other in task.rows
@@ -125,37 +115,6 @@ def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
         p=p,
         measured=_measured(task, row),
     )
-
-
-def preference(task: TaskResults, row: Row) -> tuple[bool, float, float]:
-    """What the rows that chose the thresholds say of an operating point, the best last.
-
-    Whether it meets the chooser's condition, then the medians of score and speed-up; where the score is bounded, of
-    speed-up and score.
-
-    Report rows do not choose: the best of several criteria on the rows that are reported looks better than it is.
-    """
-    curves = {
-        curve.seed: curve
-        for curve in task.curves
-        if (curve.backbone, curve.method, curve.criterion, curve.split)
-        == (row.backbone, row.method, row.criterion, row.selected_on)
-    }
-    found = [
-        _at(curves[seed], point.limit) for seed, point in zip(row.seeds, row.points, strict=True) if seed in curves
-    ]
-    points = [point for point in found if point is not None]
-    if len(points) < len(row.seeds):
-        return row.in_window, -2.0, 0.0  # below every score
-    score, speed = median(score for score, _ in points), median(speed for _, speed in points)
-    return (row.in_window, speed, score) if row.rule == "risk" else (row.in_window, score, speed)
-
-
-def _at(curve: Curve, threshold: float) -> tuple[float, float] | None:
-    """Score and layer speed-up of a setting, which a curve has in fewer digits."""
-    near = (p for p in curve.points if isclose(p.threshold, threshold, rel_tol=1e-5, abs_tol=1e-7))
-    point = min(near, key=lambda p: abs(p.threshold - threshold) if isfinite(threshold) else 0.0, default=None)
-    return None if point is None else (point.score, point.layer_speedup)
 
 
 def _measured(task: TaskResults, row: Row) -> float | None:

@@ -7,9 +7,8 @@ import numpy as np
 
 from pipeline.evaluation.sweep import Sweep
 from pipeline.report.lines import criterion_lines, speed_axis
-from pipeline.report.stored import Curve
 from pipeline.report.svg import MUTED, canvas
-from pipeline.results import CurvePoint
+from pipeline.results import Curve, CurvePoint
 from pipeline.storage import whole_file, write_text
 
 KINDS = (".svg", ".png")

@@ -1,13 +1,12 @@
 """What a report is made of: the stored results of today's tasks, and what several sections ask of them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 
 from pipeline.errors import ArtifactError
 from pipeline.results import (
     Attacked,
-    CurvePoint,
+    Curve,
     DefenceRow,
     Evaluated,
     LatencyRow,
@@ -21,24 +20,6 @@ from pipeline.results import (
 
 SINGLE_EXIT = "single_exit"
 """The method that trains a model plainly, with its last exit only."""
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Every setting of one criterion on one model and split; a setting without a defined score is left out."""
-
-    backbone: str
-    method: str
-    criterion: str
-    seed: int
-    split: str
-    points: tuple[CurvePoint, ...]
-
-
-def curves_of(points: Iterable[CurvePoint]) -> Iterator[Curve]:
-    """The lines of a curves file as curves, in the file's order."""
-    for identity, members in groupby(points, key=lambda p: (p.backbone, p.method, p.criterion, p.seed, p.split)):
-        yield Curve(*identity, tuple(point for point in members if point.score == point.score))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.intervals import median_interval
 from pipeline.report.between import line_of, scores_at
 from pipeline.report.cells import slug
-from pipeline.report.stored import SINGLE_EXIT, Curve, TaskResults
-from pipeline.results import Interval, OverSeeds, Row
+from pipeline.report.stored import SINGLE_EXIT, TaskResults
+from pipeline.results import Curve, Interval, OverSeeds, Row
 
 CHAMPION = "patience"
 ALL_LAYERS, SINGLE = "all layers", "single exit"

@@ -6,7 +6,7 @@ Each field has a docstring; `python -m tools.write_docs` makes docs/results-sche
 from pipeline.results.attack import Attack, Attacked, DefenceRow, Paired, PoolAnswers, Record, ShardRecords
 from pipeline.results.base import Part, Result
 from pipeline.results.code import CodeEquivalence, CodePair, Declaration, TrialCode
-from pipeline.results.curves import CurvePoint, curves_text, read_curves
+from pipeline.results.curves import Curve, CurvePoint, curves_of, curves_text, read_curves
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.diagnosis import Calibration, Diagnosis, Findings, Oracle, Outcome
 from pipeline.results.evaluated import Choosing, Evaluated, ExitScores, Row
@@ -17,7 +17,7 @@ from pipeline.results.point import ALL_LAYERS, OperatingPoint
 from pipeline.results.predictions import PredictionFile, Predictions
 from pipeline.results.simulation import Bound, Counterexample, ExamplePoint, RequiredAccuracy, Simulation
 from pipeline.results.traces import TraceEntry, TraceIndex
-from pipeline.results.tracking import LoggedData, LoggedMetric, RunStatus, UnsentRun
+from pipeline.results.tracking import LoggedData, LoggedMetric, RunStatus, UnsentModel, UnsentRun, registered_name
 from pipeline.results.trials import (
     Epoch,
     FailedTrial,
@@ -48,6 +48,7 @@ FILES: tuple[type[Result], ...] = (
     StoredMetrics,
     CodeEquivalence,
     UnsentRun,
+    UnsentModel,
 )
 """Every stored JSON file, in the order of the stages."""
 
@@ -62,6 +63,7 @@ __all__ = [
     "CodeEquivalence",
     "CodePair",
     "Counterexample",
+    "Curve",
     "CurvePoint",
     "Declaration",
     "DefenceRow",
@@ -112,7 +114,10 @@ __all__ = [
     "TrialRecord",
     "TrialResult",
     "Trials",
+    "UnsentModel",
     "UnsentRun",
+    "curves_of",
     "curves_text",
     "read_curves",
+    "registered_name",
 ]

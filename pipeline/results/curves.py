@@ -3,7 +3,8 @@
 import csv
 import io
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +32,24 @@ class CurvePoint(NamedTuple):
     score: float
     layer_speedup: float
     flop_speedup: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Every setting of one criterion on one model and split; a setting without a defined score is left out."""
+
+    backbone: str
+    method: str
+    criterion: str
+    seed: int
+    split: str
+    points: tuple[CurvePoint, ...]
+
+
+def curves_of(points: Iterable[CurvePoint]) -> Iterator[Curve]:
+    """The lines of a curves file as curves, in the file's order."""
+    for identity, members in groupby(points, key=lambda p: (p.backbone, p.method, p.criterion, p.seed, p.split)):
+        yield Curve(*identity, tuple(point for point in members if point.score == point.score))
 
 
 def curves_text(points: Iterable[CurvePoint]) -> str:

@@ -1,10 +1,10 @@
 """What a tracked run still has to get: kept on disk while the tracking server is away."""
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import ClassVar, Literal
 
 from pipeline.errors import shown
-from pipeline.results.base import Name, Part, Result
+from pipeline.results.base import Name, Part, Result, Text
 
 RunStatus = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
@@ -70,3 +70,59 @@ class UnsentRun(Result):
         for path in map(PurePath, self.artifacts):
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"artifacts: {shown(str(path))} lies outside the project's folder")
+
+
+class UnsentModel(Result):
+    """`runs/models/<content>/<task>.json`: a selected model, beside its files, until MLflow has it."""
+
+    made_by: ClassVar[str] = "evaluate"
+    task: Name
+    """The task, which names it in MLflow's registry."""
+    content: Name
+    """Hash of all that its answers depend on: a version for each."""
+    run: str
+    """Id of the run of its operating point."""
+    made: int
+    """When it was made, in milliseconds since 1970; the last one is the selected one."""
+    place: str
+    """Folder of the project where it was made: "." or an experiment's, whose models are not selected."""
+    backbone: Name
+    """Name in `backbones`."""
+    method: Text
+    """Name in `methods`."""
+    criterion: Text
+    """Name of the criterion at which it answers, unless a request names another; full: all layers."""
+    threshold: float | None
+    """Its threshold; None: no row leaves early."""
+    key: Name
+    """Key of the trial that trained it."""
+    example: tuple[str, ...]
+    """An input, a text per column; empty for images."""
+    metrics: dict[str, float]
+    """Scores and speed-ups of its operating point on the first report split."""
+    tags: dict[str, str]
+    """What it comes from."""
+
+    @classmethod
+    def of(cls, folder: Path) -> "UnsentModel":
+        """What describes the model whose files lie in a folder.
+
+        Raises:
+            ArtifactError: as `read`, or there is nothing.
+        """
+        path = next(iter(folder.glob("*.json")), folder / "<task>.json")
+        return cls.read(path, "run `dvc repro -f evaluate`, which registers it again")
+
+    @property
+    def registered(self) -> str:
+        """Its name in MLflow's registry, which takes no slash."""
+        return registered_name(self.task)
+
+
+def registered_name(task: str) -> str:
+    """The name of a task's models in MLflow's registry.
+
+    >>> registered_name("sst2")
+    'early-exit.sst2'
+    """
+    return f"early-exit.{task}"

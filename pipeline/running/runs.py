@@ -28,6 +28,8 @@ class TrackedRun:
         self.unsent = unsent
         self.steps: set[int] = set()
         """A trial's run: steps whose metrics are logged. A trial that goes on reports its earlier epochs again."""
+        self.retag = False
+        """Whether it has tags that came after MLflow made it."""
         self._send = send
 
     @property
@@ -46,6 +48,11 @@ class TrackedRun:
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         self._log(params={**self.unsent.params, **_texts(params)})
+
+    def log_tags(self, tags: Mapping[str, str]) -> None:
+        """Tags that are known only now, and that hold no secret: a link's `...Key=` would be taken for one."""
+        self.retag = True
+        self._log(tags={**self.unsent.tags, **{name: text[:LONGEST] for name, text in tags.items()}})
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
         """One batch; values that are not finite are left out, since a missing metric says more than a plotted 0."""

@@ -22,6 +22,7 @@ from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.runs import TrackedRun
 from pipeline.running.signals import received, stopped_by_signals
 from pipeline.storage import content_key, write_text
+from pipeline.tasks.stores import manifest_of
 
 EXPERIMENT, EXPERIMENT_TAG = "DVC_EXP_NAME", "dvc_experiment"
 """The variable that names DVC's experiment to its stages, and the tag of their runs."""
@@ -71,6 +72,10 @@ class Stage:
         """Headline numbers of the stage; None (not defined) is left out."""
         self.run.log_metrics({name: value for name, value in metrics.items() if value is not None})
 
+    def describe(self, text: str) -> None:
+        """Text for the stage's run in MLflow's pages, in Markdown."""
+        self.run.log_tags({"mlflow.note.content": text})
+
     def log_row(
         self,
         settings: Mapping[str, Any],
@@ -78,7 +83,7 @@ class Stage:
         *,
         keys: Sequence[str] = (),
         by_layer: Mapping[int, float | None] | None = None,
-    ) -> None:
+    ) -> TrackedRun:
         """Make a run of a row of the stage's result, below the stage's own: rows are then compared as runs.
 
         Args:
@@ -88,13 +93,19 @@ class Stage:
             by_layer: the score of each exit alone, by its layer, as the steps of `exit_score`.
         """
         params = {"task": self.instance, **settings}
-        names = (params.get(part) for part in ("task", "backbone", "method", "criterion", "split", "mode"))
-        title = " ".join([self.name, *(str(name) for name in names if name)])
+        parts = ("criterion", "method", "backbone", "task", "split", "mode")  # what differs first: lists cut names
+        title = " ".join([*(str(params[part]) for part in parts if params.get(part)), f"({self.name})"])
         tags = {**self.tags, "kind": "row", "keys": ",".join(keys)}
         run = self.tracker.open(title, tags=tags, params=params, parent=self.run)
+        task, split = str(params["task"]), str(params.get("split"))
+        if HERE.manifest(task).is_file() and split in (
+            splits := manifest_of(task).splits
+        ):  # traces may be all there is
+            run.log_dataset(task, splits[split].sha256, str(HERE.data(task)), split)
         run.log_metrics({name: value for name, value in metrics.items() if value is not None})
         run.log_series("exit_score", {layer: score for layer, score in (by_layer or {}).items() if score is not None})
         run.end()
+        return run
 
 
 def run_stage(

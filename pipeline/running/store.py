@@ -12,6 +12,8 @@ from pipeline.lean import absent
 
 SERVERS = ("http", "https", "databricks", "uc", "databricks-uc")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+PLACES = (("runs", "artifact_uri"), ("logged_models", "artifact_location"), ("model_versions", "storage_location"))
+"""Where an SQLite store has absolute places of artifacts."""
 UNSET = "unset MLFLOW_TRACKING_URI and runtime.tracking_uri for the local database"
 
 
@@ -103,11 +105,23 @@ def open_database(path: Path, experiment: str) -> None:
         if before == now or not str(before).startswith("file:") or not (own or _gone(before)):
             return
         database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (now, number))
-        database.execute(
-            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
-            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
-            (now, len(before) + 1, number, len(before) + 1, f"{before}/"),
-        )
+        for table, column in PLACES:
+            database.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
+                (now, len(before) + 1, len(before) + 1, f"{before}/"),
+            )
+
+
+def experiment_of(database: Path, name: str) -> str | None:
+    """The id of an experiment in an SQLite file; None where there is none."""
+    if not database.is_file():
+        return None
+    try:
+        with closing(sqlite3.connect(database)) as opened:
+            row = opened.execute("SELECT experiment_id FROM experiments WHERE name = ?", (name,)).fetchone()
+    except sqlite3.Error:  # MLflow will say what is wrong with it
+        return None
+    return None if row is None else str(row[0])
 
 
 def _gone(location: str) -> bool:

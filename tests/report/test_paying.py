@@ -13,8 +13,8 @@ from pipeline.report.paying import BEARABLE, Deal, best_of, deals
 from pipeline.report.render import Report
 from pipeline.report.sections import FIRST
 from pipeline.report.sections.budget import Budget
-from pipeline.report.stored import Curve, Stored, TaskResults
-from pipeline.results import OverSeeds
+from pipeline.report.stored import Stored, TaskResults
+from pipeline.results import Curve, OverSeeds
 from tests.report.pages import Page, small
 from tests.stored_results import write_all
 

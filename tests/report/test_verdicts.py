@@ -9,9 +9,9 @@ import pytest
 from pipeline.layout import Workspace
 from pipeline.report.collect import collect
 from pipeline.report.sections.theory import Theory
-from pipeline.report.stored import Curve, Stored
+from pipeline.report.stored import Stored
 from pipeline.report.verdicts import score_at, verdicts, word
-from pipeline.results import CurvePoint, OverSeeds
+from pipeline.results import Curve, CurvePoint, OverSeeds
 from tests import stored_results
 from tests.report.pages import TIMES, Page, report_of, small
 from tests.stored_results import params_for, write_all, write_simulation

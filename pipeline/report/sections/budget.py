@@ -11,8 +11,8 @@ from pipeline.report.between import Line, line_of, scores_at
 from pipeline.report.cells import Cell, Table, TableRow, in_points, model_name, runs_of, slug
 from pipeline.report.numbers import number
 from pipeline.report.sections.base import Section, no_early_exit
-from pipeline.report.stored import Curve, Stored, TaskResults
-from pipeline.results import TrialRecord
+from pipeline.report.stored import Stored, TaskResults
+from pipeline.results import Curve, TrialRecord
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 STEPS = 200

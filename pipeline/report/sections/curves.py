@@ -12,9 +12,9 @@ from pipeline.report.choices import mark, marked
 from pipeline.report.lines import criterion_lines, medians, settings_of, speed_axis
 from pipeline.report.numbers import TIMES, number, times
 from pipeline.report.sections.base import Section, no_early_exit
-from pipeline.report.stored import SINGLE_EXIT, Curve, Stored, TaskResults
+from pipeline.report.stored import SINGLE_EXIT, Stored, TaskResults
 from pipeline.report.svg import INK, KNOWN, MUTED, Canvas, Panel, Plot, canvas, look
-from pipeline.results import ExitScores, Row
+from pipeline.results import Curve, ExitScores, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

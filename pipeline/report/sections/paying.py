@@ -23,6 +23,8 @@ NOTES = (
     "than that.",
     "Lost: rows with a wrong early answer where the last exit is right; won: the reverse. Wall time: measured, one row "
     "at a time.",
+    "In MLflow, tags.keys holds the keys that a row is traced back to, in the run of each row; the model that the rows "
+    "which chose prefer is registered for its task as early-exit. and the task's name, with the alias selected.",
 )
 COLOURS = {"pays": GREEN, "costs": ORANGE, "gains nothing": MUTED}
 MARKERS = "osD^vP*X"

@@ -2,11 +2,12 @@
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.errors import TrackingError, redacted
 from pipeline.layout import HERE
+from pipeline.results import UnsentModel
 from pipeline.running.mlflow.client import Client, RefusedError
 from pipeline.running.runs import TrackedRun, unsent_file
 
@@ -56,6 +57,20 @@ class Sender:
             self.send_kept()
         return True
 
+    def register(self, call: Callable[[], None], model: UnsentModel) -> bool:
+        """Register a model; False where the store is away, and it is kept."""
+        if self.patience.waits():
+            return False
+        try:
+            call()
+        except RefusedError as error:
+            say(f"the model of {model.task} is not registered: {error}")
+        except TrackingError as error:
+            say(f"{error}. The selected model is kept in {HERE.unsent_models} until the store answers")
+            self.patience.lose()
+            return False
+        return True
+
     def send_kept(self) -> None:
         """Send what this process could not send before."""
         for run in list(self.runs.values()):
@@ -63,9 +78,12 @@ class Sender:
                 run.deliver()
 
     def _project(self, run: TrackedRun) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         run_id = run.run_id or self._attach(run)
+        if run.retag:
+            self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in run.unsent.tags.items()])
+            run.retag = False
         for params in _chunks(list(run.unsent.params.items()), 100):
             self.client.log_batch(run_id, params=[Param(name, value) for name, value in params])
         run.change(params={})

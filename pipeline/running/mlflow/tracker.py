@@ -6,9 +6,11 @@ docs/design/tracking.md says what holds when the store, or a driver, goes away.
 
 import logging
 import os
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from filelock import FileLock, Timeout
 
 from pipeline.errors import ArtifactError, TrackingError
 from pipeline.layout import HERE, Workspace
-from pipeline.results import UnsentRun
+from pipeline.results import UnsentModel, UnsentRun
 from pipeline.running.mlflow.client import EXPERIMENT, RETRIES, Client
+from pipeline.running.mlflow.registry import register
 from pipeline.running.mlflow.sending import FOLDER_TAG, KEY_TAG, PLACE_TAG, RUN_TAG, Sender, say
+from pipeline.running.mlflow.views import view_tags
 from pipeline.running.place import this_place
 from pipeline.running.runs import TrackedRun, new_run, unsent_file
 from pipeline.running.store import address, artifacts_of, database_of, shown
@@ -53,6 +57,7 @@ class Tracker:
             self.place = this_place()
             self.client = Client(self.uri)
             self.experiment_id = self._experiment()
+            self._save_views()
         self.runs: dict[str, TrackedRun] = {}
         """The runs of this process by their ids, parents first."""
         self.sender = Sender(self.client, self.experiment_id, self.place.id, self.runs)
@@ -77,6 +82,12 @@ class Tracker:
             )
         return str(found.experiment_id)
 
+    def _save_views(self) -> None:
+        tags = self.client.get_experiment(self.experiment_id).tags
+        for name, view in view_tags().items():
+            if tags.get(name) != view:
+                self.client.set_experiment_tag(self.experiment_id, name, view)
+
     def open(
         self,
         name: str,
@@ -91,7 +102,8 @@ class Tracker:
         all_tags = {**tags, FOLDER_TAG: self.place.id, PLACE_TAG: HERE.place, RUN_TAG: id}
         all_tags |= {KEY_TAG: key} if key else {}
         unsent = new_run(name, id, key, parent, all_tags, params)
-        if key is not None and (kept := _kept(unsent_file(key))) is not None:  # of a driver whose store was away
+        kept = None if key is None else _kept(unsent_file(key))
+        if kept is not None:  # of a driver whose store was away
             unsent = unsent.model_copy(update={"metrics": kept.metrics, "artifacts": kept.artifacts, "data": kept.data})
         if key is None:
             self.sender.fresh.add(id)
@@ -130,6 +142,7 @@ class Tracker:
         and neither has what runs in another folder of the project where nobody holds the lock.
         """
         self.sync(stage, instance)
+        self.send_models()
         query = (
             f"attributes.status = 'RUNNING' and tags.stage = '{stage}' and tags.instance = '{instance}' "
             f"and tags.{FOLDER_TAG} = '{self.place.id}'"
@@ -162,10 +175,23 @@ class Tracker:
             if unsent.status == "RUNNING":
                 unsent = unsent.model_copy(update={"status": "KILLED", "ended": unsent.started})
             run = TrackedRun(unsent, self.sender.send)
+            run.retag = True
             run.deliver()
             done = not unsent_file(run.id).exists()
             sent, left = sent + done, left + (not done)
         return sent, left
+
+    def send_models(self) -> int:
+        """Register the selected models that MLflow's registry lacks, in their order; returns how many are left."""
+        if not _models():
+            return 0
+        with claimed(HERE.claims, "models"):  # two that register one model would make two versions of it
+            kept = [(UnsentModel.of(folder), folder) for folder in _models()]
+            for model, folder in sorted(kept, key=lambda one: one[0].made):
+                if not self.sender.register(partial(register, self.client, self.experiment_id, folder, model), model):
+                    break
+                shutil.rmtree(folder)
+        return len(_models())
 
     def _works(self, tags: Mapping[str, str], stage: str, instance: str) -> bool:
         """Whether another process is the driver of a run with these tags.
@@ -205,6 +231,11 @@ class Tracker:
             token = page.token
             if not token:
                 return
+
+
+def _models() -> list[Path]:
+    """Folders of the models that MLflow's registry lacks; one that is being written is not there yet."""
+    return [folder for folder in HERE.unsent_models.glob("*") if "." not in folder.name]
 
 
 def _kept(path: Path) -> UnsentRun | None:

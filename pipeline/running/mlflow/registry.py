@@ -1,0 +1,82 @@
+"""MLflow's registry: a version for each content of a task's selected model, and an alias for the last one."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from pipeline.errors import TrackingError
+from pipeline.identity.imports import ROOT
+from pipeline.results import UnsentModel
+from pipeline.running.mlflow.client import Client
+
+ALIAS = "selected"
+CONTENT_TAG, MODEL_TAG = "content", "model"
+"""Tags: of a version, what it answers with; of a run, the version that it led to."""
+
+
+def register(client: Client, experiment: str, folder: Path, model: UnsentModel) -> None:
+    """Make a version of a model, unless there is one of its content, and let the alias name it.
+
+    A call that is made again after a lost answer makes no second version.
+
+    Args:
+        experiment: id of the experiment.
+        folder: the model's files.
+
+    Raises:
+        TrackingError: the store is away, or the model cannot be written.
+    """
+    run = next(iter(client.search_runs([experiment], f"tags.run = '{model.run}'", max_results=1)), None)
+    run_id = None if run is None else str(run.info.run_id)
+    query = f"name = '{model.registered}' and tags.{CONTENT_TAG} = '{model.content}'"
+    version = next(iter(client.search_model_versions(query)), None)
+    if version is None:
+        version = _new_version(client, experiment, folder, model, run_id)
+    if model.place == ".":
+        client.set_registered_model_alias(model.registered, ALIAS, version.version)
+    if run_id is not None:
+        client.set_tag(run_id, MODEL_TAG, f"{model.registered}/{version.version}")
+
+
+def _new_version(client: Client, experiment: str, folder: Path, model: UnsentModel, run_id: str | None) -> Any:
+    from mlflow.entities import LoggedModelOutput, Metric
+
+    params = {"backbone": model.backbone, "method": model.method, "criterion": model.criterion}
+    params |= {} if model.threshold is None else {"threshold": f"{model.threshold:g}"}
+    tags = {**model.tags, CONTENT_TAG: model.content, "task": model.task, "key": model.key, **params}
+    with TemporaryDirectory() as temporary:
+        packed = Path(temporary) / "model"
+        _package(folder, packed)
+        logged = client.create_logged_model(experiment, model.task, run_id, tags, params, "early-exit")
+        client.log_model_artifacts(logged.model_id, str(packed))
+    client.finalize_logged_model(logged.model_id, "READY")
+    if run_id is not None:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
+        values = [Metric(name, value, model.made, 0, logged.model_id) for name, value in model.metrics.items()]
+        client.log_batch(run_id, metrics=values)
+    if not client.search_registered_models(f"name = '{model.registered}'"):
+        client.create_registered_model(model.registered, description=f"Selected models of the task {model.task}.")
+    return client.create_model_version(
+        model.registered,
+        f"models:/{logged.model_id}",
+        run_id,
+        tags,
+        description=_described(model),
+        model_id=logged.model_id,
+    )
+
+
+def _package(folder: Path, target: Path) -> None:
+    command = [sys.executable, "-m", "pipeline.running.mlflow.packaging", str(folder.absolute()), str(target)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = done.stderr.strip().splitlines()
+        raise TrackingError(f"the model in {folder} cannot be written for MLflow: {lines[-1] if lines else 'it died'}")
+
+
+def _described(model: UnsentModel) -> str:
+    at = "all layers" if model.threshold is None else f"{model.criterion} at {model.threshold:g}"
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in model.metrics.items())
+    return f"{model.backbone}, {model.method}, {at}: {numbers}. Trained by the trial `{model.key}`."
