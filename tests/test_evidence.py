@@ -10,7 +10,7 @@ from tools import depth
 FOLDER = ROOT / "docs/evidence" / depth.PROFILE
 
 
-@pytest.mark.parametrize("name", ["exits", "bounds"])
+@pytest.mark.parametrize("name", ["exits", "bounds", "promises"])
 def test_the_page_has_what_the_traces_give(name: str) -> None:
     """Reading a trace checks it against the hash of its index, too."""
     params = load_params(ROOT / f"profiles/{depth.PROFILE}.yaml")
