@@ -220,6 +220,17 @@ class Workspace:
     def latency(self, task: str) -> Path:
         return self.outputs / "latency" / f"{task}.json"
 
+    def all_exported(self, task: str) -> Path:
+        """The exported models of a task, a folder per backbone and method."""
+        return self.outputs / "exported" / task
+
+    def exports(self, task: str) -> Path:
+        return self.all_exported(task) / "index.json"
+
+    def exported(self, task: str, backbone: str, method: str) -> Path:
+        """The description of an exported model, in its folder."""
+        return self.all_exported(task) / f"{backbone}.{method}" / "model.json"
+
     def attack(self, task: str) -> Path:
         return self.outputs / "attack" / f"{task}.json"
 

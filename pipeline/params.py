@@ -16,7 +16,7 @@ from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.settings import Evaluate
 from pipeline.layout import HERE
 from pipeline.models.names import BackboneSettings, BackboneSpec, resolve_backbone
-from pipeline.models.settings import Latency
+from pipeline.models.settings import Export, Latency
 from pipeline.running.address import VARIABLE
 from pipeline.running.settings import Runtime
 from pipeline.settings import UNKNOWN, Block, Distinct, Name, Seed, check_distinct
@@ -63,6 +63,7 @@ class Params(Block):
     images: Images = Images()
     evaluate: Evaluate = Evaluate()
     latency: Latency = Latency()
+    export: Export = Export()
     attack: Attack = Attack()
     simulate: Simulate = Simulate()
     runtime: Runtime = Runtime()
@@ -78,10 +79,16 @@ class Params(Block):
                 raise ParamsError(
                     f"evaluate.criteria: {name!r} reads a channel that {method!r} records; add {method!r} to methods"
                 )
-        for key, names in (("latency.tasks", self.latency.tasks), ("attack.tasks", list(self.attack.tasks))):
+        for key, names in (
+            ("latency.tasks", self.latency.tasks),
+            ("export.tasks", self.export.tasks),
+            ("attack.tasks", list(self.attack.tasks)),
+        ):
             for name in names:
                 if name not in self.tasks:
                     raise unknown("task", name, self.tasks, key=key)
+                if key == "export.tasks" and self.task(name).modality == "image" and "int8" in self.export.precisions:
+                    raise ParamsError(f"export.precisions: int8 serves no images, which {name!r} has; take one out")
         self._check_attack()
         return self
 

@@ -37,6 +37,8 @@ def write_every(root: Path) -> dict[type[Result], Path]:
         results.Selected: here.selected(TASK),
         results.Evaluated: here.evaluated(TASK),
         results.Latency: here.latency(TASK),
+        results.Exports: results.Exports(task=TASK, models=(f"{BACKBONE}.joint",)).write(here.exports(TASK)),
+        results.Exported: _exported(here).write(here.exported(TASK, BACKBONE, "joint")),
         results.Attack: here.attack(TASK),
         results.Trials: here.trials_table,
         results.Simulation: here.simulation,
@@ -56,6 +58,28 @@ def _manifest() -> results.Manifest:
         task=TASK, modality="text", kind="classification", protocol="holdout", columns=("sentence",),
         label_names=("negative", "positive"), metrics=("accuracy",), source={"hub": "glue"},
         report_splits=("validation",), unlabelled_splits=("test",), splits=splits, inputs={BACKBONE: inputs},
+    )  # fmt: skip
+
+
+def _exported(here: Workspace) -> results.Exported:
+    """A model of one seed in both precisions; ALBERT's layers share their file."""
+    rows = [row for row in results.Evaluated.read(here.evaluated(TASK), "").rows if row.method == "joint"]
+    points = tuple(row.points[0] for row in rows if row.criterion is not None)
+    layers = {name: f"layer-01.{name}.onnx" for name in ("float32", "int8")}
+    precisions = {
+        name: results.ExportedPrecision(
+            layers=(file,) * 12, exits=(f"exit-01.{name}.onnx",) * 12, points=points, rows=tuple(rows)
+        )
+        for name, file in layers.items()
+    }
+    return results.Exported(
+        task=TASK, modality="text", kind="classification", columns=("sentence",), label_names=("negative", "positive"),
+        backbone=BACKBONE, method="joint", seed=1, key=key_of(BACKBONE, "joint", TASK, 1), weights_sha256="23",
+        data_sha256={SELECTION: "45", "validation": "67"}, outputs=2, exits=tuple(range(1, 13)), channels=(),
+        precisions=precisions, parameters=11_700_000, versions={"onnxruntime": "1.32.0"},
+        files=dict.fromkeys(
+            ("embedding.onnx", "exit-01.float32.onnx", "exit-01.int8.onnx", "heads.npz", *layers.values()), "89"
+        ),
     )  # fmt: skip
 
 

@@ -121,7 +121,7 @@ def test_models_that_were_selected_anew_are_not_timed_at_the_points_of_others(wo
     assert "operating points of demo-albert/joint: none of trial new; run `dvc repro evaluate`" in line
 
 
-@pytest.mark.parametrize("stage", ["latency", "attack"])
+@pytest.mark.parametrize("stage", ["latency", "export", "attack"])
 def test_a_task_that_is_not_named_ends_well_and_loads_nothing_heavy(workspace: Workspace, stage: str) -> None:
     workspace.write_params({"latency.tasks": [], "attack.tasks": {}})
     code = f"""
@@ -137,4 +137,5 @@ print({{"torch", "transformers", "textattack", "datasets", "ray", "mlflow", "sci
     assert (done.code, done.out.splitlines()[-1:]) == (0, ["set()"]), done.err
     written = {path.as_posix() for path in Path("outputs").rglob("*") if path.is_file()}
     tables = {HERE.attack_records(TASK).as_posix(), HERE.attack_page(TASK).as_posix()} if stage == "attack" else set()
-    assert written == {f"outputs/{stage}/{TASK}.json"} | tables
+    result = HERE.exports(TASK).as_posix() if stage == "export" else f"outputs/{stage}/{TASK}.json"
+    assert written == {result} | tables

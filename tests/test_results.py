@@ -327,6 +327,8 @@ def test_docstrings_say_where_the_files_lie() -> None:
         "Evaluated": HERE.evaluated(task),
         "Predictions": HERE.predictions_index(task),
         "Latency": HERE.latency(task),
+        "Exports": HERE.exports(task),
+        "Exported": HERE.exported(task, "<backbone>", "<method>"),
         "ShardRecords": HERE.shard(task, key),
         "PoolAnswers": HERE.pooled(task, key),
         "Attack": HERE.attack(task),

@@ -1,6 +1,8 @@
-"""The block `latency` of params.yaml."""
+"""The blocks `latency` and `export` of params.yaml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pipeline.settings import Block, Distinct, Size
 
@@ -15,3 +17,11 @@ class Latency(Block):
     node: str | None = None
     """Kind of node to time on, alone: on the Ray cluster that is joined, a kind of GPU as Ray names it (L4, A100), a
     custom resource, or the value of any label, such as a worker group's name. None: this machine."""
+
+
+class Export(Block):
+    """The models with early exits of each task in `tasks`, of the first seed, as ONNX graphs."""
+
+    tasks: Annotated[list[str], Distinct] = []
+    precisions: Annotated[list[Literal["float32", "int8"]], Distinct] = Field(default=["float32"], min_length=1)
+    """Each is recorded, has thresholds of its own and its scores. int8 serves texts."""

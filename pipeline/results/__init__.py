@@ -10,6 +10,7 @@ from pipeline.results.curves import Curve, CurvePoint, curves_of, curves_text, r
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.diagnosis import Calibration, Diagnosis, Findings, Oracle, Outcome
 from pipeline.results.evaluated import Choosing, Evaluated, ExitScores, Row
+from pipeline.results.exported import Exported, ExportedPrecision, Exports
 from pipeline.results.latency import Latency, LatencyRow, Measured
 from pipeline.results.metrics import StoredMetrics
 from pipeline.results.numbers import Interval, OverExamples, OverSeeds, Share
@@ -41,6 +42,8 @@ FILES: tuple[type[Result], ...] = (
     Evaluated,
     Predictions,
     Latency,
+    Exports,
+    Exported,
     ShardRecords,
     PoolAnswers,
     Attack,
@@ -72,6 +75,9 @@ __all__ = [
     "Evaluated",
     "ExamplePoint",
     "ExitScores",
+    "Exported",
+    "ExportedPrecision",
+    "Exports",
     "FailedTrial",
     "Findings",
     "GridPoint",

@@ -101,6 +101,8 @@ class Result(Part):
     """Version 1 were dictionaries without classes."""
     made_by: ClassVar[str]
     """The stage, or the command, that writes the file."""
+    named_by_task: ClassVar[bool] = True
+    """Whether the file of a task, or its folder, has the task's name."""
 
     def text(self) -> str:
         """Canonical JSON: sorted keys, two spaces, one line break at the end."""
@@ -138,7 +140,7 @@ class Result(Part):
                 part.check()
             except ValueError as error:
                 raise ArtifactError(f"{path}: {f'{place}: ' if place else ''}{error}; {remedy}") from None
-        task = getattr(result, "task", None)
+        task = getattr(result, "task", None) if cls.named_by_task else None
         if task is not None and task not in (path.stem, path.parent.name):
             raise ArtifactError(f"{path}: task: {shown(task)} is not the task whose file this is; {remedy}")
         return result

@@ -25,6 +25,7 @@ def stage_settings(params: Params, workspace: Workspace) -> Iterator[tuple[str, 
     blocks["methods"] = params.model_dump(mode="json", include={"methods"}, exclude_none=True)["methods"]
     latency, attack = blocks["latency"], blocks["attack"]
     timed, attacked = latency.pop("tasks"), attack.pop("tasks")
+    left = blocks["export"].pop("tasks")
     for name in params.tasks:
         task = params.task(name)
         about = task_settings(task)
@@ -34,6 +35,8 @@ def stage_settings(params: Params, workspace: Workspace) -> Iterator[tuple[str, 
         evaluate = {**blocks["evaluate"], "window": list(params.window(task.modality))}
         yield "evaluate", name, {"protocol": params.protocol, "task": about, "evaluate": evaluate}
         yield "latency", name, {"latency": latency if name in timed else None}
+        chosen = {"protocol": params.protocol, "evaluate": evaluate, "export": blocks["export"]}
+        yield "export", name, chosen if name in left else {"export": None}
         files = attacked_with(params, task, workspace)
         asked = {"attack": {**attack, "task": attacked[name]}, "files": files} if name in attacked else {"attack": None}
         yield "attack", name, asked

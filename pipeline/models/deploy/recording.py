@@ -1,0 +1,36 @@
+"""Traces of an exported model through its own graphs: thresholds are chosen, and scores reported, on what will run."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline.evaluation.trace import Trace
+from pipeline.models.deploy.segments import Segments
+from pipeline.tasks.stores import Store
+
+
+def record(segments: Segments, store: Store) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Record every exit for every row of a store, in the store's order and batches.
+
+    Returns:
+        Logits, (n, exits, outputs) float32, and each channel, (n, exits) float32.
+    """
+    logits = np.empty((len(store), len(segments.exits), segments.outputs), dtype=np.float32)
+    channels = {name: np.empty(logits.shape[:2], dtype=np.float32) for name in segments.channels}
+    for rows in store.in_order():
+        batch = {name: value.numpy() for name, value in store.batch(rows, "cpu").items()}
+        logits[rows], values_by_channel = segments.record(batch)
+        for name, values in values_by_channel.items():
+            channels[name][rows] = values
+    return logits, channels
+
+
+def recorded_as(trace: Trace, segments: Segments, store: Store, engine: str) -> Trace:
+    """The trace of the same rows and the same model through other arithmetic.
+
+    Args:
+        trace: what PyTorch recorded; labels and costs are taken from it.
+        engine: name of the engine with its precision, for the provenance.
+    """
+    logits, channels = record(segments, store)
+    return replace(trace, logits=logits, channels=channels, provenance=trace.provenance | {"engine": engine})

@@ -1,0 +1,317 @@
+"""Models that leave the house: ONNX graphs answer as PyTorch does, live equals replay in every precision, and what
+answers needs no PyTorch."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ArtifactError, ParamsError, PipelineError, UnsupportedError
+from pipeline.evaluation.criteria import CRITERIA, make
+from pipeline.evaluation.point import point_of, sweep_at
+from pipeline.evaluation.trace import Trace
+from pipeline.identity.imports import ROOT
+from pipeline.layout import HERE
+from pipeline.models.deploy.folder import FLOAT32, INT8, SCHEMA, read_description
+from pipeline.models.deploy.graphs import Written, write_graphs
+from pipeline.models.deploy.quantised import write_int8
+from pipeline.models.deploy.runtime import Deployed
+from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.writing import refuse_precisions
+from pipeline.models.encoders.encoder import Encoder, build_encoder
+from pipeline.models.multi_exit import MultiExit
+from pipeline.models.residual import ResNet
+from pipeline.params import Params, load_params
+from pipeline.results import Evaluated, Exported, Exports
+from pipeline.tasks.text.tokens import collate
+from tests.selections import save_model, select
+from tests.test_ask import invoke
+from tests.test_backbones import centre, config_of, rows
+from tests.workspace import Workspace
+
+TASK = "demo-sentences"
+Arrays = dict[str, np.ndarray]
+LENGTHS = tuple(range(2, 26))
+
+
+def arrays(batch: Mapping[str, torch.Tensor]) -> Arrays:
+    return {name: value.numpy() for name, value in batch.items()}
+
+
+def shape_of(model: MultiExit, graphs: Mapping[str, Written]) -> dict[str, Any]:
+    return {
+        "exits": list(model.exits), "outputs": model.outputs, "channels": list(model.channels),
+        "precisions": {name: vars(written) for name, written in graphs.items()},
+    }  # fmt: skip
+
+
+def exported(model: MultiExit, folder: Path, images: bool = False) -> dict[str, Any]:
+    """Write a model's graphs, in both precisions where it has texts."""
+    written = write_graphs(model, folder, images)
+    return shape_of(model, {FLOAT32: written} | ({} if images else {INT8: write_int8(folder, written)}))
+
+
+def text_model(family: str, pooling: Any = "mean") -> MultiExit:
+    torch.manual_seed(0)
+    encoder = Encoder(config_of(family), pooling, None if family == "albert" else 2)
+    if family == "mpnet":  # of each kind, with pools of their own
+        encoder.part_poolers("own_pooler")
+        with torch.no_grad():
+            for pooler in encoder.own_poolers:
+                pooler.weight.add_(0.1 * torch.randn_like(pooler.weight))
+    model = MultiExit(encoder, range(1, encoder.layers + 1), 3, channels=["lte"]).eval()
+    with torch.no_grad():
+        centre(model, [collate(*rows(LENGTHS, seed=1), "cpu")])
+        model.channels["lte"].weight.mul_(4.0)
+    return model
+
+
+# Graphs
+
+
+@pytest.mark.parametrize(
+    ("family", "pooling"),
+    [
+        ("bert", "first"),
+        ("mpnet", "mean"),
+        pytest.param("roberta", "mean", marks=pytest.mark.slow),
+        pytest.param("distilbert", "first", marks=pytest.mark.slow),
+    ],
+)
+def test_the_graphs_answer_as_pytorch_does(family: str, pooling: Any, tmp_path: Path) -> None:
+    model = text_model(family, pooling)
+    written = write_graphs(model, tmp_path, images=False)
+    check_as_pytorch(model, Segments.open(tmp_path, shape_of(model, {FLOAT32: written}), FLOAT32))
+
+
+def check_as_pytorch(model: MultiExit, segments: Segments) -> None:
+    for lengths in ((9, 4, 7, 9, 2, 5), (6, 6), (1,), (24,)):
+        batch = collate(*rows(lengths), "cpu")
+        with torch.inference_mode():
+            expected, channels = model.record(batch, model.channels)
+        logits, values = segments.record(arrays(batch))
+        np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=2e-5)
+        np.testing.assert_allclose(values["lte"], channels["lte"].numpy(), rtol=1e-4, atol=2e-5)
+
+
+def test_images_answer_as_pytorch_does_and_leave_as_in_replay(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = ResNet(8, 4, [0.5] * 3, [0.25] * 3)
+    model = MultiExit(network, range(1, network.layers + 1), 3).eval()
+    batch = {"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8)}
+    with torch.no_grad():
+        centre(model, [batch])
+        expected = model(batch).numpy()
+    segments = Segments.open(tmp_path, exported(model, tmp_path, images=True), FLOAT32)
+    for part in (slice(0, 30), slice(3, 4)):
+        np.testing.assert_allclose(
+            segments.record({"image": batch["image"].numpy()[part]})[0], expected[part], atol=1e-4
+        )
+    check_live_equals_replay(segments, [arrays(batch)])
+
+
+# Live equals replay
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graphs of an ALBERT of two groups, in both precisions, with what `Segments` reads of its description."""
+    into = tmp_path_factory.mktemp("exported")
+    (into / "shape.json").write_text(json.dumps(exported(text_model("albert"), into)))
+    return into
+
+
+def test_layers_that_share_their_weights_are_stored_once(folder: Path) -> None:
+    model, shape = text_model("albert"), json.loads((folder / "shape.json").read_text())
+    layers = shape["precisions"][FLOAT32]["layers"]
+    assert len(layers) == model.backbone.layers
+    assert sorted(set(layers)) == sorted(path.name for path in folder.glob("layer-*.float32.onnx"))
+    assert len(set(layers)) == model.backbone.groups < len(layers)
+    assert {path.name for path in folder.glob("exit-*")} == {"exit-01.float32.onnx", "exit-01.int8.onnx"}
+    check_as_pytorch(model, opened(folder, FLOAT32))
+    assert str(ROOT).encode() not in b"".join(path.read_bytes() for path in folder.iterdir()), "lines of our own files"
+
+
+def opened(folder: Path, precision: str) -> Segments:
+    return Segments.open(folder, json.loads((folder / "shape.json").read_text()), precision)
+
+
+@pytest.mark.parametrize("size", [1, 5, len(LENGTHS)])
+@pytest.mark.parametrize("precision", [FLOAT32, INT8])
+def test_live_equals_replay(folder: Path, precision: str, size: int) -> None:
+    ids, types = rows(LENGTHS, seed=1)
+    parts = [slice(start, start + size) for start in range(0, len(ids), size)]
+    check_live_equals_replay(opened(folder, precision), [arrays(collate(ids[p], types[p], "cpu")) for p in parts])
+
+
+def check_live_equals_replay(segments: Segments, batches: list[Arrays]) -> None:
+    """Every criterion at several of its thresholds leaves as in a replay of the trace of the same batches."""
+    recorded = [segments.record(batch) for batch in batches]
+    logits = np.concatenate([part[0] for part in recorded])
+    channels = {name: np.concatenate([part[1][name] for part in recorded]) for name in segments.channels}
+    n, exits, classes = logits.shape
+    depth = np.arange(1.0, exits + 1)
+    trace = Trace(
+        "classification", logits, np.arange(n) % classes * 1.0, np.arange(n), depth, np.tile(depth, (n, 1)),
+        np.full(n, float(exits)), channels=channels,
+    )  # fmt: skip
+    left = set()
+    for name in [name for name, cls in CRITERIA.items() if cls.causal and make(name).applies_to(trace)]:
+        fitted = make(name).fit(trace)
+        thresholds = fitted.thresholds(exits, classes)
+        for threshold in (*thresholds[:: max(1, len(thresholds) // 6)], np.inf):
+            swept = sweep_at(trace, point_of(fitted, {}, float(threshold)))
+            rule = segments.rule(fitted, float(threshold))
+            answers = [segments.answer(batch, rule) for batch in batches]
+            index = np.concatenate([answer.exit_index for answer in answers])
+            np.testing.assert_array_equal(index, swept.exit_index[0], err_msg=f"{name} at {threshold}")
+            said = np.concatenate([answer.logits for answer in answers]).argmax(axis=1)
+            np.testing.assert_array_equal(said, swept.predictions[0], err_msg=f"{name} at {threshold}")
+            left |= set(index.tolist())
+    assert left == set(range(exits)), "rows leave at every exit"
+    full = [segments.answer(batch, segments.rule(None, np.inf)) for batch in batches]
+    np.testing.assert_array_equal(np.concatenate([answer.logits for answer in full]), logits[:, -1])
+
+
+def test_an_int8_answer_does_not_depend_on_the_other_rows(folder: Path) -> None:
+    """ONNX Runtime rounds a tensor by its largest value, padding and other rows included."""
+    segments, (ids, types) = opened(folder, INT8), rows(LENGTHS, seed=1)
+    together = segments.record(arrays(collate(ids, types, "cpu")))[0]
+    alone = [segments.record(arrays(collate(ids[i : i + 1], types[i : i + 1], "cpu")))[0] for i in range(len(ids))]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+    exact = opened(folder, FLOAT32).record(arrays(collate(ids, types, "cpu")))[0]
+    assert 0 < np.abs(together - exact).max() < 0.5 * np.abs(exact).max()
+
+
+# The command, the folder and what answers
+
+
+@pytest.fixture
+def at_hand(workspace: Workspace) -> Path:
+    """The folder that the command wrote of a model that nobody trained, through the real stages up to evaluate."""
+    criteria: dict[str, dict[str, float]] = {"patience": {}, "confidence": {}, "temperature": {}, "oracle": {}}
+    workspace.write_params({"evaluate.criteria": criteria})
+    assert workspace.stage("prepare", TASK).code == 0
+    torch.manual_seed(3)
+    model = MultiExit(build_encoder(load_params().backbone("demo-albert"), 400), range(1, 13), 2)
+    with torch.no_grad():
+        for head in model.heads:
+            head.weight.mul_(20.0)
+    save_model(model, TASK, "many")
+    select(TASK, "demo-albert", {"joint": {1: "many"}})
+    for stage in ("trace", "evaluate"):
+        done = workspace.stage(stage, TASK)
+        assert done.code == 0, done.err
+    said = invoke("export", TASK, "--to", "left", "--precision", FLOAT32, "--precision", INT8)
+    assert said.splitlines()[-1] == "written: left"
+    return workspace.folder / "left"
+
+
+SCRIPT = """
+import json, sys
+from pipeline.models.deploy.runtime import Deployed
+model = Deployed.open(sys.argv[1], precision=sys.argv[2])
+texts = json.loads(sys.argv[3])
+answers = [model.answer(texts, criterion=name, threshold=at) for name, at in (("patience", 2), ("confidence", None))]
+loaded = {"torch", "transformers", "pydantic", "onnx", "scipy", "safetensors", "pyarrow"} & sys.modules.keys()
+print(json.dumps([sorted(loaded), [[(a.label, a.exit) for a in one] for one in answers]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_model_that_left_answers_without_pytorch(at_hand: Path) -> None:
+    texts = ["the film was good", "nobody liked the dull plot but the end was moving", "good"]
+    described = Exported.model_validate_json(
+        json.dumps({k: v for k, v in read_description(at_hand).items() if k != "schema"})
+    )
+    assert Exported.schema_version == SCHEMA
+    for precision in (FLOAT32, INT8):
+        done = subprocess.run(
+            [sys.executable, "-c", SCRIPT, str(at_hand), precision, json.dumps(texts)],
+            capture_output=True, text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        loaded, answers = json.loads(done.stdout)
+        assert loaded == []
+        model = Deployed.open(at_hand, precision)
+        for name, at, said in (("patience", 2.0, answers[0]), ("confidence", None, answers[1])):
+            assert [[a.label, a.exit] for a in model.answer(texts, name, at)] == said
+        # Thresholds were chosen, and scores measured, on these graphs; a bound cannot run.
+        points = described.precisions[precision].points
+        assert [point.criterion for point in points] == ["patience", "confidence", "temperature"]
+        assert model.criterion("confidence", None)[1] == points[1].limit
+        rows_of = described.precisions[precision].rows
+        assert [row.criterion for row in rows_of if row.split == rows_of[0].split] == [
+            None,
+            *(p.criterion for p in points),
+        ]
+    evaluated = {row.criterion: row for row in Evaluated.read(HERE.evaluated(TASK), "").rows}
+    for row in described.precisions[FLOAT32].rows:  # the same model to rounding, on the same rows
+        assert row.score.median == pytest.approx(evaluated[row.criterion].score.median, abs=0.1)
+    card = (at_hand / "README.md").read_text(encoding="utf-8")
+    assert "patience (PABEE)" in card
+    assert described.weights_sha256 in card
+    check_bad_input(at_hand)
+
+
+@pytest.mark.slow
+def test_the_stage_exports_the_models_with_early_exits(workspace: Workspace) -> None:
+    workspace.write_params({"export.tasks": [TASK], "evaluate.criteria": {"patience": {}}})
+    assert workspace.stage("prepare", TASK).code == 0
+    encoder = build_encoder(load_params().backbone("demo-albert"), 400)
+    for key, exits in (("plain", [12]), ("many", range(1, 13))):
+        save_model(MultiExit(encoder, exits, 2), TASK, key)
+    select(TASK, "demo-albert", {"single_exit": {1: "plain"}, "joint": {1: "many"}})
+    for stage in ("trace", "evaluate", "export"):
+        done = workspace.stage(stage, TASK)
+        assert done.code == 0, done.err
+    assert Exports.read(HERE.exports(TASK), "").models == ("demo-albert.joint",)
+    path = HERE.exported(TASK, "demo-albert", "joint")
+    described = Exported.read(path, "")
+    assert set(described.precisions) == {FLOAT32}
+    answer = Deployed.open(path.parent).answer(["a good film"], "full")[0]
+    assert (answer.exit, answer.layer, sorted(answer.probabilities or {})) == (12, 12, sorted(described.label_names))
+
+
+def test_images_have_no_int8() -> None:
+    raw = {"tasks": {"cifar10": {}}, "backbones": {"resnet20": {}}, "methods": ["joint"]}
+    with pytest.raises(ParamsError, match=r"export\.precisions: int8 serves no images, which 'cifar10' has"):
+        Params.model_validate({**raw, "export": {"tasks": ["cifar10"], "precisions": ["int8"]}})
+    with pytest.raises(ParamsError, match=r"export\.tasks: unknown task 'cifar'; did you mean 'cifar10'"):
+        Params.model_validate({**raw, "export": {"tasks": ["cifar"]}})
+
+
+def check_bad_input(folder: Path) -> None:
+    model = Deployed.open(folder)
+    for error, wrong in (
+        (ParamsError, lambda: model.answer([])),
+        (ParamsError, lambda: model.answer(["a"], "entropy")),
+        (ParamsError, lambda: model.answer(["a"], "patiense", 2)),
+        (ParamsError, lambda: Deployed.open(folder, "int4")),
+        (ParamsError, lambda: Deployed.open(folder, threads=0)),
+        (UnsupportedError, lambda: model.answer([("a", "b")])),
+        (UnsupportedError, lambda: model.answer(["a"], "oracle", 1)),
+        (UnsupportedError, lambda: model.answer(["a"], "learned", 0.5)),
+        (ArtifactError, lambda: Deployed.open(folder.parent)),
+    ):
+        with pytest.raises(error) as raised:
+            wrong()
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ParamsError, match="--to left: is there already; name a new folder"):
+        invoke("export", TASK, "--to", "left")
+    with pytest.raises(PipelineError, match="unknown precision 'int7'; did you mean 'int8'"):
+        invoke("export", TASK, "--to", "other", "--precision", "int7")
+    with pytest.raises(UnsupportedError, match="export images in float32"):
+        refuse_precisions([INT8], images=True)
+    (folder / "heads.npz").write_bytes(b"other")
+    with pytest.raises(ArtifactError, match=r"heads\.npz: its content is not what was exported"):
+        Deployed.open(folder)
+    (folder / "embedding.onnx").unlink()
+    with pytest.raises(ArtifactError, match="no such file"):
+        Deployed.open(folder)
