@@ -102,10 +102,7 @@ def open_selected(
     manifest = Manifest.read(here.manifest(task), f"run `dvc repro prepare@{task}`")
     selected = Selected.read(here.selected(task), "run `dvc repro`")
     evaluated = read_with_points(Evaluated, here.evaluated(task), f"run `dvc repro evaluate@{task}`")
-    backbone = only_one("--backbone", backbone, list(dict.fromkeys(group.backbone for group in selected.groups)))
-    groups = {group.method: group for group in selected.groups if group.backbone == backbone}
-    several = [known for known, group in groups.items() if group.multi_exit] or list(groups)
-    group = groups[only_one("--method", method or several[0], list(groups))]
+    group = chosen_group(selected, backbone, method)
     trial = group.trials[0]
     points = _points(evaluated, group, trial.key, manifest.report_splits[0])
     first = "patience" if "patience" in points else next(iter(points))
@@ -115,8 +112,16 @@ def open_selected(
     from pipeline.tasks.text.tokens import load_tokenizer
 
     model = load_checkpoint(here.model(task, trial.key), sha256=trial.weights_sha256).to(device).eval()
-    tokenizer = load_tokenizer(here.tokenizer(task, backbone)) if manifest.modality == "text" else None
+    tokenizer = load_tokenizer(here.tokenizer(task, group.backbone)) if manifest.modality == "text" else None
     return Opened(manifest, group, points[criterion or first], points, model, tokenizer, device)
+
+
+def chosen_group(selected: Selected, backbone: str | None, method: str | None) -> ModelGroup:
+    """The group that is asked for; without a method the first with early exits."""
+    backbone = only_one("--backbone", backbone, list(dict.fromkeys(group.backbone for group in selected.groups)))
+    groups = {group.method: group for group in selected.groups if group.backbone == backbone}
+    several = [name for name, group in groups.items() if group.multi_exit] or list(groups)
+    return groups[only_one("--method", method or several[0], list(groups))]
 
 
 def only_one(option: str, given: str | None, names: Sequence[str]) -> str:
