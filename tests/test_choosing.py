@@ -184,6 +184,7 @@ def test_bounds_by_hand() -> None:
     assert not betting_holds(np.ones(80), 0.05, 0.1)
     assert betting_holds(-np.ones(20), 0.05, 0.1)  # rows that early exit wins count for it
     assert not betting_holds(np.zeros(0), 0.05, 0.1)
+    assert not betting_holds(np.r_[np.zeros(900), np.ones(100)], 0.05, 0.1)  # though it begins without a loss
     # (0 + 1) / (n + 1) <= epsilon needs 9 rows at 0.1.
     for rows, met in ((8, False), (9, True)):
         trace = rows_of(made_up_trace(50), np.arange(rows))

@@ -5,7 +5,7 @@ same for both answers and all seeds, of the mean difference over seeds (2.5% and
 are chosen on selection rows; all numbers are of the report rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs/results-depth.md"
 RESAMPLES = 1000
 EPSILON, DELTA = 0.02, 0.1
 RIVALS = ("confidence", "entropy", "ensemble", "fixed")
+NEWER, SPEEDS = ("gates", "scheduled"), (1.3, 1.5, 2.0, 3.0)
 METHODS = ("joint", "two_stage")
 """Methods that train other exits; berxit's are those of joint."""
 Table = Callable[[Params, Path], str]
@@ -94,29 +95,60 @@ def rivals(params: Params, folder: Path) -> str:
     return _markdown(["task", "method", "", *(f"t = {t}" for t in range(2, 8))], rows)
 
 
-def risk(params: Params, folder: Path) -> str:
-    """What the exact binomial bound certifies, and what the report rows lose."""
-    chooser, rows = Risk(EPSILON, DELTA), []
+def newer(params: Params, folder: Path) -> str:
+    """JEI-DNN's gates and EENet's schedule minus confidence, at speeds that selection rows choose."""
+    rows = []
     for task, group in _groups(params, folder, METHODS):
         if group.seeds[0].traces[SELECTION].kind == "regression":
             continue
-        for name in ("patience", "confidence", "entropy", "patient_confidence", "ensemble"):
+        names = params.task(task).metrics
+        rules = [(name, speed) for name in ("confidence", *NEWER) for speed in SPEEDS]
+        answers = [
+            np.concatenate([_at_speed(name, speed, names, seed) for name, speed in rules]) for seed in group.seeds
+        ]
+        pairs = [((1 + r) * len(SPEEDS) + k, k) for r in range(len(NEWER)) for k in range(len(SPEEDS))]
+        found = iter(differences(names, answers, [report.labels for report in _reports(group)], pairs))
+        for rival in NEWER:
+            cells = [_difference(next(found), sure=True) for _ in SPEEDS]
+            rows.append([task, group.method, f"{rival} minus confidence", *cells])
+    return _markdown(["task", "method", "", *(f"{speed:g}x" for speed in SPEEDS)], rows)
+
+
+def risk(params: Params, folder: Path) -> str:
+    """What the exact binomial bound certifies, and what the report rows lose."""
+    names = ("patience", "confidence", "entropy", "patient_confidence", "ensemble")
+    cases = {name: (name, Risk(EPSILON, DELTA)) for name in names}
+    header = ["task", "method", "criterion", "certified", "speed-up", "rows lost, in %, by seed"]
+    return _markdown(header, _controlled(params, folder, cases))
+
+
+def promises(params: Params, folder: Path) -> str:
+    """What each bound certifies of confidence, and what the report rows lose, in its own loss."""
+    cases = {
+        f"{bound}, {loss}": ("confidence", Risk(EPSILON, 0.0 if bound == "crc" else DELTA, loss, bound=bound))
+        for bound, loss in (("binomial", "gap"), ("betting", "gap"), ("crc", "gap"), ("betting", "brier"))
+    }
+    header = ["task", "method", "bound, loss", "certified", "speed-up", "mean loss, in %, by seed"]
+    return _markdown(header, _controlled(params, folder, cases))
+
+
+def _controlled(params: Params, folder: Path, cases: Mapping[str, tuple[str, Risk]]) -> list[list[str]]:
+    """A row for each group and case, which is a criterion with a chooser."""
+    rows = []
+    for task, group in _groups(params, folder, METHODS):
+        if group.seeds[0].traces[SELECTION].kind == "regression":
+            continue
+        for label, (name, chooser) in cases.items():
             criterion, speeds, risks, certified = make(name), [], [], 0
             for seed, report in zip(group.seeds, _reports(group), strict=True):
                 fitted, choice = fit_and_choose(criterion, seed.traces[SELECTION], params.task(task).metrics, chooser)
-                swept = sweep(report, fitted, np.array([choice.threshold]))
+                swept = chooser.prepared(sweep(report, fitted, np.array([choice.threshold])), report, fitted)
                 certified += choice.in_window
                 speeds.append(float(swept.layer_speedup[0]))
                 risks.append(float(chooser.risk(swept)[0]))
-            rows.append(
-                [
-                    *(task, group.method, name, f"{certified} of {len(risks)}"),
-                    f"{np.median(speeds):.2f}x",
-                    ", ".join(f"{100 * value:.1f}" for value in risks),
-                ]
-            )
-    header = ["task", "method", "criterion", "certified", "speed-up", "rows lost, in %, by seed"]
-    return _markdown(header, rows)
+            lost = ", ".join(f"{100 * value:.1f}" for value in risks)
+            rows.append([task, group.method, label, f"{certified} of {len(risks)}", f"{np.median(speeds):.2f}x", lost])
+    return rows
 
 
 def bounds(params: Params, folder: Path) -> str:
@@ -143,7 +175,7 @@ def bounds(params: Params, folder: Path) -> str:
     return _markdown(header, rows)
 
 
-TABLES: dict[str, Table] = {table.__name__: table for table in (exits, bounds, patience, rivals, risk)}
+TABLES: dict[str, Table] = {table.__name__: table for table in (exits, bounds, patience, rivals, newer, risk, promises)}
 
 
 def differences(
@@ -186,6 +218,13 @@ def _matched(names: tuple[str, ...], params: Params, seed: SeedTraces, t: int) -
         fitted, choice = fit_and_choose(make(rival), selection, names, chooser)
         answers.append(sweep(report, fitted, np.array([choice.threshold])).predictions)
     return np.concatenate(answers), float(swept.layer_speedup[0])
+
+
+def _at_speed(name: str, speed: float, names: tuple[str, ...], seed: SeedTraces) -> np.ndarray:
+    """A rival's answers at the slowest threshold that is at least as fast on selection rows, (1, n)."""
+    settings = {"speedup": speed} if name == "scheduled" else {}
+    fitted, choice = fit_and_choose(make(name, settings), seed.traces[SELECTION], names, Speedup(speed))
+    return sweep(_report(seed), fitted, np.array([choice.threshold])).predictions
 
 
 def _in_window(

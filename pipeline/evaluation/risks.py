@@ -148,12 +148,13 @@ def betting_holds(loss: np.ndarray, epsilon: float, delta: float) -> bool:
         m_i = (1/2 + sum_{j<=i} L_j) / (1 + i);  s_i^2 = (1/4 + sum_{j<=i} (L_j - m_j)^2) / (1 + i)
 
     If the mean is above epsilon, K is a supermartingale that starts at 1, and reaches 1 / delta with probability delta
-    at most (Ville). Losses are at most 1; they may be negative, since K stays positive then too. The order of the rows
-    decides nothing about validity, and must not depend on the losses.
+    at most (Ville). Losses are at most 1; they may be negative, since K stays positive then too. The rows are taken in
+    a random order of a fixed seed: a data set may begin with its easy rows, and the bet may be won by then.
     """
     n = len(loss)
     if n == 0:
         return False
+    loss = loss[np.random.default_rng(0).permutation(n)]
     count = np.arange(1, n + 1)
     mean = (0.5 + np.cumsum(loss)) / (1 + count)
     variance = (0.25 + np.cumsum((loss - mean) ** 2)) / (1 + count)
