@@ -236,11 +236,25 @@ def _scheduler(callback: Any) -> Any:
     from ray.tune.schedulers import FIFOScheduler
 
     class PlanScheduler(FIFOScheduler):
-        """Stops a trial where its group's search does; looks for the next one among those that have not ended."""
+        """Stops a trial where its group's search does. The next one is the first handed out of those that have not
+        ended; Tune's own looks at all that ever were."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.places: dict[str, int] = {}
+            """Trial's id to its place in the order of handing out."""
+            self.count = itertools.count()
+
+        def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+            self.places[trial.trial_id] = next(self.count)
 
         def choose_trial_to_run(self, tune_controller: Any) -> Any:
-            pending = (trial for trial in tune_controller.get_live_trials() if trial.status == "PENDING")
-            return min(pending, key=lambda trial: str(trial.trial_id), default=None)
+            live = tune_controller.get_live_trials()
+            if len(self.places) > 2 * len(live) + FIXED:  # what has ended
+                alive = {trial.trial_id for trial in live}
+                self.places = {trial: place for trial, place in self.places.items() if trial in alive}
+            pending = (trial for trial in live if trial.status == "PENDING")
+            return min(pending, key=lambda trial: self.places[trial.trial_id], default=None)
 
         def on_trial_result(self, tune_controller: Any, trial: Any, result: Any) -> str:
             return str(self.STOP if callback.stops(trial, result) else self.CONTINUE)
