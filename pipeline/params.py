@@ -89,8 +89,22 @@ class Params(Block):
                     raise unknown("task", name, self.tasks, key=key)
                 if key == "export.tasks" and self.task(name).modality == "image" and "int8" in self.export.precisions:
                     raise ParamsError(f"export.precisions: int8 serves no images, which {name!r} has; take one out")
+        self._check_engines()
         self._check_attack()
         return self
+
+    def _check_engines(self) -> None:
+        """Check that what latency times is exported."""
+        for engine in self.latency.engines:
+            _, _, precision = engine.partition("-")
+            if not precision or not self.latency.tasks:
+                continue
+            where = f"latency.engines: {engine!r} times what export leaves"
+            if precision not in self.export.precisions:
+                raise ParamsError(f"{where}; add {precision!r} to export.precisions, or take it out")
+            for name in self.latency.tasks:
+                if name not in self.export.tasks:
+                    raise ParamsError(f"{where}; add {name!r} to export.tasks, or take it out")
 
     def _check_searches(self) -> None:
         """Check that what may stop a trial early has an epoch to stop it after."""

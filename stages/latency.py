@@ -1,4 +1,4 @@
-"""Time the live engine on one task, one row at a time and in batches, at the operating points of evaluate."""
+"""Time the live engines on one task, one row at a time and in batches, at the operating points of evaluate."""
 
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,7 @@ def main(stage: Stage) -> None:
         threads=runtime.threads,
         device=runtime.device,
         node=settings.node,
+        engines=tuple(settings.engines),
     )
     if settings.node is None:
         models = sum(group.multi_exit for group in selected.groups)
@@ -52,7 +53,8 @@ def main(stage: Stage) -> None:
     for row in measured.rows:
         stage.log_row(
             {
-                **{"backbone": row.backbone, "method": row.method, "criterion": row.point.name, "mode": row.mode},
+                **{"backbone": row.backbone, "method": row.method, "criterion": row.point.name},
+                **{"mode": row.mode if row.engine == "pytorch" else f"{row.mode} {row.engine}-{row.precision}"},
                 **{"threshold": row.point.threshold, "device": measured.device, "threads": measured.threads},
             },
             {"measured_speedup": row.measured_speedup, "ms_per_example": row.ms_per_example},

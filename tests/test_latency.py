@@ -1,19 +1,25 @@
 """Latency: the live engine at the operating points that evaluate chose, and a task that is not timed."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.errors import ArtifactError, UnsupportedError
 from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.evaluation.point import point_of, sweep_at
 from pipeline.evaluation.trace import Trace
 from pipeline.layout import HERE
+from pipeline.models.deploy.recording import record
+from pipeline.models.deploy.runtime import Deployed
+from pipeline.models.deployments import deployments, refuse_engines
 from pipeline.models.live import LiveEngine
-from pipeline.params import load_params
-from pipeline.results import ALL_LAYERS, Evaluated, Latency
+from pipeline.params import Params, load_params
+from pipeline.results import ALL_LAYERS, Evaluated, Exported, Latency, LatencyRow, Selected
 from pipeline.running.mlflow.tracker import Tracker
+from pipeline.tasks.stores import manifest_of, open_store
 from tests.chain import chain_model
 from tests.selections import save_model, select
 from tests.workspace import Workspace
@@ -103,6 +109,96 @@ def check_runs(evaluated: Evaluated) -> None:
     assert run.data.tags.keys() >= {"mlflow.user", "mlflow.source.name", "mlflow.source.git.commit"}
     found = tracker.client.search_runs([tracker.experiment_id], "tags.keys LIKE '%first%' and tags.stage = 'evaluate'")
     assert run.info.run_id in {one.info.run_id for one in found}, "from a report row's key to what it was reported in"
+
+
+ENGINES = [("pytorch", "float32"), ("onnx", "float32"), ("onnx", "int8")]
+
+
+def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspace) -> None:
+    """The real stages: rows leave as in a replay of what the exported graphs answer."""
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit
+
+    workspace.write_params(
+        {
+            **{"evaluate.criteria": {"patience": {}, "confidence": {}}, "latency.repeats": 2, "latency.batch_size": 5},
+            **{"export": {"tasks": [TASK], "precisions": ["float32", "int8"]}},
+            "latency.engines": ["pytorch", "onnx-float32", "onnx-int8"],
+        }
+    )
+    assert workspace.stage("prepare", TASK).code == 0
+    torch.manual_seed(3)
+    model = MultiExit(build_encoder(load_params().backbone("demo-albert"), 400), range(1, 13), 2)
+    with torch.no_grad():
+        for head in model.heads:
+            head.weight.mul_(20.0)
+    save_model(model, TASK, "many")
+    select(TASK, "demo-albert", {"joint": {1: "many"}})
+    for stage in ("trace", "evaluate"):
+        assert workspace.stage(stage, TASK).code == 0
+    line = workspace.stage("latency", TASK).error()
+    assert "model.json: no such file; run `dvc repro export@demo-sentences`" in line
+    for stage in ("export", "latency"):
+        done = workspace.stage(stage, TASK)
+        assert done.code == 0, done.err
+    measured = Latency.read(HERE.latency(TASK), "").measured
+    assert measured is not None
+    assert [(row.mode, row.engine, row.precision, row.point.criterion) for row in measured.rows] == [
+        (mode, *engine, criterion)
+        for mode in ("batch 1", "batch 5")
+        for engine in ENGINES
+        for criterion in (None, "patience", "confidence")
+    ]
+    for row in measured.rows:
+        assert sum(row.exits) == row.examples == 12
+        assert len(row.repeats_ms) == 2
+        assert row.ms_per_example == pytest.approx(np.median(row.repeats_ms), abs=1e-4)
+        assert 0 < row.p50_ms <= row.p99_ms
+    check_deployed(measured.rows)
+    select(TASK, "demo-albert", {"joint": {1: "plain"}})
+    group = Selected.read(HERE.selected(TASK), "").groups[0]
+    evaluated = Evaluated.read(HERE.evaluated(TASK), "")
+    with pytest.raises(ArtifactError, match="is of trial many, and plain is selected; run `dvc repro export"):
+        deployments(TASK, group, model, evaluated, "validation", ["onnx-int8"], 1)
+
+
+def check_deployed(timed: tuple[LatencyRow, ...]) -> None:
+    """Exits and scores of the timed rows are those of a trace that the exported graphs gave."""
+    path = HERE.exported(TASK, "demo-albert", "joint")
+    exported, manifest = Exported.read(path, ""), manifest_of(TASK)
+    split = manifest.report_splits[0]
+    store = open_store(manifest, "demo-albert", split, "cpu")
+    for precision, made in exported.precisions.items():
+        logits, _ = record(Deployed.open(path.parent, precision).segments, store)
+        rows, exits = logits.shape[:2]
+        depth = np.arange(1.0, exits + 1)
+        trace = Trace(
+            "classification", logits, np.zeros(rows), np.arange(rows), depth, np.tile(depth, (rows, 1)),
+            np.full(rows, float(exits)),
+        )  # fmt: skip
+        scores = {row.criterion: row.score.median for row in made.rows if row.split == split}
+        own = [row for row in timed if (row.engine, row.precision) == ("onnx", precision)]
+        assert [row.point for row in own if row.mode == "batch 1"] == [ALL_LAYERS, *made.points]
+        for row in own:
+            left = np.bincount(sweep_at(trace, row.point).exit_index[0], minlength=exits)
+            assert row.exits == tuple(left.tolist()), (precision, row.mode, row.point.name)
+            assert row.score == scores[row.point.criterion]
+            assert row.own_layer_speedup == pytest.approx(exits * rows / (left * depth).sum(), abs=1e-4)
+
+
+def test_engines_that_cannot_run_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = {"tasks": {TASK: {}}, "latency": {"tasks": [TASK], "engines": ["pytorch", "onnx-int8"]}}
+    with pytest.raises(Exception, match=r"^latency\.engines: 'onnx-int8' times what export leaves; add 'int8'"):
+        Params.model_validate(raw)
+    with pytest.raises(Exception, match=f"what export leaves; add '{TASK}' to export.tasks, or take it out"):
+        Params.model_validate({**raw, "export": {"precisions": ["int8"]}})
+    with pytest.raises(UnsupportedError, match=r"'onnx-int8' runs on the CPU, and runtime\.device comes to cuda"):
+        refuse_engines(["pytorch", "onnx-int8"], "cuda")
+    refuse_engines(["pytorch", "onnx-int8"], "cpu")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UnsupportedError, match=r"needs ONNX Runtime, which is not installed; `pip ins"):
+        refuse_engines(["onnx-float32"], "cpu")
+    refuse_engines(["pytorch"], "cuda")
 
 
 def test_models_that_were_selected_anew_are_not_timed_at_the_points_of_others(workspace: Workspace) -> None:

@@ -423,7 +423,8 @@ def traces() -> Iterator[Trace]:
 def read_back(point: OperatingPoint, path: Path) -> OperatingPoint:
     """The point as the next stage has it, out of a file."""
     row = LatencyRow(
-        backbone="b", method="joint", key="k", point=point, mode="batch 1", examples=1, ms_per_example=1.0,
+        backbone="b", method="joint", key="k", point=point, engine="pytorch", precision="float32", score=0.5,
+        mode="batch 1", examples=1, exits=(1,), ms_per_example=1.0, repeats_ms=(1.0,), p50_ms=1.0, p99_ms=1.0,
         measured_speedup=1.0, own_layer_speedup=1.0, own_flop_speedup=1.0,
     )  # fmt: skip
     Latency(task=path.stem, measured=Measured(device="cpu", machine="m", node=None, threads=1, rows=(row,))).write(path)

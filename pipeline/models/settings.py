@@ -6,14 +6,20 @@ from pydantic import Field
 
 from pipeline.settings import Block, Distinct, Size
 
+Engine = Literal["pytorch", "onnx-float32", "onnx-int8"]
+"""What a model runs in, with its precision; PyTorch's is float32."""
+
 
 class Latency(Block):
-    """Wall time of the live engine, on `rows` report rows of each task in `tasks`."""
+    """Wall time of the live engines, on `rows` report rows of each task in `tasks`."""
 
     tasks: Annotated[list[str], Distinct] = []
     rows: Size = 64
     batch_size: Size = 32
     repeats: Size = 3
+    engines: Annotated[list[Engine], Distinct] = Field(default=["pytorch"], min_length=1)
+    """What the models run in, timed in turn on the same rows. onnx-float32 and onnx-int8 are the models of `export`, at
+    thresholds of their own, on the CPU: `export.tasks` and `export.precisions` must have them."""
     node: str | None = None
     """Kind of node to time on, alone: on the Ray cluster that is joined, a kind of GPU as Ray names it (L4, A100), a
     custom resource, or the value of any label, such as a worker group's name. None: this machine."""

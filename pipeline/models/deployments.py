@@ -1,0 +1,133 @@
+"""What latency times: a model at its operating points, in PyTorch or as the graphs that export left."""
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pipeline.errors import ArtifactError, UnsupportedError
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.leaving import Rule
+from pipeline.evaluation.point import criterion_of, read_with_points
+from pipeline.layout import HERE
+from pipeline.models.deploy.folder import read_description
+from pipeline.models.deploy.segments import Segments
+from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit
+from pipeline.results import Evaluated, Exported, ModelGroup, OperatingPoint, Row
+
+if TYPE_CHECKING:
+    from pipeline.models.settings import Engine
+
+Batch = Mapping[str, Any]
+Scored = Sequence[tuple[OperatingPoint, float | None]]
+"""Operating points, each with its score; all layers first."""
+PYTORCH: "Engine" = "pytorch"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A model at an operating point in an engine.
+
+    Attributes:
+        score: on the whole report split.
+        answer: answers a batch of the store, and returns each row's exit, from 0, once the device is done, (n,).
+    """
+
+    engine: Literal["pytorch", "onnx"]
+    precision: Literal["float32", "int8"]
+    point: OperatingPoint
+    score: float | None
+    answer: Callable[[Batch], np.ndarray]
+
+
+def refuse_engines(engines: Sequence["Engine"], device: str) -> None:
+    """Raise UnsupportedError where an engine is not installed, or does not run on the device."""
+    for engine in engines:
+        if engine == PYTORCH:
+            continue
+        if importlib.util.find_spec("onnxruntime") is None:
+            raise UnsupportedError(
+                f"latency.engines: {engine!r} needs ONNX Runtime, which is not installed; `pip install -e "
+                "'.[deploy]'`, or take it out"
+            )
+        if device != "cpu":
+            raise UnsupportedError(
+                f"latency.engines: {engine!r} runs on the CPU, and runtime.device comes to {device}; set it to cpu, or "
+                "take the engine out"
+            )
+
+
+def files_left(task: str, group: ModelGroup, engines: Sequence["Engine"]) -> list[Path]:
+    """The files of export that the engines read of a group's model; raises as `deployments`."""
+    if all(engine == PYTORCH for engine in engines):
+        return []
+    path = _exported(task, group)[0]
+    return [path, *(path.parent / name for name in read_description(path.parent)["files"])]
+
+
+def deployments(
+    task: str,
+    group: ModelGroup,
+    model: MultiExit,
+    evaluated: Evaluated,
+    split: str,
+    engines: Sequence["Engine"],
+    threads: int,
+) -> list[Deployment]:
+    """The first seed's model of a group at each of its operating points, in each engine; bounds are left out.
+
+    Args:
+        model: the model, on the device, for PyTorch.
+        evaluated: its points and scores in PyTorch; those of other engines are export's.
+        split: the report split whose points and scores count.
+
+    Raises:
+        ArtifactError: no points of this model; export did not run, or left another model.
+        ParamsError: export left it without the precision.
+    """
+    found: list[Deployment] = []
+    for engine in engines:
+        if engine == PYTORCH:
+            for point, score in _scored(evaluated.rows, group, split):
+                found.append(
+                    Deployment("pytorch", "float32", point, score, partial(_live, LiveEngine.at(model, point)))
+                )
+            continue
+        precision: Literal["float32", "int8"] = "int8" if engine == "onnx-int8" else "float32"
+        path, exported = _exported(task, group)
+        segments = Segments.open(path.parent, read_description(path.parent), precision, threads)
+        for point, score in _scored(exported.precisions[precision].rows, group, split):
+            rule = segments.rule(criterion_of(point), point.limit)
+            found.append(Deployment("onnx", precision, point, score, partial(_graphs, segments, rule)))
+    return found
+
+
+def _live(engine: LiveEngine, batch: Batch) -> np.ndarray:
+    return engine(batch).exit_index.numpy()
+
+
+def _graphs(segments: Segments, rule: Rule, batch: Batch) -> np.ndarray:
+    return segments.answer({name: values.numpy() for name, values in batch.items()}, rule).exit_index
+
+
+def _scored(rows: Sequence[Row], group: ModelGroup, split: str) -> Scored:
+    """Points that can run, with their scores, of one model; all layers first."""
+    key = group.trials[0].key
+    own = [row for row in rows if (row.backbone, row.method, row.split) == (group.backbone, group.method, split)]
+    live = [row for row in own if row.criterion is None or CRITERIA[row.criterion].causal]
+    ordered = sorted(live, key=lambda row: row.criterion is not None)
+    return [(row.point(key), row.score.values[row.keys.index(key)]) for row in ordered]
+
+
+def _exported(task: str, group: ModelGroup) -> tuple[Path, Exported]:
+    """The description that export left of a group's model, with its path."""
+    path, remedy = HERE.exported(task, group.backbone, group.method), f"run `dvc repro export@{task}`"
+    exported, trial = read_with_points(Exported, path, remedy), group.trials[0]
+    if (exported.key, exported.weights_sha256) != (trial.key, trial.weights_sha256):
+        raise ArtifactError(f"{path}: is of trial {exported.key}, and {trial.key} is selected; {remedy}")
+    return path, exported

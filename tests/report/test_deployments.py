@@ -1,0 +1,69 @@
+"""The sentence on what to ship, out of timed deployments."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.layout import Workspace
+from pipeline.report.collect import collect
+from pipeline.report.sections.latency import Latency
+from pipeline.report.stored import Stored
+from pipeline.results import LatencyRow
+from tests.report.pages import small
+from tests.stored_results import write_all
+
+MS = {("pytorch", "float32"): 4.0, ("onnx", "float32"): 2.0, ("onnx", "int8"): 1.0}
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    workspace, params = Workspace(tmp_path_factory.mktemp("timed")), small("albert-base", ("sst2",))
+    write_all(workspace, params)
+    return collect(params, workspace)
+
+
+def shipped(stored: Stored, score: float, exact: bool) -> list[str]:
+    """The sentence where the int8 model with all layers has this score.
+
+    Args:
+        exact: whether repeats are alike; otherwise each deployment varies by more than early exit gains.
+    """
+    (task,) = stored.tasks
+    assert task.latency is not None
+    rows = []
+    for row in task.latency.rows:
+        for (engine, precision), ms in MS.items():
+            took = ms / row.own_layer_speedup
+            early = row.point.criterion is not None
+            values = (took, took, took) if exact or early else (took, took, 0.5 * took)
+            own = {"engine": engine, "precision": precision, "ms_per_example": took, "repeats_ms": values}
+            own["score"] = score if precision == "int8" and not early else 0.8
+            rows.append(LatencyRow.model_validate({**dict(row), **own}))
+    timed = replace(task, latency=task.latency.model_copy(update={"rows": tuple(rows)}))
+    found = Latency().findings(replace(stored, tasks=(timed,)))
+    assert Latency().plots(replace(stored, tasks=(timed,)))
+    return [one.text for one in found if one.subject.startswith("What to ship")]
+
+
+def test_one_engine_has_no_sentence_on_what_to_ship(stored: Stored) -> None:
+    assert not [one for one in Latency().findings(stored) if one.subject.startswith("What to ship")]
+
+
+def test_the_fastest_deployment_and_whether_early_exit_is_part_of_it(stored: Stored) -> None:
+    (text,) = shipped(stored, 0.8, exact=True)
+    assert "within 0.5 points of the best score is confidence of albert-base, joint in ONNX Runtime, int8 (0.5" in text
+    assert text.endswith("; early exit is part of it.")
+    assert "by its median" not in text
+
+
+def test_a_faster_one_that_scores_less_is_named_as_such(stored: Stored) -> None:
+    (text,) = shipped(stored, 0.9, exact=True)
+    assert "the fastest by its median is confidence of albert-base, joint in ONNX Runtime, int8 (0.5 a row, sco" in text
+    assert "within 0.5 points of the best score is all layers of albert-base, joint in ONNX Runtime, int8 (1" in text
+    assert text.endswith("; early exit is not part of it.")
+
+
+def test_what_the_repeats_do_not_tell_apart_is_said(stored: Stored) -> None:
+    (text,) = shipped(stored, 0.8, exact=False)
+    assert "not told apart by the repeats from all layers of albert-base, joint in ONNX Runtime, int8" in text
+    assert text.endswith("whether early exit is part of it, these repeats do not tell.")
