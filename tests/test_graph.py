@@ -78,7 +78,7 @@ def test_one_task_of_own_data_and_what_comes_after(project: Project, tmp_path: P
     params = {"tasks": {"own": {**own, "source": own_rows(tmp_path / "rows")}}, **SHORT}
     project.write_params(params)
     assert project.repro() == [
-        "settings", "prepare@own", "finetune", "trace@own", "evaluate@own", "latency@own", "export@own", "attack@own",
+        "settings", "prepare@own", "finetune", "trace@own", "evaluate@own", "export@own", "latency@own", "attack@own",
         "simulate", "report",
     ]  # fmt: skip
     page, here = project.page(), project.here
