@@ -22,7 +22,12 @@ from pipeline.tasks.task import Task
 from tests.conftest import POINTERS
 from tests.project import Project
 
-PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+EVERY_PUSH = ("paper", "robustness")
+"""Profiles that between them have every stage, images, attacks and methods of every kind; the others wait for clusters."""
+PROFILES = [
+    pytest.param(name, marks=[] if name in EVERY_PUSH else [pytest.mark.cluster])
+    for name in sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+]
 SHORT = {
     "grid": {"batch_size": [8], "learning_rate": [0.001]},
     "seeds": [1],
