@@ -176,7 +176,7 @@ def ray_cluster(
         *("--min-worker-port=0", "--max-worker-port=0", f"--object-store-memory={100 * 2**20}"),
     ]
     if worker is not None:
-        types = {"ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0}}
+        types = {"ray.head.default": {"resources": {"CPU": cpus}, "node_config": {}, "max_workers": 0}}
         types["worker"] = {"resources": dict(worker), "node_config": {}, "min_workers": 0, "max_workers": 1}
         provider = {"type": "fake_multinode", "gcs_address": f"127.0.0.1:{gcs}", "disable_node_updaters": True}
         scaled = SCALED | {"available_node_types": types, "provider": provider}

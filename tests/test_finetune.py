@@ -494,6 +494,21 @@ def test_a_gpu_that_an_autoscaler_can_start_is_waited_for(
     assert re.search(r"^waiting for 1 CPU and 0.7 GPU on the Ray cluster, \d+ s; free: 1 of 1", done.out, re.MULTILINE)
 
 
+@pytest.mark.cluster
+@pytest.mark.parametrize("program", ["trials", "jobs"])
+def test_a_head_without_cores_gets_workers_from_none(program: str, workspace: Workspace) -> None:
+    """As KubeRay starts it: the head runs nothing, and workers come when there is work."""
+    with ray_cluster({"CPU": 1}, cpus=0) as cluster:
+        workspace.write_params()
+        prepared()
+        done = run_on(cluster, workspace, APART if program == "trials" else JOBS)
+    assert re.search(r"^waiting for 1 CPU on the Ray cluster, \d+ s; free: 0 of 0 CPUs", done.out, re.MULTILINE), done
+    if program == "trials":
+        assert counted(done)[0] > 0
+    else:
+        assert {"a A", "b B"} <= {*done.out.splitlines()}
+
+
 @pytest.mark.parametrize(
     ("runtime", "parts"),
     [
