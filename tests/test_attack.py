@@ -921,7 +921,7 @@ def test_a_shard_that_is_done_is_never_redone(trained: Path, monkeypatch: pytest
     def counted(victim: Any, resources: Any, examples: Any, *rest: Any, **more: Any) -> Any:
         if len(attacked) == dies_at:
             raise KeyboardInterrupt
-        attacked.append(f"{examples[0].row_id} {victim.engine.criterion and victim.engine.criterion.name}")
+        attacked.append(f"{examples[0].row_id} {victim.engine.rule.criterion and victim.engine.rule.criterion.name}")
         return stock_attack(victim, resources, examples, *rest, **more)
 
     monkeypatch.setattr(attacker, "attack_examples", counted)
