@@ -105,3 +105,24 @@ def group_of(task: str, backbone: str, method: str, keys: dict[int, str]) -> Mod
 def _hash(task: str, key: str) -> str:
     path = HERE.model(task, key) / "model.safetensors"
     return file_hash(path) if path.is_file() else "0" * 64
+
+
+def evaluate_untrained(workspace: Workspace, task: str) -> Any:
+    """Prepare a task, trace and evaluate a model that nobody trained, with exits that are sure of themselves."""
+    import torch
+
+    from pipeline.models.encoders.encoder import build_encoder
+    from pipeline.models.multi_exit import MultiExit
+
+    assert workspace.stage("prepare", task).code == 0
+    torch.manual_seed(3)
+    model = MultiExit(build_encoder(load_params().backbone("demo-albert"), 400), range(1, 13), 2)
+    with torch.no_grad():
+        for head in model.heads:
+            head.weight.mul_(20.0)
+    save_model(model, task, "many")
+    select(task, "demo-albert", {"joint": {1: "many"}})
+    for stage in ("trace", "evaluate"):
+        done = workspace.stage(stage, task)
+        assert done.code == 0, done.err
+    return model

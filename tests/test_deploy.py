@@ -30,7 +30,7 @@ from pipeline.models.residual import ResNet
 from pipeline.params import Params, load_params
 from pipeline.results import Evaluated, Exported, Exports
 from pipeline.tasks.text.tokens import collate
-from tests.selections import save_model, select
+from tests.selections import evaluate_untrained, save_model, select
 from tests.test_ask import invoke
 from tests.test_backbones import centre, config_of, rows
 from tests.workspace import Workspace
@@ -197,17 +197,7 @@ def at_hand(workspace: Workspace) -> Path:
     """The folder that the command wrote of a model that nobody trained, through the real stages up to evaluate."""
     criteria: dict[str, dict[str, float]] = {"patience": {}, "confidence": {}, "temperature": {}, "oracle": {}}
     workspace.write_params({"evaluate.criteria": criteria})
-    assert workspace.stage("prepare", TASK).code == 0
-    torch.manual_seed(3)
-    model = MultiExit(build_encoder(load_params().backbone("demo-albert"), 400), range(1, 13), 2)
-    with torch.no_grad():
-        for head in model.heads:
-            head.weight.mul_(20.0)
-    save_model(model, TASK, "many")
-    select(TASK, "demo-albert", {"joint": {1: "many"}})
-    for stage in ("trace", "evaluate"):
-        done = workspace.stage(stage, TASK)
-        assert done.code == 0, done.err
+    evaluate_untrained(workspace, TASK)
     said = invoke("export", TASK, "--to", "left", "--precision", FLOAT32, "--precision", INT8)
     assert said.splitlines()[-1] == "written: left"
     return workspace.folder / "left"

@@ -21,7 +21,7 @@ from pipeline.results import ALL_LAYERS, Evaluated, Exported, Latency, LatencyRo
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.tasks.stores import manifest_of, open_store
 from tests.chain import chain_model
-from tests.selections import save_model, select
+from tests.selections import evaluate_untrained, save_model, select
 from tests.workspace import Workspace
 
 TASK = "demo-sentences"
@@ -116,8 +116,6 @@ ENGINES = [("pytorch", "float32"), ("onnx", "float32"), ("onnx", "int8")]
 
 def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspace) -> None:
     """The real stages: rows leave as in a replay of what the exported graphs answer."""
-    from pipeline.models.encoders.encoder import build_encoder
-    from pipeline.models.multi_exit import MultiExit
 
     workspace.write_params(
         {
@@ -126,16 +124,7 @@ def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspac
             "latency.engines": ["pytorch", "onnx-float32", "onnx-int8"],
         }
     )
-    assert workspace.stage("prepare", TASK).code == 0
-    torch.manual_seed(3)
-    model = MultiExit(build_encoder(load_params().backbone("demo-albert"), 400), range(1, 13), 2)
-    with torch.no_grad():
-        for head in model.heads:
-            head.weight.mul_(20.0)
-    save_model(model, TASK, "many")
-    select(TASK, "demo-albert", {"joint": {1: "many"}})
-    for stage in ("trace", "evaluate"):
-        assert workspace.stage(stage, TASK).code == 0
+    model = evaluate_untrained(workspace, TASK)
     line = workspace.stage("latency", TASK).error()
     assert "model.json: no such file; run `dvc repro export@demo-sentences`" in line
     for stage in ("export", "latency"):

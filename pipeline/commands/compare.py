@@ -13,11 +13,11 @@ from pipeline.commands.compare_why import Cause, causes
 from pipeline.commands.output import refuse_output, writing
 from pipeline.layout import HERE
 from pipeline.report.cells import Cell, Table, TableRow, model_name, runs_of, slug
-from pipeline.report.numbers import EQUALS, bounds, number, points, setting, signed, times
+from pipeline.report.numbers import EQUALS, bounds, difference, number, points, setting, times
 from pipeline.report.plain import table_lines
 from pipeline.report.render import Content, render_sections
 from pipeline.report.verdicts import word
-from pipeline.results import Interval, OverSeeds
+from pipeline.results import Interval
 from pipeline.storage import write_text
 
 PAGES = (".html", ".md")
@@ -134,7 +134,7 @@ def _row(made: Comparison, pair: Pair) -> TableRow:
         Cell(pair.name[4]),
         Cell(number(points(before.score.centre)), bounds(before.score, 1, 100)),
         Cell(number(points(after.score.centre)), bounds(after.score, 1, 100)),
-        Cell(_gap(pair.gap)),
+        Cell(difference(pair.gap, "no seed in common")),
         Cell(verdict, tone=tone),
         Cell(_on_examples(pair.examples) if pair.examples else pair.why_not),
         Cell(_change(times(before.layer_speedup.centre), times(after.layer_speedup.centre))),
@@ -143,15 +143,6 @@ def _row(made: Comparison, pair: Pair) -> TableRow:
     keys = dict.fromkeys([*zip(before.keys, before.seeds, strict=True), *zip(after.keys, after.seeds, strict=True)])
     records = made.first.records | made.second.records
     return TableRow(cells, runs_of([key for key, _ in keys], records, [seed for _, seed in keys]))
-
-
-def _gap(gap: OverSeeds) -> str:
-    if gap.centre is None:
-        return "no seed in common"
-    text = signed(100 * gap.centre)
-    if gap.low is None or gap.high is None:
-        return text
-    return f"{text} [{signed(100 * gap.low)}, {signed(100 * gap.high)}]"
 
 
 def _on_examples(found: OnExamples) -> str:

@@ -38,6 +38,20 @@ def signed(value: float | None, digits: int = 1) -> str:
     return f"+{text}" if value and value > 0 and text.strip("0.,") else text
 
 
+def difference(gap: Interval, absent: str) -> str:
+    """A difference of scores in points with its interval, where it has one.
+
+    Args:
+        absent: what to say where there is no difference.
+    """
+    if gap.centre is None:
+        return absent
+    text = signed(100 * gap.centre)
+    if gap.low is None or gap.high is None:
+        return text
+    return f"{text} [{signed(100 * gap.low)}, {signed(100 * gap.high)}]"
+
+
 def points(value: float | None) -> float | None:
     """A share or correlation in points, as the paper prints scores."""
     return None if value is None else 100 * value

@@ -6,12 +6,12 @@ from itertools import groupby
 
 from pipeline.report.cells import Cell, Table, TableRow, flags_of, model_name, runs_of, slug
 from pipeline.report.choices import missed
-from pipeline.report.numbers import listed, number, points, signed, times
+from pipeline.report.numbers import difference, listed, number, points, times
 from pipeline.report.sections.base import Finding, Section, no_early_exit
 from pipeline.report.stored import SINGLE_EXIT, Stored
 from pipeline.report.svg import INK, Panel, Plot, canvas, look
 from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, place, verdicts, word
-from pipeline.results import Interval, TrialRecord
+from pipeline.results import TrialRecord
 
 NOTES = (
     "Differences are patience minus rival in points, paired by seed, each rule at its own operating point: the median "
@@ -119,22 +119,13 @@ def _row(mine: Sequence[Verdict], rivals: Sequence[str], trials: Mapping[str, Tr
 
 def _cell(v: Verdict) -> Cell:
     verdict = word(v.own_points)
-    lines = [_gap(v.own_points)]
+    lines = [difference(v.own_points, "not reached")]
     if v.name not in (ALL_LAYERS, SINGLE):
         lines.append(f"{number(points(v.rival.score.centre))} at {times(v.rival.layer_speedup.centre)}")
     if v.same_speed is not None:
-        lines.append(f"at equal speed: {_gap(v.same_speed)}")
+        lines.append(f"at equal speed: {difference(v.same_speed, 'not reached')}")
     tone = verdict.split()[0] if verdict.split()[0] in ("ahead", "behind") else ""
     return Cell(verdict, "\n".join(lines), flags=flags_of(v.rival), tone=tone)
-
-
-def _gap(difference: Interval) -> str:
-    if difference.centre is None:
-        return "not reached"
-    text = signed(100 * difference.centre)
-    if difference.low is None or difference.high is None:
-        return text
-    return f"{text} [{signed(100 * difference.low)}, {signed(100 * difference.high)}]"
 
 
 def _tally(every: Sequence[Verdict]) -> list[Finding]:
