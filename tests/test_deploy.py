@@ -4,11 +4,13 @@ answers needs no PyTorch."""
 import json
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
 import torch
 
@@ -28,7 +30,7 @@ from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.residual import ResNet
 from pipeline.params import Params, load_params
-from pipeline.results import Evaluated, Exported, Exports
+from pipeline.results import Evaluated, Exported, ExportedPrecision, Exports
 from pipeline.tasks.text.tokens import collate
 from tests.selections import evaluate_untrained, save_model, select
 from tests.test_ask import invoke
@@ -236,6 +238,7 @@ def test_a_model_that_left_answers_without_pytorch(at_hand: Path) -> None:
         points = described.precisions[precision].points
         assert [point.criterion for point in points] == ["patience", "confidence", "temperature"]
         assert model.criterion("confidence", None)[1] == points[1].limit
+        check_promises(model, described.precisions[precision])
         rows_of = described.precisions[precision].rows
         assert [row.criterion for row in rows_of if row.split == rows_of[0].split] == [
             None,
@@ -248,6 +251,19 @@ def test_a_model_that_left_answers_without_pytorch(at_hand: Path) -> None:
     assert "patience (PABEE)" in card
     assert described.weights_sha256 in card
     check_bad_input(at_hand)
+
+
+def check_promises(model: Deployed, exported: ExportedPrecision) -> None:
+    """Selection rows leave where the description says, and agree with the last exit as often."""
+    texts = [str(text) for text in parquet.read_table(HERE.texts(TASK, "selection"))["sentence"].to_pylist()]
+    full = [answer.label for answer in model.answer(texts, "full")]
+    assert len(exported.promises) == len(exported.points)
+    for point, promise in zip(exported.points, exported.promises, strict=True):
+        answers = model.answer(texts, point.criterion)
+        left = Counter(answer.exit - 1 for answer in answers)
+        assert list(promise.exit_counts) == [left[index] for index in range(12)], point
+        others = [answer.label != last for answer, last in zip(answers, full, strict=True)]
+        assert promise.difference == pytest.approx(np.mean(others)), point
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from pipeline.results.curves import Curve, CurvePoint, curves_of, curves_text, r
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.diagnosis import Calibration, Diagnosis, Findings, Oracle, Outcome
 from pipeline.results.evaluated import Choosing, Evaluated, ExitScores, Row
-from pipeline.results.exported import Exported, ExportedPrecision, Exports
+from pipeline.results.exported import Exported, ExportedPrecision, Exports, Promise
 from pipeline.results.latency import Latency, LatencyRow, Measured
 from pipeline.results.metrics import StoredMetrics
 from pipeline.results.numbers import Interval, OverExamples, OverSeeds, Share
@@ -100,6 +100,7 @@ __all__ = [
     "PoolAnswers",
     "PredictionFile",
     "Predictions",
+    "Promise",
     "Record",
     "RequiredAccuracy",
     "Result",

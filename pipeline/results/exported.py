@@ -2,9 +2,34 @@
 
 from typing import ClassVar, Literal
 
-from pipeline.results.base import Count, Name, Natural, Part, Result, Seed, Text, refuse_descending, refuse_lengths
+from pipeline.results.base import (
+    Amount,
+    Count,
+    Name,
+    Natural,
+    Part,
+    Result,
+    Seed,
+    Text,
+    refuse_descending,
+    refuse_lengths,
+)
 from pipeline.results.evaluated import Row
 from pipeline.results.point import OperatingPoint
+
+
+class Promise(Part):
+    """Where the selection rows left at an operating point: what a served model is watched against."""
+
+    exit_counts: tuple[Count, ...]
+    """Rows that left at each exit."""
+    difference: Amount
+    """Mean difference of their answers from the last exit's: the share of rows with another class; for a regression
+    the absolute difference of the values."""
+
+    def check(self) -> None:
+        if not sum(self.exit_counts):
+            raise ValueError("exit_counts: there is no row")
 
 
 class ExportedPrecision(Part):
@@ -16,6 +41,8 @@ class ExportedPrecision(Part):
     """File of each exit; exits with one pooler share it."""
     points: tuple[OperatingPoint, ...]
     """Operating points, chosen on traces of these graphs, in the order of `evaluate.criteria`."""
+    promises: tuple[Promise, ...]
+    """For each point, on the selection rows, through these graphs."""
     rows: tuple[Row, ...]
     """Scores of this model alone at all layers and at each point, on the report splits."""
 
@@ -35,7 +62,7 @@ class Exported(Result):
     """`outputs/exported/<task>/<backbone>.<method>/model.json`, or in the folder that the command `export` is given."""
 
     named_by_task: ClassVar[bool] = False
-    schema_version: ClassVar[int] = 1
+    schema_version: ClassVar[int] = 2
     made_by: ClassVar[str] = "export"
     task: Name
     """The task's name."""
@@ -79,6 +106,9 @@ class Exported(Result):
         for name, precision in self.precisions.items():
             refuse_lengths(self.exits[-1], "layers", **{f"precisions.{name}.layers": precision.layers})
             refuse_lengths(len(self.exits), "exits", **{f"precisions.{name}.exits": precision.exits})
+            refuse_lengths(len(precision.points), "points", **{f"precisions.{name}.promises": precision.promises})
+            for promise in precision.promises:
+                refuse_lengths(len(self.exits), "exits", **{f"precisions.{name}.promises": promise.exit_counts})
             for file in (*precision.layers, *precision.exits):
                 if file not in self.files:
                     raise ValueError(f"precisions.{name}: {file!r} is not in files")

@@ -5,18 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.errors import ArtifactError, ParamsError, UnsupportedError, unknown
 from pipeline.evaluation.choosing import Chooser, make_chooser
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.groups import Group, SeedTraces
+from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.settings import Evaluate
 from pipeline.evaluation.trace import Trace, load_trace
 from pipeline.identity.versions import library_versions
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import CARD, DESCRIPTION, FLOAT32, INT8, TOKENIZER, hash_of
 from pipeline.models.deploy.segments import Segments
-from pipeline.results import Evaluated, Exported, ExportedPrecision, Manifest, ModelGroup, OperatingPoint, Row
+from pipeline.results import Evaluated, Exported, ExportedPrecision, Manifest, ModelGroup, OperatingPoint, Promise, Row
 from pipeline.results.traces import SELECTION
 from pipeline.tasks.splits import Protocol
 from pipeline.tasks.stores import inputs_hash, open_store
@@ -84,8 +87,10 @@ def export(
     measured = {}
     for name in precisions:
         segments = Segments.open(folder, shape | {"precisions": {name: vars(graphs[name])}}, name, threads)
-        rows_of, points = _measured(manifest, group, traces, segments, name, choosing)
-        measured[name] = ExportedPrecision(**vars(graphs[name]), points=points, rows=rows_of)
+        own = _own_traces(manifest, group, traces, segments, name)
+        rows_of, points = _measured(manifest, group, own, choosing)
+        promises = tuple(promise_of(own[SELECTION], point) for point in points)
+        measured[name] = ExportedPrecision(**vars(graphs[name]), points=points, promises=promises, rows=rows_of)
     if FLOAT32 not in precisions:
         for file in {*written.layers, *written.exits}:
             (folder / file).unlink()
@@ -136,31 +141,43 @@ def _recorded(manifest: Manifest, group: ModelGroup) -> dict[str, Trace]:
     return {split: load_trace(HERE.trace(manifest.task, key, split), remedy) for split in splits}
 
 
-def _measured(
-    manifest: Manifest,
-    group: ModelGroup,
-    traces: Mapping[str, Trace],
-    segments: Segments,
-    precision: str,
-    choosing: Choosing,
-) -> tuple[tuple[Row, ...], tuple[OperatingPoint, ...]]:
-    """Choose thresholds on traces of the graphs themselves, and score them there."""
+def _own_traces(
+    manifest: Manifest, group: ModelGroup, traces: Mapping[str, Trace], segments: Segments, precision: str
+) -> dict[str, Trace]:
+    """Traces of the graphs themselves, by split."""
     from pipeline.models.deploy.recording import recorded_as
 
-    trial = group.trials[0]
     own = {}
     for split, trace in traces.items():
         store = open_store(manifest, group.backbone, split, "cpu")
         if len(store) != trace.rows:
-            raise ArtifactError(f"{HERE.trace(manifest.task, trial.key, split)}: {trace.rows} rows of {len(store)}; "
-                                f"run `dvc repro trace@{manifest.task}`")  # fmt: skip
+            path = HERE.trace(manifest.task, group.trials[0].key, split)
+            remedy = f"run `dvc repro trace@{manifest.task}`"
+            raise ArtifactError(f"{path}: {trace.rows} rows of {len(store)}; {remedy}")
         own[split] = recorded_as(trace, segments, store, f"onnxruntime {precision}")
+    return own
+
+
+def _measured(
+    manifest: Manifest, group: ModelGroup, own: dict[str, Trace], choosing: Choosing
+) -> tuple[tuple[Row, ...], tuple[OperatingPoint, ...]]:
+    """Choose thresholds on the graphs' own traces, and score them there."""
+    trial = group.trials[0]
     alone = Group(group.backbone, group.method, group.multi_exit, (SeedTraces(trial.seed, trial.key, own),))
     criteria = {name: settings for name, settings in choosing.criteria.items() if CRITERIA[name].causal}
     rows = evaluate_group(alone, criteria, manifest.metrics, choosing.chooser, choosing.protocol).rows
     first = manifest.report_splits[0]
     points = tuple(row.points[0] for row in rows if row.split == first and row.criterion is not None)
     return rows, points
+
+
+def promise_of(trace: Trace, point: OperatingPoint) -> Promise:
+    """Where the rows of a trace leave at a point, and how far their answers are from the last exit's."""
+    swept, last = sweep_at(trace, point), trace.answers()[:, -1]
+    answers = swept.predictions[0]
+    differences = np.abs(answers - last) if trace.kind == "regression" else answers != last
+    counts = tuple(int(count) for count in swept.exit_counts[0])
+    return Promise(exit_counts=counts, difference=float(differences.mean()))
 
 
 def _versions() -> dict[str, str]:
