@@ -44,3 +44,19 @@ def open_workspace(folder: Path, mlflow_store: Path, capsys: pytest.CaptureFixtu
     made = Workspace(folder, environment, capsys.readouterr)
     made.write_params()
     return made
+
+
+@pytest.fixture(scope="session")
+def texts_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported text model that nobody trained, in float32 and int8; read only."""
+    from tests.exported_folders import texts_folder
+
+    return texts_folder(tmp_path_factory.mktemp("exported") / "texts")
+
+
+@pytest.fixture(scope="session")
+def images_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for images, in float32."""
+    from tests.exported_folders import images_folder
+
+    return images_folder(tmp_path_factory.mktemp("exported") / "images")

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ParamsError, UnsupportedError
-from pipeline.evaluation.criteria import Criterion, make
+from pipeline.errors import ParamsError, UnsupportedError, unknown
+from pipeline.evaluation.criteria import CRITERIA, Criterion, make
 from pipeline.evaluation.criteria.base import log_probabilities
 from pipeline.evaluation.leaving import Leaving
 from pipeline.models.deploy.folder import FLOAT32, TOKENIZER, read_description
@@ -97,7 +97,7 @@ class Deployed:
         """
         chosen, limit = self.criterion(criterion, threshold, settings)
         rule = self.segments.rule(chosen, limit)
-        return self._answers(self.segments.answer(self.inputs(rows), rule))
+        return self.answers(self.segments.answer(self.inputs(rows), rule))
 
     def criterion(
         self, name: str | None, threshold: float | None, settings: Mapping[str, float] | None = None
@@ -107,6 +107,8 @@ class Deployed:
             name = "patience" if "patience" in self.points or not self.points else next(iter(self.points))
         if name == FULL:
             return None, math.inf
+        if name not in CRITERIA:
+            raise unknown("criterion", name, [*CRITERIA, FULL], key="criterion")
         point = self.points.get(name, {})
         if not point and threshold is None:
             raise ParamsError(f"criterion {name!r}: no threshold was chosen for it; give one, or take another")
@@ -133,7 +135,8 @@ class Deployed:
             ids[i, : len(row.ids)], types[i, : len(row.ids)] = row.ids, row.type_ids
         return {"input_ids": ids, "token_type_ids": types, "keep": np.arange(ids.shape[1]) < lengths[:, None]}
 
-    def _answers(self, leaving: Leaving) -> list[Answer]:
+    def answers(self, leaving: Leaving) -> list[Answer]:
+        """What is said to rows that left."""
         names, exits = self.description["label_names"], self.segments.exits
         indices = leaving.exit_index.tolist()
         if not names:
