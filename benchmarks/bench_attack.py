@@ -131,8 +131,9 @@ def wrapped(model: MultiExit, tokenizer: Any, padded_to: int | None) -> Any:
         model_max_length=padded_to or 512,
     )
     fast.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
-    wrapper = import_textattack().models.wrappers.HuggingFaceModelWrapper
-    return wrapper(Plain(model.backbone.config).eval(), fast)
+    wrapper = import_textattack().models.wrappers.HuggingFaceModelWrapper(Plain(model.backbone.config).eval(), fast)
+    wrapper.adaptive = False  # as our victim says of itself
+    return wrapper
 
 
 def theirs(wrapper: Any, resources: Resources, examples: Sequence[Example]) -> list[list[Ended]]:

@@ -84,8 +84,11 @@ def write_json(path: Path, payload: Mapping[str, Any]) -> Path:
     return write_text(path, json.dumps(payload, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
+def read_json(path: Path, schema: int | tuple[int, ...], remedy: str) -> dict[str, Any]:
     """Read a stored JSON file.
+
+    Args:
+        schema: its schema version; of several the newest first.
 
     Raises:
         ArtifactError: missing, cut short, or of another schema version.
@@ -97,8 +100,9 @@ def read_json(path: Path, schema: int, remedy: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: unreadable or cut short ({error}); {remedy}") from None
     version = payload.get("schema") if isinstance(payload, dict) else None
-    if not isinstance(payload, dict) or version != schema or isinstance(version, bool):
-        raise ArtifactError(f"{path}: schema {version!r} is not {schema}; {remedy}")
+    versions = (schema,) if isinstance(schema, int) else schema
+    if not isinstance(payload, dict) or type(version) is not int or version not in versions:
+        raise ArtifactError(f"{path}: schema {version!r} is not {versions[0]}; {remedy}")
     return payload
 
 

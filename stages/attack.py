@@ -58,8 +58,9 @@ def main(stage: Stage) -> None:
     for one in attacked:
         for row in one.rows:
             settings = {"backbone": row.backbone, "method": row.method, "criterion": row.point.name, "split": one.split}
+            mode = {"mode": "adaptive"} if row.scores == "deepest" else {}
             stage.log_row(
-                settings | {"threshold": row.point.threshold, "recipe": one.recipe, "goal": one.goal},
+                settings | {"threshold": row.point.threshold, "recipe": one.recipe, "goal": one.goal} | mode,
                 {headline: getattr(row, headline).value for headline in HEADLINES},
                 keys=[row.key],
             )

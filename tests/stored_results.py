@@ -318,6 +318,7 @@ def _attacked(models: Sequence[Models], split: str, comparable: bool) -> results
             seed=member.keys[0][0],
             key=member.keys[0][1],
             point=point_of(criterion),
+            scores="answered",
             unattacked=0,
             original_accuracy=proportion_interval(17, 20),
             after_attack_accuracy=proportion_interval(survived, 20),

@@ -26,6 +26,7 @@ from pipeline.attacks.needs import describe, identity
 from pipeline.attacks.pooled import answer as pooled_answer
 from pipeline.attacks.records import paired, summarise
 from pipeline.attacks.resources import Resources, load_vectors, nearest, resolve
+from pipeline.attacks.setting import Scores
 from pipeline.attacks.settings import Attack, AttackResources, AttackTask
 from pipeline.errors import ArtifactError, DataError, ParamsError, UnsupportedError
 from pipeline.evaluation.criteria import make
@@ -124,12 +125,19 @@ def sentences(count: int) -> list[str]:
     return list(generate(count, 7)["sentence"])
 
 
-def victim(model: Any, tokenizer: Any, criterion: str | None = None, threshold: float = np.inf, size: int = 32) -> Any:
+def victim(
+    model: Any,
+    tokenizer: Any,
+    criterion: str | None = None,
+    threshold: float = np.inf,
+    size: int = 32,
+    scores: Scores = "answered",
+) -> Any:
     from pipeline.attacks.victim import Victim
     from pipeline.models.live import LiveEngine
 
     engine = LiveEngine(model, make(criterion) if criterion else None, threshold)
-    return Victim(engine, tokenizer, "cpu", size)
+    return Victim(engine, tokenizer, "cpu", size, scores)
 
 
 # ---------------------------------------------------------------- victim
@@ -297,6 +305,104 @@ def test_an_attack_that_raises_costs_its_own_example(
     record = records[bad.row_id]
     assert record.reason == "the attack failed with ValueError: substring not found"
     assert (record.outcome, record.answer_before) == ("skipped", bad.label)
+
+
+# ---------------------------------------------------------------- the adaptive attack
+
+
+@pytest.mark.parametrize(("criterion", "threshold"), [("patience", 2.0), ("confidence", 0.8), ("voting", 1.4)])
+def test_one_pass_gives_the_answer_and_the_deepest_exits_logits(
+    model: Any, tokenizer: Any, criterion: str, threshold: float
+) -> None:
+    texts = sentences(40)
+    plain, full = victim(model, tokenizer, criterion, threshold), victim(model, tokenizer)
+    adaptive = victim(model, tokenizer, criterion, threshold, scores="deepest")
+    np.testing.assert_allclose(adaptive(texts), plain(texts), atol=1e-5)
+    assert adaptive.memo.layers == plain.memo.layers
+    assert plain.memo.deepest == {}
+    assert len(set(plain.memo.layers.values())) > 1
+    deepest = [adaptive.memo.deepest[text].numpy() for text in texts]
+    np.testing.assert_allclose(deepest, full(texts), atol=1e-5)
+    assert not np.allclose(deepest, plain(texts), atol=1e-3)
+
+
+@pytest.mark.parametrize("recipe", ["textfooler", "deepwordbug"])
+def test_where_the_deepest_exit_answers_the_adaptive_attack_is_the_plain_one(
+    model: Any, tokenizer: Any, demo: Resources, recipe: str
+) -> None:
+    """On a model with one exit, and on one with many of which no early one answers."""
+    from pipeline.models.multi_exit import MultiExit
+
+    single = MultiExit(model.backbone, [LAYERS], 2).eval()
+    single.load_state_dict({**model.state_dict(), **{
+        name.replace(f"heads.{LAYERS - 1}", "heads.0"): value
+        for name, value in model.state_dict().items() if name.startswith(f"heads.{LAYERS - 1}")
+    }}, strict=False)  # fmt: skip
+    for asked, criterion in ((single, None), (single, "confidence"), (model, "confidence")):
+        examples = examples_of(victim(asked, tokenizer), 25)
+        plain = attack(victim(asked, tokenizer, criterion), demo, examples, recipe=recipe)
+        assert len({r.outcome for r in plain}) > 1
+        assert attack(victim(asked, tokenizer, criterion, scores="deepest"), demo, examples, recipe=recipe) == plain
+
+
+@pytest.mark.parametrize(("criterion", "threshold"), [("patience", 1.0), ("confidence", 0.7)])
+def test_the_adaptive_attack_is_led_by_the_deepest_exit_and_judged_by_the_one_that_answers(
+    model: Any, tokenizer: Any, demo: Resources, criterion: str, threshold: float
+) -> None:
+    plain = victim(model, tokenizer, criterion, threshold)
+    asked = victim(model, tokenizer, criterion, threshold, scores="deepest")
+    examples = examples_of(plain, 25)
+    records = attack(asked, demo, examples)
+    assert records != attack(plain, demo, examples)
+    won = [r for r in records if r.outcome == "successful"]
+    for record in (r for r in records if r.changed is not None):
+        assert record.changed is not None
+        answer = int(plain(list(record.changed)).argmax())
+        assert (answer, record.layers_after) == (record.answer_after, asked_layers(plain, record.changed[0]))
+        assert (answer != record.label) == (record.outcome == "successful")
+    changed = [r.changed[0] for r in won if r.changed is not None]
+    full = victim(model, tokenizer)(changed).argmax(dim=1).tolist()
+    assert any(answer == r.label for answer, r in zip(full, won, strict=True))  # the deepest exit has it right
+    assert attack(asked, demo, examples[:12], width=5) == records[:12]
+
+
+def test_a_text_that_reaches_the_goal_is_taken_whatever_the_deepest_exit_says(
+    model: Any, tokenizer: Any, demo: Resources
+) -> None:
+    """The attacker has seen its answer."""
+    from pipeline.attacks import greedy
+
+    asked = victim(model, tokenizer, "patience", 1.0, scores="deepest")
+    examples = examples_of(asked, 40)
+    seen: list[tuple[Any, list[Any]]] = []
+    ask = greedy.Game.ask
+
+    def kept(self: Any, texts: Any, check_skip: bool = False) -> Any:
+        replies, over = yield from ask(self, texts, check_skip)
+        if not check_skip:
+            seen.append((self.example, list(replies)))
+        return replies, over
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(greedy.Game, "ask", kept)
+        records = attack(asked, demo, examples)
+    asked_of = {e.row_id: [replies for one, replies in seen if one == e][1:] for e in examples}  # but the ranking
+    overlooked = 0
+    for record in records:
+        for i, replies in enumerate(asked_of[record.row_id]):
+            reached = [r for r in replies if r.found]
+            if reached:
+                assert record.outcome == "successful"
+                assert i == len(asked_of[record.row_id]) - 1
+                overlooked += max(replies, key=lambda r: r.score) not in reached
+    assert overlooked
+
+
+def test_what_does_not_go_with_the_adaptive_attack_is_refused() -> None:
+    with pytest.raises(ParamsError, match=r"attack\.scores: 'deepest' does not go with goal 'slow_down'"):
+        Attack(scores=["deepest"], goal="slow_down")
+    with pytest.raises(ParamsError, match=r"attack\.scores: 'deepest' needs attacker 'own'"):
+        Attack(scores=["answered", "deepest"], attacker="textattack")
 
 
 def test_query_limit(model: Any, tokenizer: Any, demo: Resources) -> None:
@@ -781,6 +887,37 @@ def test_stage(trained: Path) -> None:
 
     with pytest.raises(UnsupportedError, match="regression"):
         run("demo-similarity", tasks={"demo-similarity": {"examples": 6}})
+
+
+def test_stage_with_an_adaptive_attack(trained: Path) -> None:
+    """A row for each; shards of the plain attacks are those of before, and all searches' texts are one pool."""
+    import pyarrow.parquet
+
+    plain, _ = attack_demo()
+    stored = sorted(HERE.attacked.rglob("*.json"))
+    shards = [path for path in stored if path.parent.name != "pooled"]
+    attacked, _ = attack_demo(scores=["answered", "deepest"])
+    names = ["single exit", *(name for c in DEFENCES[1:] for name in (c, f"{c}, adaptive"))]
+    assert [row.defence for row in attacked.rows] == names
+    assert [row.scores for row in attacked.rows] == ["answered", *["answered", "deepest"] * 3]
+    now = {path for path in HERE.attacked.rglob("*.json") if path.parent.name != "pooled"}
+    assert set(shards) < now
+    assert len(now) == len(shards) + 3
+    for row, pooled in zip(attacked.rows[1::2], attacked.rows[2::2], strict=True):
+        (before,) = (one for one in plain.rows if one.defence == row.defence)
+        assert row.after_attack_accuracy == before.after_attack_accuracy
+        assert row.original_accuracy == pooled.original_accuracy
+        assert row.pooled_accuracy == pooled.pooled_accuracy  # one model, one pool
+        assert (row.pooled_accuracy.value or 0) <= min(
+            one.value or 0 for one in (row.after_attack_accuracy, pooled.after_attack_accuracy, before.pooled_accuracy)
+        )
+    assert "every query runs all layers" in attacked.query_rule
+    assert "adaptive" not in plain.query_rule
+    rows = pyarrow.parquet.read_table(HERE.attack_records("demo-sentences")).to_pylist()
+    assert {(row["defence"], row["scores"]) for row in rows} == {(row.defence, row.scores) for row in attacked.rows}
+    alone, _ = attack_demo(scores=["deepest"])
+    assert [row.defence for row in alone.rows] == names[::2]
+    assert alone.rows[1].after_attack_accuracy == attacked.rows[2].after_attack_accuracy
 
 
 def test_each_report_split_is_attacked_apart(trained: Path) -> None:

@@ -259,8 +259,11 @@ def check_live_equals_replay(case: Case) -> None:
     spread = set()
     for threshold in (-np.inf, *between, NEVER):
         expected = exit_indices(scores, np.array([threshold]))[0]
-        for size in (48, 7, 1):
-            found = [LiveEngine(model, case.criterion, threshold)({"x": part}) for part in x.split(size)]
+        engine = LiveEngine(model, case.criterion, threshold)
+        whole, deepest = engine.with_deepest({"x": x})
+        np.testing.assert_array_equal(deepest, logits[:, -1])
+        for size in (None, 48, 7, 1):
+            found = [engine({"x": part}) for part in x.split(size)] if size else [whole]
             np.testing.assert_array_equal(torch.cat([a.exit_index for a in found]), expected)
             given = torch.cat([a.logits for a in found])
             if case.regression:

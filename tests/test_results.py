@@ -161,12 +161,34 @@ def test_every_field_that_is_gone_or_wrong_is_refused_by_its_name(
     assert ": unheard_of: extra inputs" in refusal(cls, path, payload | {"unheard_of": 1})
 
 
+def test_an_attack_of_before_is_migrated(files: dict[type[Result], Path], tmp_path: Path) -> None:
+    """Version 4 knew no adaptive attack."""
+    path = files[results.Attack]
+    payload = json.loads(path.read_text(encoding="utf-8")) | {"schema": 4}
+    rows = [row for attacked in payload["attacked"] for row in attacked["rows"]]
+    assert rows
+    for row in rows:
+        del row["scores"]
+    older = tmp_path / path.parent.name / path.name
+    older.parent.mkdir()
+    older.write_text(json.dumps(payload), encoding="utf-8")
+    assert results.Attack.read(older, REMEDY) == results.Attack.read(path, REMEDY)
+    for content in ({"schema": 4}, {"schema": 4, "attacked": 3}, {"schema": 4, "attacked": [{"rows": ["x"]}]}):
+        assert "no content of schema 4" in refusal(results.Attack, path, content)
+
+
 @FILE
 def test_another_schema_and_what_is_no_file_of_ours(cls: type[Result], files: dict[type[Result], Path]) -> None:
     path = files[cls]
     whole = path.read_text(encoding="utf-8")
     payload = json.loads(whole)
-    for schema in (cls.schema_version - 1, cls.schema_version + 1, str(cls.schema_version), True, None):
+    for schema in (
+        min((cls.schema_version, *cls.older)) - 1,
+        cls.schema_version + 1,
+        str(cls.schema_version),
+        True,
+        None,
+    ):
         line = refusal(cls, path, payload | {"schema": schema})
         assert f"schema {schema!r} is not {cls.schema_version}" in line
     del payload["schema"]

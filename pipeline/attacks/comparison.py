@@ -71,9 +71,14 @@ class Comparison:
             "setting": asdict(self.setting),
             "resources": identity(self.resources, self.setting.recipe),
         }
+        # Only an adaptive attack says what it follows, so that keys of before stay.
+        targets = [
+            {"model": model} | ({} if defence.scores == "answered" else {"scores": defence.scores})
+            for model, defence in zip(self.models, self.defences, strict=True)
+        ]
         shards = [{**common, "examples": [asdict(example) for example in part]} for part in parts]
         return [
-            (part, [content_key({**shard, "model": model}) for model in self.models])
+            (part, [content_key({**shard, **target}) for target in targets])
             for part, shard in zip(parts, shards, strict=True)
         ]
 
@@ -136,7 +141,8 @@ class Comparison:
         """
         all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads)
         workers.recover(HERE.attacked / self.task, [pool.path for pool in all_pools])
-        todo = [pool for pool in all_pools if answer(pool) is None]
+        distinct = {pool.path: pool for pool in all_pools}  # a model under two attacks has one
+        todo = [pool for pool in distinct.values() if answer(pool) is None]
         if sum(pool.rows for pool in todo) <= CHUNK:
             for pool in todo:  # faster than starting workers
                 run_pool(pool)

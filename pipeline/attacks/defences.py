@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.attacks.setting import Scores
 from pipeline.attacks.settings import Attack
 from pipeline.errors import ArtifactError, ParamsError, unknown
 from pipeline.results import ALL_LAYERS, Evaluated, ModelGroup, OperatingPoint, Selected
@@ -10,13 +11,14 @@ from pipeline.results import ALL_LAYERS, Evaluated, ModelGroup, OperatingPoint, 
 
 @dataclass(frozen=True)
 class Defence:
-    """A trained model with the operating point at which it exits.
+    """A trained model with the operating point at which it exits, and what its attacker sees of it.
 
     Attributes:
-        name: "single exit", or the criterion's name.
+        name: "single exit", or the criterion's name; with ", adaptive" where the search follows the deepest exit.
         backbone, method, key, seed: of the trained model.
         point: the operating point; "all layers" runs the last exit only.
         weights_sha256: hash of the selected model's file.
+        scores: the exit whose probabilities the search follows.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Defence:
     seed: int
     point: OperatingPoint = ALL_LAYERS
     weights_sha256: str = ""
+    scores: Scores = "answered"
 
     def columns(self) -> dict[str, Any]:
         """The columns that identify the defence in the table of attacked examples."""
@@ -33,6 +36,7 @@ class Defence:
             "defence": self.name,
             "backbone": self.backbone,
             "method": self.method,
+            "scores": self.scores,
             "criterion": self.point.criterion,
             "threshold": self.point.threshold,
             "key": self.key,
@@ -44,7 +48,7 @@ def find_defences(settings: Attack, selected: Selected, evaluated: Evaluated, sp
     """The defences that the settings name, from finetune's and evaluate's results.
 
     The models of the first backbone are attacked: of each method the first seed, at the operating points that
-    evaluate chose for that seed.
+    evaluate chose for that seed, once for each of `attack.scores`. The single exit is both in one.
 
     Args:
         split: the report split whose rows to read; a point is the same on every split.
@@ -75,7 +79,10 @@ def find_defences(settings: Attack, selected: Selected, evaluated: Evaluated, sp
                 f"attack.criteria: {name!r} has no operating point for {many.method!r}; add it to evaluate.criteria"
             )
         point = rows[name].point(exits.key)
-        defences.append(Defence(name, backbone, many.method, exits.key, exits.seed, point, exits.weights_sha256))
+        for scores in settings.scores:
+            called = name if scores == "answered" else f"{name}, adaptive"
+            trained = (backbone, many.method, exits.key, exits.seed)
+            defences.append(Defence(called, *trained, point, exits.weights_sha256, scores))
     return defences
 
 

@@ -1,4 +1,4 @@
-"""The goal of an attack: another answer, or the same answer after more layers."""
+"""The goal of an attack: another answer, or the same answer after more layers; and what leads its search there."""
 
 from functools import cache
 from typing import Any
@@ -10,9 +10,9 @@ GOALS = ("misclassify", "slow_down")
 
 def put_goal(textattack: Any, attack: Any, goal: str, victim: Victim) -> None:
     """Set an attack's goal; a recipe already has "misclassify" (TextAttack's untargeted classification)."""
-    if goal == "misclassify":
+    if goal == "misclassify" and not victim.adaptive:
         return
-    attack.goal_function = _slow_down(textattack)(victim)
+    attack.goal_function = (_slow_down if goal == "slow_down" else _adaptive)(textattack)(victim)
     attack.search_method.goal_function = attack.goal_function
     attack.search_method.get_goal_results = attack.goal_function.get_results
 
@@ -57,3 +57,25 @@ def _slow_down(textattack: Any) -> Any:
             return score
 
     return SlowDown
+
+
+@cache
+def _adaptive(textattack: Any) -> Any:
+    class Adaptive(textattack.goal_functions.UntargetedClassification):  # type: ignore[misc,name-defined,unused-ignore]
+        """Change the answer of the exit that answers, led by the deepest exit.
+
+        Score of a text: 1 - p, where p is the probability of the right class at the deepest exit. It does not jump when
+        an early exit becomes uncertain and a deeper one answers, so an early exit cannot lead the search astray
+        (Athalye et al. 2018 attack a surrogate without the obfuscation likewise).
+        """
+
+        def __init__(self, victim: Victim) -> None:
+            super().__init__(victim)
+            self.memo = victim.memo
+
+        def _get_score(self, output: Any, text: Any) -> float:
+            logits = self.memo.deepest[text.tokenizer_input][None]
+            score: float = super()._get_score(self._process_model_outputs([text], logits)[0], text)
+            return score
+
+    return Adaptive

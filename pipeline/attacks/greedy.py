@@ -26,12 +26,22 @@ from pipeline.results import Record
 
 @dataclass
 class Reply:
-    """The model's answer to a text, with the score and the status that TextAttack's goal function gives it."""
+    """The model's answer to a text, with the score and the status that TextAttack's goal function gives it.
+
+    Attributes:
+        found: whether the text reaches the goal although the score does not tell (an adaptive attack).
+    """
 
     text: Any
     answer: int
     score: float
     status: Any
+    found: bool
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """The greatest is the best."""
+        return self.found, self.score
 
 
 @dataclass
@@ -40,10 +50,12 @@ class Game:
 
     Attributes:
         goal: a copy of the attack's goal function, which keeps an example's label.
+        adaptive: whether score and status come from different exits.
     """
 
     example: Example
     goal: Any
+    adaptive: bool = False
     memo: Memo = field(default_factory=Memo)
     queries: int = 0
 
@@ -62,7 +74,9 @@ class Game:
             outputs = self.goal._process_model_outputs(texts, logits)
             for text, output in zip(texts, outputs, strict=True):
                 status = self.goal._get_goal_status(output, text, check_skip=check_skip)
-                replies.append(Reply(text, int(output.argmax()), float(self.goal._get_score(output, text)), status))
+                score = float(self.goal._get_score(output, text))
+                found = self.adaptive and bool(self.goal._is_goal_complete(output, text))
+                replies.append(Reply(text, int(output.argmax()), score, status, found))
         return replies, self.queries == self.goal.query_budget
 
 
@@ -85,7 +99,8 @@ class Search:
 
     def run(self, example: Example) -> tuple[Game, Steps]:
         """Start an attack: its state, and the steps that return its record."""
-        game = Game(example, copy.copy(self.attack.goal_function))
+        goal = copy.copy(self.attack.goal_function)
+        game = Game(example, goal, goal.model.adaptive)
         game.goal.ground_truth_output = example.label
         game.goal.memo = game.memo
         return game, self._record(game)
@@ -117,8 +132,8 @@ class Search:
             if not texts:
                 continue
             replies, over = yield from game.ask(texts)
-            replies.sort(key=lambda reply: -reply.score)
-            if replies[0].score <= best.score:
+            replies.sort(key=lambda reply: reply.rank, reverse=True)
+            if replies[0].rank <= best.rank:
                 continue
             best = replies[0]
             if best.status == self.status.SUCCEEDED:

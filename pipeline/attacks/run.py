@@ -8,7 +8,7 @@ from pipeline.attacks.defences import Defence, find_defences
 from pipeline.attacks.examples import describe_source, load_examples
 from pipeline.attacks.needs import check, describe
 from pipeline.attacks.records import examples_to_show, paired, summarise
-from pipeline.attacks.setting import QUERY_RULE, Setting
+from pipeline.attacks.setting import ADAPTIVE_RULE, QUERY_RULE, Setting
 from pipeline.attacks.settings import Attack
 from pipeline.results import Attacked, DefenceRow, Evaluated, Record, Selected
 from pipeline.tasks.task import Task
@@ -55,7 +55,7 @@ def attack_task(
         comparable_with_paper=settings.resources == "stock" and whole,
         source=describe_source(task, chosen, split),
         examples=len(examples),
-        query_rule=QUERY_RULE,
+        query_rule=QUERY_RULE + (ADAPTIVE_RULE if "deepest" in settings.scores else ""),
         label_names=task.label_names,
         rows=tuple(_with_examples(_rows(comparison, attacks, workers), attacks)),
     )

@@ -1,10 +1,19 @@
 """The settings of one attack, and the rule by which queries are counted."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Scores = Literal["answered", "deepest"]
+"""The exit whose probabilities a search follows: the one that answered a text, or the deepest."""
 
 QUERY_RULE = (
     "TextAttack's: every text put to the model for one example, the original and cached answers included; "
     "only candidates that pass the filters (TextFooler's own code also counts filtered ones)"
+)
+
+
+ADAPTIVE_RULE = (
+    "; the same for an adaptive attack, whose every query runs all layers of the attacker's copy of the model"
 )
 
 

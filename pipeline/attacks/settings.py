@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipeline.attacks.setting import Scores
 from pipeline.errors import ParamsError, UnsupportedError, unknown
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.settings import Block, Distinct, PositiveInt, Seed
@@ -56,6 +57,9 @@ class Attack(Block):
     """misclassify: change the answer. slow_down: make the model run all layers, with its answer unchanged."""
     attacker: Literal["own", "textattack"] = "own"
     """own: this project's search loop. textattack: TextAttack's loop, slower, with the same outcomes and queries."""
+    scores: Annotated[list[Scores], Distinct, Field(min_length=1)] = ["answered"]
+    """The exit whose probabilities the search follows; success is always judged by the exit that answered. answered:
+    that exit. deepest: the adaptive attack of one who has the weights and runs all layers. Both: a row for each."""
     criteria: Annotated[list[str], Distinct] = ["confidence", "entropy", "patience"]
     single_exit: str = "single_exit"
     multi_exit: str = "joint"
@@ -71,6 +75,19 @@ class Attack(Block):
             raise ParamsError(
                 f"attack.resources: 'demo' has no {lacking[0]}, which recipe {self.recipe!r} needs; name local "
                 "resources, or take textfooler"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_scores(self) -> "Attack":
+        if "deepest" in self.scores and self.goal != "misclassify":
+            raise ParamsError(
+                f"attack.scores: 'deepest' does not go with goal {self.goal!r}, which counts layers; take it out"
+            )
+        if "deepest" in self.scores and self.attacker != "own":
+            raise ParamsError(
+                "attack.scores: 'deepest' needs attacker 'own', since TextAttack's loop overlooks a text that reaches "
+                "the goal without the best score; take it out, or set attack.attacker to own"
             )
         return self
 

@@ -124,4 +124,4 @@ def _victim(task: str, defence: Defence, device: str) -> "Victim":
 
     model = load_checkpoint(HERE.model(task, defence.key), encoder_from_description).to(device)
     tokenizer = load_tokenizer(HERE.tokenizer(task, defence.backbone))
-    return Victim(LiveEngine.at(model, defence.point), tokenizer, device)
+    return Victim(LiveEngine.at(model, defence.point), tokenizer, device, scores=defence.scores)

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.attacks.examples import Text
+from pipeline.attacks.setting import Scores
 from pipeline.models.live import LiveEngine
 from pipeline.tasks.text.tokens import collate, in_buckets
 
@@ -20,17 +21,27 @@ Row = tuple[tuple[int, ...], tuple[int, ...]]
 """A text as the model reads it: token ids and segment ids."""
 
 
+class Known(NamedTuple):
+    """The answer to a row: logits (outputs,), layers run, and the deepest exit's logits where the search follows it."""
+
+    logits: Tensor
+    layers: int
+    deepest: Tensor | None
+
+
 @dataclass
 class Memo:
     """The answers to all texts that the attack on one example has tried.
 
     Attributes:
-        answers: token row to its logits (outputs,) and the number of layers run.
+        answers: token row to its answer.
         layers: text to the number of layers run, in the order of the first query.
+        deepest: text to the deepest exit's logits (outputs,), where the search follows it.
     """
 
-    answers: dict[Row, tuple[Tensor, int]] = field(default_factory=dict)
+    answers: dict[Row, Known] = field(default_factory=dict)
     layers: dict[Text, int] = field(default_factory=dict)
+    deepest: dict[Text, Tensor] = field(default_factory=dict)
 
 
 class Victim:
@@ -46,15 +57,26 @@ class Victim:
         tokenizer: truncates as in training; does not pad.
         device: the engine's device.
         batch_size: rows per forward pass.
+        scores: the exit whose probabilities the search follows. For the deepest one each row runs all layers, on the
+            attacker's side; the layers that are told are those that the defence takes for it.
 
     Attributes:
         model: the model, whose class TextAttack reads.
+        adaptive: whether the search follows another exit than the one that answers.
         memo: answers to TextAttack's calls since the last `forget`.
     """
 
-    def __init__(self, engine: LiveEngine, tokenizer: "Tokenizer", device: str, batch_size: int = BATCH) -> None:
+    def __init__(
+        self,
+        engine: LiveEngine,
+        tokenizer: "Tokenizer",
+        device: str,
+        batch_size: int = BATCH,
+        scores: Scores = "answered",
+    ) -> None:
         self.engine, self.tokenizer, self.device, self.batch_size = engine, tokenizer, device, batch_size
         self.model = engine.model
+        self.adaptive = scores == "deepest" and engine.rule.criterion is not None
         self.memo = Memo()
 
     def forget(self) -> None:
@@ -89,7 +111,9 @@ class Victim:
             for i, (text, row) in enumerate(zip(group, group_rows, strict=True)):
                 if row not in memo.answers:
                     memo.answers[row] = answers[row]
-                logits[i], memo.layers[text] = memo.answers[row]
+                logits[i], memo.layers[text], deepest = memo.answers[row]
+                if deepest is not None:
+                    memo.deepest[text] = deepest
             out.append(logits)
         return out
 
@@ -97,11 +121,13 @@ class Victim:
         encoded: list[Any] = self.tokenizer.encode_batch(list(texts)) if texts else []
         return ((tuple(e.ids), tuple(e.type_ids)) for e in encoded)
 
-    def _answer(self, rows: Sequence[Row]) -> dict[Row, tuple[Tensor, int]]:
-        answers: dict[Row, tuple[Tensor, int]] = {}
+    def _answer(self, rows: Sequence[Row]) -> dict[Row, Known]:
+        answers: dict[Row, Known] = {}
         for part in in_buckets(np.array([len(ids) for ids, _ in rows]), self.batch_size):
             batch = collate([rows[i][0] for i in part], [rows[i][1] for i in part], self.device)
-            outputs = self.engine(batch)
+            outputs, deepest = self.engine.with_deepest(batch) if self.adaptive else (self.engine(batch), None)
             layers = [self.model.exits[index] for index in outputs.exit_index.tolist()]
-            answers |= zip((rows[i] for i in part), zip(outputs.logits.float().cpu(), layers, strict=True), strict=True)
+            followed = [None] * len(part) if deepest is None else deepest
+            known = map(Known, outputs.logits, layers, followed)
+            answers |= zip((rows[i] for i in part), known, strict=True)
         return answers

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.criteria import Criterion
-from pipeline.evaluation.leaving import Leaving, Rule
+from pipeline.evaluation.leaving import Leaving, Rule, leave_recorded
 from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.precision import full_float32
@@ -78,7 +78,24 @@ class LiveEngine:
                         break
                     state = state.select(torch.from_numpy(stay).to(logits.device, non_blocking=True))
             current += 1
-        return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
+        return _answers(leaving)
+
+    @torch.inference_mode()
+    def with_deepest(self, batch: Mapping[str, Tensor]) -> tuple[Answers, Tensor]:
+        """Answer a batch by one pass through all layers, which also gives the deepest exit's logits, (n, outputs).
+
+        Raises:
+            InvalidLogitsError: as a call.
+        """
+        reads = self.rule.reads
+        logits, channels = self.model.record(batch, () if reads == "logits" else (reads,))
+        on_host = _on_host(logits)
+        values = _on_host(channels[reads]) if channels else on_host
+        return _answers(leave_recorded(self.rule, on_host, values)), torch.from_numpy(on_host[:, -1].copy())
+
+
+def _answers(leaving: Leaving) -> Answers:
+    return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
 
 
 def _on_host(values: Tensor) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Results of attack: means of each defence over examples, and the records of each shard."""
 
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import JsonValue
 
@@ -36,11 +37,11 @@ class Record(Part):
     words_changed: Count | None
     """Number of words that differ in the last text; None if skipped."""
     layers_before: Natural
-    """Layers run for the original."""
+    """Layers that the defence runs for the original."""
     layers_under_attack: Amount | None
-    """Layers run, mean over the distinct changed texts; None if there are none."""
+    """Layers that the defence runs, mean over the distinct changed texts; None if there are none."""
     layers_after: Natural | None
-    """Layers run for the last text; None if skipped."""
+    """Layers that the defence runs for the last text; None if skipped."""
 
     def check(self) -> None:
         skipped = self.outcome == "skipped"
@@ -98,7 +99,11 @@ class DefenceRow(Part):
     """One defence under attack: a model at an operating point."""
 
     defence: Text
-    """"single exit", or the criterion's name."""
+    """"single exit", or the criterion's name; with ", adaptive" where `scores` is deepest."""
+    scores: Literal["answered", "deepest"]
+    """The exit whose probabilities the search followed. answered: the one that answered. deepest: an adaptive attack,
+    of one who has the weights; the attacker runs all layers for each query, and success is still judged by the exit
+    that answers."""
     backbone: Name
     """Name in `backbones`."""
     method: Text
@@ -127,7 +132,7 @@ class DefenceRow(Part):
     layers_before: OverExamples
     """Layers run for the original, where the model was right."""
     layers_under_attack: OverExamples
-    """Layers run for the changed texts of an attack."""
+    """Layers that the defence runs for the changed texts of an attack."""
     layers_after: OverExamples
     """Layers run for the last text, where the model was right on the original."""
     against_first: Paired | None
@@ -187,11 +192,18 @@ class Attacked(Part):
                 raise ValueError(f"rows of {row.defence}: against_first does not go with its place and goal")
 
 
+def _without_scores(payload: Any) -> None:
+    for attacked in payload["attacked"]:
+        for row in attacked["rows"]:
+            row["scores"] = "answered"
+
+
 class Attack(Result):
     """`outputs/attack/<task>.json`."""
 
-    schema_version: ClassVar[int] = 4
-    """Version 3 had no examples of changed texts."""
+    schema_version: ClassVar[int] = 5
+    """Version 3 had no examples of changed texts. Version 4, which is still read, had no `scores`: answered."""
+    older: ClassVar[Mapping[int, Callable[[Any], None]]] = {4: _without_scores}
     made_by: ClassVar[str] = "attack"
     task: Name
     """The task's name."""

@@ -5,14 +5,14 @@ twice or names nothing. So readers need no checks of their own.
 """
 
 import json
-from collections.abc import Collection, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from pipeline.errors import ArtifactError, shown
+from pipeline.errors import ArtifactError, one_line, shown
 from pipeline.storage import read_json, write_text
 
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -94,11 +94,13 @@ class Result(Part):
 
     A file has every field of its class, also those with a default: a missing threshold must not mean "never". A
     subclass raises its `schema_version` when a field is added, removed or changes its meaning. A file of another
-    version is refused with the command that makes it again.
+    version is refused with the command that makes it again, unless `older` can migrate it.
     """
 
     schema_version: ClassVar[int] = 2
     """Version 1 were dictionaries without classes."""
+    older: ClassVar[Mapping[int, Callable[[Any], None]]] = {}
+    """By version that is still read: changes a file's content in place to that of the next version."""
     made_by: ClassVar[str]
     """The stage, or the command, that writes the file."""
     named_by_task: ClassVar[bool] = True
@@ -123,11 +125,15 @@ class Result(Part):
         Raises:
             ArtifactError: missing, cut short, of another schema version, or with a missing or wrong field.
         """
-        payload = read_json(path, cls.schema_version, remedy)
-        del payload["schema"]
+        payload = read_json(path, (cls.schema_version, *cls.older), remedy)
+        version = payload.pop("schema")
         try:
+            for old in range(version, cls.schema_version):
+                cls.older[old](payload)
             # From JSON, since strict validation then takes arrays for tuples.
             result = cls.model_validate_json(json.dumps(payload), context=FILE)
+        except (LookupError, TypeError) as error:
+            raise ArtifactError(f"{path}: no content of schema {version} ({one_line(error)}); {remedy}") from None
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             field = " ".join(".".join(str(part) for part in first["loc"]).split())

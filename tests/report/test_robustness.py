@@ -26,7 +26,7 @@ def defence(criterion: str | None, **figures: Any) -> DefenceRow:
     key = key_of("minilm", method, "sst2", 1)
     labels = {"defence": criterion or "single exit", "backbone": "minilm", "seed": 1, "key": key}
     point = OperatingPoint(criterion=criterion, threshold=0.9) if criterion else ALL_LAYERS
-    rest = {"against_first": None, "unattacked": 0, **dict.fromkeys(names, NONE)}
+    rest = {"scores": "answered", "against_first": None, "unattacked": 0, **dict.fromkeys(names, NONE)}
     return DefenceRow(**{**labels, "point": point, "method": method, **rest, **figures})
 
 

@@ -21,6 +21,11 @@ NOTES = (
     "On all texts found: right on the original and on every text with which an attack on any of the task's rows "
     "succeeded. A model that is far better after its own attack led the search astray; it is not more robust.",
 )
+ADAPTIVE = (
+    "Adaptive attack: the search follows the probabilities of the deepest exit, as an attacker can who has the "
+    "weights; the exit that answers still decides what succeeds. Each of its queries runs all layers on the attacker's "
+    "side; the layers here are those that the defence takes for the same texts."
+)
 
 
 class Robustness(Section):
@@ -51,7 +56,8 @@ class Robustness(Section):
     def tables(self, stored: Stored) -> Sequence[Table]:
         attacks = list(_attacked(stored))
         rows = tuple(_row(task, attack, row, stored.trials) for task, attack in attacks for row in attack.rows)
-        notes = (*NOTES, *(_note(_name(task, attack), attack) for task, attack in attacks))
+        adaptive = any(row.scores == "deepest" for _, attack in attacks for row in attack.rows)
+        notes = (*NOTES, *([ADAPTIVE] if adaptive else []), *(_note(*attack) for attack in attacks))
         return [Table(self.slug, self.title, COLUMNS, rows, notes, names=3)]
 
     def examples(self, stored: Stored) -> Sequence[Examples]:
@@ -72,14 +78,14 @@ def _name(task: TaskResults, attack: Attacked) -> str:
     return task.name if len(task.attacks) == 1 else f"{task.name} {attack.split}"
 
 
-def _note(task: str, attack: Attacked) -> str:
+def _note(task: TaskResults, attack: Attacked) -> str:
     resources = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in attack.resources.items())
     comparable = "comparable with the paper" if attack.comparable_with_paper else "not comparable with the paper"
     aim = ", to slow the model down without changing its answer," if attack.goal == "slow_down" else ""
     if attack.max_queries is not None:
         aim += f" with at most {attack.max_queries} queries each"
     where = f"on {attack.examples} examples of {attack.source}"
-    return f"{task}: {attack.recipe}{aim} {where}, {comparable} ({resources})."
+    return f"{_name(task, attack)}: {attack.recipe}{aim} {where}, {comparable} ({resources})."
 
 
 def _row(task: TaskResults, attack: Attacked, row: DefenceRow, trials: Mapping[str, TrialRecord]) -> TableRow:
@@ -91,7 +97,7 @@ def _row(task: TaskResults, attack: Attacked, row: DefenceRow, trials: Mapping[s
     means = (row.perturbed_words, row.layers_before, row.layers_under_attack, row.layers_after)
     cells = (
         Cell(_name(task, attack)),
-        Cell(row_name(row.method, criterion, multi_exit=task.group(row).multi_exit), row.backbone),
+        Cell(row_name(row.method, criterion, multi_exit=task.group(row).multi_exit) + _view(row), row.backbone),
         Cell(setting([row.point], regression=task.regression)),
         in_points(row.original_accuracy, original),
         in_points(row.after_attack_accuracy, after),
@@ -109,7 +115,7 @@ def _paired(against: Paired | None) -> Cell:
 
 
 def _in_paper(task: str, attack: Attacked, row: DefenceRow) -> paper.Attacked | None:
-    if not attack.comparable_with_paper or row.backbone != "albert-base":
+    if not attack.comparable_with_paper or row.backbone != "albert-base" or row.scores != "answered":
         return None
     half = "mismatched" if "mismatched" in f"{attack.split} {attack.source}" else "matched"
     return paper.ROBUSTNESS.get((f"mnli {half}" if task == "mnli" else task, row.point.criterion))
@@ -157,4 +163,8 @@ def _told_apart(attack: Attacked) -> str:
 
 
 def _defence(row: DefenceRow) -> str:
-    return row.point.criterion or row.method.replace("_", " ")
+    return (row.point.criterion or row.method.replace("_", " ")) + _view(row)
+
+
+def _view(row: DefenceRow) -> str:
+    return " (adaptive attack)" if row.scores == "deepest" else ""
