@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE
-from pipeline.results import Evaluated, Latency, Selected
+from pipeline.results import Evaluated, Latency, LatencyRow, Selected
 from pipeline.running.progress import Bar
 from pipeline.running.ray.jobs import run_alone
 from pipeline.running.stage import Stage, run_stage
@@ -36,16 +36,16 @@ def main(stage: Stage) -> None:
         evaluated,
         manifest.report_splits[0],
         rows=settings.rows,
-        sizes=(1, settings.batch_size),
+        sizes=settings.sizes,
         repeats=settings.repeats,
-        threads=runtime.threads,
+        threads=tuple(settings.threads or (runtime.threads,)),
         device=runtime.device,
         node=settings.node,
         engines=tuple(settings.engines),
     )
     if settings.node is None:
         models = sum(group.multi_exit for group in selected.groups)
-        with Bar("timings", models * len(timing.sizes), show=runtime.progress) as bar:
+        with Bar("timings", models * len(timing.threads) * len(timing.sizes), show=runtime.progress) as bar:
             measured = time_models(timing, bar.step)
     else:
         measured = run_alone(timing, settings.node, runner=RUNNER, root=HERE.outputs, runtime=runtime)
@@ -54,12 +54,18 @@ def main(stage: Stage) -> None:
         stage.log_row(
             {
                 **{"backbone": row.backbone, "method": row.method, "criterion": row.point.name},
-                **{"mode": row.mode if row.engine == "pytorch" else f"{row.mode} {row.engine}-{row.precision}"},
-                **{"threshold": row.point.threshold, "device": measured.device, "threads": measured.threads},
+                **{"mode": mode_of(row, len(timing.threads) > 1), "threads": row.threads},
+                **{"threshold": row.point.threshold, "device": measured.device},
             },
             {"measured_speedup": row.measured_speedup, "ms_per_example": row.ms_per_example},
             keys=[row.key],
         )
+
+
+def mode_of(row: LatencyRow, several: bool) -> str:
+    """The setting of a row in a run's name; threads where there are several numbers of them."""
+    engine = "" if (row.engine, row.precision) == ("pytorch", "float32") else f" {row.engine}-{row.precision}"
+    return f"{row.mode}{f' threads {row.threads}' if several else ''}{engine}"
 
 
 if __name__ == "__main__":

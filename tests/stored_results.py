@@ -275,6 +275,7 @@ def _measured(models: Sequence[Models]) -> results.Measured:
             precision="float32",
             score=0.8,
             mode=mode,
+            threads=threads,
             examples=64,
             exits=(60, 4),
             ms_per_example=10 / speed,
@@ -286,10 +287,23 @@ def _measured(models: Sequence[Models]) -> results.Measured:
             own_flop_speedup=speed - 0.02,
         )
         for member in _of_method(models, "joint")
+        for threads in (1, 2)
         for mode, gain in modes
         for criterion, speed in speeds
     ]
-    return results.Measured(device="cpu", machine="a processor, 2 CPUs", node=None, threads=1, rows=tuple(rows))
+    names = [{"backbone": one.backbone, "method": one.method} for one in _of_method(models, "joint")]
+    engine: dict[str, Any] = {"engine": "pytorch", "precision": "float32"}
+    roofs = [
+        results.Roof(
+            **name, mode=mode, threads=threads, shapes=((24, 768, 768, 48),), rates={"float32": 100.0 * threads},
+            reached=(results.Reached(**engine, share=0.625),),
+        )
+        for name in names for threads in (1, 2) for mode, _ in modes
+    ]  # fmt: skip
+    memory = tuple(results.Memory(**name, **engine, batch=32, libraries_mib=300, peak_mib=450) for name in names)
+    return results.Measured(
+        device="cpu", machine="a processor, 2 CPUs", node=None, rows=tuple(rows), roofs=tuple(roofs), memory=memory
+    )
 
 
 def point_of(criterion: str | None) -> results.OperatingPoint:

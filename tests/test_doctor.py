@@ -15,7 +15,7 @@ from tests.ray_cluster import free_ports, ray_cluster
 from tests.s3 import s3_server
 from tests.workspace import Workspace
 
-CHECKS = ["settings", "disk", "hub", "device", "ray", "storage", "mlflow", "dvc remote", "attack resources"]
+CHECKS = ["settings", "disk", "hub", "device", "onnx", "ray", "storage", "mlflow", "dvc remote", "attack resources"]
 
 
 @pytest.fixture
@@ -45,10 +45,26 @@ def test_a_demo_needs_nothing(here: Workspace) -> None:
     assert [what for what in found if what.split()[0] not in ("data", "model")] == CHECKS
     states = {what: state for what, (state, _) in found.items()}
     unused = [what for what, state in states.items() if state == "unused"]
-    assert unused == ["hub", "storage", "dvc remote", "attack resources"]
+    assert unused == ["hub", "onnx", "storage", "dvc remote", "attack resources"]
     assert not Path("mlflow.db").exists(), "asking makes no database"
     lines = CliRunner().invoke(cli, ["doctor"]).stdout.splitlines()
     assert [line.split()[0] for line in lines] == ["-" if state == "unused" else "ok" for state in states.values()]
+
+
+def test_onnx_is_asked_for_where_params_name_it(here: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = "demo-sentences"
+    here.write_params({"export.tasks": [task]})
+    assert examined()[1]["onnx"][0] == "ok"
+    here.write_params({"export.tasks": [task], "latency": {"tasks": [task], "engines": ["pytorch", "onnx-float32"]}})
+    state, text = examined()[1]["onnx"]
+    assert (state, text.rpartition(", ")[2]) == ("ok", "for latency.engines")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    code, found = examined()
+    assert code == 1
+    assert found["onnx"] == (
+        "failed",
+        "latency.engines: onnxscript is not installed; `pip install -e '.[deploy]'`, or take it out",
+    )
 
 
 def test_what_is_not_to_be_had_is_named_with_its_remedy(

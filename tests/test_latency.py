@@ -14,10 +14,14 @@ from pipeline.evaluation.trace import Trace
 from pipeline.layout import HERE
 from pipeline.models.deploy.recording import record
 from pipeline.models.deploy.runtime import Deployed
-from pipeline.models.deployments import deployments, refuse_engines
+from pipeline.models.deployments import deployments, refuse_engines, refuse_threads
+from pipeline.models.device import cores
 from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit
+from pipeline.models.residual import ResNet
+from pipeline.models.roof import MatrixRate, products_of
 from pipeline.params import Params, load_params
-from pipeline.results import ALL_LAYERS, Evaluated, Exported, Latency, LatencyRow, Selected
+from pipeline.results import ALL_LAYERS, Evaluated, Exported, Latency, LatencyRow, Measured, Memory, Reached, Selected
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.tasks.stores import manifest_of, open_store
 from tests.chain import chain_model
@@ -50,7 +54,6 @@ def test_the_live_engine_at_a_point_decides_as_replay_at_it(name: str) -> None:
 def test_each_model_is_timed_at_its_own_points(workspace: Workspace) -> None:
     """The real stages; the models are ones that nobody trained."""
     from pipeline.models.encoders.encoder import build_encoder
-    from pipeline.models.multi_exit import MultiExit
 
     criteria = {"patience": {}, "temperature": {}, "oracle": {}}
     workspace.write_params({"evaluate.criteria": criteria, "latency.repeats": 1, "latency.batch_size": 5})
@@ -66,7 +69,7 @@ def test_each_model_is_timed_at_its_own_points(workspace: Workspace) -> None:
     evaluated = Evaluated.read(HERE.evaluated(TASK), "")
     measured = Latency.read(HERE.latency(TASK), "").measured
     assert measured is not None
-    assert (measured.device, measured.threads) == ("cpu", 1)
+    assert (measured.device, measured.threads) == ("cpu", (1,))
     # A single exit has nothing to gain, a bound cannot run, and of two seeds the one named first is timed.
     chosen = {row.criterion: row for row in evaluated.rows if row.method == "joint"}
     assert {row.key for row in measured.rows} == {"second"}
@@ -119,7 +122,8 @@ def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspac
 
     workspace.write_params(
         {
-            **{"evaluate.criteria": {"patience": {}, "confidence": {}}, "latency.repeats": 2, "latency.batch_size": 5},
+            **{"evaluate.criteria": {"patience": {}, "confidence": {}}, "latency.repeats": 2},
+            **{"latency.batch_size": [1, 5, 8], "latency.threads": [1, 2]},
             **{"export": {"tasks": [TASK], "precisions": ["float32", "int8"]}},
             "latency.engines": ["pytorch", "onnx-float32", "onnx-int8"],
         }
@@ -132,9 +136,10 @@ def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspac
         assert done.code == 0, done.err
     measured = Latency.read(HERE.latency(TASK), "").measured
     assert measured is not None
-    assert [(row.mode, row.engine, row.precision, row.point.criterion) for row in measured.rows] == [
-        (mode, *engine, criterion)
-        for mode in ("batch 1", "batch 5")
+    assert [(row.threads, row.mode, *row_engine(row), row.point.criterion) for row in measured.rows] == [
+        (threads, mode, *engine, criterion)
+        for threads in (1, 2)
+        for mode in ("batch 1", "batch 5", "batch 8")
         for engine in ENGINES
         for criterion in (None, "patience", "confidence")
     ]
@@ -144,11 +149,38 @@ def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspac
         assert row.ms_per_example == pytest.approx(np.median(row.repeats_ms), abs=1e-4)
         assert 0 < row.p50_ms <= row.p99_ms
     check_deployed(measured.rows)
+    check_roofs(measured)
     select(TASK, "demo-albert", {"joint": {1: "plain"}})
     group = Selected.read(HERE.selected(TASK), "").groups[0]
     evaluated = Evaluated.read(HERE.evaluated(TASK), "")
     with pytest.raises(ArtifactError, match="is of trial many, and plain is selected; run `dvc repro export"):
         deployments(TASK, group, model, evaluated, "validation", ["onnx-int8"], 1)
+
+
+def row_engine(row: LatencyRow | Reached | Memory) -> tuple[str, str]:
+    return row.engine, row.precision
+
+
+def check_roofs(measured: Measured) -> None:
+    """Each setting has the rate of the model's own products, and each engine's memory was asked of a process."""
+    assert [(roof.threads, roof.mode) for roof in measured.roofs] == [
+        (threads, mode) for threads in (1, 2) for mode in ("batch 1", "batch 5", "batch 8")
+    ]
+    for roof in measured.roofs:
+        # A layer of the demo's ALBERT: four products of 64 by 64, one up and one down; and the embedding's projection.
+        assert {shape[1:] for shape in roof.shapes} == {(64, 64, 12 * 4 + 1), (64, 128, 12), (128, 64, 12)}
+        assert roof.rates.keys() == {"float32", "int8"}
+        assert [row_engine(one) for one in roof.reached] == ENGINES
+        assert all(one.share > 0 for one in roof.reached)
+    heights = [roof.shapes[0][0] for roof in measured.roofs[:3]]
+    assert heights == sorted(heights)
+    assert heights[0] < heights[-1]
+    assert [row_engine(one) for one in measured.memory] == ENGINES
+    for one in measured.memory:
+        assert 1 < one.batch <= 8
+        assert 0 < one.libraries_mib < one.peak_mib
+    torch_mib, onnx_mib, _ = (one.peak_mib for one in measured.memory)
+    assert onnx_mib < torch_mib, "the process of ONNX Runtime loaded Torch"
 
 
 def check_deployed(timed: tuple[LatencyRow, ...]) -> None:
@@ -167,7 +199,7 @@ def check_deployed(timed: tuple[LatencyRow, ...]) -> None:
         )  # fmt: skip
         scores = {row.criterion: row.score.median for row in made.rows if row.split == split}
         own = [row for row in timed if (row.engine, row.precision) == ("onnx", precision)]
-        assert [row.point for row in own if row.mode == "batch 1"] == [ALL_LAYERS, *made.points]
+        assert [row.point for row in own if (row.mode, row.threads) == ("batch 1", 2)] == [ALL_LAYERS, *made.points]
         for row in own:
             left = np.bincount(sweep_at(trace, row.point).exit_index[0], minlength=exits)
             assert row.exits == tuple(left.tolist()), (precision, row.mode, row.point.name)
@@ -181,6 +213,9 @@ def test_engines_that_cannot_run_are_refused(monkeypatch: pytest.MonkeyPatch) ->
         Params.model_validate(raw)
     with pytest.raises(Exception, match=f"what export leaves; add '{TASK}' to export.tasks, or take it out"):
         Params.model_validate({**raw, "export": {"precisions": ["int8"]}})
+    with pytest.raises(UnsupportedError, match=rf"latency.threads: {cores() + 1} and this machine has {cores()} core"):
+        refuse_threads([1, cores() + 1])
+    refuse_threads([1, cores()])
     with pytest.raises(UnsupportedError, match=r"'onnx-int8' runs on the CPU, and runtime\.device comes to cuda"):
         refuse_engines(["pytorch", "onnx-int8"], "cuda")
     refuse_engines(["pytorch", "onnx-int8"], "cpu")
@@ -190,9 +225,22 @@ def test_engines_that_cannot_run_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     refuse_engines(["pytorch"], "cuda")
 
 
+def test_products_of_a_network_of_convolutions() -> None:
+    network = ResNet(8, 4, [0.5] * 3, [0.25] * 3)
+    model = MultiExit(network, range(1, network.layers + 1), 3).eval()
+    found = products_of(model, {"image": torch.zeros(2, 32, 32, 3, dtype=torch.uint8)})
+    shapes = [(one.rows, one.inner, one.outer, one.times, one.weights) for one in found]
+    assert shapes[:2] == [(2 * 32 * 32, 27, 4, 1, 1), (2 * 32 * 32, 36, 4, 2, 2)]
+    assert shapes[-1] == (2 * 8 * 8, 144, 16, 1, 1)
+    assert all(one.outer > 3 for one in found), "heads are too small to count"
+    rate = MatrixRate(found, ["float32", "int8"], 1, "cpu")
+    rate.run()
+    assert rate.rates().keys() == {"float32", "int8"}
+    assert all(value > 0 for value in rate.rates().values())
+
+
 def test_models_that_were_selected_anew_are_not_timed_at_the_points_of_others(workspace: Workspace) -> None:
     from pipeline.models.encoders.encoder import build_encoder
-    from pipeline.models.multi_exit import MultiExit
 
     assert workspace.stage("prepare", TASK).code == 0
     encoder = build_encoder(load_params().backbone("demo-albert"), 400)

@@ -32,6 +32,7 @@ from pipeline.results import (
     OverSeeds,
     Part,
     Result,
+    Roof,
     curves_text,
     read_curves,
 )
@@ -288,7 +289,10 @@ EDITS: list[tuple[type[Result], Edit, str]] = [
     (results.Predictions, again("files"), "is there twice"),
     (results.Latency, again("measured", "rows"), "measured: rows: "),
     (results.Latency, put(0.0, "measured", "rows", 0, "own_layer_speedup"), "own_layer_speedup: input should be gr"),
-    (results.Latency, put(-1, "measured", "threads"), "measured.threads: input should be greater"),
+    (results.Latency, put(-1, "measured", "rows", 0, "threads"), "measured.rows.0.threads: input should be greater"),
+    (results.Latency, again("measured", "roofs"), "measured: roofs: "),
+    (results.Latency, put(7, "measured", "roofs", 0, "threads"), "roofs: ('albert-base', 'joint', 'batch 1', 7) names"),
+    (results.Latency, again("measured", "memory"), "measured: memory: "),
     (results.Attack, again("attacked"), "attacked: 'validation' is there twice"),
     (results.Attack, put([], "attacked", 0, "rows"), "attacked.0: rows: there is none"),
     (results.Attack, put(21, "attacked", 0, "examples"), "accuracies are not over 21 examples"),
@@ -446,10 +450,14 @@ def read_back(point: OperatingPoint, path: Path) -> OperatingPoint:
     """The point as the next stage has it, out of a file."""
     row = LatencyRow(
         backbone="b", method="joint", key="k", point=point, engine="pytorch", precision="float32", score=0.5,
-        mode="batch 1", examples=1, exits=(1,), ms_per_example=1.0, repeats_ms=(1.0,), p50_ms=1.0, p99_ms=1.0,
+        mode="batch 1", threads=1, examples=1, exits=(1,), ms_per_example=1.0, repeats_ms=(1.0,), p50_ms=1.0,
+        p99_ms=1.0,
         measured_speedup=1.0, own_layer_speedup=1.0, own_flop_speedup=1.0,
     )  # fmt: skip
-    Latency(task=path.stem, measured=Measured(device="cpu", machine="m", node=None, threads=1, rows=(row,))).write(path)
+    roof = Roof(backbone="b", method="joint", mode="batch 1", threads=1, shapes=(), rates={}, reached=())
+    Latency(
+        task=path.stem, measured=Measured(device="cpu", machine="m", node=None, rows=(row,), roofs=(roof,), memory=())
+    ).write(path)
     measured = Latency.read(path, REMEDY).measured
     assert measured is not None
     return measured.rows[0].point

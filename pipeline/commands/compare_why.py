@@ -136,7 +136,8 @@ def _timing(first: Run, second: Run) -> Iterator[Cause]:
         one, other = first.latency(task), second.latency(task)
         if one and other and one.measured and other.measured:
             before, after = (
-                {"device": m.device, "machine": m.machine, "threads": m.threads} for m in (one.measured, other.measured)
+                {"device": m.device, "machine": m.machine, "threads": ", ".join(map(str, m.threads))}
+                for m in (one.measured, other.measured)
             )
             for name, old, new in _differing(before, after):
                 yield Cause("hardware", name, old, new, (f"latency@{task}",))

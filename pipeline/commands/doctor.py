@@ -1,5 +1,7 @@
 """What the settings need from outside, asked for real: reachable, or the remedy."""
 
+import importlib.metadata
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -8,12 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import ClusterError, DataError, PipelineError, StorageError, TrackingError, one_line, redacted
+from pipeline.errors import (
+    ClusterError,
+    DataError,
+    PipelineError,
+    StorageError,
+    TrackingError,
+    UnsupportedError,
+    one_line,
+    redacted,
+)
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
 from pipeline.tasks.task import FileSource, HubSource, Task
 
 State = Literal["ok", "failed", "unused"]
+ONNX = ("onnx", "onnxruntime", "onnxscript")
 LITTLE = 5
 """GiB of free disk below which a warning is due: a pretrained model, its trials and traces."""
 
@@ -70,6 +82,7 @@ def _checks(params: Params) -> Iterator[tuple[str, Callable[[], str]]]:
     for name in params.backbones:
         yield f"model {name}", partial(_model, params, name, mirror)
     yield "device", partial(_device, params)
+    yield "onnx", partial(_onnx, params)
     yield "ray", partial(_ray, params)
     yield "storage", partial(_storage, params)
     yield "mlflow", partial(_mlflow, params)
@@ -143,6 +156,26 @@ def _device(params: Params) -> str:
     if device == "cuda":
         return ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
     return f"the CPU, {len(os.sched_getaffinity(0))} cores; no GPU is used here"
+
+
+def _onnx(params: Params) -> str:
+    """What export writes with, and what its models run in."""
+    engines = [name for name in params.latency.engines if name != "pytorch"] if params.latency.tasks else []
+    if not params.export.tasks and not engines:
+        raise UnusedError("no task is exported; add one to export.tasks for ONNX models")
+    lacking = [name for name in ONNX if importlib.util.find_spec(name) is None]
+    key = "latency.engines" if engines else "export.tasks"
+    if lacking:
+        raise UnsupportedError(
+            f"{key}: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed; "
+            "`pip install -e '.[deploy]'`, or take it out"
+        )
+    if engines:
+        from pipeline.models.deployments import refuse_engines
+        from pipeline.models.device import device_of
+
+        refuse_engines(engines, device_of(params.runtime.device))
+    return f"ONNX Runtime {importlib.metadata.version('onnxruntime')}, for {key}"
 
 
 def _ray(params: Params) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,9 +16,12 @@ from pipeline.evaluation.point import criterion_of, read_with_points
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import read_description
 from pipeline.models.deploy.segments import Segments
+from pipeline.models.device import cores
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 from pipeline.results import Evaluated, Exported, ModelGroup, OperatingPoint, Row
+from pipeline.results.latency import Engine as EngineName
+from pipeline.results.latency import Precision
 
 if TYPE_CHECKING:
     from pipeline.models.settings import Engine
@@ -38,11 +41,27 @@ class Deployment:
         answer: answers a batch of the store, and returns each row's exit, from 0, once the device is done, (n,).
     """
 
-    engine: Literal["pytorch", "onnx"]
-    precision: Literal["float32", "int8"]
+    engine: EngineName
+    precision: Precision
     point: OperatingPoint
     score: float | None
     answer: Callable[[Batch], np.ndarray]
+
+    @property
+    def runs_in(self) -> tuple[EngineName, Precision]:
+        """The engine with its precision."""
+        return self.engine, self.precision
+
+
+def parts_of(engine: "Engine") -> tuple[EngineName, Precision]:
+    """An engine's name, and its precision.
+
+    >>> parts_of("pytorch"), parts_of("onnx-int8")
+    (('pytorch', 'float32'), ('onnx', 'int8'))
+    """
+    if engine == PYTORCH:
+        return "pytorch", "float32"
+    return "onnx", "int8" if engine == "onnx-int8" else "float32"
 
 
 def refuse_engines(engines: Sequence["Engine"], device: str) -> None:
@@ -60,6 +79,22 @@ def refuse_engines(engines: Sequence["Engine"], device: str) -> None:
                 f"latency.engines: {engine!r} runs on the CPU, and runtime.device comes to {device}; set it to cpu, or "
                 "take the engine out"
             )
+
+
+def refuse_threads(threads: Sequence[int]) -> None:
+    """Raise UnsupportedError for more compute threads than this process has cores."""
+    for count in threads:
+        if count > cores():
+            raise UnsupportedError(
+                f"latency.threads: {count} and this machine has {cores()} core{'s' * (cores() != 1)}; take it out"
+            )
+
+
+def place_of(task: str, group: ModelGroup, engine: "Engine") -> Path:
+    """The folder of a group's first model as an engine reads it."""
+    if engine == PYTORCH:
+        return HERE.model(task, group.trials[0].key)
+    return HERE.exported(task, group.backbone, group.method).parent
 
 
 def files_left(task: str, group: ModelGroup, engines: Sequence["Engine"]) -> list[Path]:
@@ -98,7 +133,7 @@ def deployments(
                     Deployment("pytorch", "float32", point, score, partial(_live, LiveEngine.at(model, point)))
                 )
             continue
-        precision: Literal["float32", "int8"] = "int8" if engine == "onnx-int8" else "float32"
+        _, precision = parts_of(engine)
         path, exported = _exported(task, group)
         segments = Segments.open(path.parent, read_description(path.parent), precision, threads)
         for point, score in _scored(exported.precisions[precision].rows, group, split):

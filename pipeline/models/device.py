@@ -19,7 +19,11 @@ def device_of(setting: str) -> str:
     return setting if setting != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def cores() -> int:
+    """Number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine() -> str:
     """This machine's processor, with the number of CPUs that this process may use."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return f"{processor()}, {count} CPU{'s' * (count != 1)}"
+    return f"{processor()}, {cores()} CPU{'s' * (cores() != 1)}"

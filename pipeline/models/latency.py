@@ -1,11 +1,8 @@
-"""Wall time of the live engines, beside the layer and FLOP ratios."""
+"""Wall time of what can be deployed, beside the layer and FLOP ratios, the machine's matrix rate, and memory."""
 
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,31 +10,25 @@ import numpy as np
 import torch
 
 from pipeline.layout import HERE
-from pipeline.models.deployments import PYTORCH, Deployment, deployments, files_left, refuse_engines
+from pipeline.models.deployments import (
+    PYTORCH,
+    deployments,
+    files_left,
+    parts_of,
+    place_of,
+    refuse_engines,
+    refuse_threads,
+)
 from pipeline.models.device import device_of, machine
+from pipeline.models.memory import measure_memory
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
-from pipeline.results import Evaluated, LatencyRow, Manifest, Measured, Selected
+from pipeline.models.roof import MatrixRate, products_of
+from pipeline.models.timed import Work, compare
+from pipeline.results import Evaluated, LatencyRow, Manifest, Measured, Memory, ModelGroup, Roof, Selected
 from pipeline.tasks.stores import files_of, open_store
 
 if TYPE_CHECKING:
     from pipeline.models.settings import Engine
-
-
-@dataclass(frozen=True)
-class Work:
-    """Rows to time, in batches, with their costs in layers and FLOPs.
-
-    Attributes:
-        batches: inputs of the model, on its device.
-        layers: layers run at each exit, (exits,).
-        flops: FLOPs of a row that leaves at each exit, in the batches' row order, (n, exits).
-        full_flops: FLOPs of this model's full pass with one head, (n,).
-    """
-
-    batches: Sequence[Mapping[str, Any]]
-    layers: np.ndarray
-    flops: np.ndarray
-    full_flops: np.ndarray
 
 
 RUNNER = "pipeline.models.latency:time_models"
@@ -59,7 +50,7 @@ class Timing:
     rows: int
     sizes: tuple[int, ...]
     repeats: int
-    threads: int
+    threads: tuple[int, ...]
     device: str
     node: str | None
     engines: tuple["Engine", ...] = (PYTORCH,)
@@ -83,7 +74,7 @@ def time_models(timing: Timing, told: Callable[[], object] = lambda: None) -> Me
     """Time the models in a worker.
 
     Args:
-        told: called after each model and size of batch.
+        told: called after each model, number of threads and size of batch.
     """
     return measure(
         timing.manifest,
@@ -110,7 +101,7 @@ def measure(
     rows: int,
     sizes: Sequence[int],
     repeats: int,
-    threads: int,
+    threads: Sequence[int],
     device: str,
     node: str | None = None,
     engines: Sequence["Engine"] = (PYTORCH,),
@@ -124,27 +115,63 @@ def measure(
         rows: number of rows, the same for every model; all where there are fewer.
         sizes: batch sizes, each reported as a mode.
         repeats: timed passes, of which the median counts.
-        threads: compute threads to set for this process.
+        threads: numbers of compute threads, each timed.
         device: "cpu" or "cuda".
         node: kind of node that was asked for, for the record.
         engines: what the models run in, timed in turn.
-        told: called after each model and size of batch.
+        told: called after each model, number of threads and size of batch.
+
+    Raises:
+        UnsupportedError: an engine that does not run here, or more threads than cores.
     """
     refuse_engines(engines, device)
-    torch.set_num_threads(threads)
+    refuse_threads(threads)
     measured: list[LatencyRow] = []
+    roofs: list[Roof] = []
+    memory: list[Memory] = []
     for group in (group for group in selected.groups if group.multi_exit):
-        key, trained = group.trials[0].key, group.trials[0].weights_sha256
-        model = load_checkpoint(HERE.model(selected.task, key), sha256=trained).to(device)
-        timed = deployments(selected.task, group, model, evaluated, split, engines, threads)
-        for size in sizes:
-            work = _work(model, manifest, group.backbone, split, rows, size, device)
-            measured += compare(timed, work, repeats, partial(
-                LatencyRow, backbone=group.backbone, method=group.method, key=key, mode=f"batch {size}"
-            ))  # fmt: skip
-            told()
+        trial, names = group.trials[0], {"backbone": group.backbone, "method": group.method}
+        model = load_checkpoint(HERE.model(selected.task, trial.key), sha256=trial.weights_sha256).to(device)
+        for count in threads:
+            torch.set_num_threads(count)
+            timed = deployments(selected.task, group, model, evaluated, split, engines, count)
+            for size in sizes:
+                work = _work(model, manifest, group.backbone, split, rows, size, device)
+                setting: dict[str, Any] = {**names, "mode": f"batch {size}", "threads": count}
+                products = products_of(model, work.batches[work.median])
+                rate = MatrixRate(products, dict.fromkeys(one.precision for one in timed), count, device)
+                row = partial(LatencyRow, key=trial.key, **setting)
+                found, roof = compare(timed, work, repeats, row, rate, partial(Roof, **setting))
+                measured += found
+                roofs.append(roof)
+                told()
+        work = _work(model, manifest, group.backbone, split, rows, max(sizes), device)
+        memory += _memory(selected.task, group, engines, work.batches[work.largest], threads[0], device)
     name = torch.cuda.get_device_name() if device == "cuda" else device
-    return Measured(device=name, machine=machine(), node=node, threads=threads, rows=tuple(measured))
+    return Measured(
+        device=name, machine=machine(), node=node, rows=tuple(measured), roofs=tuple(roofs), memory=tuple(memory)
+    )
+
+
+def _memory(
+    task: str, group: ModelGroup, engines: Sequence["Engine"], batch: Mapping[str, Any], threads: int, device: str
+) -> Iterator[Memory]:
+    """What each engine needs for a batch, in a process of its own."""
+    arrays = {name: values.cpu().numpy() for name, values in batch.items()}
+    for engine in engines:
+        taken = measure_memory(engine, place_of(task, group, engine), arrays, threads, device)
+        if taken is None:
+            continue
+        name, precision = parts_of(engine)
+        yield Memory(
+            backbone=group.backbone,
+            method=group.method,
+            engine=name,
+            precision=precision,
+            batch=len(next(iter(arrays.values()))),
+            libraries_mib=round(taken[0], 1),
+            peak_mib=round(taken[1], 1),
+        )
 
 
 def _work(model: MultiExit, manifest: Manifest, backbone: str, split: str, rows: int, size: int, device: str) -> Work:
@@ -158,60 +185,3 @@ def _work(model: MultiExit, manifest: Manifest, backbone: str, split: str, rows:
     )
     layers = np.asarray(model.exits, dtype=np.float64)
     return Work([store.batch(part, device) for part in parts], layers, flops, full)
-
-
-def compare(timed: Sequence[Deployment], work: Work, repeats: int, row: "partial[LatencyRow]") -> list[LatencyRow]:
-    """Time one model at its operating points in each engine, and compare each with the engine's full pass.
-
-    Repeats are interleaved, so that a busy machine slows all alike; the median of the repeats counts. An untimed pass
-    comes first and gives the exits.
-
-    Args:
-        timed: all layers is among each engine's points.
-        row: the class of rows, with model and mode already set.
-    """
-    exits = [np.concatenate([one.answer(batch) for batch in work.batches]) for one in timed]
-    calls = np.array([[_seconds(one, work.batches) for one in timed] for _ in range(repeats)])
-    passes = calls.sum(axis=2)  # (repeats, deployments)
-    full = {
-        (one.engine, one.precision): statistics.median(passes[:, i].tolist())
-        for i, one in enumerate(timed)
-        if one.point.criterion is None
-    }
-    return [_row(one, work, calls[:, i], exits[i], full[one.engine, one.precision], row) for i, one in enumerate(timed)]
-
-
-def _row(
-    one: Deployment, work: Work, calls: np.ndarray, index: np.ndarray, full: float, row: "partial[LatencyRow]"
-) -> LatencyRow:
-    """The row of a deployment.
-
-    Args:
-        calls: seconds of each call, (repeats, batches).
-        index: exit of each row, from 0, (n,).
-        full: seconds of the engine's full pass.
-    """
-    rows, took = len(index), calls.sum(axis=1).tolist()
-    spent = work.full_flops if one.point.criterion is None else work.flops[np.arange(rows), index]
-    p50, p99 = (1000 * np.percentile(calls, (50, 99))).tolist()
-    return row(
-        **{"point": one.point, "engine": one.engine, "precision": one.precision, "score": one.score},
-        examples=rows,
-        exits=tuple(np.bincount(index, minlength=len(work.layers)).tolist()),
-        ms_per_example=round(1000 * statistics.median(took) / rows, 4),
-        repeats_ms=tuple(round(1000 * seconds / rows, 4) for seconds in took),
-        p50_ms=round(p50, 4),
-        p99_ms=round(p99, 4),
-        measured_speedup=round(full / statistics.median(took), 4),
-        own_layer_speedup=round(float(work.layers[-1] / work.layers[index].mean()), 4),
-        own_flop_speedup=round(float(work.full_flops.sum() / spent.sum()), 4),
-    )
-
-
-def _seconds(one: Deployment, batches: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Seconds of each call."""
-    ends = [time.perf_counter()]
-    for batch in batches:
-        one.answer(batch)
-        ends.append(time.perf_counter())
-    return [end - begin for begin, end in pairwise(ends)]

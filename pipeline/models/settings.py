@@ -15,7 +15,10 @@ class Latency(Block):
 
     tasks: Annotated[list[str], Distinct] = []
     rows: Size = 64
-    batch_size: Size = 32
+    batch_size: Size | Annotated[list[Size], Distinct, Field(min_length=1)] = 32
+    """Rows of a call. One number is timed beside one row at a time; of a list, such as [1, 8, 32], each is timed."""
+    threads: Annotated[list[Size], Distinct, Field(min_length=1)] | None = None
+    """Numbers of compute threads, such as [1, 2], each timed; at most the machine's cores. None: `runtime.threads`."""
     repeats: Size = 3
     engines: Annotated[list[Engine], Distinct] = Field(default=["pytorch"], min_length=1)
     """What the models run in, timed in turn on the same rows. onnx-float32 and onnx-int8 are the models of `export`, at
@@ -23,6 +26,12 @@ class Latency(Block):
     node: str | None = None
     """Kind of node to time on, alone: on the Ray cluster that is joined, a kind of GPU as Ray names it (L4, A100), a
     custom resource, or the value of any label, such as a worker group's name. None: this machine."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The batch sizes that are timed."""
+        given = self.batch_size
+        return (*dict.fromkeys((1, given)),) if isinstance(given, int) else tuple(given)
 
 
 class Export(Block):

@@ -11,7 +11,7 @@ from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.diagnosis import Calibration, Diagnosis, Findings, Oracle, Outcome
 from pipeline.results.evaluated import Choosing, Evaluated, ExitScores, Row
 from pipeline.results.exported import Exported, ExportedPrecision, Exports, Promise
-from pipeline.results.latency import Latency, LatencyRow, Measured
+from pipeline.results.latency import Latency, LatencyRow, Measured, Memory, Reached, Roof
 from pipeline.results.metrics import StoredMetrics
 from pipeline.results.numbers import Interval, OverExamples, OverSeeds, Share
 from pipeline.results.point import ALL_LAYERS, OperatingPoint
@@ -89,6 +89,7 @@ __all__ = [
     "LoggedMetric",
     "Manifest",
     "Measured",
+    "Memory",
     "ModelGroup",
     "OperatingPoint",
     "Oracle",
@@ -101,9 +102,11 @@ __all__ = [
     "PredictionFile",
     "Predictions",
     "Promise",
+    "Reached",
     "Record",
     "RequiredAccuracy",
     "Result",
+    "Roof",
     "Row",
     "RunStatus",
     "Searched",

@@ -12,9 +12,13 @@ from pipeline.results.base import (
     Result,
     Score,
     Text,
+    refuse_other_names,
     refuse_repeats,
 )
 from pipeline.results.point import OperatingPoint
+
+Engine = Literal["pytorch", "onnx"]
+Precision = Literal["float32", "int8"]
 
 
 class LatencyRow(Part):
@@ -29,14 +33,16 @@ class LatencyRow(Part):
     point: OperatingPoint
     """Operating point, chosen on this engine's own traces; "all layers" is the full pass, to which speed-ups are
     relative."""
-    engine: Literal["pytorch", "onnx"]
+    engine: Engine
     """What ran: the live engine in PyTorch, or the exported graphs in ONNX Runtime, on the CPU."""
-    precision: Literal["float32", "int8"]
+    precision: Precision
     """Arithmetic of the layers."""
     score: Score | None
     """Score of this model at this point in this engine, on all rows of the report split."""
     mode: Text
     """"batch 1", or "batch 32"."""
+    threads: Natural
+    """Number of compute threads."""
     examples: Natural
     """Number of timed rows."""
     exits: tuple[Count, ...]
@@ -71,6 +77,58 @@ class LatencyRow(Part):
         return 1000 / self.ms_per_example if self.ms_per_example else float("inf")
 
 
+class Reached(Part):
+    """A full pass beside the matrix products that it consists of."""
+
+    engine: Engine
+    """What ran, as in a row."""
+    precision: Precision
+    """Arithmetic of the layers."""
+    share: Amount
+    """Share of the machine's matrix rate: the time that the products alone would take at it / the time of a call. Near
+    1, nothing is left to gain but by another arithmetic."""
+
+
+class Roof(Part):
+    """The machine's matrix rate at the shapes of one model's layers, in one mode, out of the same repeats."""
+
+    backbone: Name
+    """Name in `backbones`."""
+    method: Text
+    """Name in `methods`."""
+    mode: Text
+    """As in a row."""
+    threads: Natural
+    """Number of compute threads."""
+    shapes: tuple[tuple[Natural, Natural, Natural, Natural], ...]
+    """Products of the call with the median number of rows: rows, inner width, outer width, and how many of them. Those
+    under a hundredth of the operations are left out; a convolution counts as the product that it comes to."""
+    rates: dict[Precision, Ratio]
+    """By precision, 1e9 operations a second (a multiply-add is two) of these products alone, in the fastest of
+    PyTorch's two layouts of a weight and ONNX Runtime's products (int8: MatMulInteger)."""
+    reached: tuple[Reached, ...]
+    """The full pass of each engine in that call."""
+
+
+class Memory(Part):
+    """Memory of a fresh process that answers one batch with one model in one engine."""
+
+    backbone: Name
+    """Name in `backbones`."""
+    method: Text
+    """Name in `methods`."""
+    engine: Engine
+    """What ran, as in a row."""
+    precision: Precision
+    """Arithmetic of the layers."""
+    batch: Natural
+    """Rows of the batch, the largest that is timed; it is answered through all layers."""
+    libraries_mib: Amount
+    """Resident before the model is read, with the engine's libraries loaded. On a GPU 0."""
+    peak_mib: Amount
+    """Most that was resident, libraries and model included, in MiB. On a GPU, what PyTorch allocated there at most."""
+
+
 class Measured(Part):
     """Wall times on one device."""
 
@@ -80,24 +138,37 @@ class Measured(Part):
     """The machine's processor, with its number of CPUs."""
     node: Text | None
     """Kind of node that was asked for; None: the machine of the stage."""
-    threads: Natural
-    """Number of compute threads."""
     rows: tuple[LatencyRow, ...]
-    """A row per model, mode, engine and operating point."""
+    """A row per model, mode, number of threads, engine and operating point."""
+    roofs: tuple[Roof, ...]
+    """An entry per model, mode and number of threads."""
+    memory: tuple[Memory, ...]
+    """An entry per model and engine; none on systems without /proc."""
+
+    @property
+    def threads(self) -> tuple[int, ...]:
+        """The numbers of compute threads."""
+        return tuple(dict.fromkeys(row.threads for row in self.rows))
 
     def check(self) -> None:
-        names = ((row.backbone, row.method, row.mode, row.engine, row.precision, row.point.name) for row in self.rows)
-        refuse_repeats("rows", names)
+        refuse_repeats("rows", ((*_setting(row), row.engine, row.precision, row.point.name) for row in self.rows))
         if len({len(row.repeats_ms) for row in self.rows}) > 1:
             raise ValueError("rows: repeats_ms are of several lengths")
+        refuse_repeats("roofs", map(_setting, self.roofs))
+        refuse_other_names("roofs", map(_setting, self.roofs), map(_setting, self.rows))
+        refuse_repeats("memory", ((one.backbone, one.method, one.engine, one.precision) for one in self.memory))
+
+
+def _setting(entry: LatencyRow | Roof) -> tuple[str, str, str, int]:
+    return entry.backbone, entry.method, entry.mode, entry.threads
 
 
 class Latency(Result):
     """`outputs/latency/<task>.json`."""
 
     made_by: ClassVar[str] = "latency"
-    schema_version: ClassVar[int] = 5
-    """Version 4 had one engine and no times of calls."""
+    schema_version: ClassVar[int] = 6
+    """Version 5 had one number of threads, no matrix rates and no memory."""
     task: Name
     """The task's name."""
     measured: Measured | None

@@ -15,16 +15,30 @@ from pipeline.models.deploy.folder import EMBEDDING, HEADS, INT8
 Arrays = Mapping[str, np.ndarray]
 
 
+def session(model: Path | bytes, threads: int) -> Any:
+    """A graph in ONNX Runtime on the CPU.
+
+    Args:
+        model: a graph's file, or its content.
+        threads: compute threads. Where there are several they stop turning as a call ends: each graph has its own,
+            and those of one layer would take the cores of the next.
+    """
+    from onnxruntime import InferenceSession, SessionOptions
+
+    options = SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3  # errors
+    if threads > 1:
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+    given = str(model) if isinstance(model, Path) else model
+    return InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
 class Graph:
     """A graph in ONNX Runtime, on the CPU."""
 
     def __init__(self, path: Path, threads: int) -> None:
-        from onnxruntime import InferenceSession, SessionOptions
-
-        options = SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.log_severity_level = 3  # errors
-        self._session: Any = InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = session(path, threads)
         self._inputs = [one.name for one in self._session.get_inputs()]
         self.outputs = [one.name for one in self._session.get_outputs()]
 

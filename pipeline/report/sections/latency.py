@@ -5,15 +5,14 @@ from typing import Any
 
 from pipeline.report.cells import Cell, Table, TableRow, row_name, runs_of, slug
 from pipeline.report.numbers import TIMES, listed, number, points, setting, times
-from pipeline.report.paying import BEARABLE
 from pipeline.report.sections.base import Finding, Section
+from pipeline.report.shipping import engine_of, roof_tables, shipping_tables, threads_of, what_to_ship
 from pipeline.report.stored import Stored, TaskResults
 from pipeline.report.svg import BAND, MUTED, Panel, Plot, canvas, look
 from pipeline.results import LatencyRow, Measured, TrialRecord
 
-COLUMNS = ("Task", "Model and exit rule", "Setting", "Engine", "Mode", "Examples", "Score", "ms per example", "p50, ms",
-           "p99, ms", "Rows per s", "Measured", "Own layer ratio", "Own FLOP ratio")  # fmt: skip
-ENGINES = {"pytorch": "PyTorch", "onnx": "ONNX Runtime"}
+COLUMNS = ("Task", "Model and exit rule", "Setting", "Engine", "Mode", "Threads", "Examples", "Score", "ms per example",
+           "p50, ms", "p99, ms", "Rows per s", "Measured", "Own layer ratio", "Own FLOP ratio")  # fmt: skip
 
 
 class Latency(Section):
@@ -44,7 +43,7 @@ class Latency(Section):
         ] + [
             Finding(f"What to ship, {task.name}", sentence)
             for task, measured in _timed(stored)
-            if (sentence := _fastest(measured))
+            if (sentence := what_to_ship(measured))
         ]
 
     def plots(self, stored: Stored) -> Sequence[Plot]:
@@ -58,7 +57,7 @@ class Latency(Section):
                 tuple(
                     _panel(task.name, measured, engine)
                     for task, measured in _timed(stored)
-                    for engine in dict.fromkeys(map(_engine, measured.rows))
+                    for engine in dict.fromkeys(map(engine_of, measured.rows))
                 ),
             )
         ]
@@ -66,9 +65,7 @@ class Latency(Section):
     def tables(self, stored: Stored) -> Sequence[Table]:
         timed = list(_timed(stored))
         rows = tuple(_row(task, row, stored.trials) for task, measured in timed for row in measured.rows)
-        devices = dict.fromkeys(
-            f"{task.name}: {m.device}, {m.threads} thread{'s'[: m.threads != 1]} ({m.machine})" for task, m in timed
-        )
+        devices = dict.fromkeys(f"{task.name}: {m.device}, {threads_of(*m.threads)} ({m.machine})" for task, m in timed)
         notes = (
             "Speed-ups under their three names, each against the same model run through all layers with one head in "
             "the same engine; the other tables' are against the plain model, which a smaller model was cut from.",
@@ -77,7 +74,11 @@ class Latency(Section):
             f"Measured on {'; '.join(devices)}.",
             "The paper reports no wall times.",
         )
-        return [Table(self.slug, self.title, COLUMNS, rows, notes, names=5)]
+        return [
+            Table(self.slug, self.title, COLUMNS, rows, notes, names=6),
+            *shipping_tables(timed, stored.trials),
+            *roof_tables(timed),
+        ]
 
 
 def _timed(stored: Stored) -> Iterator[tuple[TaskResults, Measured]]:
@@ -86,50 +87,14 @@ def _timed(stored: Stored) -> Iterator[tuple[TaskResults, Measured]]:
             yield task, task.latency
 
 
-def _engine(row: LatencyRow) -> str:
-    return f"{ENGINES[row.engine]}, {row.precision}"
-
-
-def _deployment(row: LatencyRow) -> str:
-    """A deployment in a sentence, with its time and score."""
-    score = f"score {number(points(row.score))}"
-    return (
-        f"{row.point.criterion or 'all layers'} of {row.backbone}, {row.method} in {_engine(row)} "
-        f"({number(row.ms_per_example, 2)} ms a row, {score})"
-    )
-
-
-def _fastest(measured: Measured) -> str:
-    """The fastest deployment one row at a time, and the fastest that scores hardly less than the best."""
-    rows = sorted((row for row in measured.rows if row.mode == "batch 1"), key=lambda row: row.ms_per_example)
-    if len(set(map(_engine, rows))) < 2:
-        return ""
-    best = max((row.score for row in rows if row.score is not None), default=0)
-    good = [row for row in rows if row.score is not None and row.score >= best - BEARABLE] or rows
-    tied = [row for row in good[1:] if not _always_faster(good[0], row)]
-    early = {row.own_layer_speedup > 1 for row in (good[0], *tied)}
-    part = "whether early exit is part of it, these repeats do not tell"
-    if len(early) == 1:
-        part = f"early exit is {'' if early == {True} else 'not '}part of it"
-    others = f", not told apart by the repeats from {listed(map(_deployment, tied))}" if tied else ""
-    first = "" if good[0] is rows[0] else f"the fastest by its median is {_deployment(rows[0])}; "
-    within = f"within {number(points(BEARABLE))} points of the best score"
-    return (
-        f"Of {len(rows)} deployments timed one row at a time, {first}the fastest {within} is {_deployment(good[0])}"
-        f"{others}; {part}."
-    )
-
-
-def _always_faster(one: LatencyRow, other: LatencyRow) -> bool:
-    """Whether a deployment was faster in every repeat, which ran side by side; models are timed one after another."""
-    if (one.backbone, one.method) == (other.backbone, other.method):
-        return all(a < b for a, b in zip(one.repeats_ms, other.repeats_ms, strict=True))
-    return max(one.repeats_ms) < min(other.repeats_ms)
-
-
 def _sentence(measured: Measured) -> str:
     first = measured.rows[:1]
-    rows = [row for row in measured.rows if row.point.criterion == "patience" and _engine(row) == _engine(first[0])]
+    rows = [
+        row
+        for row in measured.rows
+        if row.point.criterion == "patience"
+        and (engine_of(row), row.threads) == (engine_of(first[0]), first[0].threads)
+    ]
     several = len({row.backbone for row in rows}) > 1
     parts = [
         f"{times(row.measured_speedup)} ({f'{row.backbone}, ' if several else ''}{row.method}, {row.mode}; layers "
@@ -146,8 +111,9 @@ def _row(task: TaskResults, row: LatencyRow, trials: Mapping[str, TrialRecord]) 
         Cell(task.name),
         Cell(row_name(row.method, row.point.criterion, multi_exit=True), row.backbone),
         Cell(setting([row.point], regression=task.regression)),
-        Cell(_engine(row)),
+        Cell(engine_of(row)),
         Cell(row.mode.replace(" ", "\xa0")),
+        Cell(str(row.threads)),
         Cell(f"{row.examples:,}"),
         Cell(number(points(row.score))),
         Cell(number(row.ms_per_example, 2)),
@@ -160,7 +126,7 @@ def _row(task: TaskResults, row: LatencyRow, trials: Mapping[str, TrialRecord]) 
 
 
 def _panel(task: str, measured: Measured, engine: str) -> Panel:
-    own = [row for row in measured.rows if _engine(row) == engine]
+    own = [row for row in measured.rows if engine_of(row) == engine and row.threads == measured.rows[0].threads]
     rows = [row for row in own if row.point.criterion]
     names = tuple(dict.fromkeys(row.point.name for row in rows))
     first_mode = measured.rows[0].mode
