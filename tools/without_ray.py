@@ -1,8 +1,9 @@
-"""Train, select and trace a profile on one GPU of a machine that has neither Ray, MLflow, DVC nor datasets.
+"""Train, select, trace, judge and attack a profile on one GPU of a machine that has neither Ray, MLflow nor DVC.
 
-The plan, its trials, their choice and the traces are those of the stages finetune and trace; only what runs them is
-another, a few processes that share the GPU. What it writes below outputs/ is what those stages write, without models
-and MLflow's runs, so that evaluate and report go on from it on any machine (docs/results-depth.md).
+The plan, its trials, their choice, the traces, the operating points and the attack are those of the stages; only what
+runs them is another, a few processes that share the GPU. What it packs is what those stages write below outputs/,
+without models and MLflow's runs, so that evaluate and report go on from it on any machine (docs/design/evidence.md).
+Data are prepared before, in the same folder; an attack needs TextAttack and its resources.
 
     python -m tools.without_ray --workers 8 --seconds 400 --out FOLDER
 """
@@ -12,14 +13,20 @@ import multiprocessing
 import tarfile
 import time
 import traceback
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pipeline.attacks.comparison import Workers
 from pipeline.layout import HERE
 from pipeline.models.trace_cache import Recording, record_model
 from pipeline.params import Params, load_params
-from pipeline.results import Selected, TraceIndex, TrialResult, Trials
+from pipeline.results import Attack, Evaluated, Selected, TraceIndex, TrialResult, Trials
+from pipeline.running.local_files import attacked_with
+from pipeline.running.stage import Stage
 from pipeline.tasks.splits import SELECTION
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.code import code_key, recording_code
@@ -28,6 +35,7 @@ from pipeline.training.plan import Trial
 from pipeline.training.progress import Progress
 from pipeline.training.records import trial_record
 from pipeline.training.selection import keep_models, selected_models
+from stages.evaluate import main as evaluate
 
 
 def main() -> None:
@@ -47,6 +55,8 @@ def main() -> None:
     try:
         progress = train(params, pool, arguments.workers, until)
         write(params, progress, pool)
+        for name in params.attack.tasks:
+            attack(params, name, pool)
     finally:
         for process in list((pool._processes or {}).values()):
             process.kill()
@@ -131,6 +141,50 @@ def trace(params: Params, selected: Selected, pool: ProcessPoolExecutor) -> None
     ).write(HERE.trace_index(task))
 
 
+class Unrecorded:
+    """Stands where a stage has MLflow, and keeps nothing."""
+
+    id = experiment_id = "none"
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        return lambda *arguments, **settings: self
+
+
+def attack(params: Params, name: str, pool: ProcessPoolExecutor) -> None:
+    """Choose a task's operating points and attack them, in the pool's processes."""
+    from pipeline.attacks.examples import attacked_splits
+    from pipeline.attacks.run import attack_task
+
+    evaluate(Stage("evaluate", name, params, Unrecorded()))  # type: ignore[arg-type]
+    task, runtime, reported = params.task(name), params.runtime, manifest_of(name).report_splits
+    evaluated, selected = Evaluated.read(HERE.evaluated(name), ""), Selected.read(HERE.selected(name), "")
+    workers = Workers(partial(fan_out, pool), runtime.device, runtime.threads, progress=True)
+    attacked = [
+        attack_task(task, params.attack, selected, evaluated, split, reported[0], workers, runtime.hub_mirror)[0]
+        for split in attacked_splits(params.attack.tasks[name], reported)
+    ]
+    files = attacked_with(params, task, HERE)
+    kept = tuple(one.model_copy(update={"files": files}) for one in attacked)
+    Attack(task=name, attacked=kept).write(HERE.attack(name))
+
+
+def fan_out(
+    pool: ProcessPoolExecutor,
+    jobs: Sequence[Any],
+    *,
+    runner: str,
+    root: Path,
+    done: Callable[[Any, Any], None],
+    label: str,
+) -> None:
+    """Run jobs in the pool; the arguments are those of `pipeline.running.ray.jobs.fan_out`."""
+    root.mkdir(parents=True, exist_ok=True)
+    module, function = runner.split(":")
+    futures = {pool.submit(getattr(import_module(module), function), job): job for job in jobs}
+    for future in as_completed(futures):
+        done(futures[future], future.result())
+
+
 def pack(params: Params, progress: Progress, out: Path) -> None:
     """Pack what is worth keeping, without models and states."""
     out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +196,7 @@ def pack(params: Params, progress: Progress, out: Path) -> None:
                     archive.add(HERE.trial(trial.key) / name)
     for task in params.tasks:
         with tarfile.open(out / f"{task}.tar.gz", "w:gz") as archive:
-            for path in (HERE.selected(task), HERE.traces(task)):
+            for path in (HERE.selected(task), HERE.traces(task), HERE.attack(task)):
                 if path.exists():
                     archive.add(path)
     sizes = {path.name: path.stat().st_size // 1024 for path in sorted(out.iterdir())}
