@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.models.deploy.folder import DESCRIPTION, SCHEMA, TOKENIZER, hash_of
+from pipeline.models.deploy.runtime import FULL, Deployed
 
 WORDS = tuple(f"w{i}" for i in range(4, 50))
 """Words of the tokenizer."""
@@ -23,7 +24,9 @@ def texts_folder(into: Path, family: str = "albert") -> Path:
     into.mkdir()
     shape = exported(text_model(family), into)
     _word_tokenizer().save(str(into / TOKENIZER))
-    return _described(into, shape, "text", ["sentence"], ["bad", "so-so", "good"])
+    _described(into, shape, "text", ["sentence"], ["bad", "so-so", "good"])
+    _promise(into, texts(200, seed=9))
+    return into
 
 
 def images_folder(into: Path) -> Path:
@@ -41,7 +44,9 @@ def images_folder(into: Path) -> Path:
     model = MultiExit(network, range(1, network.layers + 1), 3).eval()
     with torch.no_grad():
         centre(model, [{"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8)}])
-    return _described(into, exported(model, into, images=True), "image", ["image"], ["cat", "dog", "frog"])
+    _described(into, exported(model, into, images=True), "image", ["image"], ["cat", "dog", "frog"])
+    _promise(into, np.random.default_rng(9).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8))
+    return into
 
 
 def texts(count: int, seed: int = 0, longest: int = 24) -> list[str]:
@@ -50,7 +55,7 @@ def texts(count: int, seed: int = 0, longest: int = 24) -> list[str]:
     return [" ".join(generator.choice(WORDS, generator.integers(1, longest + 1))) for _ in range(count)]
 
 
-def _described(into: Path, shape: dict[str, Any], modality: str, columns: list[str], labels: list[str]) -> Path:
+def _described(into: Path, shape: dict[str, Any], modality: str, columns: list[str], labels: list[str]) -> None:
     origin = {"task": "reviews", "backbone": "small", "method": "joint", "seed": 1, "key": "0123456789abcdef"}
     description = {
         **{"schema": SCHEMA, "modality": modality, "kind": "classification", "columns": columns},
@@ -60,9 +65,22 @@ def _described(into: Path, shape: dict[str, Any], modality: str, columns: list[s
         "files": {path.name: hash_of(path) for path in sorted(into.iterdir())},
     }
     for precision in description["precisions"].values():
-        precision |= {"points": POINTS, "rows": []}
+        precision |= {"points": POINTS, "promises": [], "rows": []}
     (into / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
-    return into
+
+
+def _promise(folder: Path, selection: Any) -> None:
+    """Fill in where selection rows leave, as export does."""
+    description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    for name, precision in description["precisions"].items():
+        model = Deployed.open(folder, name)
+        full = [answer.label for answer in model.answer(selection, FULL)]
+        for point in POINTS:
+            answers = model.answer(selection, point["criterion"])
+            counts = np.bincount([answer.exit - 1 for answer in answers], minlength=len(description["exits"]))
+            difference = np.mean([answer.label != last for answer, last in zip(answers, full, strict=True)])
+            precision["promises"].append({"exit_counts": counts.tolist(), "difference": float(difference)})
+    (folder / DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
 
 
 def _word_tokenizer() -> Any:

@@ -1,0 +1,245 @@
+"""The watch over a served model: where rows leave against what the selection rows promised, and what they cost.
+
+    watch = PromiseWatch(model.description, model.precision, WatchSettings())
+    deepest = watch.deepest("patience", threshold)             # None: no cap holds
+    on_to_the_end = watch.answered("patience", threshold, exit_index)
+    watch.compared("patience", exit_index, logits, last)       # for rows that went on
+    watch.metrics()                                            # for Prometheus
+
+Only exported operating points are watched: a threshold that a request brings has no promise. It needs NumPy, pydantic
+and prometheus_client; docs/design/watch.md says how drift is told.
+"""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.serving.drift import Drift
+
+MINUTE = 60.0
+EXPORTED, REQUEST = "exported", "request"
+"""Where a threshold comes from, as a label of the metrics."""
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_log = logging.getLogger("early_exit.watch")
+
+
+class WatchSettings(BaseModel):
+    """How closely a served model is watched."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    check_share: float = Field(0.01, ge=0, le=1)
+    """Share of rows that run to the end, once they are answered, to compare the last exit's answer."""
+    drift_alarm: float = Field(1e-3, gt=0, lt=1)
+    """Probability of a false warning in a window of rows, at most, for each operating point."""
+    drift_window: int = Field(1000, ge=10, le=10**6)
+    """Rows after which the comparison with the selection rows begins anew."""
+    extra_layers_per_minute: float | None = Field(None, gt=0)
+    """Layers beyond the promised mean that the rows of a minute may run; then they leave at the deepest exit within the
+    promised mean, until the minute has passed. None: no cap."""
+
+
+@dataclass(frozen=True)
+class Promised:
+    """What the selection rows promised of an operating point.
+
+    Attributes:
+        threshold: infinite where no row leaves early.
+        counts: rows that left at each exit, (exits,).
+        layers: mean layers run.
+        difference: mean difference from the last exit's answers.
+        deepest: index of the deepest exit within the mean layers; 0 where there is none.
+    """
+
+    threshold: float
+    counts: np.ndarray
+    layers: float
+    difference: float
+    deepest: int
+
+    @classmethod
+    def of(cls, threshold: float | None, promise: Mapping[str, Any], exits: Sequence[int]) -> "Promised":
+        """From an entry of `promises` in model.json, its point's threshold, and the layers with an exit."""
+        counts = np.asarray(promise["exit_counts"])
+        layers = float(counts @ np.asarray(exits)) / float(counts.sum())
+        within = [index for index, layer in enumerate(exits) if layer <= layers]
+        limit = math.inf if threshold is None else float(threshold)
+        return cls(limit, counts, layers, promise["difference"], max(within, default=0))
+
+
+class PromiseWatch:
+    """Counts of one served model, its drift and its cap; safe to call from several threads.
+
+    Args:
+        description: the folder's model.json.
+        precision: the one that answers.
+        default: criterion whose promise the cost of requests without one is held against; None: the first.
+        clock: seconds.
+        seed: of the rows that go on to the last exit, and of drift's ties.
+    """
+
+    def __init__(
+        self,
+        description: Mapping[str, Any],
+        precision: str,
+        settings: WatchSettings,
+        default: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        seed: int = 0,
+    ) -> None:
+        part, exits = description["precisions"][precision], description["exits"]
+        self.settings, self.exits = settings, np.asarray(exits)
+        self.regression = not description["label_names"]
+        self.points = {
+            point["criterion"]: Promised.of(point["threshold"], promise, exits)
+            for point, promise in zip(part["points"], part["promises"], strict=True)
+        }
+        self.drifts = {
+            name: Drift(point.counts.tolist(), settings.drift_alarm, settings.drift_window, seed)
+            for name, point in self.points.items()
+        }
+        self._default = self.points.get(default) if default else next(iter(self.points.values()), None)
+        self._clock, self._random, self._lock = clock, np.random.default_rng(seed), Lock()
+        self._extra = _Minute()
+        self._metrics = _Metrics(self.points)
+
+    def deepest(self, criterion: str, threshold: float) -> int | None:
+        """Index of the deepest exit at which a row must leave now; None: it goes as it goes."""
+        point = self._exported(criterion, threshold) or self._default
+        return point.deepest if point is not None and self._capped() else None
+
+    def answered(self, criterion: str, threshold: float, exit_index: int, capped: bool = False) -> bool:
+        """Count a row that left.
+
+        Args:
+            criterion: that decided, or "full".
+            threshold: infinite where no row leaves early.
+            exit_index: counted from 0.
+            capped: whether it had to leave at `deepest` at the latest. Such a row does not count for drift, since its
+                own exit is not known.
+
+        Returns:
+            Whether the row is to go on to the last exit, so that the answers can be compared.
+        """
+        own = self._exported(criterion, threshold)
+        with self._lock:
+            self._metrics.count_row(criterion, EXPORTED if own else REQUEST, exit_index, capped)
+            point = own or self._default
+            if point is not None:
+                self._extra.add(self._clock(), float(self.exits[exit_index]) - point.layers)
+            if own is None or capped:
+                return False
+            self._bet(criterion, exit_index)
+            last = exit_index == len(self.exits) - 1
+            goes_on = bool(self._random.random() < self.settings.check_share)
+            if goes_on and last:
+                self._metrics.checked.labels(criterion).inc()  # its answer is the last exit's
+            return goes_on and not last
+
+    def compared(self, criterion: str, exit_index: int, logits: np.ndarray, last: np.ndarray) -> None:
+        """Count a row that had left and reached the last exit; arguments as `answered`, and logits, (outputs,)."""
+        different = abs(float(logits[0]) - float(last[0])) if self.regression else logits.argmax() != last.argmax()
+        with self._lock:
+            self._metrics.checked.labels(criterion).inc()
+            self._metrics.difference.labels(criterion).inc(float(different))
+
+    def request(self, status: int, seconds: float) -> None:
+        """Count a request, answered or not, by the status of HTTP."""
+        with self._lock:
+            self._metrics.requests.labels(str(status)).inc()
+            self._metrics.seconds.observe(seconds)
+
+    def metrics(self) -> str:
+        """All numbers in Prometheus' text format."""
+        with self._lock:
+            self._metrics.extra.set(self._extra.sum(self._clock()))
+            for criterion, drift in self.drifts.items():
+                self._metrics.stake.labels(criterion).set(drift.stake)
+                self._metrics.drift.labels(criterion).set(drift.raised)
+            return generate_latest(self._metrics.registry).decode()
+
+    def _exported(self, criterion: str, threshold: float) -> "Promised | None":
+        point = self.points.get(criterion)
+        return point if point is not None and point.threshold == threshold else None
+
+    def _capped(self) -> bool:
+        cap = self.settings.extra_layers_per_minute
+        if cap is None:
+            return False
+        with self._lock:
+            return self._extra.sum(self._clock()) >= cap
+
+    def _bet(self, criterion: str, exit_index: int) -> None:
+        drift = self.drifts[criterion]
+        raised = drift.raised
+        if not drift.see(exit_index):
+            return
+        self._metrics.alarms.labels(criterion).inc()
+        if not raised:  # once, not at each alarm that follows
+            _log.warning(
+                "drift at criterion %s: the last %d rows ran %.2f layers on average, and the selection rows promised "
+                "%.2f; look at the texts, or export the model anew with rows like them",
+                criterion, len(drift.recent), self.exits[list(drift.recent)].mean(), self.points[criterion].layers,
+            )  # fmt: skip
+
+
+class _Minute:
+    """The sum of what was added in the last minute."""
+
+    def __init__(self) -> None:
+        self._parts: deque[tuple[float, float]] = deque()
+        self._sum = 0.0
+
+    def add(self, now: float, value: float) -> None:
+        self._parts.append((now, value))
+        self._sum += value
+
+    def sum(self, now: float) -> float:
+        while self._parts and self._parts[0][0] <= now - MINUTE:
+            self._sum -= self._parts.popleft()[1]
+        if not self._parts:
+            self._sum = 0.0  # without what rounding left
+        return self._sum
+
+
+class _Metrics:
+    """The metrics in a registry of their own."""
+
+    def __init__(self, points: Mapping[str, Promised]) -> None:
+        self.registry = CollectorRegistry()
+        at: Any = {"namespace": "early_exit", "registry": self.registry}
+        own = ("criterion",)
+        self.requests = Counter("requests", "Requests by status.", ("status",), **at)
+        self.seconds = Histogram("request_seconds", "Seconds from arrival to answer.", buckets=SECONDS, **at)
+        self.rows = Counter("rows", "Rows by the exit that answered.", (*own, "threshold", "exit"), **at)
+        self.capped = Counter("capped_rows", "Rows that the cap on extra layers held back.", own, **at)
+        self.checked = Counter("checked_rows", "Rows whose last exit answered too.", own, **at)
+        self.difference = Counter("difference", "Difference of checked rows from the last exit's answers.", own, **at)
+        self.extra = Gauge("extra_layers", "Layers beyond the promised mean in the last minute.", **at)
+        self.drift = Gauge("drift", "1: rows do not leave as the selection rows did.", own, **at)
+        self.stake = Gauge("drift_stake", "What bets against the promise have won, from 1.", own, **at)
+        self.alarms = Counter("drift_alarms", "How often the stake was high enough for a warning.", own, **at)
+        share = Gauge("promised_share", "Share of selection rows by exit.", (*own, "exit"), **at)
+        layers = Gauge("promised_layers", "Mean layers of selection rows.", own, **at)
+        difference = Gauge("promised_difference", "Mean difference of selection rows.", own, **at)
+        for criterion, point in points.items():
+            for index, count in enumerate((point.counts / point.counts.sum()).tolist()):
+                share.labels(criterion, index + 1).set(count)
+            layers.labels(criterion).set(point.layers)
+            difference.labels(criterion).set(point.difference)
+            for counter in (self.alarms, self.capped, self.checked, self.difference):
+                counter.labels(criterion)  # 0 from the start
+
+    def count_row(self, criterion: str, threshold: str, exit_index: int, capped: bool) -> None:
+        """Count a row."""
+        self.rows.labels(criterion, threshold, exit_index + 1).inc()
+        if capped:
+            self.capped.labels(criterion).inc()
