@@ -114,6 +114,10 @@ class Workspace:
         """One defence's answers to the texts that broke any defence."""
         return self.attacked / task / "pooled" / f"{key}.json"
 
+    def graphs(self, key: str) -> Path:
+        """A model as ONNX graphs, for the attack, under a key of its weights."""
+        return self.runs / "graphs" / key
+
     @property
     def hashes(self) -> Path:
         """Cached hashes of weights and data."""

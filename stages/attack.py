@@ -58,9 +58,10 @@ def main(stage: Stage) -> None:
     for one in attacked:
         for row in one.rows:
             settings = {"backbone": row.backbone, "method": row.method, "criterion": row.point.name, "split": one.split}
+            settings |= {"recipe": one.recipe, "goal": one.goal, "engine": one.engine}
             mode = {"mode": "adaptive"} if row.scores == "deepest" else {}
             stage.log_row(
-                settings | {"threshold": row.point.threshold, "recipe": one.recipe, "goal": one.goal} | mode,
+                settings | {"threshold": row.point.threshold} | mode,
                 {headline: getattr(row, headline).value for headline in HEADLINES},
                 keys=[row.key],
             )

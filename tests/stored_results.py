@@ -354,6 +354,7 @@ def _attacked(models: Sequence[Models], split: str, comparable: bool) -> results
         recipe="textfooler",
         goal="misclassify",
         attacker="own",
+        engine="pytorch",
         max_queries=None,
         resources={"word_vectors": "stock"},
         comparable_with_paper=comparable,

@@ -398,6 +398,25 @@ def test_a_text_that_reaches_the_goal_is_taken_whatever_the_deepest_exit_says(
     assert overlooked
 
 
+def test_criteria_of_one_model_share_the_passes_of_adaptive_attacks(
+    model: Any, tokenizer: Any, demo: Resources
+) -> None:
+    """The records are those of attacks that share nothing, and most batches are run once."""
+    examples = examples_of(victim(model, tokenizer), 15)
+    defences = (("confidence", 0.8), ("entropy", -0.6), ("patience", 2.0))
+    batches, alone = [], []
+    for defence in defences:
+        asked = victim(model, tokenizer, *defence, scores="deepest")
+        alone.append(attack(asked, demo, examples))
+        batches.append(len(asked.recorded))
+    shared: Any = {}
+    for defence, records in zip(defences, alone, strict=True):
+        asked = victim(model, tokenizer, *defence, scores="deepest")
+        asked.recorded = shared
+        assert attack(asked, demo, examples) == records
+    assert max(batches) <= len(shared) < 0.6 * sum(batches)
+
+
 def test_what_does_not_go_with_the_adaptive_attack_is_refused() -> None:
     with pytest.raises(ParamsError, match=r"attack\.scores: 'deepest' does not go with goal 'slow_down'"):
         Attack(scores=["deepest"], goal="slow_down")
@@ -550,6 +569,22 @@ def test_local_resources(local: AttackResources, model: Any, tokenizer: Any, dem
     # The demo's vectors and a tagger that refuses nothing; no text is long enough for the sentence check to bite.
     short = [e for e in examples if len(e.texts[0].split()) < 15]
     assert attack(asked, resources, short) == attack(asked, demo, short)
+
+
+def test_a_sentence_encoder_in_onnx_runtime_gives_the_same_vectors(
+    local: AttackResources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.attacks.sentences import MeanPooled
+
+    monkeypatch.chdir(tmp_path)
+    assert local.sentence_encoder is not None
+    texts = [*sentences(30), "great", ""]
+    plain, graphs = (MeanPooled(local.sentence_encoder, "cpu", "key", threads) for threads in (None, 1))
+    np.testing.assert_allclose(graphs(texts), plain(texts), atol=1e-5)
+    assert plain(texts).std() > 0.01
+    (local.sentence_encoder / "config.json").write_text('{"model_type": "gpt2"}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"key: .* is no readable encoder \(.*known families"):
+        MeanPooled(local.sentence_encoder, "cpu", "key", 1)
 
 
 def test_sentence_check_refuses(model: Any, tokenizer: Any, demo: Resources) -> None:
@@ -918,6 +953,26 @@ def test_stage_with_an_adaptive_attack(trained: Path) -> None:
     alone, _ = attack_demo(scores=["deepest"])
     assert [row.defence for row in alone.rows] == names[::2]
     assert alone.rows[1].after_attack_accuracy == attacked.rows[2].after_attack_accuracy
+
+
+def test_stage_in_onnx_runtime(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same attacks and queries; records of its own, and graphs that are made once."""
+    from pipeline.models.deploy import graphs
+
+    asked: dict[str, Any] = {"criteria": ["patience"], "scores": ["answered", "deepest"]}
+    plain, _ = attack_demo(**asked)
+    before = {path: path.read_bytes() for path in HERE.attacked.rglob("*.json")}
+    attacked, _ = attack_demo(**asked, engine="onnx-float32")
+    assert attacked.model_copy(update={"engine": "pytorch"}) == plain
+    after = {path: path.read_bytes() for path in HERE.attacked.rglob("*.json")}
+    assert {path: after[path] for path in before} == before
+    assert len(after) == 2 * len(before)
+    shutil.rmtree(HERE.attacked)
+    monkeypatch.setattr(graphs, "write_graphs", None)
+    assert attack_demo(**asked, engine="onnx-float32")[0] == attacked
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UnsupportedError, match=r"^attack\.engine: 'onnx-float32' needs ONNX Runtime, .* take pytorch$"):
+        attack_demo(**asked, engine="onnx-float32")
 
 
 def test_each_report_split_is_attacked_apart(trained: Path) -> None:

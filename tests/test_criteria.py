@@ -243,6 +243,7 @@ def test_live_equals_replay(case: Case) -> None:
 def check_live_equals_replay(case: Case) -> None:
     import torch
 
+    from pipeline.evaluation.leaving import leave_recorded
     from pipeline.models.live import LiveEngine
     from tests.chain import chain_model
 
@@ -260,10 +261,13 @@ def check_live_equals_replay(case: Case) -> None:
     for threshold in (-np.inf, *between, NEVER):
         expected = exit_indices(scores, np.array([threshold]))[0]
         engine = LiveEngine(model, case.criterion, threshold)
-        whole, deepest = engine.with_deepest({"x": x})
-        np.testing.assert_array_equal(deepest, logits[:, -1])
-        for size in (None, 48, 7, 1):
-            found = [engine({"x": part}) for part in x.split(size)] if size else [whole]
+        recorded, of_channels = engine.record({"x": x})
+        np.testing.assert_array_equal(recorded, logits)
+        leaving = leave_recorded(engine.rule, recorded, of_channels)
+        np.testing.assert_array_equal(leaving.exit_index, expected)
+        np.testing.assert_allclose(leaving.logits, engine({"x": x}).logits, rtol=1e-5, atol=1e-6)
+        for size in (48, 7, 1):
+            found = [engine({"x": part}) for part in x.split(size)]
             np.testing.assert_array_equal(torch.cat([a.exit_index for a in found]), expected)
             given = torch.cat([a.logits for a in found])
             if case.regression:

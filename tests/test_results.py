@@ -163,13 +163,15 @@ def test_every_field_that_is_gone_or_wrong_is_refused_by_its_name(
 
 
 def test_an_attack_of_before_is_migrated(files: dict[type[Result], Path], tmp_path: Path) -> None:
-    """Version 4 knew no adaptive attack."""
+    """Version 4 knew no adaptive attack, nor another engine than PyTorch."""
     path = files[results.Attack]
     payload = json.loads(path.read_text(encoding="utf-8")) | {"schema": 4}
     rows = [row for attacked in payload["attacked"] for row in attacked["rows"]]
     assert rows
     for row in rows:
         del row["scores"]
+    for attacked in payload["attacked"]:
+        del attacked["engine"]
     older = tmp_path / path.parent.name / path.name
     older.parent.mkdir()
     older.write_text(json.dumps(payload), encoding="utf-8")

@@ -68,7 +68,7 @@ class Comparison:
         common = {
             "version": RECIPE_VERSION,
             "textattack": version("textattack"),
-            "setting": asdict(self.setting),
+            "setting": self.setting.identity(),
             "resources": identity(self.resources, self.setting.recipe),
         }
         # Only an adaptive attack says what it follows, so that keys of before stay.
@@ -139,7 +139,7 @@ class Comparison:
         Args:
             attacked: the result of `records`.
         """
-        all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads)
+        all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads, self.setting.engine)
         workers.recover(HERE.attacked / self.task, [pool.path for pool in all_pools])
         distinct = {pool.path: pool for pool in all_pools}  # a model under two attacks has one
         todo = [pool for pool in distinct.values() if answer(pool) is None]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.attacks.defences import Defence
+from pipeline.attacks.setting import Engine
 from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
 from pipeline.results import PoolAnswers, Record
@@ -41,6 +42,7 @@ class Pool:
     path: Path
     device: str
     threads: int
+    engine: Engine = "pytorch"
 
     @property
     def rows(self) -> int:
@@ -62,6 +64,7 @@ def pools(
     models: Sequence[Any],
     device: str,
     threads: int,
+    engine: Engine = "pytorch",
 ) -> list[Pool]:
     """A pool for each defence; its answer is stored under a key of the model and the texts.
 
@@ -72,8 +75,9 @@ def pools(
     texts = tuple(map(_texts, zip(*(records for _, records in attacked), strict=True)))
     every = []
     for (defence, _), model in zip(attacked, models, strict=True):
-        path = HERE.pooled(task, content_key({"pooled": texts, "model": model}))
-        every.append(Pool(task, defence, texts, path, device, threads))
+        ran = {} if engine == "pytorch" else {"engine": engine}
+        path = HERE.pooled(task, content_key({"pooled": texts, "model": model, **ran}))
+        every.append(Pool(task, defence, texts, path, device, threads, engine))
     return every
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.attacks.needs import KEY, ResourceChoice, check
+from pipeline.attacks.setting import Engine
 from pipeline.attacks.settings import NEEDS
 from pipeline.errors import DataError
 
@@ -51,8 +52,13 @@ class Resources:
     masked_lm: Path | None = None
 
 
-def resolve(choice: ResourceChoice, device: str, recipe: str = "textfooler") -> Resources:
+def resolve(
+    choice: ResourceChoice, device: str, recipe: str = "textfooler", engine: Engine = "pytorch", threads: int = 1
+) -> Resources:
     """Check and load the resources that a recipe needs; the stock replaces a local one that is not named.
+
+    Args:
+        engine: what a local sentence encoder runs in; its compute threads are `threads` where that is ONNX Runtime.
 
     Raises:
         DataError: a resource is missing, unreadable or cannot be downloaded.
@@ -66,7 +72,8 @@ def resolve(choice: ResourceChoice, device: str, recipe: str = "textfooler") -> 
     if resources.sentence_encoder and "sentence_encoder" in needs:
         from pipeline.attacks.sentences import MeanPooled
 
-        encode = MeanPooled(resources.sentence_encoder, device, f"{KEY}.sentence_encoder")
+        key = f"{KEY}.sentence_encoder"
+        encode = MeanPooled(resources.sentence_encoder, device, key, None if engine == "pytorch" else threads)
     return Resources(
         vectors,
         encode,

@@ -10,6 +10,7 @@ from pipeline.attacks.needs import check, describe
 from pipeline.attacks.records import examples_to_show, paired, summarise
 from pipeline.attacks.setting import ADAPTIVE_RULE, QUERY_RULE, Setting
 from pipeline.attacks.settings import Attack
+from pipeline.attacks.shards import device_for
 from pipeline.results import Attacked, DefenceRow, Evaluated, Record, Selected
 from pipeline.tasks.task import Task
 
@@ -39,9 +40,13 @@ def attack_task(
     """
     chosen = settings.tasks[task.name]
     defences = find_defences(settings, selected, evaluated, points)
+    if settings.engine != "pytorch":
+        device_for(settings.engine, workers.device)  # refuses what cannot run before anything is started
     check(settings.resources, settings.recipe)
     examples = load_examples(task, chosen, split, settings.seed, mirror)
-    setting = Setting(settings.recipe, settings.goal, settings.attacker, settings.seed, settings.max_queries)
+    setting = Setting(
+        settings.recipe, settings.goal, settings.attacker, settings.seed, settings.max_queries, settings.engine
+    )
     comparison = Comparison(task.name, examples, defences, setting, settings.resources)
     attacks = comparison.attack(workers)
     whole = (setting.recipe, setting.goal, setting.max_queries) == ("textfooler", "misclassify", None)
@@ -50,6 +55,7 @@ def attack_task(
         recipe=settings.recipe,
         goal=settings.goal,
         attacker=settings.attacker,
+        engine=settings.engine,
         max_queries=setting.max_queries,
         resources=describe(settings.resources, settings.recipe),
         comparable_with_paper=settings.resources == "stock" and whole,

@@ -1,6 +1,6 @@
 """Sentence encoders: the attack compares their vectors to check that a changed text keeps its meaning."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from pipeline.tasks.text.tokens import collate, in_buckets
 
 Encode = Callable[[Sequence[str]], Tensor]
 """n texts to their vectors, (n, width) float32."""
+Means = Callable[[Mapping[str, Tensor]], Tensor]
+"""A batch of n rows of tokens to the means of their last hidden states, (n, width) float32."""
 
 BATCH = 64
 _FILES = ("config.json", "tokenizer.json", "model.safetensors")
@@ -56,25 +58,33 @@ class MeanPooled:
 
     Weights may be stored in fp16; they are loaded as float32. Equal texts are encoded once.
 
+    Args:
+        key: name of the setting, for messages.
+        graph_threads: compute threads of ONNX Runtime, on the CPU; None: PyTorch.
+
     Raises:
         DataError: the folder's files cannot be read.
     """
 
-    def __init__(self, folder: Path, device: str, key: str) -> None:
+    def __init__(self, folder: Path, device: str, key: str, graph_threads: int | None = None) -> None:
         from tokenizers import Tokenizer
-        from transformers import AutoModel
+        from transformers import AutoConfig
 
         try:
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-            model: Any = AutoModel.from_pretrained(
-                folder, dtype=torch.float32, local_files_only=True, use_safetensors=True
-            )
+            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            if graph_threads is None:
+                self.means: Means = _means(folder, device)
+            else:
+                from pipeline.attacks.graphs import means_of
+
+                self.means = means_of(folder, graph_threads)
         except Exception as error:  # tokenizers raises bare Exception, the others many kinds
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{key}: {str(folder)!r} is no readable encoder ({reason}); mend the folder") from None
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(min(model.config.max_position_embeddings, 512))
-        self.model, self.device = model.to(device).eval(), device
+        self.tokenizer.enable_truncation(min(config.max_position_embeddings, 512))
+        self.width, self.device = config.hidden_size, device
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         # A call repeats the reference window for each candidate.
@@ -86,11 +96,24 @@ class MeanPooled:
     def encode(self, texts: Sequence[str]) -> Tensor:
         """Encode texts without looking for repeats, (n, width)."""
         encoded = self.tokenizer.encode_batch(list(texts))
-        out = torch.empty((len(texts), self.model.config.hidden_size), device=self.device)
+        out = torch.empty((len(texts), self.width), device=self.device)
         for rows in in_buckets(np.array([len(e.ids) for e in encoded]), BATCH):
             batch = collate([encoded[i].ids for i in rows], [encoded[i].type_ids for i in rows], self.device)
-            keep = batch.get("keep", torch.ones_like(batch["input_ids"], dtype=torch.bool))
-            hidden = self.model(input_ids=batch["input_ids"], attention_mask=keep.long()).last_hidden_state
-            weight = keep.to(hidden.dtype)[:, :, None]
-            out[torch.from_numpy(rows).to(self.device)] = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+            out[torch.from_numpy(rows).to(self.device)] = self.means(batch)
         return out
+
+
+def _means(folder: Path, device: str) -> Means:
+    """The model that Transformers loads from a folder."""
+    from transformers import AutoModel
+
+    loaded: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True, use_safetensors=True)
+    model = loaded.to(device).eval()
+
+    def means(batch: Mapping[str, Tensor]) -> Tensor:
+        keep = batch.get("keep", torch.ones_like(batch["input_ids"], dtype=torch.bool))
+        hidden: Tensor = model(input_ids=batch["input_ids"], attention_mask=keep.long()).last_hidden_state
+        weight = keep.to(hidden.dtype)[:, :, None]
+        return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+
+    return means

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.attacks.setting import Scores
+from pipeline.attacks.setting import Engine, Scores
 from pipeline.errors import ParamsError, UnsupportedError, unknown
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.settings import Block, Distinct, PositiveInt, Seed
@@ -57,6 +57,9 @@ class Attack(Block):
     """misclassify: change the answer. slow_down: make the model run all layers, with its answer unchanged."""
     attacker: Literal["own", "textattack"] = "own"
     """own: this project's search loop. textattack: TextAttack's loop, slower, with the same outcomes and queries."""
+    engine: Engine = "pytorch"
+    """What the models under attack and a local sentence encoder run in. onnx-float32: ONNX Runtime, on the CPU; answers
+    differ from PyTorch's by rounding, and the first use of a model takes some 20 s to make its graphs."""
     scores: Annotated[list[Scores], Distinct, Field(min_length=1)] = ["answered"]
     """The exit whose probabilities the search follows; success is always judged by the exit that answered. answered:
     that exit. deepest: the adaptive attack of one who has the weights and runs all layers. Both: a row for each."""

@@ -1,9 +1,10 @@
 """The work of a worker: attack a shard of examples, or ask one model about a pool of texts, and store the result."""
 
 import gc
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pipeline.attacks.defences import Defence
 from pipeline.attacks.examples import Example
 from pipeline.attacks.needs import ResourceChoice, as_sent, local_files
 from pipeline.attacks.pooled import Pool, answer, ask, files_of_victim
-from pipeline.attacks.setting import Setting
+from pipeline.attacks.setting import Engine, Setting
 from pipeline.errors import ArtifactError
 from pipeline.layout import HERE
 from pipeline.models.device import device_of
@@ -20,7 +21,7 @@ from pipeline.storage import claimed
 
 if TYPE_CHECKING:
     from pipeline.attacks.resources import Resources
-    from pipeline.attacks.victim import Victim
+    from pipeline.attacks.victim import Live, Recorded, Victim
 
 RUNNER = "pipeline.attacks.shards:run_shard"
 POOL_RUNNER = "pipeline.attacks.shards:run_pool"
@@ -41,6 +42,11 @@ class Shard:
     resources: ResourceChoice
     device: str
     threads: int
+
+    @property
+    def engine(self) -> Engine:
+        """What its models run in."""
+        return self.setting.engine
 
     def reads(self) -> dict[Path, Path]:
         """What its worker reads: where it lies there, and where it lies here."""
@@ -69,14 +75,14 @@ def run_shard(shard: Shard) -> int:
 
     import_textattack()  # before there is a model, which would stay with all that is there then
     torch.set_num_threads(shard.threads)
-    device = device_of(shard.device)
-    resources = _resources(as_sent(shard.resources), device, shard.setting.recipe)
-    shared = Shared()
+    device = device_for(shard.engine, shard.device)
+    resources = _resources(as_sent(shard.resources), device, shard.setting, shard.threads)
+    shared, recorded = Shared(), defaultdict[str, "Recorded"](dict)
     for key, defence in todo:
         with claimed(HERE.claims, key):
             if read_records(shard.task, key, shard.examples) is not None:
                 continue  # another experiment attacked it meanwhile
-            victim = _victim(shard.task, defence, device)
+            victim = _victim(shard, defence, device, recorded[defence.key])
             records = tuple(attack_examples(victim, resources, shard.examples, shard.setting, shared=shared))
             stored = ShardRecords(defence=defence.name, trial=defence.key, point=defence.point, records=records)
             stored.write(HERE.shard(shard.task, key))
@@ -94,7 +100,7 @@ def run_pool(pool: Pool) -> None:
     torch.set_num_threads(pool.threads)
     with claimed(HERE.claims, f"pool-{pool.path.stem}"):
         if answer(pool) is None:
-            ask(_victim(pool.task, pool.defence, device_of(pool.device)), pool)
+            ask(_victim(pool, pool.defence, device_for(pool.engine, pool.device)), pool)
 
 
 def read_records(task: str, key: str, examples: Sequence[Example]) -> tuple[Record, ...] | None:
@@ -107,21 +113,44 @@ def read_records(task: str, key: str, examples: Sequence[Example]) -> tuple[Reco
     return records if same else None
 
 
+def device_for(engine: Engine, device: str) -> str:
+    """The device of runtime's setting, for an engine.
+
+    Raises:
+        DataError, UnsupportedError: as `device_of` and `refuse_engines`.
+    """
+    chosen = device_of(device)
+    if engine != "pytorch":
+        from pipeline.models.deployments import refuse_engines  # imports Torch
+
+        refuse_engines([engine], chosen, "attack.engine")
+    return chosen
+
+
 @cache
-def _resources(choice: ResourceChoice, device: str, recipe: str) -> "Resources":
+def _resources(choice: ResourceChoice, device: str, setting: Setting, threads: int) -> "Resources":
     """The resources, loaded once per process."""
     from pipeline.attacks.resources import resolve
 
-    return resolve(choice, device, recipe)
+    return resolve(choice, device, setting.recipe, setting.engine, threads)
 
 
-def _victim(task: str, defence: Defence, device: str) -> "Victim":
+def _victim(job: Shard | Pool, defence: Defence, device: str, recorded: "Recorded | None" = None) -> "Victim":
     from pipeline.attacks.victim import Victim
     from pipeline.models.encoders.encoder import encoder_from_description
     from pipeline.models.live import LiveEngine
     from pipeline.models.multi_exit import load_checkpoint
     from pipeline.tasks.text.tokens import load_tokenizer
 
-    model = load_checkpoint(HERE.model(task, defence.key), encoder_from_description).to(device)
-    tokenizer = load_tokenizer(HERE.tokenizer(task, defence.backbone))
-    return Victim(LiveEngine.at(model, defence.point), tokenizer, device, scores=defence.scores)
+    folder = HERE.model(job.task, defence.key)
+    load = partial(load_checkpoint, folder, encoder_from_description)
+    engine: Live
+    if job.engine == "pytorch":
+        engine = LiveEngine.at(load().to(device), defence.point)
+    else:
+        from pipeline.attacks.graphs import GraphEngine, segments_of
+
+        files = (folder / "model.json", folder / "model.safetensors")
+        engine = GraphEngine(segments_of(load, files, job.threads), defence.point)
+    tokenizer = load_tokenizer(HERE.tokenizer(job.task, defence.backbone))
+    return Victim(engine, tokenizer, device, scores=defence.scores, recorded=recorded)

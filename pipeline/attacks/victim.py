@@ -1,8 +1,8 @@
 """The model under attack: texts in, logits out, with the layers that each text took."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.attacks.examples import Text
 from pipeline.attacks.setting import Scores
-from pipeline.models.live import LiveEngine
+from pipeline.evaluation.leaving import Rule, leave_recorded
+from pipeline.models.live import Answers
 from pipeline.tasks.text.tokens import collate, in_buckets
 
 if TYPE_CHECKING:
@@ -29,6 +30,24 @@ class Known(NamedTuple):
     deepest: Tensor | None
 
 
+class Live(Protocol):
+    """A model at an operating point: `LiveEngine`, or the model's graphs.
+
+    Attributes:
+        model: has `exits` and `outputs`.
+    """
+
+    model: Any
+    rule: Rule
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Answers: ...
+    def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]: ...
+
+
+Recorded = dict[tuple[Row, ...], tuple[np.ndarray, dict[str, np.ndarray]]]
+"""A batch's rows to what `Live.record` gives."""
+
+
 @dataclass
 class Memo:
     """The answers to all texts that the attack on one example has tried.
@@ -45,7 +64,7 @@ class Memo:
 
 
 class Victim:
-    """TextAttack's model wrapper over the live engine: a list of texts to logits.
+    """TextAttack's model wrapper over a live engine: a list of texts to logits.
 
     Batches hold texts of similar length and are padded to the longest. Each row exits by itself, so an answer does not
     depend on the other texts, up to the rounding of a batched product. Texts with equal tokens are one row, which the
@@ -59,6 +78,8 @@ class Victim:
         batch_size: rows per forward pass.
         scores: the exit whose probabilities the search follows. For the deepest one each row runs all layers, on the
             attacker's side; the layers that are told are those that the defence takes for it.
+        recorded: such passes of the model, which its criteria share, since their searches ask much the same. Whole
+            batches are kept, so that no number depends on what was asked before.
 
     Attributes:
         model: the model, whose class TextAttack reads.
@@ -68,15 +89,17 @@ class Victim:
 
     def __init__(
         self,
-        engine: LiveEngine,
+        engine: Live,
         tokenizer: "Tokenizer",
         device: str,
         batch_size: int = BATCH,
         scores: Scores = "answered",
+        recorded: Recorded | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.device, self.batch_size = engine, tokenizer, device, batch_size
         self.model = engine.model
         self.adaptive = scores == "deepest" and engine.rule.criterion is not None
+        self.recorded: Recorded = {} if recorded is None else recorded
         self.memo = Memo()
 
     def forget(self) -> None:
@@ -124,10 +147,25 @@ class Victim:
     def _answer(self, rows: Sequence[Row]) -> dict[Row, Known]:
         answers: dict[Row, Known] = {}
         for part in in_buckets(np.array([len(ids) for ids, _ in rows]), self.batch_size):
-            batch = collate([rows[i][0] for i in part], [rows[i][1] for i in part], self.device)
-            outputs, deepest = self.engine.with_deepest(batch) if self.adaptive else (self.engine(batch), None)
-            layers = [self.model.exits[index] for index in outputs.exit_index.tolist()]
-            followed = [None] * len(part) if deepest is None else deepest
-            known = map(Known, outputs.logits, layers, followed)
-            answers |= zip((rows[i] for i in part), known, strict=True)
+            batch = tuple(rows[i] for i in part)
+            answers |= zip(batch, self._led(batch) if self.adaptive else self._plain(batch), strict=True)
         return answers
+
+    def _plain(self, rows: tuple[Row, ...]) -> Iterator[Known]:
+        """Answers that run the layers which they take."""
+        outputs = self.engine(self._batch(rows))
+        for logits, index in zip(outputs.logits, outputs.exit_index.tolist(), strict=True):
+            yield Known(logits, self.model.exits[index], None)
+
+    def _led(self, rows: tuple[Row, ...]) -> Iterator[Known]:
+        """Answers with the deepest exit's, from one pass through all layers."""
+        if rows not in self.recorded:
+            self.recorded[rows] = self.engine.record(self._batch(rows))
+        every, channels = self.recorded[rows]
+        leaving = leave_recorded(self.engine.rule, every, channels)
+        answers = torch.from_numpy(leaving.logits), leaving.exit_index.tolist(), torch.from_numpy(every[:, -1])
+        for logits, index, deepest in zip(*answers, strict=True):
+            yield Known(logits, self.model.exits[index], deepest)
+
+    def _batch(self, rows: tuple[Row, ...]) -> dict[str, Tensor]:
+        return collate([ids for ids, _ in rows], [types for _, types in rows], self.device)

@@ -1,5 +1,7 @@
 """Who leaves of a batch that runs: the decisions of every live engine, in NumPy, by the criteria of replay."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from pipeline.errors import InvalidLogitsError, UnsupportedError
@@ -112,17 +114,19 @@ class Leaving:
 _NONE = np.empty(0, dtype=np.int64)
 
 
-def leave_recorded(rule: Rule, logits: np.ndarray, values: np.ndarray) -> Leaving:
-    """Let rows leave of answers that all exits have given.
+def leave_recorded(rule: Rule, logits: np.ndarray, channels: Mapping[str, np.ndarray]) -> Leaving:
+    """Let rows leave, of which all exits have answered.
 
     Args:
         logits: (n, exits, outputs) float32.
-        values: what the rule reads, (n, exits, ...) float32; the same object where it reads the logits.
+        channels: (n, exits) float32 each.
 
     Raises:
-        InvalidLogitsError: as `Leaving.take`, of an exit that a row reaches.
+        InvalidLogitsError: an exit answered NaN.
     """
+    _refuse_nan(logits)
     leaving = Leaving(rule, len(logits))
+    values = logits if rule.reads == "logits" else channels[rule.reads]
     running = np.arange(len(logits))
     for exit_index in filter(rule.asks, range(rule.last + 1)):
         given = logits[running, exit_index]

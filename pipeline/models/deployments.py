@@ -64,20 +64,24 @@ def parts_of(engine: "Engine") -> tuple[EngineName, Precision]:
     return "onnx", "int8" if engine == "onnx-int8" else "float32"
 
 
-def refuse_engines(engines: Sequence["Engine"], device: str) -> None:
-    """Raise UnsupportedError where an engine is not installed, or does not run on the device."""
+def refuse_engines(engines: Sequence["Engine"], device: str, key: str = "latency.engines") -> None:
+    """Raise UnsupportedError where an engine is not installed, or does not run on the device.
+
+    Args:
+        key: the setting that names them.
+    """
     for engine in engines:
         if engine == PYTORCH:
             continue
         if importlib.util.find_spec("onnxruntime") is None:
             raise UnsupportedError(
-                f"latency.engines: {engine!r} needs ONNX Runtime, which is not installed; `pip install -e "
-                "'.[deploy]'`, or take it out"
+                f"{key}: {engine!r} needs ONNX Runtime, which is not installed; `pip install -e "
+                "'.[deploy]'`, or take pytorch"
             )
         if device != "cpu":
             raise UnsupportedError(
-                f"latency.engines: {engine!r} runs on the CPU, and runtime.device comes to {device}; set it to cpu, or "
-                "take the engine out"
+                f"{key}: {engine!r} runs on the CPU, and runtime.device comes to {device}; set it to cpu, or "
+                "take pytorch"
             )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.criteria import Criterion
-from pipeline.evaluation.leaving import Leaving, Rule, leave_recorded
+from pipeline.evaluation.leaving import Leaving, Rule
 from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.precision import full_float32
@@ -78,24 +78,14 @@ class LiveEngine:
                         break
                     state = state.select(torch.from_numpy(stay).to(logits.device, non_blocking=True))
             current += 1
-        return _answers(leaving)
+        return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
 
     @torch.inference_mode()
-    def with_deepest(self, batch: Mapping[str, Tensor]) -> tuple[Answers, Tensor]:
-        """Answer a batch by one pass through all layers, which also gives the deepest exit's logits, (n, outputs).
-
-        Raises:
-            InvalidLogitsError: as a call.
-        """
-        reads = self.rule.reads
-        logits, channels = self.model.record(batch, () if reads == "logits" else (reads,))
-        on_host = _on_host(logits)
-        values = _on_host(channels[reads]) if channels else on_host
-        return _answers(leave_recorded(self.rule, on_host, values)), torch.from_numpy(on_host[:, -1].copy())
-
-
-def _answers(leaving: Leaving) -> Answers:
-    return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
+    def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Logits of all exits, (n, exits, outputs), and the channels, (n, exits) each, float32, in one pass; who would
+        leave where is told by `leave_recorded`."""
+        logits, channels = self.model.record(batch, self.model.channels)
+        return _on_host(logits), {name: _on_host(values) for name, values in channels.items()}
 
 
 def _on_host(values: Tensor) -> np.ndarray:

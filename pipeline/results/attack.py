@@ -158,6 +158,8 @@ class Attacked(Part):
     """misclassify: change the answer. slow_down: make the model run all layers with the same answer."""
     attacker: Literal["own", "textattack"]
     """The search loop: this project's or TextAttack's, with the same results."""
+    engine: Literal["pytorch", "onnx-float32"]
+    """What the models under attack and a local sentence encoder ran in."""
     max_queries: Natural | None
     """Limit of queries per example; None: no limit."""
     resources: dict[str, JsonValue]
@@ -198,12 +200,17 @@ def _without_scores(payload: Any) -> None:
             row["scores"] = "answered"
 
 
+def _without_engine(payload: Any) -> None:
+    for attacked in payload["attacked"]:
+        attacked["engine"] = "pytorch"
+
+
 class Attack(Result):
     """`outputs/attack/<task>.json`."""
 
-    schema_version: ClassVar[int] = 5
-    """Version 3 had no examples of changed texts. Version 4, which is still read, had no `scores`: answered."""
-    older: ClassVar[Mapping[int, Callable[[Any], None]]] = {4: _without_scores}
+    schema_version: ClassVar[int] = 6
+    """Version 3 had no examples of changed texts. Still read: 4 had no `scores` (answered), 5 no `engine` (pytorch)."""
+    older: ClassVar[Mapping[int, Callable[[Any], None]]] = {4: _without_scores, 5: _without_engine}
     made_by: ClassVar[str] = "attack"
     task: Name
     """The task's name."""

@@ -84,6 +84,8 @@ def _note(task: TaskResults, attack: Attacked) -> str:
     aim = ", to slow the model down without changing its answer," if attack.goal == "slow_down" else ""
     if attack.max_queries is not None:
         aim += f" with at most {attack.max_queries} queries each"
+    if attack.engine != "pytorch":
+        aim += f" in {attack.engine}"
     where = f"on {attack.examples} examples of {attack.source}"
     return f"{_name(task, attack)}: {attack.recipe}{aim} {where}, {comparable} ({resources})."
 

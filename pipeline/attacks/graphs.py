@@ -1,0 +1,94 @@
+"""The models of an attack in ONNX Runtime, float32: the victim, and the sentence encoder.
+
+The graphs are those of an exported model (`pipeline.models.deploy`), kept under `runs/` by the content of the weights.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.evaluation.leaving import Rule
+from pipeline.evaluation.point import criterion_of
+from pipeline.layout import HERE
+from pipeline.models.deploy.folder import FLOAT32
+from pipeline.models.deploy.segments import Segments
+from pipeline.models.live import Answers
+from pipeline.results import OperatingPoint
+from pipeline.storage import claimed, content_key, file_hash, read_json, whole_folder, write_json
+
+if TYPE_CHECKING:
+    from pipeline.models.multi_exit import MultiExit
+
+_SCHEMA, _SHAPE = 1, "shape.json"
+
+
+class GraphEngine:
+    """What `LiveEngine` is in PyTorch: a model at an operating point."""
+
+    def __init__(self, segments: Segments, point: OperatingPoint) -> None:
+        self.model = segments
+        self.rule: Rule = segments.rule(criterion_of(point), point.limit)
+
+    def __call__(self, batch: Mapping[str, Tensor]) -> Answers:
+        """Answer a batch."""
+        leaving = self.model.answer(_arrays(batch), self.rule)
+        return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
+
+    def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Logits of all exits, (n, exits, outputs), and the channels, (n, exits) each."""
+        return self.model.record(_arrays(batch))
+
+
+def segments_of(load: Callable[[], "MultiExit"], files: tuple[Path, ...], threads: int) -> Segments:
+    """A model's graphs; made on the first call for its files, which takes some 20 seconds.
+
+    Args:
+        load: the model, in eval mode.
+        files: those that it is loaded from, whose content is the key.
+    """
+    key = content_key({"files": file_hash(*files), "torch": torch.__version__})
+    folder = HERE.graphs(key)
+    with claimed(HERE.claims, f"graphs-{key}"):
+        if not (folder / _SHAPE).is_file():
+            from pipeline.models.deploy.graphs import write_graphs
+
+            model = load()
+            with whole_folder(folder) as partial:
+                written = write_graphs(model, partial, images=False)
+                shape = {"exits": model.exits, "outputs": model.outputs, "channels": list(model.channels)}
+                write_json(partial / _SHAPE, {"schema": _SCHEMA, **shape, "precisions": {FLOAT32: vars(written)}})
+        return Segments.open(folder, read_json(folder / _SHAPE, _SCHEMA, f"remove {folder}"), FLOAT32, threads)
+
+
+def means_of(folder: Path, threads: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
+    """A sentence encoder's mean over the tokens of its last hidden states: a batch of n texts to (n, width).
+
+    As a model, the mean is the input of a linear exit, whose weights are the identity here.
+
+    Raises:
+        PipelineError: the folder holds no encoder of a known family.
+    """
+
+    def load() -> "MultiExit":
+        from pipeline.models.encoders.encoder import build_encoder
+        from pipeline.models.multi_exit import MultiExit
+        from pipeline.models.names import BackboneSpec
+
+        encoder = build_encoder(BackboneSpec("sentence_encoder", str(folder), "mean"))
+        encoder.part_poolers("linear")
+        model = MultiExit(encoder, (encoder.layers,), encoder.width)
+        torch.nn.init.eye_(model.heads[0].get_parameter("weight"))
+        torch.nn.init.zeros_(model.heads[0].get_parameter("bias"))
+        return model.eval()
+
+    segments = segments_of(load, (folder / "config.json", folder / "model.safetensors"), threads)
+    rule = segments.rule(None, np.inf)
+    return lambda batch: torch.from_numpy(segments.answer(_arrays(batch), rule).logits)
+
+
+def _arrays(batch: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    return {name: values.numpy() for name, values in batch.items()}
