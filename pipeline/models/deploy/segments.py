@@ -116,14 +116,14 @@ class Segments:
         rows = len(next(iter(batch.values())))
         together = Leaving(rule, rows)
         for part in [slice(i, i + 1) for i in range(rows)] if self.alone else [slice(None)]:
-            leaving = self._answer(_unpadded(batch, part) if self.alone else batch, rule)
+            leaving = self._answer(unpadded(batch, part) if self.alone else batch, rule)
             together.logits[part], together.exit_index[part] = leaving.logits, leaving.exit_index
         return together
 
     def record(self, batch: Arrays) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Logits of all exits, (n, exits, outputs), and the channels, (n, exits) each, by the passes of `answer`."""
         rows = len(next(iter(batch.values())))
-        parts = [_unpadded(batch, slice(i, i + 1)) for i in range(rows)] if self.alone else [batch]
+        parts = [unpadded(batch, slice(i, i + 1)) for i in range(rows)] if self.alone else [batch]
         every = [[*self._exits(part)] for part in parts]
         logits = np.concatenate([np.stack([answers[0] for answers in one], axis=1) for one in every])
         channels = {
@@ -132,16 +132,19 @@ class Segments:
         }
         return logits, channels
 
+    def place_of(self, rule: Rule) -> int:
+        """Which of an exit's answers a rule reads."""
+        return 0 if rule.reads == "logits" else 1 + self.channels.index(rule.reads)
+
     def _answer(self, batch: Arrays, rule: Rule) -> Leaving:
-        leaving = Leaving(rule, len(next(iter(batch.values()))))
-        reads = 0 if rule.reads == "logits" else 1 + self.channels.index(rule.reads)
-        state, current = self._embed(batch), 0
+        leaving, reads = Leaving(rule, len(next(iter(batch.values())))), self.place_of(rule)
+        state, current = self.embed(batch), 0
         for index, layer in enumerate(self.layers):
             (state["hidden"],) = layer(state)
             if index + 1 != self.exits[current]:
                 continue
             if rule.asks(current):
-                answers = self._exit(current, state)
+                answers = self.exit(current, state)
                 stay = leaving.take(current, answers[0], answers[reads])
                 if stay is not None:
                     if not len(stay):
@@ -153,27 +156,29 @@ class Segments:
 
     def _exits(self, batch: Arrays) -> Iterator[list[np.ndarray]]:
         """The answers of each exit: logits, then channels."""
-        state, current = self._embed(batch), 0
+        state, current = self.embed(batch), 0
         for index, layer in enumerate(self.layers):
             (state["hidden"],) = layer(state)
             if index + 1 == self.exits[current]:
-                yield self._exit(current, state)
+                yield self.exit(current, state)
                 current += 1
 
-    def _embed(self, batch: Arrays) -> dict[str, np.ndarray]:
+    def embed(self, batch: Arrays) -> dict[str, np.ndarray]:
+        """The parts of the state before layer 1; each has a row per row of the batch."""
         given = dict(batch)
         if "input_ids" in given and "keep" not in given:
             given["keep"] = np.ones(given["input_ids"].shape, dtype=bool)
         state = dict(zip(self.embedding.outputs, self.embedding(given), strict=True))
         return state | {name: given[name] for name in ("keep",) if name in given}
 
-    def _exit(self, index: int, state: Arrays) -> list[np.ndarray]:
+    def exit(self, index: int, state: Arrays) -> list[np.ndarray]:
+        """What an exit, counted from 0, answers: logits (n, outputs), then each channel, (n,)."""
         weight, bias = self.heads[index]
         return self.poolers[index]({**state, "weight": weight, "bias": bias})
 
 
-def _unpadded(batch: Arrays, part: slice) -> dict[str, np.ndarray]:
-    """One row of a batch, without the padding behind it."""
+def unpadded(batch: Arrays, part: slice) -> dict[str, np.ndarray]:
+    """One row of a batch, as a slice, without the padding behind it."""
     row = {name: array[part] for name, array in batch.items()}
     keep = row.pop("keep", None)
     return row if keep is None else {name: array[:, : int(keep.sum())] for name, array in row.items()}
