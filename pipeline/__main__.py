@@ -8,6 +8,7 @@ import click
 from pipeline.commands import ask_lines, completion, import_trace, rescore
 from pipeline.commands import export as export_command
 from pipeline.commands import replay as replay_commands
+from pipeline.commands import serve as serve_command
 from pipeline.commands.output import print_json, refuse_edits
 from pipeline.errors import exit_with_one_line, unknown
 from pipeline.layout import HERE
@@ -286,6 +287,7 @@ def print_completion(shell: str) -> None:
 cli.add_command(ask_lines.predict)
 cli.add_command(ask_lines.explain)
 cli.add_command(export_command.export)
+cli.add_command(serve_command.serve)
 cli.add_command(replay_commands.replay)
 cli.add_command(replay_commands.diagnose)
 cli.add_command(import_trace.import_trace)

@@ -11,7 +11,7 @@ It needs what `Deployed` needs, and pydantic.
 import json
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,7 +47,7 @@ class Limits(BaseModel):
     """Rows of a request."""
     characters: Size = 10_000
     """Characters of a text, each of a pair."""
-    body_bytes: int = Field(4 * 2**20, ge=1, le=2**30, strict=True)
+    body_bytes: Annotated[int, Field(ge=1, le=2**30, strict=True)] = 4 * 2**20
     """Bytes of a request's body."""
 
 

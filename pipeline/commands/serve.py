@@ -1,0 +1,43 @@
+"""The command serve: an exported model over HTTP."""
+
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--precision", default="float32", show_default=True, metavar="NAME", help="float32 or int8, as exported.")
+@click.option("--replicas", default=1, show_default=True, type=click.IntRange(1, 1024), help="Processes that answer.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Compute threads of each.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address it listens on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--max-rows", type=click.IntRange(1, 1_000_000), help="Rows of a request.")
+@click.option("--max-characters", type=click.IntRange(1, 1_000_000), help="Characters of a text.")
+@click.option("--max-body", type=click.IntRange(1, 2**30), help="Bytes of a request.")
+def serve(
+    folder: Path,
+    precision: str,
+    replicas: int,
+    threads: int,
+    host: str,
+    port: int,
+    max_rows: int | None,
+    max_characters: int | None,
+    max_body: int | None,
+) -> None:
+    """Serve the model that `export` wrote into FOLDER, on Ray Serve: POST /answer, GET /model, /healthz, /metrics.
+
+    On this machine alone, or on the cluster of RAY_ADDRESS; docs/guides/deploying.md has a request.
+    """
+    from pipeline.running.ray import serving as on_ray
+    from pipeline.running.signals import stopped_by_signals
+    from pipeline.serving.requests import Limits
+    from pipeline.serving.settings import Serving
+
+    given = {"rows": max_rows, "characters": max_characters, "body_bytes": max_body}
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    serving = Serving(folder=folder, precision=precision, replicas=replicas, threads=threads, limits=limits)
+    with stopped_by_signals("serve"):
+        on_ray.serve(serving, host, port, os.environ.get("RAY_ADDRESS"))

@@ -1,0 +1,150 @@
+"""An exported model on Ray Serve.
+
+`python -m pipeline serve FOLDER` runs it on this machine, or on the cluster of RAY_ADDRESS. On a cluster it is also an
+application by name, with the fields of `Serving` as its arguments:
+
+    applications:
+      - name: reviews
+        import_path: pipeline.running.ray.serving:application
+        args: {folder: /models/reviews, precision: int8, replicas: 4}
+"""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.errors import ClusterError, ParamsError, UnsupportedError, one_line
+from pipeline.running.ray.cluster import connect
+from pipeline.running.settings import Runtime
+from pipeline.running.signals import listen
+from pipeline.serving.settings import Serving
+
+NAME = "early-exit"
+"""Of the application that the command starts."""
+ONGOING = 256
+"""Requests that a replica holds at once: more than the pool's batches, so that rows meet there."""
+LOOPBACK = "127.0.0.1"
+
+
+def application(serving: Serving) -> Any:
+    """The application, for `serve.run` or a configuration in YAML.
+
+    Raises:
+        ArtifactError, ParamsError, UnsupportedError: as `Serving.check`.
+    """
+    from ray import serve
+
+    serving.check()
+    deployment = serve.deployment(
+        name="model",
+        num_replicas=serving.replicas,
+        max_ongoing_requests=ONGOING,
+        ray_actor_options={"num_cpus": serving.threads},
+        health_check_period_s=2.0,
+        graceful_shutdown_timeout_s=10.0,
+    )(Replica)
+    return deployment.bind(serving.model_dump(mode="json"))
+
+
+class Replica:
+    """A process that answers; what it says is pipeline/serving/http.py's."""
+
+    def __init__(self, serving: dict[str, Any]) -> None:
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a replica has its own threads
+        _listen_on_loopback()
+        from pipeline.serving.http import Service
+
+        self.service = Service(Serving.model_validate(serving))
+
+    async def __call__(self, request: Any) -> Any:
+        """Answer an HTTP request."""
+        return await self.service(request)
+
+    def check_health(self) -> None:
+        """Raise where the pool has ended, so that Ray Serve starts another replica."""
+        if not self.service.engine.alive:
+            raise ClusterError("the pool has ended")
+
+
+def _listen_on_loopback() -> None:
+    """Let the replica's own server, which takes what other replicas send and is on all interfaces, listen where the
+    node does, if that is this machine alone."""
+    import ray
+    from ray.serve._private import replica
+
+    if ray.util.get_node_ip_address() != LOOPBACK:
+        return
+    add = replica.add_port_to_grpc_server
+    replica.add_port_to_grpc_server = lambda server, address: add(server, address.replace("[::]", LOOPBACK))
+
+
+def serve(serving: Serving, host: str, port: int, address: str | None) -> None:
+    """Serve until a signal comes.
+
+    Args:
+        host: where the proxy listens.
+        address: of a running cluster; None: Ray of our own, on loopback.
+
+    Raises:
+        ClusterError: the cluster does not answer, Serve runs there at another address, or the replicas do not start.
+        ParamsError: the port is taken.
+    """
+    serving = serving.model_copy(update={"folder": serving.folder.absolute()})
+    serving.check()
+    if address is None:
+        _refuse_taken(host, port)
+    try:
+        import ray.serve as ray_serve
+    except ImportError:
+        raise UnsupportedError("Ray Serve is not installed; `pip install -e '.[serve]'`") from None
+    with _ray(serving, address), _quiet():
+        ray_serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+        try:
+            ray_serve.run(application(serving), name=NAME, logging_config={"log_level": "ERROR"})
+            listen()
+            where = f"http://{host}:{port}"
+            print(f"{where}/answer: {serving.folder} in {serving.precision}, until it is stopped", flush=True)
+            while True:
+                time.sleep(1)
+        except (RuntimeError, ray_serve.exceptions.RayServeException) as error:
+            raise ClusterError(f"the replicas do not start ({one_line(error)}); see the line above") from None
+        finally:
+            ray_serve.delete(NAME) if address else ray_serve.shutdown()
+
+
+def _refuse_taken(host: str, port: int) -> None:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host, port))
+    except OSError as error:
+        raise ParamsError(
+            f"--host {host} --port {port}: {error.strerror or error}; end what listens there, or give others"
+        ) from None
+
+
+@contextmanager
+def _ray(serving: Serving, address: str | None) -> Iterator[None]:
+    connect(Runtime(ray_address=address, threads=serving.threads, workers=serving.replicas))
+    import ray
+
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines of Ray Serve's own log."""
+    logger = logging.getLogger("ray.serve")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
