@@ -120,7 +120,7 @@ class Params(Block):
         serving = {self.backbone(name).modality for name in self.backbones}
         for name in self.tasks:
             task = self.task(name)
-            self.evaluate.choose.refuse_task(name, task.kind)
+            self.evaluate.choose.refuse_task(name, task.kind, task.modality)
             if task.modality not in serving:
                 example = "resnet20" if task.modality == "image" else "minilm"
                 raise ParamsError(

@@ -1,6 +1,6 @@
 """Replay every criterion over one task's traces: choose on selection rows, report on report rows, predict the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pipeline.evaluation.blocks import set_threads
@@ -8,9 +8,12 @@ from pipeline.evaluation.choosing import make_chooser
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.groups import load_groups
 from pipeline.layout import HERE
+from pipeline.models.device import machine
+from pipeline.params import Params
 from pipeline.results import (
     Choosing,
     Evaluated,
+    ExitCosts,
     ExitScores,
     PredictionFile,
     Predictions,
@@ -29,6 +32,8 @@ from pipeline.running.runs import TrackedRun
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
 from pipeline.tasks.predictions import write_predictions
+from pipeline.tasks.stores import manifest_of
+from pipeline.tasks.task import Modality
 
 
 def main(stage: Stage) -> None:
@@ -36,6 +41,7 @@ def main(stage: Stage) -> None:
     settings = params.evaluate
     set_threads(params.runtime.threads)
     chooser = make_chooser(settings.choose.model_dump(), params.window(task.modality))
+    costs = measured_costs(params, task.name)
     index = TraceIndex.read(HERE.trace_index(task.name), f"run `dvc repro trace@{task.name}`")
     parts: list[Evaluation] = []
     files: list[PredictionFile] = []
@@ -45,7 +51,8 @@ def main(stage: Stage) -> None:
         Bar("models", models, show=params.runtime.progress) as bar,
     ):
         for group in load_groups(index, HERE.traces(task.name)):
-            parts.append(evaluate_group(group, settings.criteria, task.metrics, chooser, params.protocol))
+            own = chooser.for_model(group.backbone, group.method, costs)
+            parts.append(evaluate_group(group, settings.criteria, task.metrics, own, params.protocol))
             files += write_predictions(folder, task, group, parts[-1].rows)
             bar.step()
         stage.write(folder / HERE.predictions_index(task.name).name, Predictions(task=task.name, files=tuple(files)))
@@ -56,15 +63,54 @@ def main(stage: Stage) -> None:
         kind=task.kind,
         metrics=task.metrics,
         protocol=params.protocol,
-        choosing=Choosing(**settings.choose.model_dump(), window=params.window(task.modality)),
+        choosing=choosing_of(params, task.modality, costs),
         rows=every.rows,
         exits=every.exits,
         diagnosis=every.diagnosis,
+        costs=costs,
     )
     stage.write(HERE.evaluated(task.name), evaluated)
     stage.write_text(HERE.curves(task.name), curves_text(every.curves))
+    for line in over_budget(evaluated):
+        print(line, flush=True)
     runs = [log(stage, row, evaluated.exits) for row in evaluated.rows]
     show_selected(stage, evaluated, runs)
+
+
+def measured_costs(params: Params, task: str) -> tuple[ExitCosts, ...]:
+    """What each exit costs, for rule `latency`; nothing for the others, which need no model.
+
+    Raises:
+        ArtifactError: a selected model is not here.
+        UnsupportedError: the engine does not run here.
+    """
+    choose, runtime = params.evaluate.choose, params.runtime
+    if choose.rule != "latency":
+        return ()
+    from pipeline.models.costs import costs_of
+
+    selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
+    return tuple(costs_of(selected, manifest_of(task), choose.engine or "pytorch", runtime.threads, runtime.device))
+
+
+def choosing_of(params: Params, modality: Modality, costs: Sequence[ExitCosts]) -> Choosing:
+    """The chooser for the record: its settings, and the machine whose costs it read."""
+    settings = params.evaluate.choose.model_dump()
+    if params.evaluate.choose.rule == "latency":
+        settings |= {"engine": settings["engine"] or "pytorch", "machine": costs[0].machine if costs else machine()}
+    return Choosing(**settings, window=params.window(modality))
+
+
+def over_budget(evaluated: Evaluated) -> Iterator[str]:
+    """A line for each model and criterion of which no setting keeps to the budget of rule `latency`."""
+    choosing, first = evaluated.choosing, evaluated.rows[0].split
+    for row in evaluated.rows:
+        if choosing.rule == "latency" and not row.in_window and row.split == first:
+            yield (
+                f"{evaluated.task}: {row.backbone}/{row.method}, {row.criterion}: no setting keeps to "
+                f"evaluate.choose.budget_ms {choosing.budget_ms:g} in {choosing.engine} on {choosing.machine} on every "
+                "seed; the fastest was taken"
+            )
 
 
 def show_selected(stage: Stage, evaluated: Evaluated, runs: Sequence[TrackedRun]) -> None:
@@ -111,6 +157,7 @@ def numbers_of(row: Row) -> dict[str, float | None]:
     return {
         **{"score": row.score.median, "score_low": row.score.low, "score_high": row.score.high},
         **{"layer_speedup": row.layer_speedup.median, "flop_speedup": row.flop_speedup.median},
+        **({} if row.cost_ms is None else {"expected_ms": row.cost_ms.median}),
     }
 
 

@@ -179,20 +179,37 @@ def _evaluate(workspace: Workspace, params: Params, task: Task, models: Sequence
     """What evaluate leaves, through its own function."""
     protocol, choose, window = params.protocol, params.evaluate.choose.model_dump(), params.window(task.modality)
     chooser = make_chooser(choose, window)
-    every = merged(evaluate_group(_traced(member), CRITERIA, task.metrics, chooser, protocol) for member in models)
+    costs = tuple(_costs(member) for member in models if member.multi_exit and chooser.reads_costs)
+    machine = {"machine": costs[0].machine} if costs else {}
+    every = merged(
+        evaluate_group(
+            _traced(member), CRITERIA, task.metrics, chooser.for_model(member.backbone, member.method, costs), protocol
+        )
+        for member in models
+    )
     evaluated = results.Evaluated(
         task=task.name,
         modality=task.modality,
         kind=task.kind,
         metrics=task.metrics,
         protocol=protocol,
-        choosing=results.Choosing(**choose, window=window),
+        choosing=results.Choosing(**choose, **machine, window=window),
+        costs=costs,
         rows=every.rows,
         exits=every.exits,
         diagnosis=every.diagnosis,
     )
     evaluated.write(workspace.evaluated(task.name))
     write_text(workspace.curves(task.name), results.curves_text(every.curves))
+
+
+def _costs(models: Models) -> results.ExitCosts:
+    """A millisecond for each layer, and half of one for each exit."""
+    at = np.linspace(models.layers / models.exits, models.layers, models.exits)
+    return results.ExitCosts(
+        backbone=models.backbone, method=models.method, engine="onnx-int8", machine="a processor, 2 CPUs", threads=1,
+        rows=24, ms=tuple((at + 0.5 * np.arange(1, models.exits + 1)).tolist()), full_ms=models.layers + 0.5,
+    )  # fmt: skip
 
 
 def _traced(models: Models) -> Group:

@@ -9,7 +9,17 @@ import yaml
 from scipy import stats
 
 from pipeline.errors import ArtifactError, ParamsError, UnsupportedError
-from pipeline.evaluation.choosing import Choice, Chooser, Online, Risk, Speedup, Window, fit_and_choose, make_chooser
+from pipeline.evaluation.choosing import (
+    Choice,
+    Chooser,
+    Latency,
+    Online,
+    Risk,
+    Speedup,
+    Window,
+    fit_and_choose,
+    make_chooser,
+)
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.group import evaluate_group
 from pipeline.evaluation.groups import Group, SeedTraces
@@ -18,6 +28,7 @@ from pipeline.evaluation.sweep import NEVER, Sweep, sweep
 from pipeline.evaluation.trace import Trace
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
+from pipeline.results import ExitCosts
 
 PROFILE = ROOT / "profiles/demo.yaml"
 ACCURACY = ("accuracy",)
@@ -66,12 +77,64 @@ def swept_by(speeds: list[float], scores: list[float]) -> Sweep:
         (Speedup(1.81), 0.0, True),
         (Speedup(4.1), 0.0, False),
         (Speedup(1.0), 3.0, True),
+        (Latency(5.0, costs=(1, 3, 5, 8)), 2.0, True),
+        (Latency(9.0, costs=(1, 3, 5, 8)), 2.0, True),  # 3 scores the same and is slower
+        (Latency(4.9, costs=(1, 3, 5, 8)), 1.0, True),
+        (Latency(9.0, costs=(1, 3, 8, 5)), 3.0, True),  # by the clock the last exit is faster than the third
+        (Latency(0.5, costs=(2, 1, 5, 8)), 1.0, False),
     ],
 )
-def test_window_and_speedup_by_hand(chooser: Chooser, threshold: float, met: bool) -> None:
+def test_rules_by_hand(chooser: Chooser, threshold: float, met: bool) -> None:
     swept = swept_by([4.0, 1.8, 1.4, 1.0], [0.5, 0.75, 0.875, 0.875])
     assert swept.metrics(ACCURACY)["score"].tolist() == [0.5, 0.75, 0.875, 0.875]
     assert chooser.choose(swept, ACCURACY) == Choice(threshold, met)
+
+
+@pytest.mark.parametrize("name", ["patience", "confidence", "entropy"])
+def test_within_the_budget_no_setting_scores_better(name: str) -> None:
+    """And more milliseconds never choose a worse one."""
+    trace = made_up_trace(400, seed=4)
+    costs = (1.5, 2.0, 4.0, 3.5, 6.0, 9.0)
+    swept = sweep(trace, make(name))
+    score = swept.metrics(ACCURACY)["score"]
+    expected = np.array([np.array(costs)[swept.exits_at(k)].mean() for k in range(len(swept.thresholds))])
+    before = -1.0
+    for budget in (0.5, 1.6, 2.5, 3.5, 5.0, 8.0, 10.0):
+        chooser = Latency(budget, costs=costs)
+        chosen = chooser.choose(swept, ACCURACY)
+        at = int(np.searchsorted(swept.thresholds, chosen.threshold))
+        np.testing.assert_allclose(chooser.expected_ms(swept), expected)
+        assert chosen.in_window == (expected.min() <= budget)
+        if not chosen.in_window:
+            assert expected[at] == expected.min()
+            continue
+        assert expected[at] <= budget
+        assert score[at] == score[expected <= budget].max() >= before
+        assert expected[at] == expected[(expected <= budget) & (score == score[at])].min()
+        before = score[at]
+    assert before > 0.8
+
+
+def costs_of(**changes: Any) -> ExitCosts:
+    own: dict[str, Any] = {"backbone": "b", "method": "joint", "engine": "onnx-int8", "machine": "m", "threads": 1}
+    return ExitCosts(**{**own, "rows": 5, "ms": (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), "full_ms": 5.5, **changes})
+
+
+def test_costs_are_those_of_the_model_and_stand_in_the_rows() -> None:
+    trace = made_up_trace(200)
+    group = Group("b", "joint", True, (SeedTraces(1, "key", {"selection": trace, "test": trace}),))
+    base = make_chooser({"rule": "latency", "budget_ms": 4.0, "engine": "onnx-int8"}, (1, 2))
+    with pytest.raises(ArtifactError, match="0 costs for 6 exits; rule 'latency' needs those of this model"):
+        evaluate_group(group, {"patience": {}}, ACCURACY, base.for_model("other", "joint", [costs_of()]))
+    chooser = base.for_model("b", "joint", [costs_of(method="two_stage", ms=(9.0,) * 6), costs_of()])
+    full, row = evaluate_group(group, {"confidence": {}}, ACCURACY, chooser).rows
+    assert full.cost_ms is not None
+    assert full.cost_ms.values == (5.5,), "all layers ask no exit on the way"
+    swept = sweep(trace, make("confidence"), np.array([row.points[0].limit]))
+    assert row.cost_ms is not None
+    assert row.cost_ms.median == pytest.approx((swept.exits_at(0) + 1).mean())
+    assert row.in_window
+    assert row.rule == "latency"
 
 
 def test_ties_go_to_the_faster_setting_and_among_equals_in_speed_to_the_better() -> None:
@@ -292,6 +355,8 @@ def read(tmp_path: Any, choose: dict[str, Any], tasks: dict[str, Any] | None = N
         ({"rule": "risk", "epsilon": 0.02, "delta": 0.1, "bound": "betting"}, Risk(0.02, 0.1, bound="betting")),
         ({"rule": "online", "cost": 0.5}, Online(0.5)),
         ({"rule": "online"}, Online()),
+        ({"rule": "latency", "budget_ms": 12.0, "engine": "onnx-int8"}, Latency(12.0, "onnx-int8")),
+        ({"rule": "latency", "budget_ms": 12.0}, Latency(12.0)),
         (
             {"rule": "risk", "epsilon": 0.02, "delta": 0.1, "loss": "consistency", "tolerance": 0.5},
             Risk(0.02, 0.1, "consistency", 0.5),
@@ -315,6 +380,10 @@ def test_settings_make_the_rule(tmp_path: Any, choose: dict[str, Any], chooser: 
             {"rule": "risk", "epsilon": 0.1, "bound": "crc", "loss": "error"},
             r"choose\.loss: 'error' is of a regression",
         ),
+        ({"rule": "latency"}, r"evaluate\.choose: rule 'latency' needs budget_ms; add it"),
+        ({"rule": "latency", "budget_ms": 0.0}, r"evaluate\.choose\.budget_ms: 0\.0: "),
+        ({"rule": "latency", "budget_ms": 1.0, "engine": "onnx"}, r"evaluate\.choose\.engine: 'onnx'"),
+        ({"rule": "speedup", "target": 1.5, "engine": "pytorch"}, r"rule 'speedup' has no engine; take it out"),
         ({"rule": "window", "cost": 1.5}, r"rule 'window' has no cost"),
         ({"rule": "window", "target": 1.5}, r"evaluate\.choose: rule 'window' has no target; take it out"),
         ({"rule": "speedup", "target": 0.5}, r"evaluate\.choose\.target: 0\.5: "),

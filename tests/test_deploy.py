@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,12 @@ from pipeline.models.deploy.quantised import write_int8
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.models.deploy.segments import Segments
 from pipeline.models.deploy.writing import refuse_precisions
+from pipeline.models.device import machine
 from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.residual import ResNet
 from pipeline.params import Params, load_params
-from pipeline.results import Evaluated, Exported, ExportedPrecision, Exports
+from pipeline.results import Evaluated, ExitCosts, Exported, ExportedPrecision, Exports, Row
 from pipeline.tasks.text.tokens import collate
 from tests.selections import evaluate_untrained, save_model, select
 from tests.test_ask import invoke
@@ -285,10 +286,54 @@ def test_the_stage_exports_the_models_with_early_exits(workspace: Workspace) -> 
     assert (answer.exit, answer.layer, sorted(answer.probabilities or {})) == (12, 12, sorted(described.label_names))
 
 
+@pytest.mark.parametrize("engine", ["pytorch", "onnx-int8"])
+def test_points_are_chosen_for_a_budget_of_milliseconds(workspace: Workspace, engine: str) -> None:
+    """The real stages. evaluate times the exits in the named engine, export in each of its own."""
+    workspace.write_params(
+        {
+            "evaluate": {
+                "criteria": {"confidence": {}},
+                "choose": {"rule": "latency", "budget_ms": 1e6 if engine == "pytorch" else 1e-6, "engine": engine},
+            },
+            "export": {"tasks": [TASK], "precisions": [INT8]},
+        }
+    )
+    evaluate_untrained(workspace, TASK)
+    evaluated = Evaluated.read(HERE.evaluated(TASK), "")
+    assert (evaluated.choosing.engine, evaluated.choosing.machine) == (engine, machine())
+    (costs,) = evaluated.costs
+    assert (costs.backbone, costs.method, costs.engine, costs.machine) == ("demo-albert", "joint", engine, machine())
+    assert costs.rows == 12
+    check_costs(evaluated.rows, costs, within=engine == "pytorch")
+    done = workspace.stage("export", TASK)
+    assert done.code == 0, done.err
+    path = HERE.exported(TASK, "demo-albert", "joint")
+    made = Exported.read(path, "").precisions[INT8]
+    assert made.costs is not None
+    assert (made.costs.engine, made.costs.machine) == ("onnx-int8", machine())
+    check_costs(made.rows, made.costs, within=engine == "pytorch")
+    assert f"milliseconds to each exit in int8: `{made.costs.ms[0]:.4g}" in path.with_name("README.md").read_text()
+
+
+def check_costs(rows: Sequence[Row], costs: ExitCosts, within: bool) -> None:
+    full, row = rows
+    assert full.cost_ms is not None
+    assert full.cost_ms.values == (costs.full_ms,)
+    assert row.in_window == within
+    assert row.cost_ms is not None
+    expected = row.cost_ms.median
+    assert expected is not None
+    assert min(costs.ms) <= expected <= max(costs.ms) + 1e-9
+    assert len(costs.ms) == 12
+
+
 def test_images_have_no_int8() -> None:
     raw = {"tasks": {"cifar10": {}}, "backbones": {"resnet20": {}}, "methods": ["joint"]}
     with pytest.raises(ParamsError, match=r"export\.precisions: int8 serves no images, which 'cifar10' has"):
         Params.model_validate({**raw, "export": {"tasks": ["cifar10"], "precisions": ["int8"]}})
+    choose = {"rule": "latency", "budget_ms": 1.0, "engine": "onnx-int8"}
+    with pytest.raises(ParamsError, match=r"choose\.engine: 'onnx-int8' serves no images, which 'cifar10' has; set"):
+        Params.model_validate({**raw, "evaluate": {"choose": choose}})
     with pytest.raises(ParamsError, match=r"export\.tasks: unknown task 'cifar'; did you mean 'cifar10'"):
         Params.model_validate({**raw, "export": {"tasks": ["cifar"]}})
 

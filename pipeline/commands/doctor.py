@@ -160,21 +160,24 @@ def _device(params: Params) -> str:
 
 def _onnx(params: Params) -> str:
     """What export writes with, and what its models run in."""
-    engines = [name for name in params.latency.engines if name != "pytorch"] if params.latency.tasks else []
-    if not params.export.tasks and not engines:
+    from pipeline.models.deployments import refuse_engines
+    from pipeline.models.device import device_of
+
+    timed = [*params.latency.engines] if params.latency.tasks else []
+    chosen = [params.evaluate.choose.engine or "pytorch"]
+    engines = {"latency.engines": timed, "evaluate.choose.engine": chosen}
+    asked = {key: [name for name in names if name != "pytorch"] for key, names in engines.items()}
+    key = next((key for key, names in asked.items() if names), "export.tasks")
+    if key == "export.tasks" and not params.export.tasks:
         raise UnusedError("no task is exported; add one to export.tasks for ONNX models")
     lacking = [name for name in ONNX if importlib.util.find_spec(name) is None]
-    key = "latency.engines" if engines else "export.tasks"
     if lacking:
         raise UnsupportedError(
             f"{key}: {', '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed; "
             "`pip install -e '.[deploy]'`, or take it out"
         )
-    if engines:
-        from pipeline.models.deployments import refuse_engines
-        from pipeline.models.device import device_of
-
-        refuse_engines(engines, device_of(params.runtime.device))
+    for name, names in asked.items():
+        refuse_engines(names, device_of(params.runtime.device), key=name)
     return f"ONNX Runtime {importlib.metadata.version('onnxruntime')}, for {key}"
 
 

@@ -121,7 +121,8 @@ def rescored(
     for group in load_groups(index, here.traces(task)):
         trace = group.seeds[0].traces[group.report_splits[0]]
         refuse_metrics(metrics, trace.kind, trace.classes)
-        parts.append(evaluate_group(group, chosen, names, chooser, stored.protocol))
+        own = chooser.for_model(group.backbone, group.method, stored.costs)
+        parts.append(evaluate_group(group, chosen, names, own, stored.protocol))
     every = merged(parts)
     refuse_absent(task, criteria, every.rows)
     found = {"metrics": names, "rows": every.rows, "exits": every.exits, "diagnosis": every.diagnosis}
@@ -143,7 +144,7 @@ def chooser_of(stored: "Evaluated") -> "Chooser":
     """The chooser that stored results name."""
     from pipeline.evaluation.choosing import make_chooser
 
-    return make_chooser(stored.choosing.model_dump(exclude={"window"}), stored.choosing.window)
+    return make_chooser(stored.choosing.model_dump(exclude={"window", "machine"}), stored.choosing.window)
 
 
 def table(found: "Sequence[Evaluated]") -> Iterator[str]:

@@ -1,12 +1,13 @@
 """Choosers: each picks the threshold of a criterion from its sweep over selection rows."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
+from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.risks import (
     OF_PROBABILITIES,
@@ -21,8 +22,8 @@ from pipeline.evaluation.risks import (
 )
 from pipeline.evaluation.sweep import NEVER, Sweep, some_rows, sweep
 from pipeline.evaluation.trace import Trace
-
-Name = Literal["window", "speedup", "risk", "online"]
+from pipeline.results.evaluated import ExitCosts, Rule
+from pipeline.results.latency import RunsIn
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,13 @@ class Choice:
 class Chooser(ABC):
     """Base of the choosers."""
 
-    name: ClassVar[Name]
+    name: ClassVar[Rule]
     fresh_rows: ClassVar[bool] = False
     """Whether its guarantee needs rows from which the criterion has not learned."""
     bounds_risk: ClassVar[bool] = False
     """Whether rows report a risk."""
+    reads_costs: ClassVar[bool] = False
+    """Whether it needs the measured cost of each exit."""
 
     @abstractmethod
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
@@ -55,6 +58,18 @@ class Chooser(ABC):
         """The risk that the chooser bounds, measured at each threshold, (k,); None where it bounds none."""
         return None
 
+    def for_model(self, backbone: str, method: str, costs: Sequence[ExitCosts]) -> "Chooser":
+        """The chooser for the models of a group, of whose exits it may need the costs."""
+        return self
+
+    def expected_ms(self, swept: Sweep) -> np.ndarray | None:
+        """Mean milliseconds a row at each threshold, (k,), by measured costs; None where it has none."""
+        return None
+
+    def full_cost(self) -> float | None:
+        """Milliseconds of all layers with the last exit alone; None where the chooser has no costs."""
+        return None
+
 
 @dataclass(frozen=True)
 class Window(Chooser):
@@ -63,7 +78,7 @@ class Window(Chooser):
     Ties go to the faster threshold. Where none lies in the window, the nearest is taken, with `in_window` False.
     """
 
-    name: ClassVar[Name] = "window"
+    name: ClassVar[Rule] = "window"
     low: float
     high: float
 
@@ -83,7 +98,7 @@ class Speedup(Chooser):
     Where none is that fast, the fastest is taken, with `in_window` False.
     """
 
-    name: ClassVar[Name] = "speedup"
+    name: ClassVar[Rule] = "speedup"
     target: float
 
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
@@ -129,7 +144,7 @@ class Risk(Chooser):
     False; under binomial with fewer than ln(delta) / ln(1 - epsilon) rows that is always so.
     """
 
-    name: ClassVar[Name] = "risk"
+    name: ClassVar[Rule] = "risk"
     fresh_rows: ClassVar[bool] = True
     bounds_risk: ClassVar[bool] = True
     epsilon: float
@@ -169,7 +184,7 @@ class Online(Chooser):
     reported on other rows. Where probabilities are badly calibrated, so is what it likes.
     """
 
-    name: ClassVar[Name] = "online"
+    name: ClassVar[Rule] = "online"
     cost: float = 1.0
 
     def prepared(self, swept: Sweep, trace: Trace, criterion: Criterion) -> Sweep:
@@ -192,9 +207,57 @@ class Online(Chooser):
         return Choice(float(swept.thresholds[arms[int(np.argmax(plays))]]), True)
 
 
+@dataclass(frozen=True)
+class Latency(Chooser):
+    """The best score whose expected time a row is at most `budget_ms`; ties go to the faster threshold.
+
+        expected(threshold) = sum over exits of (share of selection rows that leave there) * (cost of that exit)
+
+    After EENet (Ilhan et al. 2024), whose schedules are learned for such a budget; here the threshold is chosen for it.
+    The cost of exit i is measured: the time to run to it, with the exits on the way, one row at a time, in one engine
+    on one machine. The budget bounds the mean over rows, and no single row: a row that no exit answers takes all
+    layers. Where nothing is within the budget, the fastest is taken, with `in_window` False.
+
+    Attributes:
+        engine: what the costs were measured in.
+        costs: milliseconds to leave at each exit; empty until `for_model` has given them.
+        full_ms: milliseconds of all layers with the last exit alone.
+    """
+
+    name: ClassVar[Rule] = "latency"
+    reads_costs: ClassVar[bool] = True
+    budget_ms: float
+    engine: RunsIn = "pytorch"
+    costs: tuple[float, ...] = ()
+    full_ms: float | None = None
+
+    def for_model(self, backbone: str, method: str, costs: Sequence[ExitCosts]) -> Chooser:
+        for one in costs:
+            if (one.backbone, one.method) == (backbone, method):
+                return replace(self, engine=one.engine, costs=one.ms, full_ms=one.full_ms)
+        return self
+
+    def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
+        expected = self.expected_ms(swept)
+        within = expected <= self.budget_ms
+        candidates = np.flatnonzero(within if within.any() else expected == expected.min())
+        return Choice(_best(swept, metrics, candidates, -expected), bool(within.any()))
+
+    def expected_ms(self, swept: Sweep) -> np.ndarray:
+        exits = swept.exit_counts.shape[1]
+        if len(self.costs) != exits:
+            raise ArtifactError(
+                f"evaluate.choose: {len(self.costs)} costs for {exits} exits; rule 'latency' needs those of this model"
+            )
+        return np.asarray(swept.exit_counts @ np.array(self.costs) / len(swept.labels))
+
+    def full_cost(self) -> float | None:
+        return self.full_ms
+
+
 ARMS = 10
 """Number of thresholds among which `Online` plays."""
-CHOOSERS: dict[str, type[Chooser]] = {chooser.name: chooser for chooser in (Window, Speedup, Risk, Online)}
+CHOOSERS: dict[str, type[Chooser]] = {chooser.name: chooser for chooser in (Window, Speedup, Risk, Online, Latency)}
 
 
 def make_chooser(choose: Mapping[str, Any], window: tuple[float, float]) -> Chooser:
@@ -223,8 +286,9 @@ def fit_and_choose(
     return fitted, chooser.choose(chooser.prepared(sweep(trace, fitted), trace, fitted), metrics)
 
 
-def _best(swept: Sweep, metrics: tuple[str, ...], candidates: np.ndarray) -> float:
-    """The threshold of the candidate with the best score; among equals the fastest."""
+def _best(swept: Sweep, metrics: tuple[str, ...], candidates: np.ndarray, speed: np.ndarray | None = None) -> float:
+    """The threshold of the candidate with the best score; among equals the fastest, by default in layers."""
     value = np.nan_to_num(swept.metrics(metrics)["score"], nan=-np.inf)
-    best = max(candidates, key=lambda i: (value[i], swept.layer_speedup[i]))
+    speed = swept.layer_speedup if speed is None else speed
+    best = max(candidates, key=lambda i: (value[i], speed[i]))
     return float(swept.thresholds[best])

@@ -125,6 +125,7 @@ def _row(
         in_window=in_window,
         selected_on=selected_on,
         risk=over_seeds.get("risk"),
+        cost_ms=over_seeds.get("cost_ms"),
     )
 
 
@@ -139,6 +140,13 @@ def _values(trace: Trace, point: OperatingPoint, metrics: tuple[str, ...], choos
     risk = chooser.risk(swept)
     if risk is not None:
         values["risk"] = risk
+    if point.criterion is None:
+        full = chooser.full_cost()
+        cost = None if full is None else np.array([full])
+    else:
+        cost = chooser.expected_ms(swept)
+    if cost is not None:
+        values["cost_ms"] = cost
     return {name: float(value[0]) for name, value in values.items()}
 
 

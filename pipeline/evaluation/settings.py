@@ -7,6 +7,8 @@ from pydantic import Field, StrictFloat, field_validator, model_validator
 from pipeline.errors import ParamsError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.risks import GRADED, OF_PROBABILITIES
+from pipeline.results.evaluated import Rule
+from pipeline.results.latency import RunsIn
 from pipeline.settings import Block, NonNegativeFloat, OpenShare, PositiveFloat
 
 Window = tuple[PositiveFloat, PositiveFloat]
@@ -24,10 +26,11 @@ class Choose(Block):
 
     window: the best score in the speed-up window. speedup: the threshold with the smallest layer speed-up that is at
     least `target`. risk: the fastest threshold whose loss against the full model is at most `epsilon`, in the sense of
-    `bound`. online: the threshold that a bandit likes best, without labels.
+    `bound`. online: the threshold that a bandit likes best, without labels. latency: the best score whose expected time
+    a row, by the cost of each exit as measured in `engine` on this machine, is at most `budget_ms`.
     """
 
-    rule: Literal["window", "speedup", "risk", "online"] = "window"
+    rule: Rule = "window"
     target: Annotated[float, Field(ge=1, allow_inf_nan=False, strict=True)] | None = None
     epsilon: OpenShare | None = None
     """Share of rows that may be lost: 0.02 is two points of accuracy at most. Of a graded loss, its mean."""
@@ -44,12 +47,20 @@ class Choose(Block):
     average."""
     cost: NonNegativeFloat | None = None
     """For online: what running all layers costs, in probability. None: 1."""
+    budget_ms: PositiveFloat | None = None
+    """For latency: milliseconds a row, one row at a time, in the mean over selection rows."""
+    engine: RunsIn | None = None
+    """For latency: what each exit is timed in, as in `latency.engines`. evaluate times it on graphs of its own; export
+    keeps to the same budget in each of its precisions. None: pytorch."""
 
     @model_validator(mode="after")
     def _complete(self) -> "Choose":
         risk = ("epsilon",) if self.bound == "crc" else ("epsilon", "delta")
-        needed = {"window": (), "speedup": ("target",), "risk": risk, "online": ()}[self.rule]
-        more = {"risk": ("loss", "tolerance", "bound"), "online": ("cost",)}.get(self.rule, ())
+        needed = {"window": (), "speedup": ("target",), "risk": risk, "online": (), "latency": ("budget_ms",)}[
+            self.rule
+        ]
+        optional = {"risk": ("loss", "tolerance", "bound"), "online": ("cost",), "latency": ("engine",)}
+        more = optional.get(self.rule, ())
         for name in needed:
             if getattr(self, name) is None:
                 raise ValueError(f"rule {self.rule!r} needs {name}; add it")
@@ -63,8 +74,10 @@ class Choose(Block):
             )
         return self
 
-    def refuse_task(self, task: str, kind: str) -> None:
-        """Raise ParamsError where the chooser has no meaning for a task's kind of answers."""
+    def refuse_task(self, task: str, kind: str, modality: str) -> None:
+        """Raise ParamsError where the chooser has no meaning for a task's kind of answers or rows."""
+        if self.engine == "onnx-int8" and modality == "image":
+            raise ParamsError(f"evaluate.choose.engine: 'onnx-int8' serves no images, which {task!r} has; set another")
         regression, key = kind == "regression", "evaluate.choose"
         if self.rule == "risk" and regression and self.tolerance is None:
             raise ParamsError(f"{key}: rule 'risk' needs tolerance for the regression {task!r}; add it")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,15 +21,12 @@ from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 from pipeline.results import Evaluated, Exported, ModelGroup, OperatingPoint, Row
 from pipeline.results.latency import Engine as EngineName
-from pipeline.results.latency import Precision
-
-if TYPE_CHECKING:
-    from pipeline.models.settings import Engine
+from pipeline.results.latency import Precision, RunsIn
 
 Batch = Mapping[str, Any]
 Scored = Sequence[tuple[OperatingPoint, float | None]]
 """Operating points, each with its score; all layers first."""
-PYTORCH: "Engine" = "pytorch"
+PYTORCH: RunsIn = "pytorch"
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Deployment:
         return self.engine, self.precision
 
 
-def parts_of(engine: "Engine") -> tuple[EngineName, Precision]:
+def parts_of(engine: RunsIn) -> tuple[EngineName, Precision]:
     """An engine's name, and its precision.
 
     >>> parts_of("pytorch"), parts_of("onnx-int8")
@@ -64,7 +61,7 @@ def parts_of(engine: "Engine") -> tuple[EngineName, Precision]:
     return "onnx", "int8" if engine == "onnx-int8" else "float32"
 
 
-def refuse_engines(engines: Sequence["Engine"], device: str, key: str = "latency.engines") -> None:
+def refuse_engines(engines: Sequence[RunsIn], device: str, key: str = "latency.engines") -> None:
     """Raise UnsupportedError where an engine is not installed, or does not run on the device.
 
     Args:
@@ -94,14 +91,14 @@ def refuse_threads(threads: Sequence[int]) -> None:
             )
 
 
-def place_of(task: str, group: ModelGroup, engine: "Engine") -> Path:
+def place_of(task: str, group: ModelGroup, engine: RunsIn) -> Path:
     """The folder of a group's first model as an engine reads it."""
     if engine == PYTORCH:
         return HERE.model(task, group.trials[0].key)
     return HERE.exported(task, group.backbone, group.method).parent
 
 
-def files_left(task: str, group: ModelGroup, engines: Sequence["Engine"]) -> list[Path]:
+def files_left(task: str, group: ModelGroup, engines: Sequence[RunsIn]) -> list[Path]:
     """The files of export that the engines read of a group's model; raises as `deployments`."""
     if all(engine == PYTORCH for engine in engines):
         return []
@@ -115,7 +112,7 @@ def deployments(
     model: MultiExit,
     evaluated: Evaluated,
     split: str,
-    engines: Sequence["Engine"],
+    engines: Sequence[RunsIn],
     threads: int,
 ) -> list[Deployment]:
     """The first seed's model of a group at each of its operating points, in each engine; bounds are left out.

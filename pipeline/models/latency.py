@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,11 +25,8 @@ from pipeline.models.multi_exit import MultiExit, load_checkpoint
 from pipeline.models.roof import MatrixRate, products_of
 from pipeline.models.timed import Work, compare
 from pipeline.results import Evaluated, LatencyRow, Manifest, Measured, Memory, ModelGroup, Roof, Selected
+from pipeline.results.latency import RunsIn
 from pipeline.tasks.stores import files_of, open_store
-
-if TYPE_CHECKING:
-    from pipeline.models.settings import Engine
-
 
 RUNNER = "pipeline.models.latency:time_models"
 
@@ -53,7 +50,7 @@ class Timing:
     threads: tuple[int, ...]
     device: str
     node: str | None
-    engines: tuple["Engine", ...] = (PYTORCH,)
+    engines: tuple[RunsIn, ...] = (PYTORCH,)
 
     def reads(self) -> dict[Path, Path]:
         """What its worker reads: where it lies there, and where it lies here."""
@@ -104,7 +101,7 @@ def measure(
     threads: Sequence[int],
     device: str,
     node: str | None = None,
-    engines: Sequence["Engine"] = (PYTORCH,),
+    engines: Sequence[RunsIn] = (PYTORCH,),
     told: Callable[[], object] = lambda: None,
 ) -> Measured:
     """Time the multi-exit models of the first seed at each of their operating points.
@@ -154,7 +151,7 @@ def measure(
 
 
 def _memory(
-    task: str, group: ModelGroup, engines: Sequence["Engine"], batch: Mapping[str, Any], threads: int, device: str
+    task: str, group: ModelGroup, engines: Sequence[RunsIn], batch: Mapping[str, Any], threads: int, device: str
 ) -> Iterator[Memory]:
     """What each engine needs for a batch, in a process of its own."""
     arrays = {name: values.cpu().numpy() for name, values in batch.items()}

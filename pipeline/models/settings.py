@@ -4,10 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipeline.results.latency import RunsIn
 from pipeline.settings import Block, Distinct, Size
-
-Engine = Literal["pytorch", "onnx-float32", "onnx-int8"]
-"""What a model runs in, with its precision; PyTorch's is float32."""
 
 
 class Latency(Block):
@@ -20,7 +18,7 @@ class Latency(Block):
     threads: Annotated[list[Size], Distinct, Field(min_length=1)] | None = None
     """Numbers of compute threads, such as [1, 2], each timed; at most the machine's cores. None: `runtime.threads`."""
     repeats: Size = 3
-    engines: Annotated[list[Engine], Distinct] = Field(default=["pytorch"], min_length=1)
+    engines: Annotated[list[RunsIn], Distinct] = Field(default=["pytorch"], min_length=1)
     """What the models run in, timed in turn on the same rows. onnx-float32 and onnx-int8 are the models of `export`, at
     thresholds of their own, on the CPU: `export.tasks` and `export.precisions` must have them."""
     node: str | None = None

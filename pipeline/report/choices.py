@@ -37,6 +37,11 @@ def aim(task: TaskResults) -> str:
     if choosing.rule == "online":
         cost = 1.0 if choosing.cost is None else choosing.cost
         return f"what a bandit likes best without labels: the answer's probability less {cost:g} for all layers"
+    if choosing.rule == "latency":
+        return (
+            f"the best score with an expected time of at most {choosing.budget_ms:g} ms a row, one at a time, by the "
+            f"measured cost of each exit in {choosing.engine} on {choosing.machine}"
+        )
     low, high = choosing.window
     return f"the best score with a speed-up between {times(low)} and {times(high)} in layers"
 
@@ -71,6 +76,7 @@ def missed(row: Row) -> str:
         "speedup": "target not reached",
         "risk": "no early exit certified",
         "online": "",
+        "latency": "over budget",
     }
     return "" if row.in_window else flags[row.rule]
 
@@ -82,6 +88,7 @@ def explained(rule: str) -> str:
         "speedup": "below the target speed-up on some seed: no setting reached it, the fastest was taken",
         "risk": "at all layers on some seed: no early exit could be certified",
         "online": "where the bandit chose",
+        "latency": "over the budget of milliseconds on some seed: no setting kept to it, the fastest was taken",
     }[rule]
 
 
@@ -92,6 +99,7 @@ def marked(tasks: Iterable[TaskResults]) -> str:
         "speedup": "chosen at or above the speed-up of the grey line",
         "risk": "chosen so that the risk of losing rows is bounded",
         "online": "chosen by a bandit without labels",
+        "latency": "chosen within a budget of milliseconds",
     }
     rules = dict.fromkeys(task.evaluated.choosing.rule for task in tasks)
     return ", or ".join(words[rule] for rule in rules)

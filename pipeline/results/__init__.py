@@ -9,7 +9,7 @@ from pipeline.results.code import CodeEquivalence, CodePair, Declaration, TrialC
 from pipeline.results.curves import Curve, CurvePoint, curves_of, curves_text, read_curves
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
 from pipeline.results.diagnosis import Calibration, Diagnosis, Findings, Oracle, Outcome
-from pipeline.results.evaluated import Choosing, Evaluated, ExitScores, Row
+from pipeline.results.evaluated import Choosing, Evaluated, ExitCosts, ExitScores, Row
 from pipeline.results.exported import Exported, ExportedPrecision, Exports, Promise
 from pipeline.results.latency import Latency, LatencyRow, Measured, Memory, Reached, Roof
 from pipeline.results.metrics import StoredMetrics
@@ -74,6 +74,7 @@ __all__ = [
     "Epoch",
     "Evaluated",
     "ExamplePoint",
+    "ExitCosts",
     "ExitScores",
     "Exported",
     "ExportedPrecision",

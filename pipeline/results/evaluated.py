@@ -21,9 +21,12 @@ from pipeline.results.base import (
     refuse_repeats,
 )
 from pipeline.results.diagnosis import Diagnosis
+from pipeline.results.latency import RunsIn
 from pipeline.results.numbers import OverSeeds
 from pipeline.results.point import OperatingPoint
 
+Rule = Literal["window", "speedup", "risk", "online", "latency"]
+"""Names of the choosers."""
 Model = tuple[str, str, int, str]
 """Backbone, method, seed and key of a model."""
 
@@ -51,7 +54,7 @@ class Row(Part):
     """Layers of the plain model / mean layers run."""
     flop_speedup: OverSeeds
     """FLOPs of the plain model / FLOPs spent, embedding and heads included."""
-    rule: Literal["window", "speedup", "risk", "online"]
+    rule: Rule
     """Name of the chooser (pipeline/evaluation/choosing.py)."""
     in_window: bool
     """Whether every seed's threshold meets the chooser's condition on selection rows; where it does not, it is the
@@ -61,6 +64,9 @@ class Row(Part):
     risk: OverSeeds | None = None
     """Mean loss of this split's rows against the full model, in the meaning of `choosing.loss`: for a loss of 0 or 1
     the share lost; None for a chooser that bounds no risk."""
+    cost_ms: OverSeeds | None = None
+    """Mean milliseconds of this split's rows, one at a time, by the measured cost of the exit at which each left; None
+    but for rule `latency`."""
 
     def check(self) -> None:
         refuse_repeats("seeds", self.seeds)
@@ -69,6 +75,8 @@ class Row(Part):
         numbers = {"score": self.score, "layer_speedup": self.layer_speedup, "flop_speedup": self.flop_speedup}
         numbers |= {f"metrics.{name}": metric for name, metric in self.metrics.items()}
         numbers |= {} if self.risk is None else {"risk": self.risk}
+        numbers |= {} if self.cost_ms is None else {"cost_ms": self.cost_ms}
+        scores = {f"metrics.{name}" for name in self.metrics}
         values = {name: number.values for name, number in numbers.items()}
         refuse_lengths(max(seeds, 1), "seeds", keys=self.keys, points=self.points, seeds=self.seeds, **values)
         if len({(point.criterion, *point.settings.items()) for point in self.points}) > 1:
@@ -76,7 +84,7 @@ class Row(Part):
         if not self.metrics:
             raise ValueError("metrics: there is none")
         for name, number in numbers.items():
-            low, high = {"layer_speedup": (0, 1e30), "flop_speedup": (0, 1e30)}.get(name, (-1, 1))
+            low, high = (-1, 1) if name in ("score", "risk") or name in scores else (0, 1e30)
             if any(value is not None and not low <= value <= high for value in number.values):
                 raise ValueError(f"{name}: a value is outside {low:g} to {high:g}")
 
@@ -121,12 +129,33 @@ class ExitScores(Part):
         refuse_lengths(len(self.layers), "layers", scores=self.scores)
 
 
+class ExitCosts(Part):
+    """What it costs to run one model to each of its exits, with the exits on the way, one row at a time."""
+
+    backbone: Name
+    """Name in `backbones`."""
+    method: Text
+    """Name in `methods`."""
+    engine: RunsIn
+    """What ran."""
+    machine: Text
+    """The processor with its number of CPUs, or the GPU."""
+    threads: Natural
+    """Number of compute threads."""
+    rows: Natural
+    """Selection rows that were timed."""
+    ms: tuple[Amount, ...]
+    """Milliseconds to leave at each exit, in the mean over these rows."""
+    full_ms: Amount
+    """Milliseconds of all layers with the last exit alone."""
+
+
 class Choosing(Part):
     """The chooser of thresholds: the settings of `evaluate.choose`, and the window."""
 
-    rule: Literal["window", "speedup", "risk", "online"]
+    rule: Rule
     """window: best score in the window; speedup: nearest above a target; risk: fastest with a bounded loss; online: a
-    bandit's, without labels."""
+    bandit's, without labels; latency: best score within a budget of milliseconds."""
     window: tuple[Positive, Positive]
     """Lowest and highest layer speed-up of `window`."""
     target: Positive | None = None
@@ -143,13 +172,21 @@ class Choosing(Part):
     """Sense in which `risk` bounds the loss; None: binomial."""
     cost: Amount | None = None
     """Cost of all layers for `online`; None: 1."""
+    budget_ms: Positive | None = None
+    """Milliseconds a row that `latency` may expect, in the mean over selection rows."""
+    engine: RunsIn | None = None
+    """Engine in which `latency` measured the cost of each exit."""
+    machine: Text | None = None
+    """The machine that it measured on."""
 
     def check(self) -> None:
         if self.window[0] > self.window[1]:
             raise ValueError(f"window {list(self.window)} is empty")
         risk = ("epsilon",) if self.bound == "crc" else ("epsilon", "delta")
-        needed = {"window": (), "speedup": ("target",), "risk": risk, "online": ()}[self.rule]
-        for name in needed:
+        needed = {"window": (), "speedup": ("target",), "risk": risk, "online": ()} | {
+            "latency": ("budget_ms", "engine", "machine")
+        }
+        for name in needed[self.rule]:
             if getattr(self, name) is None:
                 raise ValueError(f"{name} is missing for rule {self.rule!r}")
 
@@ -157,8 +194,8 @@ class Choosing(Part):
 class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
-    schema_version: ClassVar[int] = 4
-    """Version 3 had no error and entropy of each exit."""
+    schema_version: ClassVar[int] = 5
+    """Version 4 had no costs of exits."""
     made_by: ClassVar[str] = "evaluate"
     task: Name
     """The task's name."""
@@ -178,6 +215,8 @@ class Evaluated(Result):
     """An entry per model and split, selection included."""
     diagnosis: tuple[Diagnosis, ...]
     """An entry per multi-exit model and report split."""
+    costs: tuple[ExitCosts, ...] = ()
+    """What each exit costs, of each multi-exit backbone and method; empty but for rule `latency`."""
 
     @property
     def models(self) -> set[Model]:
@@ -196,6 +235,7 @@ class Evaluated(Result):
     def check(self) -> None:
         self._check_rows()
         self._check_models()
+        refuse_repeats("costs", ((one.backbone, one.method) for one in self.costs))
 
     def _check_rows(self) -> None:
         refuse_repeats("rows", ((row.backbone, row.method, row.split, row.criterion) for row in self.rows))
@@ -208,6 +248,8 @@ class Evaluated(Result):
             refuse_other_names(f"rows of {row.backbone}/{row.method}: metrics", row.metrics, self.metrics)
             if row.rule != self.choosing.rule or (row.risk is None) != (row.rule != "risk"):
                 raise ValueError(f"rows of {row.backbone}/{row.method}: rule and risk are not those of choosing")
+            if row.criterion is not None and (row.cost_ms is None) != (row.rule != "latency"):
+                raise ValueError(f"rows of {row.backbone}/{row.method}: cost_ms is not that of choosing")
         models = [(backbone, method, seed) for backbone, method, seed, _ in self.models]
         refuse_repeats("rows: keys of a seed", models)
 

@@ -14,7 +14,7 @@ from pipeline.results.base import (
     refuse_descending,
     refuse_lengths,
 )
-from pipeline.results.evaluated import Row
+from pipeline.results.evaluated import ExitCosts, Row
 from pipeline.results.point import OperatingPoint
 
 
@@ -45,6 +45,8 @@ class ExportedPrecision(Part):
     """For each point, on the selection rows, through these graphs."""
     rows: tuple[Row, ...]
     """Scores of this model alone at all layers and at each point, on the report splits."""
+    costs: ExitCosts | None = None
+    """What each exit of these graphs costs, by which points were chosen; None but for rule `latency`."""
 
 
 class Exports(Result):
@@ -62,7 +64,7 @@ class Exported(Result):
     """`outputs/exported/<task>/<backbone>.<method>/model.json`, or in the folder that the command `export` is given."""
 
     named_by_task: ClassVar[bool] = False
-    schema_version: ClassVar[int] = 2
+    schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "export"
     task: Name
     """The task's name."""

@@ -17,6 +17,8 @@ from pipeline.results.base import (
 )
 from pipeline.results.point import OperatingPoint
 
+RunsIn = Literal["pytorch", "onnx-float32", "onnx-int8"]
+"""What a model runs in, with its precision, as params.yaml names it; PyTorch's is float32."""
 Engine = Literal["pytorch", "onnx"]
 Precision = Literal["float32", "int8"]
 

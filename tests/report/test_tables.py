@@ -295,6 +295,12 @@ def test_the_report_names_no_criterion_that_is_not_in_the_paper() -> None:
             "at most 1.0% of rows are lost (wrong where the full model is right)",
             "no early exit certified",
         ),
+        (
+            {"rule": "latency", "budget_ms": 1.0, "engine": "onnx-int8"},
+            "an expected time of at most 1 ms a row, one at a time, by the measured cost of each exit in onnx-int8 on "
+            "a processor, 2 CPUs",
+            "over budget",
+        ),
     ],
 )
 def test_other_rules_are_said(tmp_path: Path, choose: dict[str, Any], aim: str, flag: str) -> None:
@@ -309,6 +315,10 @@ def test_other_rules_are_said(tmp_path: Path, choose: dict[str, Any], aim: str, 
     row = page.row("sst2", "joint, confidence (Shallow-Deep)")
     assert flag in row["Score"]
     assert ("Lost" in row) == (choose["rule"] == "risk")
+    assert ("Expected, ms" in row) == (choose["rule"] == "latency")
+    if choose["rule"] == "latency":
+        assert row["Expected, ms"].split()[0] == "1.50", "every row at the first exit"
+        assert page.row("sst2", "joint, all layers")["Expected, ms"] == "12.50"
     if flag == "no early exit certified":
         assert (row["Lost"].split()[0], row["Layer ratio"], row["Setting"]) == (
             "0.0",

@@ -55,6 +55,10 @@ def _origin(exported: Exported) -> Iterable[tuple[str, str]]:
     yield "weights", exported.weights_sha256
     for split, value in exported.data_sha256.items():
         yield f"rows of {split}", value
+    for name, precision in exported.precisions.items():
+        if (costs := precision.costs) is not None:
+            every = ", ".join(_plain(ms, "") for ms in costs.ms)
+            yield f"milliseconds to each exit in {name}", f"{every} on {costs.machine}, threads: {costs.threads}"
     yield from exported.versions.items()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import ArtifactError
 
-SCHEMA = 2
+SCHEMA = 3
 DESCRIPTION, CARD, TOKENIZER = "model.json", "README.md", "tokenizer.json"
 EMBEDDING, HEADS = "embedding.onnx", "heads.npz"
 LAYER, EXIT = "layer", "exit"

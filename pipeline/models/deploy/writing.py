@@ -19,7 +19,17 @@ from pipeline.identity.versions import library_versions
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import CARD, DESCRIPTION, FLOAT32, INT8, TOKENIZER, hash_of
 from pipeline.models.deploy.segments import Segments
-from pipeline.results import Evaluated, Exported, ExportedPrecision, Manifest, ModelGroup, OperatingPoint, Promise, Row
+from pipeline.results import (
+    Evaluated,
+    ExitCosts,
+    Exported,
+    ExportedPrecision,
+    Manifest,
+    ModelGroup,
+    OperatingPoint,
+    Promise,
+    Row,
+)
 from pipeline.results.traces import SELECTION
 from pipeline.tasks.splits import Protocol
 from pipeline.tasks.stores import inputs_hash, open_store
@@ -88,9 +98,12 @@ def export(
     for name in precisions:
         segments = Segments.open(folder, shape | {"precisions": {name: vars(graphs[name])}}, name, threads)
         own = _own_traces(manifest, group, traces, segments, name)
-        rows_of, points = _measured(manifest, group, own, choosing)
+        costs = _costs(segments, manifest, group, name, threads) if choosing.chooser.reads_costs else None
+        rows_of, points = _measured(manifest, group, own, choosing, costs)
         promises = tuple(promise_of(own[SELECTION], point) for point in points)
-        measured[name] = ExportedPrecision(**vars(graphs[name]), points=points, promises=promises, rows=rows_of)
+        measured[name] = ExportedPrecision(
+            **vars(graphs[name]), points=points, promises=promises, rows=rows_of, costs=costs
+        )
     if FLOAT32 not in precisions:
         for file in {*written.layers, *written.exits}:
             (folder / file).unlink()
@@ -158,14 +171,22 @@ def _own_traces(
     return own
 
 
+def _costs(segments: Segments, manifest: Manifest, group: ModelGroup, precision: str, threads: int) -> ExitCosts:
+    """What each exit of the graphs costs here."""
+    from pipeline.models.costs import costs_in_onnx
+
+    return costs_in_onnx(segments, manifest, group, "onnx-int8" if precision == INT8 else "onnx-float32", threads)
+
+
 def _measured(
-    manifest: Manifest, group: ModelGroup, own: dict[str, Trace], choosing: Choosing
+    manifest: Manifest, group: ModelGroup, own: dict[str, Trace], choosing: Choosing, costs: ExitCosts | None
 ) -> tuple[tuple[Row, ...], tuple[OperatingPoint, ...]]:
     """Choose thresholds on the graphs' own traces, and score them there."""
     trial = group.trials[0]
     alone = Group(group.backbone, group.method, group.multi_exit, (SeedTraces(trial.seed, trial.key, own),))
     criteria = {name: settings for name, settings in choosing.criteria.items() if CRITERIA[name].causal}
-    rows = evaluate_group(alone, criteria, manifest.metrics, choosing.chooser, choosing.protocol).rows
+    chooser = choosing.chooser.for_model(group.backbone, group.method, () if costs is None else (costs,))
+    rows = evaluate_group(alone, criteria, manifest.metrics, chooser, choosing.protocol).rows
     first = manifest.report_splits[0]
     points = tuple(row.points[0] for row in rows if row.split == first and row.criterion is not None)
     return rows, points

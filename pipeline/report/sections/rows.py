@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pipeline.report import paper
 from pipeline.report.cells import Cell, Table, TableRow, flags_of, in_points, ratio, row_id, row_name, runs_of, slug
 from pipeline.report.choices import aim
-from pipeline.report.numbers import count, setting, signed, times
+from pipeline.report.numbers import bounds, count, number, setting, signed, times
 from pipeline.report.sections.base import NO_TASK, Section
 from pipeline.report.stored import Stored, TaskResults
 from pipeline.results import Interval, Row
@@ -30,14 +30,16 @@ def _table(stored: Stored, task: TaskResults, split: str) -> Table:
     rows = [row for row in task.rows if row.split == split]
     metrics = tuple(rows[0].metrics) if len(rows[0].metrics) > 1 else ()
     in_paper = paper.has_task(task.name)
+    timed = any(row.cost_ms for row in rows)
     columns = (
         *HEADS,
         *metrics,
         *(("Lost",) if rows[0].risk is not None else ()),
+        *(("Expected, ms",) if timed else ()),
         "Seeds",
         *(("Paper: score", "Paper: layer ratio") if in_paper else ()),
     )
-    table_rows = tuple(_table_row(stored, task, row, metrics, in_paper) for row in rows)
+    table_rows = tuple(_table_row(stored, task, row, metrics, in_paper, timed) for row in rows)
     title = task.heading(split)
     return Table(slug("task", task.name, split), title, columns, table_rows, _notes(task, rows, in_paper), names=2)
 
@@ -60,7 +62,9 @@ def _notes(task: TaskResults, rows: Sequence[Row], in_paper: bool) -> tuple[str,
     return tuple(notes)
 
 
-def _table_row(stored: Stored, task: TaskResults, row: Row, metrics: Sequence[str], in_paper: bool) -> TableRow:
+def _table_row(
+    stored: Stored, task: TaskResults, row: Row, metrics: Sequence[str], in_paper: bool, timed: bool
+) -> TableRow:
     group = task.group(row)
     beside = paper.beside(task.name, row.backbone, group.layers, (row.method, row.criterion))
     cells = (
@@ -72,6 +76,7 @@ def _table_row(stored: Stored, task: TaskResults, row: Row, metrics: Sequence[st
         in_points(row.score, flags=flags_of(row)),
         *(in_points(row.metrics[name]) for name in metrics),
         *((in_points(row.risk),) if row.risk else ()),
+        *((_milliseconds(row),) if timed else ()),
         Cell(str(len(row.seeds)), f"{len(group.failed)} failed" if group.failed else ""),
     )
     if in_paper:
@@ -85,3 +90,10 @@ def _difference(ours: Interval, printed: float | None) -> str:
     if printed is None or ours.centre is None:
         return ""
     return f"ours {signed(100 * ours.centre - printed)}"
+
+
+def _milliseconds(row: Row) -> Cell:
+    """The time that the measured costs of exits make of a row's exits; none of a model without early exits."""
+    if row.cost_ms is None:
+        return Cell("\u2014")
+    return Cell(number(row.cost_ms.centre, 2), bounds(row.cost_ms, 2) if row.cost_ms.low != row.cost_ms.high else "")
