@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-import pipeline
 from pipeline.errors import UnsupportedError
+from pipeline.identity.imports import ROOT
 
 STATUS = Path("/proc/self/status")
 """Where Linux has a process's memory. What `getrusage` has includes that of the process that started it."""
@@ -40,8 +40,7 @@ def measure_memory(
     """
     if not STATUS.exists():
         return None
-    root = str(Path(pipeline.__file__).parent.parent)
-    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+    paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "batch.npz"
         arrays: dict[str, Any] = dict(batch)
