@@ -1,27 +1,35 @@
-"""The stored traces behind docs/results-depth.md give its tables."""
+"""What is stored behind docs/results*.md gives its tables."""
+
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
-from tools import depth
+from tools import baselines, depth, evidence, regimes, robustness
+from tools.tables import stored
 
-FOLDER = ROOT / "docs/evidence" / depth.PROFILE
 
-
-@pytest.mark.parametrize("name", ["exits", "bounds", "promises"])
-def test_the_page_has_what_the_traces_give(name: str) -> None:
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        *((depth, name) for name in ("exits", "bounds", "promises")),  # the quick ones
+        *((module, name) for module in (baselines, regimes, robustness) for name in module.TABLES),
+    ],
+)
+def test_the_page_has_what_is_stored(module: ModuleType, name: str) -> None:
     """Reading a trace checks it against the hash of its index, too."""
-    params = load_params(ROOT / f"profiles/{depth.PROFILE}.yaml")
-    stored = depth.PAGE.read_text(encoding="utf-8").split(f"<!-- table: {name} -->\n")[1].split("<!-- end -->\n")[0]
-    assert stored == depth.TABLES[name](params, FOLDER)
+    params = load_params(ROOT / f"profiles/{module.PROFILE}.yaml")
+    table = module.TABLES[name](params, ROOT / "docs/evidence" / module.PROFILE)
+    assert table.count("\n") > 5
+    assert stored(module.PAGE.read_text(encoding="utf-8"), name) == table
 
 
-def test_the_traces_fit_into_git() -> None:
-    from tools.evidence import LIMIT
-
-    assert 0 < sum(path.stat().st_size for path in FOLDER.rglob("*.safetensors")) < LIMIT
+@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE])
+def test_the_traces_fit_into_git(profile: str) -> None:
+    sizes = [path.stat().st_size for path in (ROOT / "docs/evidence" / profile).rglob("*.safetensors")]
+    assert 0 < sum(sizes) < evidence.LIMIT
 
 
 def test_differences_are_paired_by_rows() -> None:
@@ -38,13 +46,14 @@ def test_differences_are_paired_by_rows() -> None:
     assert 0.13 < high < 0.18
 
 
-def test_the_stored_results_are_of_today_s_schema() -> None:
+@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE])
+def test_the_stored_results_are_of_today_s_schema(profile: str) -> None:
     """Whoever raises a schema brings these files along: nobody can make them anew without a GPU."""
     from pipeline.results import Selected, Trials
 
-    params = load_params(ROOT / f"profiles/{depth.PROFILE}.yaml")
-    trials = {trial.key for trial in Trials.read(FOLDER / "trials.json", "").trials if trial.history}
+    folder, params = ROOT / "docs/evidence" / profile, load_params(ROOT / f"profiles/{profile}.yaml")
+    trials = {trial.key for trial in Trials.read(folder / "trials.json", "").trials if trial.history}
     for task in params.tasks:
-        selected = Selected.read(FOLDER / f"selected/{task}.json", "")
+        selected = Selected.read(folder / f"selected/{task}.json", "")
         assert [group.method for group in selected.groups] == list(params.methods)
         assert {trial.key for group in selected.groups for trial in group.trials} <= trials

@@ -5,7 +5,7 @@ same for both answers and all seeds, of the mean difference over seeds (2.5% and
 are chosen on selection rows; all numbers are of the report rows.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipeline.evaluation.trace import Trace
 from pipeline.params import Params
 from pipeline.results import TraceIndex
 from pipeline.results.traces import SELECTION
+from tools.tables import Table, markdown
 
 PROFILE = "depth12"
 PAGE = Path(__file__).resolve().parent.parent / "docs/results-depth.md"
@@ -30,16 +31,6 @@ RIVALS = ("confidence", "entropy", "ensemble", "fixed")
 NEWER, SPEEDS = ("gates", "scheduled"), (1.3, 1.5, 2.0, 3.0)
 METHODS = ("joint", "two_stage")
 """Methods that train other exits; berxit's are those of joint."""
-Table = Callable[[Params, Path], str]
-
-
-def page(text: str, params: Params, folder: Path) -> str:
-    """The page with its tables made anew, each between `<!-- table: NAME -->` and `<!-- end -->`."""
-    for name, table in TABLES.items():
-        start, end = f"<!-- table: {name} -->\n", "<!-- end -->\n"
-        before, rest = text.split(start)
-        text = before + start + table(params, folder) + end + rest.split(end, 1)[1]
-    return text
 
 
 def exits(params: Params, folder: Path) -> str:
@@ -51,7 +42,7 @@ def exits(params: Params, folder: Path) -> str:
         median = np.median(scores, axis=0) * 100
         cells = [""] * 11 if len(median) == 1 else []
         rows.append([task, group.method, *cells, *(f"{value:.1f}" for value in median)])
-    return _markdown(["task", "method", *map(str, range(1, 13))], rows)
+    return markdown(["task", "method", *map(str, range(1, 13))], rows)
 
 
 def patience(params: Params, folder: Path) -> str:
@@ -72,7 +63,7 @@ def patience(params: Params, folder: Path) -> str:
         cells = [f"{'**' * (k == best)}{_difference(gain)}{'**' * (k == best)}" for k, gain in enumerate(gains)]
         rows.append([task, group.method, "difference", *cells])
         rows.append(["", "", "speed-up", *(f"{speed:.2f}x" for speed in speeds)])
-    return _markdown(["task", "method", "", *(f"t = {t}" for t in range(1, 12))], rows)
+    return markdown(["task", "method", "", *(f"t = {t}" for t in range(1, 12))], rows)
 
 
 def rivals(params: Params, folder: Path) -> str:
@@ -92,7 +83,7 @@ def rivals(params: Params, folder: Path) -> str:
         rows.append([task, group.method, "speed-up", *(f"{speed:.2f}x" for speed in speeds)])
         for rival in RIVALS:
             rows.append(["", "", f"minus {rival}", *(_difference(next(found), sure=True) for _ in steps)])
-    return _markdown(["task", "method", "", *(f"t = {t}" for t in range(2, 8))], rows)
+    return markdown(["task", "method", "", *(f"t = {t}" for t in range(2, 8))], rows)
 
 
 def newer(params: Params, folder: Path) -> str:
@@ -111,7 +102,7 @@ def newer(params: Params, folder: Path) -> str:
         for rival in NEWER:
             cells = [_difference(next(found), sure=True) for _ in SPEEDS]
             rows.append([task, group.method, f"{rival} minus confidence", *cells])
-    return _markdown(["task", "method", "", *(f"{speed:g}x" for speed in SPEEDS)], rows)
+    return markdown(["task", "method", "", *(f"{speed:g}x" for speed in SPEEDS)], rows)
 
 
 def risk(params: Params, folder: Path) -> str:
@@ -119,7 +110,7 @@ def risk(params: Params, folder: Path) -> str:
     names = ("patience", "confidence", "entropy", "patient_confidence", "ensemble")
     cases = {name: (name, Risk(EPSILON, DELTA)) for name in names}
     header = ["task", "method", "criterion", "certified", "speed-up", "rows lost, in %, by seed"]
-    return _markdown(header, _controlled(params, folder, cases))
+    return markdown(header, _controlled(params, folder, cases))
 
 
 def promises(params: Params, folder: Path) -> str:
@@ -129,7 +120,7 @@ def promises(params: Params, folder: Path) -> str:
         for bound, loss in (("binomial", "gap"), ("betting", "gap"), ("crc", "gap"), ("betting", "brier"))
     }
     header = ["task", "method", "bound, loss", "certified", "speed-up", "mean loss, in %, by seed"]
-    return _markdown(header, _controlled(params, folder, cases))
+    return markdown(header, _controlled(params, folder, cases))
 
 
 def _controlled(params: Params, folder: Path, cases: Mapping[str, tuple[str, Risk]]) -> list[list[str]]:
@@ -172,7 +163,7 @@ def bounds(params: Params, folder: Path) -> str:
             cells.append(f"{100 * share:.1f}")
         rows.append([task, group.method, *cells])
     header = ["task", "method", "all layers", "best exit", "oracle", "fixed layer", "patience", "overthought, in %"]
-    return _markdown(header, rows)
+    return markdown(header, rows)
 
 
 TABLES: dict[str, Table] = {table.__name__: table for table in (exits, bounds, patience, rivals, newer, risk, promises)}
@@ -263,9 +254,3 @@ def _difference(found: tuple[float, float, float], sure: bool = False) -> str:
     middle, low, high = (100 * value for value in found)
     text = f"{middle:+.1f} [{low:+.1f}, {high:+.1f}]".replace("-", "−")  # noqa: RUF001 - a minus sign
     return f"**{text}**" if sure and (low > 0 or high < 0) else text
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(line.replace("  ", " ") for line in lines) + "\n"

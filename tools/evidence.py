@@ -2,7 +2,8 @@
 
 docs/evidence/PROFILE holds what finetune and trace left of the models behind docs/results-*.md: traces, selections and
 the table of trials. The stages evaluate and report run on them in a scratch folder, as they would after a training.
-What they write goes to docs/evidence/PROFILE, and the tables of docs/results-depth.md are made from the same traces.
+What they write goes to docs/evidence/PROFILE, and the tables of the page are made from the same. Where only records
+are stored (of trials, of attacks), the page's tables are all that is made.
 
     python -m tools.evidence PROFILE           draw it again
     python -m tools.evidence PROFILE --keep    first take the traces of the finished run in this folder
@@ -22,9 +23,13 @@ from pipeline.errors import ArtifactError, PipelineError
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import Workspace
 from pipeline.params import load_params
-from tools import depth
+from tools import baselines, depth, regimes, robustness
+from tools.tables import page
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = {module.PROFILE: module for module in (depth, baselines, regimes, robustness)}
+"""By profile: the page and its tables."""
+WITHOUT_TRACES = (regimes.PROFILE, robustness.PROFILE)
 LIMIT = 20 * 2**20
 """Most bytes of one profile's traces in git."""
 
@@ -39,7 +44,10 @@ def main() -> None:
     try:
         if arguments.keep:
             keep(Workspace(), folder)
-        draw(arguments.profile, folder)
+        if arguments.profile not in WITHOUT_TRACES:
+            draw(arguments.profile, folder)
+        if arguments.profile in PAGES:
+            write_page(arguments.profile, folder)
     except PipelineError as error:
         sys.exit(f"evidence: {error}")
 
@@ -92,11 +100,16 @@ def draw(profile: str, folder: Path) -> None:
         for stage in ("simulate", "report"):
             _run(here.root, stage)
         shutil.copy2(here.report / "report.md", folder / "report.md")
-        shutil.rmtree(folder / "figures", ignore_errors=True)
-        shutil.copytree(here.report / "figures", folder / "figures")
-    if profile == depth.PROFILE:
-        params = load_params(ROOT / f"profiles/{profile}.yaml")
-        depth.PAGE.write_text(depth.page(depth.PAGE.read_text(encoding="utf-8"), params, folder), encoding="utf-8")
+        for source, name in ((here.report / "figures", "figures"), (here.evaluated("").parent, "evaluated")):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("*curves*"))
+
+
+def write_page(profile: str, folder: Path) -> None:
+    """Make the tables of a profile's page anew."""
+    module, params = PAGES[profile], load_params(ROOT / f"profiles/{profile}.yaml")
+    text = page(module.PAGE.read_text(encoding="utf-8"), module.TABLES, params, folder)
+    module.PAGE.write_text(text, encoding="utf-8")
 
 
 def _run(folder: Path, stage: str, *task: str) -> None:
