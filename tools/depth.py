@@ -69,9 +69,7 @@ def patience(params: Params, folder: Path) -> str:
 def rivals(params: Params, folder: Path) -> str:
     """Patience minus each rival, at the speed that patience t has on selection rows."""
     rows = []
-    for task, group in _groups(params, folder, METHODS):
-        if group.seeds[0].traces[SELECTION].kind == "regression":
-            continue
+    for task, group in _classes(params, folder):
         names, steps = params.task(task).metrics, range(2, 8)
         table = [[_matched(names, params, seed, t) for t in steps] for seed in group.seeds]
         flat = [np.concatenate([answers for answers, _ in of_seed]) for of_seed in table]
@@ -89,9 +87,7 @@ def rivals(params: Params, folder: Path) -> str:
 def newer(params: Params, folder: Path) -> str:
     """JEI-DNN's gates and EENet's schedule minus confidence, at speeds that selection rows choose."""
     rows = []
-    for task, group in _groups(params, folder, METHODS):
-        if group.seeds[0].traces[SELECTION].kind == "regression":
-            continue
+    for task, group in _classes(params, folder):
         names = params.task(task).metrics
         rules = [(name, speed) for name in ("confidence", *NEWER) for speed in SPEEDS]
         answers = [
@@ -126,9 +122,7 @@ def promises(params: Params, folder: Path) -> str:
 def _controlled(params: Params, folder: Path, cases: Mapping[str, tuple[str, Risk]]) -> list[list[str]]:
     """A row for each group and case, which is a criterion with a chooser."""
     rows = []
-    for task, group in _groups(params, folder, METHODS):
-        if group.seeds[0].traces[SELECTION].kind == "regression":
-            continue
+    for task, group in _classes(params, folder):
         for label, (name, chooser) in cases.items():
             criterion, speeds, risks, certified = make(name), [], [], 0
             for seed, report in zip(group.seeds, _reports(group), strict=True):
@@ -238,6 +232,13 @@ def _groups(params: Params, folder: Path, methods: Sequence[str]) -> Iterator[tu
         for group in load_groups(index, folder / "traces" / task):
             if group.method in methods:
                 yield task, group
+
+
+def _classes(params: Params, folder: Path) -> Iterator[tuple[str, Group]]:
+    """The groups of METHODS on tasks with classes, which have probabilities."""
+    for task, group in _groups(params, folder, METHODS):
+        if group.seeds[0].traces[SELECTION].kind != "regression":
+            yield task, group
 
 
 def _report(seed: SeedTraces) -> Trace:
