@@ -96,8 +96,8 @@ class Params(Block):
     def _check_engines(self) -> None:
         """Check that what latency times is exported."""
         for engine in self.latency.engines:
-            _, _, precision = engine.partition("-")
-            if not precision or not self.latency.tasks:
+            kind, _, precision = engine.partition("-")
+            if kind != "onnx" or not self.latency.tasks:
                 continue
             where = f"latency.engines: {engine!r} times what export leaves"
             if precision not in self.export.precisions:

@@ -23,7 +23,8 @@ def unasked(params: "Params", instance: str) -> bool:
 
 
 def main(stage: Stage) -> None:
-    from pipeline.models.deploy.writing import Choosing, export
+    from pipeline.models.deploy.writing import export
+    from pipeline.models.own_traces import Choosing
 
     params, about = stage.params, stage.params.task(stage.instance)
     task, precisions, threads = about.name, params.export.precisions, params.runtime.threads

@@ -9,6 +9,7 @@ from pipeline.running.progress import Bar
 from pipeline.running.ray.jobs import run_alone
 from pipeline.running.stage import Stage, run_stage
 from pipeline.tasks.stores import manifest_of
+from pipeline.training.code import code_key, recording_code
 
 if TYPE_CHECKING:
     from pipeline.params import Params
@@ -29,6 +30,7 @@ def main(stage: Stage) -> None:
     selected = Selected.read(HERE.selected(task), "run `dvc repro finetune`")
     manifest = manifest_of(task)
     from pipeline.models.latency import RUNNER, Timing, time_models  # imports Torch
+    from pipeline.models.own_traces import Choosing
 
     timing = Timing(
         manifest,
@@ -42,6 +44,8 @@ def main(stage: Stage) -> None:
         device=runtime.device,
         node=settings.node,
         engines=tuple(settings.engines),
+        choosing=Choosing.of(params.evaluate, params.window(manifest.modality), params.protocol),
+        code=code_key(recording_code(manifest.modality)),
     )
     if settings.node is None:
         models = sum(group.multi_exit for group in selected.groups)

@@ -26,6 +26,7 @@ from pipeline.models.names import BackboneSettings, resolve_backbone
 from pipeline.models.precision import autocast_type, equal_bits, full_float32, limit_memory
 from pipeline.models.recording import record_traces
 from pipeline.models.residual import ResNet
+from pipeline.models.roof import MatrixRate, Product
 from pipeline.running.gpus import MARGIN, share_of_gpu
 from pipeline.running.ray.worker import forget_peak, gpu_gib
 from pipeline.tasks.image.pixels import ImageStore
@@ -37,6 +38,7 @@ from pipeline.training.fit import Fit, run_fit
 from pipeline.training.methods import METHODS
 from pipeline.training.recipes.base import Start
 from pipeline.training.trial import DECISION, build_fit, train
+from tests.bf16 import check_live_equals_replay
 from tests.prepared import CONTEXT, names_of, prepared, settings_of
 from tests.test_backbones import LAYERS, LENGTHS, centre, config_of, each_family, rows, states
 from tests.test_criteria import trace_of
@@ -113,6 +115,35 @@ def test_live_equals_replay(family: str) -> None:
         for at, threshold in enumerate(swept.thresholds):
             answers = [LiveEngine(model, make(name), threshold)(batch) for batch in batches]
             np.testing.assert_array_equal(torch.cat([a.exit_index for a in answers]), swept.exit_index[at])
+
+
+@each_family
+@pytest.mark.parametrize("size", [1, 24])
+def test_live_equals_replay_in_bf16(family: str, size: int) -> None:
+    torch.manual_seed(0)
+    model = MultiExit(Encoder(config_of(family), "mean"), range(1, LAYERS + 1), 3).eval().to(DEVICE)
+    ids, types = rows(tuple(range(2, 26)), seed=1)
+    batches = [collate(ids[i : i + size], types[i : i + size], DEVICE) for i in range(0, len(ids), size)]
+    with torch.no_grad():
+        centre(model, batches)
+    check_live_equals_replay(model.to(torch.bfloat16), batches)
+
+
+def test_images_in_bf16_leave_as_in_replay() -> None:
+    torch.manual_seed(0)
+    network = ResNet(14, 8, (0.5,) * 3, (0.25,) * 3)
+    model = MultiExit(network, range(1, network.layers + 1), 3).eval().to(DEVICE)
+    batch = {"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8, device=DEVICE)}
+    with torch.no_grad():
+        centre(model, [batch])
+    check_live_equals_replay(model.to(torch.bfloat16), [batch])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_the_matrix_rate_of_a_gpu(precision: str) -> None:
+    rate = MatrixRate([Product(512, 768, 768, 4, 4)], [precision], 1, DEVICE)
+    rate.run()
+    assert rate.rates()[precision] > 0
 
 
 # Equal runs

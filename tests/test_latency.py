@@ -10,22 +10,27 @@ import torch
 from pipeline.errors import ArtifactError, UnsupportedError
 from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.evaluation.point import point_of, sweep_at
-from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.trace import Trace, load_trace
 from pipeline.layout import HERE
 from pipeline.models.deploy.recording import record
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.models.deployments import deployments, refuse_engines, refuse_threads
 from pipeline.models.device import cores
+from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.recording import record as record_in_torch
 from pipeline.models.residual import ResNet
 from pipeline.models.roof import MatrixRate, products_of
 from pipeline.params import Params, load_params
 from pipeline.results import ALL_LAYERS, Evaluated, Exported, Latency, LatencyRow, Measured, Memory, Reached, Selected
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.tasks.stores import manifest_of, open_store
+from pipeline.tasks.text.tokens import collate
+from tests.bf16 import check_live_equals_replay
 from tests.chain import chain_model
 from tests.selections import evaluate_untrained, save_model, select
+from tests.test_backbones import centre, config_of, rows
 from tests.workspace import Workspace
 
 TASK = "demo-sentences"
@@ -53,8 +58,6 @@ def test_the_live_engine_at_a_point_decides_as_replay_at_it(name: str) -> None:
 
 def test_each_model_is_timed_at_its_own_points(workspace: Workspace) -> None:
     """The real stages; the models are ones that nobody trained."""
-    from pipeline.models.encoders.encoder import build_encoder
-
     criteria = {"patience": {}, "temperature": {}, "oracle": {}}
     workspace.write_params({"evaluate.criteria": criteria, "latency.repeats": 1, "latency.batch_size": 5})
     assert workspace.stage("prepare", TASK).code == 0
@@ -114,7 +117,7 @@ def check_runs(evaluated: Evaluated) -> None:
     assert run.info.run_id in {one.info.run_id for one in found}, "from a report row's key to what it was reported in"
 
 
-ENGINES = [("pytorch", "float32"), ("onnx", "float32"), ("onnx", "int8")]
+ENGINES = [("pytorch", "float32"), ("pytorch", "bf16"), ("onnx", "float32"), ("onnx", "int8")]
 
 
 def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspace) -> None:
@@ -123,9 +126,9 @@ def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspac
     workspace.write_params(
         {
             **{"evaluate.criteria": {"patience": {}, "confidence": {}}, "latency.repeats": 2},
-            **{"latency.batch_size": [1, 5, 8], "latency.threads": [1, 2]},
+            **{"latency.batch_size": [1, 5], "latency.threads": [1, 2]},
             **{"export": {"tasks": [TASK], "precisions": ["float32", "int8"]}},
-            "latency.engines": ["pytorch", "onnx-float32", "onnx-int8"],
+            "latency.engines": ["pytorch", "pytorch-bf16", "onnx-float32", "onnx-int8"],
         }
     )
     model = evaluate_untrained(workspace, TASK)
@@ -139,7 +142,7 @@ def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspac
     assert [(row.threads, row.mode, *row_engine(row), row.point.criterion) for row in measured.rows] == [
         (threads, mode, *engine, criterion)
         for threads in (1, 2)
-        for mode in ("batch 1", "batch 5", "batch 8")
+        for mode in ("batch 1", "batch 5")
         for engine in ENGINES
         for criterion in (None, "patience", "confidence")
     ]
@@ -150,6 +153,7 @@ def test_what_an_engineer_would_ship_is_timed_beside_pytorch(workspace: Workspac
         assert 0 < row.p50_ms <= row.p99_ms
     check_deployed(measured.rows)
     check_roofs(measured)
+    check_bf16(measured.rows, model)
     select(TASK, "demo-albert", {"joint": {1: "plain"}})
     group = Selected.read(HERE.selected(TASK), "").groups[0]
     evaluated = Evaluated.read(HERE.evaluated(TASK), "")
@@ -164,23 +168,39 @@ def row_engine(row: LatencyRow | Reached | Memory) -> tuple[str, str]:
 def check_roofs(measured: Measured) -> None:
     """Each setting has the rate of the model's own products, and each engine's memory was asked of a process."""
     assert [(roof.threads, roof.mode) for roof in measured.roofs] == [
-        (threads, mode) for threads in (1, 2) for mode in ("batch 1", "batch 5", "batch 8")
+        (threads, mode) for threads in (1, 2) for mode in ("batch 1", "batch 5")
     ]
     for roof in measured.roofs:
         # A layer of the demo's ALBERT: four products of 64 by 64, one up and one down; and the embedding's projection.
         assert {shape[1:] for shape in roof.shapes} == {(64, 64, 12 * 4 + 1), (64, 128, 12), (128, 64, 12)}
-        assert roof.rates.keys() == {"float32", "int8"}
+        assert roof.rates.keys() == {"float32", "bf16", "int8"}
         assert [row_engine(one) for one in roof.reached] == ENGINES
         assert all(one.share > 0 for one in roof.reached)
-    heights = [roof.shapes[0][0] for roof in measured.roofs[:3]]
+    heights = [roof.shapes[0][0] for roof in measured.roofs[:2]]
     assert heights == sorted(heights)
     assert heights[0] < heights[-1]
     assert [row_engine(one) for one in measured.memory] == ENGINES
     for one in measured.memory:
-        assert 1 < one.batch <= 8
+        assert 1 < one.batch <= 5
         assert 0 < one.libraries_mib < one.peak_mib
-    torch_mib, onnx_mib, _ = (one.peak_mib for one in measured.memory)
+    torch_mib, _, onnx_mib, _ = (one.peak_mib for one in measured.memory)
     assert onnx_mib < torch_mib, "the process of ONNX Runtime loaded Torch"
+
+
+def check_bf16(timed: tuple[LatencyRow, ...], model: MultiExit) -> None:
+    """Points were chosen, and scores measured, on what the model answers in bf16; traces are not recorded again."""
+    manifest, own = manifest_of(TASK), [row for row in timed if row.precision == "bf16"]
+    store = open_store(manifest, "demo-albert", manifest.report_splits[0], "cpu")
+    logits, _ = record_in_torch(model.to(torch.bfloat16), store, "cpu")
+    recorded = [load_trace(path) for path in HERE.recorded.glob("*.safetensors")]
+    mine = [trace for trace in recorded if trace.provenance.get("engine") == "pytorch bf16"]
+    assert sorted(trace.provenance["split"] for trace in mine) == sorted(("selection", *manifest.report_splits))
+    (trace,) = (trace for trace in mine if trace.provenance["split"] == manifest.report_splits[0])
+    np.testing.assert_array_equal(trace.logits, logits)
+    assert (logits != load_trace(HERE.trace(TASK, "many", manifest.report_splits[0])).logits).any()
+    for row in own:
+        swept = sweep_at(trace, row.point)
+        assert row.score == pytest.approx(swept.metrics(("accuracy",))["score"][0], abs=1e-6)
 
 
 def check_deployed(timed: tuple[LatencyRow, ...]) -> None:
@@ -225,6 +245,29 @@ def test_engines_that_cannot_run_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     refuse_engines(["pytorch"], "cuda")
 
 
+@pytest.mark.parametrize(("family", "size"), [("albert", 6), ("mpnet", 24)])
+def test_live_equals_replay_in_bf16(family: str, size: int) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(config_of(family), "mean")
+    model = MultiExit(encoder, range(1, encoder.layers + 1), 3, channels=["lte"]).eval()
+    ids, types = rows(tuple(range(2, 26)), seed=1)
+    batches = [collate(ids[i : i + size], types[i : i + size], "cpu") for i in range(0, len(ids), size)]
+    with torch.no_grad():
+        centre(model, batches)
+        model.channels["lte"].weight.mul_(4.0)
+    check_live_equals_replay(model.to(torch.bfloat16), batches)
+
+
+def test_images_in_bf16_leave_as_in_replay() -> None:
+    torch.manual_seed(0)
+    network = ResNet(8, 4, [0.5] * 3, [0.25] * 3)
+    model = MultiExit(network, range(1, network.layers + 1), 3).eval()
+    batch = {"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8)}
+    with torch.no_grad():
+        centre(model, [batch])
+    check_live_equals_replay(model.to(torch.bfloat16), [batch])
+
+
 def test_products_of_a_network_of_convolutions() -> None:
     network = ResNet(8, 4, [0.5] * 3, [0.25] * 3)
     model = MultiExit(network, range(1, network.layers + 1), 3).eval()
@@ -240,8 +283,6 @@ def test_products_of_a_network_of_convolutions() -> None:
 
 
 def test_models_that_were_selected_anew_are_not_timed_at_the_points_of_others(workspace: Workspace) -> None:
-    from pipeline.models.encoders.encoder import build_encoder
-
     assert workspace.stage("prepare", TASK).code == 0
     encoder = build_encoder(load_params().backbone("demo-albert"), 400)
     for key in ("old", "new"):

@@ -166,7 +166,7 @@ def _onnx(params: Params) -> str:
     timed = [*params.latency.engines] if params.latency.tasks else []
     chosen = [params.evaluate.choose.engine or "pytorch"]
     engines = {"latency.engines": timed, "evaluate.choose.engine": chosen}
-    asked = {key: [name for name in names if name != "pytorch"] for key, names in engines.items()}
+    asked = {key: [name for name in names if name.startswith("onnx-")] for key, names in engines.items()}
     key = next((key for key, names in asked.items() if names), "export.tasks")
     if key == "export.tasks" and not params.export.tasks:
         raise UnusedError("no task is exported; add one to export.tasks for ONNX models")

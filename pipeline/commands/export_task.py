@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pipeline.commands.ask import chosen_group
 from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE
-from pipeline.models.deploy.writing import Choosing, export, refuse_precisions
+from pipeline.models.deploy.writing import export, refuse_precisions
+from pipeline.models.own_traces import Choosing
 from pipeline.results import Evaluated, Exported, Selected
 from pipeline.storage import whole_folder
 from pipeline.tasks.stores import manifest_of

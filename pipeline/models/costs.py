@@ -13,7 +13,7 @@ import torch
 from pipeline.evaluation.criteria import make
 from pipeline.layout import HERE
 from pipeline.models.deploy.segments import Segments
-from pipeline.models.deployments import PYTORCH, refuse_engines
+from pipeline.models.deployments import BF16, ONNX, refuse_engines
 from pipeline.models.device import device_of, machine
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
@@ -46,14 +46,22 @@ def costs_of(selected: Selected, manifest: Manifest, engine: RunsIn, threads: in
     for group in groups:
         trial = group.trials[0]
         model = load_checkpoint(HERE.model(selected.task, trial.key), sha256=trial.weights_sha256)
-        if engine == PYTORCH:
-            torch.set_num_threads(threads)
-            found.append(_costs(_in_torch(model.to(device)), manifest, group, engine, threads, device, model.exits))
+        if not engine.startswith(ONNX):
+            model = model.to(device, torch.bfloat16 if engine == BF16 else torch.float32)
+            found.append(costs_in_torch(model, manifest, group, engine, threads, device))
             continue
         with tempfile.TemporaryDirectory() as folder:
             segments = _segments(model, Path(folder), engine, manifest.modality == "image", threads)
             found.append(costs_in_onnx(segments, manifest, group, engine, threads))
     return found
+
+
+def costs_in_torch(
+    model: MultiExit, manifest: Manifest, group: ModelGroup, engine: RunsIn, threads: int, device: str
+) -> ExitCosts:
+    """The costs of the exits of a model on its device."""
+    torch.set_num_threads(threads)
+    return _costs(_in_torch(model), manifest, group, engine, threads, device, model.exits)
 
 
 def costs_in_onnx(segments: Segments, manifest: Manifest, group: ModelGroup, engine: RunsIn, threads: int) -> ExitCosts:

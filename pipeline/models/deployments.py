@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,13 +19,20 @@ from pipeline.models.deploy.segments import Segments
 from pipeline.models.device import cores
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.precision import autocast_type
 from pipeline.results import Evaluated, Exported, ModelGroup, OperatingPoint, Row
 from pipeline.results.latency import Engine as EngineName
 from pipeline.results.latency import Precision, RunsIn
 
+if TYPE_CHECKING:
+    from pipeline.models.bf16 import InBf16
+
 Batch = Mapping[str, Any]
 Scored = Sequence[tuple[OperatingPoint, float | None]]
 """Operating points, each with its score; all layers first."""
+ONNX = "onnx-"
+"""What the names of exported models' engines begin with."""
+BF16: RunsIn = "pytorch-bf16"
 PYTORCH: RunsIn = "pytorch"
 
 
@@ -56,8 +63,8 @@ def parts_of(engine: RunsIn) -> tuple[EngineName, Precision]:
     >>> parts_of("pytorch"), parts_of("onnx-int8")
     (('pytorch', 'float32'), ('onnx', 'int8'))
     """
-    if engine == PYTORCH:
-        return "pytorch", "float32"
+    if not engine.startswith(ONNX):
+        return "pytorch", "bf16" if engine == BF16 else "float32"
     return "onnx", "int8" if engine == "onnx-int8" else "float32"
 
 
@@ -68,7 +75,9 @@ def refuse_engines(engines: Sequence[RunsIn], device: str, key: str = "latency.e
         key: the setting that names them.
     """
     for engine in engines:
-        if engine == PYTORCH:
+        if engine == BF16 and device == "cuda" and autocast_type(device) is None:
+            raise UnsupportedError(f"{key}: {engine!r} and this GPU has no bf16; take it out, or take a newer GPU")
+        if not engine.startswith(ONNX):
             continue
         if importlib.util.find_spec("onnxruntime") is None:
             raise UnsupportedError(
@@ -93,14 +102,14 @@ def refuse_threads(threads: Sequence[int]) -> None:
 
 def place_of(task: str, group: ModelGroup, engine: RunsIn) -> Path:
     """The folder of a group's first model as an engine reads it."""
-    if engine == PYTORCH:
+    if not engine.startswith(ONNX):
         return HERE.model(task, group.trials[0].key)
     return HERE.exported(task, group.backbone, group.method).parent
 
 
 def files_left(task: str, group: ModelGroup, engines: Sequence[RunsIn]) -> list[Path]:
     """The files of export that the engines read of a group's model; raises as `deployments`."""
-    if all(engine == PYTORCH for engine in engines):
+    if not any(engine.startswith(ONNX) for engine in engines):
         return []
     path = _exported(task, group)[0]
     return [path, *(path.parent / name for name in read_description(path.parent)["files"])]
@@ -114,6 +123,7 @@ def deployments(
     split: str,
     engines: Sequence[RunsIn],
     threads: int,
+    bf16: "InBf16 | None" = None,
 ) -> list[Deployment]:
     """The first seed's model of a group at each of its operating points, in each engine; bounds are left out.
 
@@ -121,6 +131,7 @@ def deployments(
         model: the model, on the device, for PyTorch.
         evaluated: its points and scores in PyTorch; those of other engines are export's.
         split: the report split whose points and scores count.
+        bf16: the model in bf16, where it is among the engines.
 
     Raises:
         ArtifactError: no points of this model; export did not run, or left another model.
@@ -133,6 +144,12 @@ def deployments(
                 found.append(
                     Deployment("pytorch", "float32", point, score, partial(_live, LiveEngine.at(model, point)))
                 )
+            continue
+        if engine == BF16:
+            assert bf16 is not None  # its caller made it
+            for point, score in _scored(bf16.rows, group, split):
+                live = LiveEngine.at(bf16.model, point)
+                found.append(Deployment("pytorch", "bf16", point, score, partial(_live, live)))
             continue
         _, precision = parts_of(engine)
         path, exported = _exported(task, group)

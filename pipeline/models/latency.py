@@ -10,7 +10,9 @@ import numpy as np
 import torch
 
 from pipeline.layout import HERE
+from pipeline.models.bf16 import InBf16
 from pipeline.models.deployments import (
+    BF16,
     PYTORCH,
     deployments,
     files_left,
@@ -22,10 +24,12 @@ from pipeline.models.deployments import (
 from pipeline.models.device import device_of, machine
 from pipeline.models.memory import measure_memory
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
+from pipeline.models.own_traces import Choosing
 from pipeline.models.roof import MatrixRate, products_of
 from pipeline.models.timed import Work, compare
 from pipeline.results import Evaluated, LatencyRow, Manifest, Measured, Memory, ModelGroup, Roof, Selected
 from pipeline.results.latency import RunsIn
+from pipeline.results.traces import SELECTION
 from pipeline.tasks.stores import files_of, open_store
 
 RUNNER = "pipeline.models.latency:time_models"
@@ -51,13 +55,19 @@ class Timing:
     device: str
     node: str | None
     engines: tuple[RunsIn, ...] = (PYTORCH,)
+    choosing: Choosing | None = None
+    code: str = ""
 
     def reads(self) -> dict[Path, Path]:
         """What its worker reads: where it lies there, and where it lies here."""
         paths: list[Path] = []
         for group in (group for group in self.selected.groups if group.multi_exit):
             model = HERE.model(self.selected.task, group.trials[0].key)
-            data = files_of(self.manifest, group.backbone, (self.split,))
+            splits = [self.split]
+            if BF16 in self.engines:
+                splits = [SELECTION, *self.manifest.report_splits]
+                paths += [HERE.trace(self.selected.task, group.trials[0].key, split) for split in splits]
+            data = files_of(self.manifest, group.backbone, splits)
             left = files_left(self.selected.task, group, self.engines)
             paths += [*data, model / "model.json", model / "model.safetensors", *left]
         return {path: path for path in paths}
@@ -85,6 +95,8 @@ def time_models(timing: Timing, told: Callable[[], object] = lambda: None) -> Me
         device=device_of(timing.device),
         node=timing.node,
         engines=timing.engines,
+        choosing=timing.choosing,
+        code=timing.code,
         told=told,
     )
 
@@ -102,6 +114,8 @@ def measure(
     device: str,
     node: str | None = None,
     engines: Sequence[RunsIn] = (PYTORCH,),
+    choosing: Choosing | None = None,
+    code: str = "",
     told: Callable[[], object] = lambda: None,
 ) -> Measured:
     """Time the multi-exit models of the first seed at each of their operating points.
@@ -116,6 +130,8 @@ def measure(
         device: "cpu" or "cuda".
         node: kind of node that was asked for, for the record.
         engines: what the models run in, timed in turn.
+        choosing: how thresholds are chosen, for an engine whose points are made here (bf16).
+        code: identity of the code that records, likewise.
         told: called after each model, number of threads and size of batch.
 
     Raises:
@@ -129,9 +145,12 @@ def measure(
     for group in (group for group in selected.groups if group.multi_exit):
         trial, names = group.trials[0], {"backbone": group.backbone, "method": group.method}
         model = load_checkpoint(HERE.model(selected.task, trial.key), sha256=trial.weights_sha256).to(device)
+        bf16 = None
+        if BF16 in engines and choosing is not None:
+            bf16 = InBf16.of(manifest, group, choosing, threads[0], device, code)
         for count in threads:
             torch.set_num_threads(count)
-            timed = deployments(selected.task, group, model, evaluated, split, engines, count)
+            timed = deployments(selected.task, group, model, evaluated, split, engines, count, bf16)
             for size in sizes:
                 work = _work(model, manifest, group.backbone, split, rows, size, device)
                 setting: dict[str, Any] = {**names, "mode": f"batch {size}", "threads": count}

@@ -69,7 +69,7 @@ def _in_torch(place: Path, threads: int, device: str, precision: str) -> Callabl
     from pipeline.models.multi_exit import load_checkpoint
 
     torch.set_num_threads(threads)
-    model = load_checkpoint(place).to(device)
+    model = load_checkpoint(place).to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
     run = LiveEngine(model, None)
     return lambda batch: run({name: torch.from_numpy(values).to(device) for name, values in batch.items()})
 

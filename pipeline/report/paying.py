@@ -124,7 +124,7 @@ def _measured(task: TaskResults, row: Row) -> float | None:
             entry.measured_speedup
             for entry in timed
             if (entry.backbone, entry.method, entry.point.criterion) == (row.backbone, row.method, row.criterion)
-            and (entry.mode, entry.engine) == ("batch 1", "pytorch")
+            and (entry.mode, entry.engine, entry.precision) == ("batch 1", "pytorch", "float32")
         ),
         None,
     )

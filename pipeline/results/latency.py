@@ -17,10 +17,10 @@ from pipeline.results.base import (
 )
 from pipeline.results.point import OperatingPoint
 
-RunsIn = Literal["pytorch", "onnx-float32", "onnx-int8"]
-"""What a model runs in, with its precision, as params.yaml names it; PyTorch's is float32."""
+RunsIn = Literal["pytorch", "pytorch-bf16", "onnx-float32", "onnx-int8"]
+"""What a model runs in, with its precision, as params.yaml names it; pytorch alone is float32."""
 Engine = Literal["pytorch", "onnx"]
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "int8", "bf16"]
 
 
 class LatencyRow(Part):
@@ -70,8 +70,8 @@ class LatencyRow(Part):
             raise ValueError("repeats_ms: there is none")
         if sum(self.exits) != self.examples:
             raise ValueError(f"exits: {sum(self.exits)} rows left of {self.examples}")
-        if self.precision != "float32" and self.engine == "pytorch":
-            raise ValueError(f"precision: pytorch has no {self.precision}")
+        if (self.engine, self.precision) in (("pytorch", "int8"), ("onnx", "bf16")):
+            raise ValueError(f"precision: {self.engine} has no {self.precision}")
 
     @property
     def rows_per_second(self) -> float:

@@ -34,8 +34,10 @@ def stage_settings(params: Params, workspace: Workspace) -> Iterator[tuple[str, 
         yield "prepare", name, {"protocol": params.protocol, "task": about, "backbones": backbones, "files": files}
         evaluate = {**blocks["evaluate"], "window": list(params.window(task.modality))}
         yield "evaluate", name, {"protocol": params.protocol, "task": about, "evaluate": evaluate}
-        yield "latency", name, {"latency": latency if name in timed else None}
-        chosen = {"protocol": params.protocol, "evaluate": evaluate, "export": blocks["export"]}
+        choosing = {"protocol": params.protocol, "evaluate": evaluate}
+        own = choosing if "pytorch-bf16" in params.latency.engines else {}  # its points are chosen there
+        yield "latency", name, {"latency": latency, **own} if name in timed else {"latency": None}
+        chosen = {**choosing, "export": blocks["export"]}
         yield "export", name, chosen if name in left else {"export": None}
         files = attacked_with(params, task, workspace)
         asked = {"attack": {**attack, "task": attacked[name]}, "files": files} if name in attacked else {"attack": None}

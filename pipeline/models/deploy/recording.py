@@ -1,10 +1,7 @@
 """Traces of an exported model through its own graphs: thresholds are chosen, and scores reported, on what will run."""
 
-from dataclasses import replace
-
 import numpy as np
 
-from pipeline.evaluation.trace import Trace
 from pipeline.models.deploy.segments import Segments
 from pipeline.tasks.stores import Store
 
@@ -23,14 +20,3 @@ def record(segments: Segments, store: Store) -> tuple[np.ndarray, dict[str, np.n
         for name, values in values_by_channel.items():
             channels[name][rows] = values
     return logits, channels
-
-
-def recorded_as(trace: Trace, segments: Segments, store: Store, engine: str) -> Trace:
-    """The trace of the same rows and the same model through other arithmetic.
-
-    Args:
-        trace: what PyTorch recorded; labels and costs are taken from it.
-        engine: name of the engine with its precision, for the provenance.
-    """
-    logits, channels = record(segments, store)
-    return replace(trace, logits=logits, channels=channels, provenance=trace.provenance | {"engine": engine})

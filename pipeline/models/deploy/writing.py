@@ -1,24 +1,30 @@
 """The export of a selected model: its graphs, its tokenizer, its thresholds by precision, its card."""
 
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ArtifactError, ParamsError, UnsupportedError, unknown
-from pipeline.evaluation.choosing import Chooser, make_chooser
-from pipeline.evaluation.criteria import CRITERIA
-from pipeline.evaluation.group import evaluate_group
-from pipeline.evaluation.groups import Group, SeedTraces
+from pipeline.errors import ParamsError, UnsupportedError, unknown
 from pipeline.evaluation.point import sweep_at
-from pipeline.evaluation.settings import Evaluate
-from pipeline.evaluation.trace import Trace, load_trace
-from pipeline.identity.versions import library_versions
+from pipeline.evaluation.trace import Trace
+from pipeline.identity.versions import library_versions, processor
 from pipeline.layout import HERE
-from pipeline.models.deploy.folder import CARD, DESCRIPTION, FLOAT32, INT8, TOKENIZER, hash_of
+from pipeline.models.deploy.folder import (
+    CARD,
+    DESCRIPTION,
+    EMBEDDING,
+    FLOAT32,
+    HEADS,
+    INT8,
+    TOKENIZER,
+    hash_of,
+)
 from pipeline.models.deploy.segments import Segments
+from pipeline.models.own_traces import Choosing, own_points, own_traces, torch_traces
 from pipeline.results import (
     Evaluated,
     ExitCosts,
@@ -28,32 +34,14 @@ from pipeline.results import (
     ModelGroup,
     OperatingPoint,
     Promise,
-    Row,
 )
 from pipeline.results.traces import SELECTION
-from pipeline.tasks.splits import Protocol
-from pipeline.tasks.stores import inputs_hash, open_store
+from pipeline.tasks.stores import inputs_hash
+
+if TYPE_CHECKING:
+    from pipeline.models.deploy.graphs import Written
 
 PRECISIONS = (FLOAT32, INT8)
-
-
-@dataclass(frozen=True)
-class Choosing:
-    """How thresholds are chosen: as in evaluate.
-
-    Attributes:
-        criteria: name to settings.
-        protocol: source of the selection rows.
-    """
-
-    criteria: Mapping[str, Mapping[str, float]]
-    chooser: Chooser
-    protocol: Protocol
-
-    @classmethod
-    def of(cls, settings: Evaluate, window: tuple[float, float], protocol: Protocol) -> "Choosing":
-        """As the settings of evaluate say, with the window of the task's modality."""
-        return cls(settings.criteria, make_chooser(settings.choose.model_dump(), window), protocol)
 
 
 def export(
@@ -80,12 +68,13 @@ def export(
     from pipeline.models.deploy.card import card
     from pipeline.models.deploy.graphs import write_graphs
     from pipeline.models.deploy.quantised import write_int8
+    from pipeline.models.deploy.recording import record
     from pipeline.models.multi_exit import load_checkpoint
 
     images = manifest.modality == "image"
     refuse_precisions(precisions, images)
     trial = group.trials[0]
-    traces = _recorded(manifest, group)
+    traces = torch_traces(manifest, group)
     model = load_checkpoint(HERE.model(manifest.task, trial.key), sha256=trial.weights_sha256)
     written = write_graphs(model, folder, images)
     graphs = {FLOAT32: written}
@@ -97,9 +86,10 @@ def export(
     measured = {}
     for name in precisions:
         segments = Segments.open(folder, shape | {"precisions": {name: vars(graphs[name])}}, name, threads)
-        own = _own_traces(manifest, group, traces, segments, name)
+        arithmetic = _arithmetic(graphs[name], folder, name, threads)
+        own = own_traces(manifest, group, traces, partial(record, segments), arithmetic)
         costs = _costs(segments, manifest, group, name, threads) if choosing.chooser.reads_costs else None
-        rows_of, points = _measured(manifest, group, own, choosing, costs)
+        rows_of, points = own_points(manifest, group, own, choosing, costs)
         promises = tuple(promise_of(own[SELECTION], point) for point in points)
         measured[name] = ExportedPrecision(
             **vars(graphs[name]), points=points, promises=promises, rows=rows_of, costs=costs
@@ -147,28 +137,12 @@ def refuse_precisions(precisions: Sequence[str], images: bool) -> None:
             )
 
 
-def _recorded(manifest: Manifest, group: ModelGroup) -> dict[str, Trace]:
-    """PyTorch's traces of the first seed's model by split, selection first."""
-    key, remedy = group.trials[0].key, f"run `dvc repro trace@{manifest.task}`"
-    splits = (SELECTION, *manifest.report_splits)
-    return {split: load_trace(HERE.trace(manifest.task, key, split), remedy) for split in splits}
-
-
-def _own_traces(
-    manifest: Manifest, group: ModelGroup, traces: Mapping[str, Trace], segments: Segments, precision: str
-) -> dict[str, Trace]:
-    """Traces of the graphs themselves, by split."""
-    from pipeline.models.deploy.recording import recorded_as
-
-    own = {}
-    for split, trace in traces.items():
-        store = open_store(manifest, group.backbone, split, "cpu")
-        if len(store) != trace.rows:
-            path = HERE.trace(manifest.task, group.trials[0].key, split)
-            remedy = f"run `dvc repro trace@{manifest.task}`"
-            raise ArtifactError(f"{path}: {trace.rows} rows of {len(store)}; {remedy}")
-        own[split] = recorded_as(trace, segments, store, f"onnxruntime {precision}")
-    return own
+def _arithmetic(graphs: "Written", folder: Path, precision: str, threads: int) -> dict[str, str]:
+    """What the answers of graphs depend on, beside the rows."""
+    files = sorted({EMBEDDING, HEADS, *graphs.layers, *graphs.exits})
+    hashes = {name: hash_of(folder / name) for name in files}
+    about = {"engine": f"onnxruntime {precision}", "version": _versions()["onnxruntime"], "processor": processor()}
+    return {**about, "threads": str(threads), **hashes}
 
 
 def _costs(segments: Segments, manifest: Manifest, group: ModelGroup, precision: str, threads: int) -> ExitCosts:
@@ -176,20 +150,6 @@ def _costs(segments: Segments, manifest: Manifest, group: ModelGroup, precision:
     from pipeline.models.costs import costs_in_onnx
 
     return costs_in_onnx(segments, manifest, group, "onnx-int8" if precision == INT8 else "onnx-float32", threads)
-
-
-def _measured(
-    manifest: Manifest, group: ModelGroup, own: dict[str, Trace], choosing: Choosing, costs: ExitCosts | None
-) -> tuple[tuple[Row, ...], tuple[OperatingPoint, ...]]:
-    """Choose thresholds on the graphs' own traces, and score them there."""
-    trial = group.trials[0]
-    alone = Group(group.backbone, group.method, group.multi_exit, (SeedTraces(trial.seed, trial.key, own),))
-    criteria = {name: settings for name, settings in choosing.criteria.items() if CRITERIA[name].causal}
-    chooser = choosing.chooser.for_model(group.backbone, group.method, () if costs is None else (costs,))
-    rows = evaluate_group(alone, criteria, manifest.metrics, chooser, choosing.protocol).rows
-    first = manifest.report_splits[0]
-    points = tuple(row.points[0] for row in rows if row.split == first and row.criterion is not None)
-    return rows, points
 
 
 def promise_of(trace: Trace, point: OperatingPoint) -> Promise:

@@ -130,9 +130,10 @@ def _panel(task: str, measured: Measured, engine: str) -> Panel:
     rows = [row for row in own if row.point.criterion]
     names = tuple(dict.fromkeys(row.point.name for row in rows))
     first_mode = measured.rows[0].mode
-    device = measured.device if own[0].engine == "pytorch" else engine
+    plain = (own[0].engine, own[0].precision) == ("pytorch", "float32")
+    device = measured.device if plain else engine
     caption = f"Measured speed-up against layer speed-up on {task}, {device}."
-    name = () if own[0].engine == "pytorch" else (own[0].engine, own[0].precision)
+    name = () if plain else (own[0].engine, own[0].precision)
     with canvas(slug("latency", task, *name), caption, 2.9) as drawing:
         axes = drawing.axes[0]
         top = 1.08 * max([row.own_layer_speedup for row in rows] + [row.measured_speedup for row in rows] + [1.2])
