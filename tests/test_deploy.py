@@ -17,21 +17,24 @@ import torch
 from pipeline.errors import ArtifactError, ParamsError, PipelineError, UnsupportedError
 from pipeline.evaluation.criteria import CRITERIA, make
 from pipeline.evaluation.point import point_of, sweep_at
-from pipeline.evaluation.trace import Trace
+from pipeline.evaluation.trace import Trace, load_trace
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import FLOAT32, INT8, SCHEMA, read_description
 from pipeline.models.deploy.graphs import Written, write_graphs
 from pipeline.models.deploy.quantised import write_int8
+from pipeline.models.deploy.recording import record
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.models.deploy.segments import Segments
 from pipeline.models.deploy.writing import refuse_precisions
 from pipeline.models.device import machine
 from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.own_traces import own_traces, torch_traces
 from pipeline.models.residual import ResNet
 from pipeline.params import Params, load_params
-from pipeline.results import Evaluated, ExitCosts, Exported, ExportedPrecision, Exports, Row
+from pipeline.results import Evaluated, ExitCosts, Exported, ExportedPrecision, Exports, Row, Selected
+from pipeline.tasks.stores import Store, manifest_of, open_store
 from pipeline.tasks.text.tokens import collate
 from tests.selections import evaluate_untrained, save_model, select
 from tests.test_ask import invoke
@@ -305,14 +308,41 @@ def test_points_are_chosen_for_a_budget_of_milliseconds(workspace: Workspace, en
     assert (costs.backbone, costs.method, costs.engine, costs.machine) == ("demo-albert", "joint", engine, machine())
     assert costs.rows == 12
     check_costs(evaluated.rows, costs, within=engine == "pytorch")
+    before = set(HERE.recorded.iterdir())
     done = workspace.stage("export", TASK)
     assert done.code == 0, done.err
     path = HERE.exported(TASK, "demo-albert", "joint")
+    check_cached_traces(set(HERE.recorded.iterdir()) - before, path.parent)
     made = Exported.read(path, "").precisions[INT8]
     assert made.costs is not None
     assert (made.costs.engine, made.costs.machine) == ("onnx-int8", machine())
     check_costs(made.rows, made.costs, within=engine == "pytorch")
     assert f"milliseconds to each exit in int8: `{made.costs.ms[0]:.4g}" in path.with_name("README.md").read_text()
+
+
+def check_cached_traces(recorded: set[Path], folder: Path) -> None:
+    """What the graphs answered is in the cache, and is not recorded again where all that it depends on is equal."""
+    manifest = manifest_of(TASK)
+    splits = ("selection", *manifest.report_splits)
+    traces = {trace.provenance["split"]: trace for trace in map(load_trace, recorded)}
+    assert len(recorded) == len(splits)
+    segments = Deployed.open(folder, INT8).segments
+    for split in splits:
+        assert traces[split].provenance["engine"] == "onnxruntime int8"
+        logits, _ = record(segments, open_store(manifest, "demo-albert", split, "cpu"))
+        np.testing.assert_array_equal(traces[split].logits, logits)
+    (group,) = Selected.read(HERE.selected(TASK), "").groups
+    plain = torch_traces(manifest, group)
+    asked: list[int] = []
+
+    def again(store: Store) -> tuple[np.ndarray, Arrays]:
+        asked.append(len(store))
+        return record(segments, store)
+
+    for version in ("1", "1", "2"):
+        own = own_traces(manifest, group, plain, again, {"engine": "e", "version": version})
+        np.testing.assert_array_equal(own["selection"].logits, traces["selection"].logits)
+    assert len(asked) == 2 * len(splits), "another version, and it is recorded anew"
 
 
 def check_costs(rows: Sequence[Row], costs: ExitCosts, within: bool) -> None:
