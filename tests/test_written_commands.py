@@ -107,9 +107,15 @@ def test_a_command_that_is_not_there_is_found() -> None:
             check_command(line.split(), "a page")
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "yaml"], ids=str)
+SETTINGS = [block for block in BLOCKS if block.language == "yaml"]
+
+
+@pytest.mark.parametrize("block", SETTINGS, ids=str)
 def test_the_settings_of_each_block_are_settings(block: Block) -> None:
-    whole = {"tasks": {"demo-sentences": {}}, "backbones": {"demo-albert": {}}}
+    """A block may name a task that another block of its page has."""
+    own = [parse_yaml(other.text).get("tasks", {}) for other in SETTINGS if other.page == block.page]
+    tasks = {name: task for part in own for name, task in part.items()}
+    whole = {"tasks": {"demo-sentences": {}, **tasks}, "backbones": {"demo-albert": {}}}
     Params.model_validate(whole | parse_yaml(block.text))
 
 
