@@ -58,6 +58,11 @@ def test_onnx_is_asked_for_where_params_name_it(here: Workspace, monkeypatch: py
     here.write_params({"export.tasks": [task], "latency": {"tasks": [task], "engines": ["pytorch", "onnx-float32"]}})
     state, text = examined()[1]["onnx"]
     assert (state, text.rpartition(", ")[2]) == ("ok", "for latency.engines")
+    attacked = {"methods": ["single_exit", "joint"], "attack.tasks": {task: {"examples": 2}}}
+    here.write_params({**attacked, "attack.engine": "onnx-float32"})
+    state, text = examined()[1]["onnx"]
+    assert (state, text.rpartition(", ")[2]) == ("ok", "for attack.engine")
+    here.write_params({"latency": {"tasks": [task], "engines": ["pytorch", "onnx-float32"]}, "export.tasks": [task]})
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     code, found = examined()
     assert code == 1

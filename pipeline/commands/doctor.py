@@ -22,6 +22,7 @@ from pipeline.errors import (
 )
 from pipeline.layout import HERE
 from pipeline.params import Params, load_params
+from pipeline.results.latency import RunsIn
 from pipeline.tasks.task import FileSource, HubSource, Task
 
 State = Literal["ok", "failed", "unused"]
@@ -165,7 +166,8 @@ def _onnx(params: Params) -> str:
 
     timed = [*params.latency.engines] if params.latency.tasks else []
     chosen = [params.evaluate.choose.engine or "pytorch"]
-    engines = {"latency.engines": timed, "evaluate.choose.engine": chosen}
+    attacked: list[RunsIn] = [params.attack.engine] if params.attack.tasks else []
+    engines = {"latency.engines": timed, "evaluate.choose.engine": chosen, "attack.engine": attacked}
     asked = {key: [name for name in names if name.startswith("onnx-")] for key, names in engines.items()}
     key = next((key for key, names in asked.items() if names), "export.tasks")
     if key == "export.tasks" and not params.export.tasks:
