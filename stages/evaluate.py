@@ -20,14 +20,12 @@ from pipeline.results import (
     Row,
     Selected,
     TraceIndex,
-    curves_of,
     curves_text,
-    read_curves,
     registered_name,
 )
 from pipeline.running.mlflow.views import ROWS, link
 from pipeline.running.progress import Bar
-from pipeline.running.registering import register, selected_row
+from pipeline.running.registering import group_of, numbers_of, register, selected_row
 from pipeline.running.runs import TrackedRun
 from pipeline.running.stage import Stage, run_stage
 from pipeline.storage import whole_folder
@@ -122,10 +120,9 @@ def show_selected(stage: Stage, evaluated: Evaluated, runs: Sequence[TrackedRun]
         runs: of the rows.
     """
     remedy = f"run `dvc repro evaluate@{evaluated.task}`"
-    curves = [*curves_of(read_curves(HERE.curves(evaluated.task), evaluated, remedy))]
     path = HERE.selected(evaluated.task)
     selected = Selected.read(path, "run `dvc repro finetune`") if path.is_file() else None
-    row = selected_row(evaluated, selected, curves)
+    row = selected_row(evaluated, selected, remedy)
     stage.run.log_params({"task": evaluated.task, **settings_of(row)})
     stage.log_metrics(numbers_of(row))
     stage.describe(
@@ -133,7 +130,11 @@ def show_selected(stage: Stage, evaluated: Evaluated, runs: Sequence[TrackedRun]
         f"[All rows as charts]({link(stage.tracker.experiment_id, ROWS)}), "
         f"[the registered model](#/models/{registered_name(evaluated.task)})"
     )
-    register(stage, evaluated, selected, row, runs[evaluated.rows.index(row)], numbers_of(row))
+    group = group_of(selected, row)
+    if group is not None and group.multi_exit and evaluated.task in stage.params.export.tasks:
+        print("the stage export registers the selected model, as the graphs that it writes", flush=True)
+        return
+    register(stage, evaluated, selected, row, runs[evaluated.rows.index(row)])
 
 
 def log(stage: Stage, row: Row, every: Sequence[ExitScores]) -> TrackedRun:
@@ -149,15 +150,6 @@ def settings_of(row: Row) -> dict[str, Any]:
     return {
         **{"backbone": row.backbone, "method": row.method, "criterion": point.name, "split": row.split},
         **{"threshold": point.threshold, "seeds": len(row.seeds), "rule": row.rule, "in_window": row.in_window},
-    }
-
-
-def numbers_of(row: Row) -> dict[str, float | None]:
-    """Medians over a row's seeds, by the names that they have in MLflow."""
-    return {
-        **{"score": row.score.median, "score_low": row.score.low, "score_high": row.score.high},
-        **{"layer_speedup": row.layer_speedup.median, "flop_speedup": row.flop_speedup.median},
-        **({} if row.cost_ms is None else {"expected_ms": row.cost_ms.median}),
     }
 
 

@@ -55,6 +55,16 @@ print(json.dumps(out))
 """
 
 
+REQUEST = ("criterion", "threshold", "precision", "seconds")
+"""What each answer says of its request."""
+
+
+def as_served(row: dict[str, Any]) -> dict[str, Any]:
+    """What `predict` says of a row, in the words of a served model."""
+    names = {"label": "answer", "probabilities": "probabilities", "exit": "exit", "layer": "layers"}
+    return {name: row.get(own) for name, own in names.items()}
+
+
 def predicted(criterion: str, method: str) -> list[dict[str, Any]]:
     arguments = ("predict", "--task", TASK, "--method", method, "--criterion", criterion, "--json", *TEXTS)
     result = CliRunner().invoke(cli, arguments)
@@ -108,8 +118,9 @@ def test_the_selected_model_answers_in_another_process_as_predict_does(
     assert done.code == 0, done.err
     out = json.loads(done.out.splitlines()[-1])
     for name, criterion in (("default", tags["criterion"]), ("full", "full"), ("confidence", "confidence")):
-        asked = [{key: row[key] for key in row if key not in ("criterion", "threshold")} for row in out[name]]
-        assert asked == predicted(criterion, "joint"), name
+        asked = [{key: row[key] for key in row if key not in REQUEST} for row in out[name]]
+        assert asked == [as_served(row) for row in predicted(criterion, "joint")], name
+        assert all(row["seconds"] > 0 and row["precision"] == "float32" for row in out[name])
         assert {row["criterion"] for row in out[name]} == {criterion}
     assert [row["exit"] for row in out["at once"]] == [1] * len(TEXTS)
     assert [row["exit"] for row in out["full"]] == [12] * len(TEXTS)
@@ -188,9 +199,8 @@ def test_a_model_waits_for_a_store_that_went_away(workspace: Workspace, monkeypa
     assert done.code == 0, done.err
     opened = open_selected(HERE, "demo-images", None, "joint", "confidence", "cpu")
     answers = json.loads(done.out.splitlines()[-1])
-    assert [{key: row[key] for key in row if key not in ("criterion", "threshold")} for row in answers] == predict(
-        opened, pixels
-    )
+    asked = [{key: row[key] for key in row if key not in REQUEST} for row in answers]
+    assert asked == [as_served(row) for row in predict(opened, pixels)]
 
 
 def test_the_ui_names_its_saved_views(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

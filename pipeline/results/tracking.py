@@ -75,6 +75,7 @@ class UnsentRun(Result):
 class UnsentModel(Result):
     """`runs/models/<content>/<task>.json`: a selected model, beside its files, until MLflow has it."""
 
+    schema_version: ClassVar[int] = 3
     made_by: ClassVar[str] = "evaluate"
     task: Name
     """The task, which names it in MLflow's registry."""
@@ -96,6 +97,10 @@ class UnsentModel(Result):
     """Its threshold; None: no row leaves early."""
     key: Name
     """Key of the trial that trained it."""
+    columns: tuple[Text, ...]
+    """Columns of its inputs; empty for images."""
+    precisions: tuple[Text, ...]
+    """Of the graphs that it answers through, the first by default; empty: PyTorch."""
     example: tuple[str, ...]
     """An input, a text per column; empty for images."""
     metrics: dict[str, float]
@@ -111,7 +116,7 @@ class UnsentModel(Result):
             ArtifactError: as `read`, or there is nothing.
         """
         path = next(iter(folder.glob("*.json")), folder / "<task>.json")
-        return cls.read(path, "run `dvc repro -f evaluate`, which registers it again")
+        return cls.read(path, "run `dvc repro -f evaluate export`, which register it again")
 
     @property
     def registered(self) -> str:

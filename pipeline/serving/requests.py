@@ -199,12 +199,13 @@ def prepare(model: Deployed, asked: Asked) -> Ready:
     """
     criterion, threshold = model.criterion(asked.criterion, asked.threshold, asked.settings)
     rule = model.segments.rule(criterion, threshold)
-    inputs = model.inputs(_images(asked.rows) if model.tokenizer is None else _texts(model, asked.rows))
+    columns = len(model.description["columns"])
+    inputs = model.inputs(images_of(asked.rows) if model.tokenizer is None else texts_of(asked.rows, columns))
     return Ready(inputs, rule, FULL if criterion is None else criterion.name)
 
 
-def _texts(model: Deployed, rows: list[Any]) -> list[Any]:
-    columns = len(model.description["columns"])
+def texts_of(rows: list[Any], columns: int) -> list[Any]:
+    """A request's rows as texts, or as tuples of them where a row has several; raises RequestError."""
     for i, row in enumerate(rows):
         parts = row if isinstance(row, (list, tuple)) and columns > 1 else [row]
         if len(parts) != columns or not all(isinstance(part, str) for part in parts):
@@ -213,7 +214,8 @@ def _texts(model: Deployed, rows: list[Any]) -> list[Any]:
     return rows if columns == 1 else [tuple(row) for row in rows]
 
 
-def _images(rows: list[Any]) -> np.ndarray:
+def images_of(rows: list[Any]) -> np.ndarray:
+    """A request's rows as images, (n, 32, 32, 3) uint8; raises RequestError."""
     remedy = f"give {SIDE} rows of {SIDE} pixels of 3 whole numbers from 0 to 255"
     for i, row in enumerate(rows):
         try:

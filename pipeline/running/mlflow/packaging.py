@@ -15,8 +15,12 @@ from pipeline.results import Manifest, UnsentModel
 
 LOADER = "pipeline.commands.served"
 """Its `_load_pyfunc` opens the model; above this package, which only names it."""
-PACKAGES = ("mlflow", "numpy", "pandas", "pydantic", "pyarrow", "ruamel.yaml", "safetensors", "scipy", "tokenizers")
-PACKAGES_OF_MODELS = ("array-api-compat", "click", "filelock", "torch", "transformers")
+PACKAGES = ("array-api-compat", "mlflow", "numpy", "pandas", "pydantic", "tokenizers")
+PACKAGES_OF_GRAPHS = ("onnxruntime",)
+PACKAGES_OF_PYTORCH = (
+    *("click", "filelock", "pyarrow", "ruamel.yaml", "safetensors", "scipy"),
+    *("torch", "transformers"),
+)
 """What opening and asking a model imports; pinned, since to infer them takes MLflow a quarter of a minute."""
 
 
@@ -30,6 +34,7 @@ def package(folder: Path, target: Path) -> None:
 
     model = UnsentModel.of(folder)
     manifest = Manifest.read(Workspace(folder).manifest(model.task), "")
+    packages = (*PACKAGES, *(PACKAGES_OF_GRAPHS if model.precisions else PACKAGES_OF_PYTORCH))
     save_model(
         str(target),
         loader_module=LOADER,
@@ -37,7 +42,7 @@ def package(folder: Path, target: Path) -> None:
         code_paths=[str(ROOT / "pipeline")],
         signature=_signature(manifest, model),
         input_example=_example(manifest, model),
-        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in (*PACKAGES, *PACKAGES_OF_MODELS)],
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in packages],
         metadata={"content": model.content, "key": model.key},
     )
     for cache in [*target.rglob("__pycache__")]:
@@ -53,13 +58,14 @@ def _signature(manifest: Manifest, model: UnsentModel) -> Any:
     text, classes = manifest.modality == "text", manifest.kind == "classification"
     images = [TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]
     answers = [
-        ColSpec(DataType.string if classes else DataType.double, "answer"),
-        ColSpec(DataType.double, "probability", required=False),
+        ColSpec(DataType.string if classes else DataType.double, "label"),
+        ColSpec(Map(DataType.double), "probabilities", required=False),
         ColSpec(DataType.long, "exit"),
-        ColSpec(DataType.long, "layers"),
-        *([ColSpec(Map(DataType.double), "probabilities")] if classes else []),
+        ColSpec(DataType.long, "layer"),
         ColSpec(DataType.string, "criterion"),
         ColSpec(DataType.double, "threshold", required=False),
+        ColSpec(DataType.string, "precision"),
+        ColSpec(DataType.double, "seconds"),
     ]
     return ModelSignature(
         inputs=Schema([ColSpec(DataType.string, column) for column in manifest.columns] if text else images),
@@ -68,6 +74,7 @@ def _signature(manifest: Manifest, model: UnsentModel) -> Any:
             [
                 ParamSpec("criterion", DataType.string, model.criterion),
                 ParamSpec("threshold", DataType.double, None),
+                ParamSpec("precision", DataType.string, model.precisions[0] if model.precisions else "float32"),
             ]
         ),
     )
@@ -79,7 +86,7 @@ def _example(manifest: Manifest, model: UnsentModel) -> Any:
 
     if manifest.modality == "text":
         return pd.DataFrame([dict(zip(manifest.columns, model.example, strict=True))])
-    return np.zeros((1, 8, 8, 3), dtype=np.uint8)
+    return np.zeros((1, 32, 32, 3), dtype=np.uint8)
 
 
 if __name__ == "__main__":
