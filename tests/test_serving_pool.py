@@ -201,14 +201,21 @@ class Everything:
 
     def __init__(self) -> None:
         self.left: list[tuple[str, float, int]] = []
+        self.deepest_exit: int | None = None
         self.seen: list[tuple[str, int, np.ndarray, np.ndarray]] = []
 
-    def answered(self, criterion: str, threshold: float, exit_index: int) -> bool:
-        self.left.append((criterion, threshold, exit_index))
-        return True
+    def deepest(self, criterion: str, rule: Rule) -> int | None:
+        return self.deepest_exit
+
+    def answered(self, criterion: str, rule: Rule, exit_index: int) -> bool:
+        self.left.append((criterion, rule.threshold, exit_index))
+        return self.deepest_exit is None
 
     def compared(self, criterion: str, exit_index: int, logits: np.ndarray, last: np.ndarray) -> None:
         self.seen.append((criterion, exit_index, logits.copy(), last.copy()))
+
+    def request(self, status: int, seconds: float) -> None:
+        raise AssertionError("the pool knows no requests")
 
     def metrics(self) -> str:
         return ""
@@ -234,3 +241,21 @@ def test_a_watched_row_goes_on_after_its_answer(models: dict[str, Deployed], pre
     for _, _, logits, last in watch.seen:
         place = int(np.abs(ticket.leaving.logits - logits).max(axis=1).argmin())
         np.testing.assert_allclose(last, full[place], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("which", range(len(RULES)))
+def test_rows_leave_at_the_deepest_exit_that_the_watch_allows(models: dict[str, Deployed], which: int) -> None:
+    model, watch = models["float32"], Everything()
+    rule, name = rule_of(model.segments, which)
+    inputs = model.inputs(TEXTS[:10])
+    free = model.segments.answer(inputs, rule).exit_index
+    watch.deepest_exit = 1
+    pool = Pool(model.segments, watch=watch)
+    ticket = pool.add(inputs, rule, name)
+    run(pool)
+    np.testing.assert_array_equal(ticket.leaving.exit_index, np.minimum(free, 1))
+    at_exit = model.segments.record(inputs)[0][:, 1]
+    held = free > 1
+    assert held.any() or name in ("voting", "learned", "ensemble"), "the cap has rows to hold"
+    np.testing.assert_allclose(ticket.leaving.logits[held], at_exit[held], rtol=1e-4, atol=2e-5)
+    assert watch.seen == []

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipeline.models.deploy.folder import FLOAT32
+from pipeline.evaluation.leaving import Rule
 from pipeline.models.deploy.runtime import FULL, Deployed
 from pipeline.serving.drift import BETS, Drift, bets
-from pipeline.serving.watch import PromiseWatch, WatchSettings
+from pipeline.serving.metrics import merged
+from pipeline.serving.settings import WatchSettings
+from pipeline.serving.watch import PromiseWatch
 from tests.exported_folders import texts
 
 SHARES = np.array([0.02, 0.05, 0.3, 0.25, 0.18, 0.1, 0.06, 0.04])
@@ -96,18 +98,22 @@ def model(texts_model: Path) -> Deployed:
 
 
 def watched(model: Deployed, **settings: Any) -> PromiseWatch:
-    return PromiseWatch(model.description, FLOAT32, WatchSettings(**settings))
+    return PromiseWatch(model, WatchSettings(**settings))
+
+
+def rule_of(model: Deployed, criterion: str = "patience", threshold: float | None = None) -> Rule:
+    return model.segments.rule(*model.criterion(criterion, threshold))
 
 
 def serve(
     watch: PromiseWatch, model: Deployed, rows: list[str], criterion: str, threshold: float | None = None
 ) -> None:
     """Answer rows as a server does: one after another, some of them to the end."""
-    chosen, limit = model.criterion(criterion, threshold)
-    leaving = model.segments.answer(model.inputs(rows), model.segments.rule(chosen, limit))
+    rule = rule_of(model, criterion, threshold)
+    leaving = model.segments.answer(model.inputs(rows), rule)
     last = model.segments.answer(model.inputs(rows), model.segments.rule(None, np.inf)).logits
     for index, logits, end in zip(leaving.exit_index.tolist(), leaving.logits, last, strict=True):
-        if watch.answered(criterion, limit, index):
+        if watch.answered(criterion, rule, index):
             watch.compared(criterion, index, logits, end)
 
 
@@ -157,12 +163,12 @@ def test_it_counts_exits_and_differences_from_the_last_exit(model: Deployed) -> 
 
 def test_a_share_of_rows_runs_to_the_end(model: Deployed) -> None:
     watch = watched(model, check_share=0.1)
-    limit = model.criterion("patience", None)[1]
-    going = sum(watch.answered("patience", limit, 1) for _ in range(2000))
+    rule, other = rule_of(model), rule_of(model, threshold=2)
+    going = sum(watch.answered("patience", rule, 1) for _ in range(2000))
     assert 140 < going < 260
-    assert not any(watch.answered("patience", limit + 1, 1) for _ in range(200)), "no promise, so nothing to compare"
+    assert not any(watch.answered("patience", other, 1) for _ in range(200)), "no promise, so nothing to compare"
     none = watched(model, check_share=0.0)
-    assert not any(none.answered("patience", limit, 1) for _ in range(200))
+    assert not any(none.answered("patience", rule, 1) for _ in range(200))
 
 
 def test_a_threshold_of_a_request_is_counted_and_not_watched(model: Deployed) -> None:
@@ -183,20 +189,20 @@ def test_a_threshold_of_a_request_is_counted_and_not_watched(model: Deployed) ->
 def capped(model: Deployed) -> tuple[PromiseWatch, Clock]:
     clock = Clock()
     settings = WatchSettings(extra_layers_per_minute=20, check_share=0)
-    return PromiseWatch(model.description, FLOAT32, settings, clock=clock), clock
+    return PromiseWatch(model, settings, clock=clock), clock
 
 
 def test_a_cap_holds_until_the_minute_has_passed(model: Deployed, capped: tuple[PromiseWatch, Clock]) -> None:
     watch, clock = capped
-    limit, exits = model.criterion("patience", None)[1], model.segments.exits
+    rule, exits = rule_of(model), model.segments.exits
     point = watch.points["patience"]
     assert exits[point.deepest] <= point.layers < exits[point.deepest + 1]
     deepest, layers = [], 0.0
     for second in range(59):
         clock.now = float(second)
-        deepest.append(watch.deepest("patience", limit))
+        deepest.append(watch.deepest("patience", rule))
         index = len(exits) - 1 if deepest[-1] is None else deepest[-1]
-        watch.answered("patience", limit, index, capped=deepest[-1] is not None)
+        watch.answered("patience", rule.within(index), index)
         layers += exits[index] - point.layers
     assert None in deepest
     assert point.deepest in deepest
@@ -204,23 +210,47 @@ def test_a_cap_holds_until_the_minute_has_passed(model: Deployed, capped: tuple[
     assert numbers(watch, "capped_rows_total")[("patience",)] == sum(one is not None for one in deepest) > 0
     assert numbers(watch, "extra_layers")[()] == pytest.approx(layers)
     for _ in range(3):
-        watch.answered("patience", limit, len(exits) - 1)
-    assert watch.deepest(FULL, np.inf) == point.deepest, "what has no promise is held against the default's"
+        watch.answered("patience", rule, len(exits) - 1)
+    assert watch.deepest(FULL, rule_of(model, FULL)) == point.deepest, "held against the default's promise"
     clock.now = 200.0
-    assert watch.deepest("patience", limit) is None
+    assert watch.deepest("patience", rule) is None
     assert numbers(watch, "extra_layers")[()] == 0
 
 
 def test_rows_as_promised_meet_no_cap_and_none_is_set_by_default(model: Deployed) -> None:
-    limit = model.criterion("patience", None)[1]
+    rule = rule_of(model)
     watch = watched(model)
     for _ in range(500):
-        watch.answered("patience", limit, 3)
-    assert watch.deepest("patience", limit) is None
+        watch.answered("patience", rule, 3)
+    assert watch.deepest("patience", rule) is None
     clock = Clock()
     settings = WatchSettings(extra_layers_per_minute=60)
-    fair = PromiseWatch(model.description, FLOAT32, settings, clock=clock)
+    fair = PromiseWatch(model, settings, clock=clock)
     for answer in model.answer(texts(400, seed=4), "patience"):
         clock.now += 0.1
-        fair.answered("patience", limit, answer.exit - 1)
-        assert fair.deepest("patience", limit) is None
+        fair.answered("patience", rule, answer.exit - 1)
+        assert fair.deepest("patience", rule) is None
+
+
+# Several replicas
+
+
+def test_each_replica_keeps_its_numbers_on_one_page(model: Deployed) -> None:
+    rule, texts_of = rule_of(model), {}
+    for name, rows in (("a", 3), ("b", 5)):
+        watch = watched(model)
+        for _ in range(rows):
+            watch.answered("patience", rule, 1)
+        watch.request(200, 0.01)
+        texts_of[name] = watch.metrics()
+    page = merged(texts_of)
+    families = {family.name: family for family in text_string_to_metric_families(page)}
+    rows_by_replica = {
+        sample.labels["replica"]: sample.value
+        for sample in families["early_exit_rows"].samples
+        if sample.name == "early_exit_rows_total"
+    }
+    assert rows_by_replica == {"a": 3, "b": 5}
+    assert page.count("# TYPE early_exit_request_seconds histogram") == 1
+    assert families["early_exit_request_seconds"].type == "histogram"
+    assert {"early_exit_drift", "early_exit_promised_share"} <= set(families)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -13,6 +14,13 @@ import click
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Compute threads of each.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address it listens on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
+@click.option("--check-share", metavar="SHARE", type=click.FloatRange(0, 1), help="Of rows, to ask the last exit too.")
+@click.option(
+    "--extra-layers",
+    metavar="NUMBER",
+    type=click.FloatRange(0, min_open=True),
+    help="Beyond the promised mean; then rows leave at the exit that was promised. Without: no cap.",
+)
 @click.option("--max-rows", type=click.IntRange(1, 1_000_000), help="Rows of a request.")
 @click.option("--max-characters", type=click.IntRange(1, 1_000_000), help="Characters of a text.")
 @click.option("--max-body", type=click.IntRange(1, 2**30), help="Bytes of a request.")
@@ -23,6 +31,8 @@ def serve(
     threads: int,
     host: str,
     port: int,
+    check_share: float | None,
+    extra_layers: float | None,
     max_rows: int | None,
     max_characters: int | None,
     max_body: int | None,
@@ -34,10 +44,17 @@ def serve(
     from pipeline.running.ray import serving as on_ray
     from pipeline.running.signals import stopped_by_signals
     from pipeline.serving.requests import Limits
-    from pipeline.serving.settings import Serving
+    from pipeline.serving.settings import Serving, WatchSettings
 
-    given = {"rows": max_rows, "characters": max_characters, "body_bytes": max_body}
-    limits = Limits(**{name: value for name, value in given.items() if value is not None})
-    serving = Serving(folder=folder, precision=precision, replicas=replicas, threads=threads, limits=limits)
+    limits = Limits(**_given(rows=max_rows, characters=max_characters, body_bytes=max_body))
+    watch = WatchSettings(**_given(check_share=check_share, extra_layers_per_minute=extra_layers))
+    serving = Serving(
+        folder=folder, precision=precision, replicas=replicas, threads=threads, limits=limits, watch=watch
+    )
     with stopped_by_signals("serve"):
         on_ray.serve(serving, host, port, os.environ.get("RAY_ADDRESS"))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Options that were given; the others keep their defaults."""
+    return {name: value for name, value in options.items() if value is not None}

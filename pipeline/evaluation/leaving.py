@@ -1,6 +1,7 @@
 """Who leaves of a batch that runs: the decisions of every live engine, in NumPy, by the criteria of replay."""
 
 from collections.abc import Mapping
+from copy import copy
 
 import numpy as np
 
@@ -45,6 +46,12 @@ class Rule:
                 f"use a model of method {criterion.recorded_by!r}"
             )
         refuse_other_fit(criterion, exits, outputs)
+
+    def within(self, exit_index: int) -> "Rule":
+        """The same rule, but that every row leaves at an exit, counted from 0, at the latest."""
+        rule = copy(self)
+        rule.last = min(self.last, exit_index)
+        return rule
 
     def asks(self, exit_index: int) -> bool:
         """Whether an exit, counted from 0, must answer at all."""

@@ -7,6 +7,7 @@ import asyncio
 import sys
 import time
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -18,7 +19,8 @@ from pipeline.serving.engine import ClosedError, Engine
 from pipeline.serving.pool import Pool
 from pipeline.serving.requests import Limits, RequestError, TooLargeError, identity, prepare, read_request, reply
 from pipeline.serving.settings import Serving
-from pipeline.serving.watching import Nobody, Watch
+from pipeline.serving.watch import PromiseWatch
+from pipeline.serving.watching import Watch
 
 PATHS = {"/answer": "POST", "/model": "GET", "/healthz": "GET", "/metrics": "GET"}
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -28,7 +30,7 @@ class Service:
     """An exported model that answers HTTP requests.
 
     Args:
-        watch: told of every row; None: nobody is.
+        watch: told of every row; None: one as the settings say.
 
     Raises:
         ArtifactError, ParamsError: as `Deployed.open`.
@@ -36,13 +38,21 @@ class Service:
 
     def __init__(self, serving: Serving, watch: Watch | None = None) -> None:
         self.serving = serving
-        self.watch: Watch = Nobody() if watch is None else watch
         self.model = Deployed.open(serving.folder, serving.precision, serving.threads)
+        self.watch: Watch = PromiseWatch(self.model, serving.own_watch()) if watch is None else watch
         pool = Pool(self.model.segments, serving.batch, serving.policy, serving.wait, self.watch)
         self.engine = Engine(pool, serving.waiting_rows)
+        self.page: Callable[[str], Awaitable[str]] | None = None
 
     async def __call__(self, request: Request) -> Response:
         """Answer a request; whatever goes wrong is one line of JSON."""
+        started = time.perf_counter()
+        response = await self._respond(request)
+        if _path(request) == "/answer":
+            self.watch.request(response.status_code, time.perf_counter() - started)
+        return response
+
+    async def _respond(self, request: Request) -> Response:
         try:
             return await self._answer(request)
         except RequestError as error:
@@ -56,7 +66,7 @@ class Service:
             return _refused(500, PipelineError(f"the model could not answer ({one_line(error)}); see the server's log"))
 
     async def _answer(self, request: Request) -> Response:
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", "")).rstrip("/") or "/"
+        path = _path(request)
         if path not in PATHS:
             return _refused(404, PipelineError(f"path {path!r:.80}: there is {', '.join(PATHS)}"))
         if request.method not in (PATHS[path], "HEAD" if PATHS[path] == "GET" else ""):
@@ -66,7 +76,7 @@ class Service:
         if path == "/model":
             return JSONResponse(self.description())
         if path == "/metrics":
-            return PlainTextResponse(self.watch.metrics(), media_type=METRICS_TYPE)
+            return PlainTextResponse(await self.metrics(), media_type=METRICS_TYPE)
         alive = self.engine.alive
         return JSONResponse({"status": "ok" if alive else "closed"}, 200 if alive else 503)
 
@@ -81,6 +91,11 @@ class Service:
         asked, ready = await asyncio.to_thread(self._read, body)
         leaving = await self.engine.answer(ready)
         return reply(self.model, asked, ready, leaving, time.perf_counter() - started).model_dump()
+
+    async def metrics(self) -> str:
+        """What the watch counted, as Prometheus reads it; of all replicas, where `page` asks them."""
+        own = self.watch.metrics()
+        return own if self.page is None else await self.page(own)
 
     def _read(self, body: bytes) -> Any:
         asked = read_request(body, self.serving.limits)
@@ -109,6 +124,11 @@ class Service:
             "criteria": points,
             "limits": self.serving.limits.model_dump(),
         }
+
+
+def _path(request: Request) -> str:
+    path: str = request.scope["path"].removeprefix(request.scope.get("root_path", "")).rstrip("/") or "/"
+    return path
 
 
 async def _body(request: Request, limits: Limits) -> bytes:

@@ -67,7 +67,9 @@ class Pool:
             criterion: the rule's name, for the watch.
         """
         rows = len(next(iter(inputs.values())))
-        ticket, now = Ticket(rule, criterion, rows), self.clock()
+        deepest, now = self.watch.deepest(criterion, rule), self.clock()
+        rule = rule if deepest is None else rule.within(deepest)
+        ticket = Ticket(rule, criterion, rows)
         for place in range(rows):
             row = unpadded(inputs, slice(place, place + 1))
             self._put(Row(ticket, place, self._arrived, Leaving(rule, 1), row, now, {}))
@@ -138,7 +140,7 @@ class Pool:
             return False
         answered[:], ticket.leaving.exit_index[row.place] = logits, index
         ticket.running -= 1
-        if not self.watch.answered(ticket.criterion, ticket.leaving.rule.threshold, index) or index == self._full.last:
+        if not self.watch.answered(ticket.criterion, ticket.leaving.rule, index) or index == self._full.last:
             return False
         row.left_at, row.leaving = index, Leaving(self._full, 1)
         return True

@@ -106,6 +106,8 @@ class Said(BaseModel):
     """Its threshold; None: no row leaves early."""
     precision: str
     """float32 or int8."""
+    capped: bool = False
+    """Whether the rows had to leave before the last exit, since the cap on extra cost held."""
     model: Identity
     seconds: float
     """From the request's arrival to its answer, on the server."""
@@ -236,6 +238,7 @@ def reply(model: Deployed, asked: Asked, ready: Ready, leaving: Leaving, seconds
         criterion=ready.criterion,
         threshold=threshold if math.isfinite(threshold) else None,
         precision=model.precision,
+        capped=leaving.rule.last < len(model.segments.exits) - 1,
         model=identity(model),
         seconds=seconds,
     )

@@ -9,9 +9,23 @@ from pipeline.errors import ArtifactError, UnsupportedError, unknown
 from pipeline.models.deploy.folder import FLOAT32, read_description
 from pipeline.serving.pool import Policy
 from pipeline.serving.requests import Limits
-from pipeline.settings import Block, NonNegativeFloat, Size
+from pipeline.settings import Block, NonNegativeFloat, PositiveFloat, Size
 
 Few = Annotated[int, Field(ge=1, le=1024, strict=True)]
+
+
+class WatchSettings(Block):
+    """How closely a served model is watched."""
+
+    check_share: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.01
+    """Share of rows that run to the end, once they are answered, to compare the last exit's answer."""
+    drift_alarm: Annotated[float, Field(gt=0, lt=1, allow_inf_nan=False)] = 1e-3
+    """Probability of a false warning in a window of rows, at most, for each operating point."""
+    drift_window: Annotated[int, Field(ge=10, le=10**6, strict=True)] = 1000
+    """Rows after which the comparison with the selection rows begins anew."""
+    extra_layers_per_minute: PositiveFloat | None = None
+    """Layers beyond the promised mean that the rows of a minute may run; then they leave at the deepest exit within the
+    promised mean, until the minute has passed. Replicas share it evenly. None: no cap."""
 
 
 class Serving(Block):
@@ -34,6 +48,12 @@ class Serving(Block):
     waiting_rows: Size = 1024
     """Rows of a replica, beyond which requests are refused until others are answered."""
     limits: Limits = Limits()
+    watch: WatchSettings = WatchSettings()
+
+    def own_watch(self) -> WatchSettings:
+        """The watch of one replica, which has its part of the cap."""
+        cap = self.watch.extra_layers_per_minute
+        return self.watch.model_copy(update={"extra_layers_per_minute": None if cap is None else cap / self.replicas})
 
     def check(self) -> None:
         """Look at the folder before anything starts.

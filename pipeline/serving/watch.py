@@ -1,17 +1,16 @@
 """The watch over a served model: where rows leave against what the selection rows promised, and what they cost.
 
-    watch = PromiseWatch(model.description, model.precision, WatchSettings())
-    deepest = watch.deepest("patience", threshold)             # None: no cap holds
-    on_to_the_end = watch.answered("patience", threshold, exit_index)
-    watch.compared("patience", exit_index, logits, last)       # for rows that went on
-    watch.metrics()                                            # for Prometheus
+    watch = PromiseWatch(model, WatchSettings())
+    deepest = watch.deepest("patience", rule)              # None: no cap holds
+    on_to_the_end = watch.answered("patience", rule, exit_index)
+    watch.compared("patience", exit_index, logits, last)   # for rows that went on
+    watch.metrics()                                        # for Prometheus
 
 Only exported operating points are watched: a threshold that a request brings has no promise. It needs NumPy, pydantic
 and prometheus_client; docs/design/watch.md says how drift is told.
 """
 
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +20,12 @@ from typing import Any
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from pydantic import BaseModel, ConfigDict, Field
 
+from pipeline.evaluation.criteria import Criterion
+from pipeline.evaluation.leaving import Rule
+from pipeline.models.deploy.runtime import Deployed
 from pipeline.serving.drift import Drift
+from pipeline.serving.settings import WatchSettings
 
 MINUTE = 60.0
 EXPORTED, REQUEST = "exported", "request"
@@ -32,26 +34,12 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 _log = logging.getLogger("early_exit.watch")
 
 
-class WatchSettings(BaseModel):
-    """How closely a served model is watched."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    check_share: float = Field(0.01, ge=0, le=1)
-    """Share of rows that run to the end, once they are answered, to compare the last exit's answer."""
-    drift_alarm: float = Field(1e-3, gt=0, lt=1)
-    """Probability of a false warning in a window of rows, at most, for each operating point."""
-    drift_window: int = Field(1000, ge=10, le=10**6)
-    """Rows after which the comparison with the selection rows begins anew."""
-    extra_layers_per_minute: float | None = Field(None, gt=0)
-    """Layers beyond the promised mean that the rows of a minute may run; then they leave at the deepest exit within the
-    promised mean, until the minute has passed. None: no cap."""
-
-
 @dataclass(frozen=True)
 class Promised:
     """What the selection rows promised of an operating point.
 
     Attributes:
+        criterion: with its settings and fit.
         threshold: infinite where no row leaves early.
         counts: rows that left at each exit, (exits,).
         layers: mean layers run.
@@ -59,6 +47,7 @@ class Promised:
         deepest: index of the deepest exit within the mean layers; 0 where there is none.
     """
 
+    criterion: Criterion | None
     threshold: float
     counts: np.ndarray
     layers: float
@@ -66,70 +55,66 @@ class Promised:
     deepest: int
 
     @classmethod
-    def of(cls, threshold: float | None, promise: Mapping[str, Any], exits: Sequence[int]) -> "Promised":
-        """From an entry of `promises` in model.json, its point's threshold, and the layers with an exit."""
+    def of(cls, rule: tuple[Criterion | None, float], promise: Mapping[str, Any], exits: Sequence[int]) -> "Promised":
+        """From an entry of `promises` in model.json, its criterion and threshold, and the layers with an exit."""
         counts = np.asarray(promise["exit_counts"])
         layers = float(counts @ np.asarray(exits)) / float(counts.sum())
         within = [index for index, layer in enumerate(exits) if layer <= layers]
-        limit = math.inf if threshold is None else float(threshold)
-        return cls(limit, counts, layers, promise["difference"], max(within, default=0))
+        return cls(*rule, counts, layers, promise["difference"], max(within, default=0))
 
 
 class PromiseWatch:
     """Counts of one served model, its drift and its cap; safe to call from several threads.
 
     Args:
-        description: the folder's model.json.
-        precision: the one that answers.
-        default: criterion whose promise the cost of requests without one is held against; None: the first.
         clock: seconds.
         seed: of the rows that go on to the last exit, and of drift's ties.
     """
 
     def __init__(
         self,
-        description: Mapping[str, Any],
-        precision: str,
+        model: Deployed,
         settings: WatchSettings,
-        default: str | None = None,
         clock: Callable[[], float] = time.monotonic,
         seed: int = 0,
     ) -> None:
-        part, exits = description["precisions"][precision], description["exits"]
+        exits = model.segments.exits
         self.settings, self.exits = settings, np.asarray(exits)
-        self.regression = not description["label_names"]
+        self.regression = not model.description["label_names"]
+        part = model.description["precisions"][model.precision]
+        names = [point["criterion"] for point in part["points"]]
         self.points = {
-            point["criterion"]: Promised.of(point["threshold"], promise, exits)
-            for point, promise in zip(part["points"], part["promises"], strict=True)
+            name: Promised.of(model.criterion(name, None), promise, exits)
+            for name, promise in zip(names, part["promises"], strict=True)
         }
         self.drifts = {
             name: Drift(point.counts.tolist(), settings.drift_alarm, settings.drift_window, seed)
             for name, point in self.points.items()
         }
-        self._default = self.points.get(default) if default else next(iter(self.points.values()), None)
+        self._default = self.points.get(model.default)
         self._clock, self._random, self._lock = clock, np.random.default_rng(seed), Lock()
         self._extra = _Minute()
         self._metrics = _Metrics(self.points)
 
-    def deepest(self, criterion: str, threshold: float) -> int | None:
-        """Index of the deepest exit at which a row must leave now; None: it goes as it goes."""
-        point = self._exported(criterion, threshold) or self._default
+    def deepest(self, criterion: str, rule: Rule) -> int | None:
+        """The deepest exit within the promised mean while the cap holds.
+
+        What has no promise is held against that of the criterion at which the model answers where none is asked.
+        """
+        point = self._exported(criterion, rule) or self._default
         return point.deepest if point is not None and self._capped() else None
 
-    def answered(self, criterion: str, threshold: float, exit_index: int, capped: bool = False) -> bool:
+    def answered(self, criterion: str, rule: Rule, exit_index: int) -> bool:
         """Count a row that left.
 
-        Args:
-            criterion: that decided, or "full".
-            threshold: infinite where no row leaves early.
-            exit_index: counted from 0.
-            capped: whether it had to leave at `deepest` at the latest. Such a row does not count for drift, since its
-                own exit is not known.
+        A row that the cap held does not count for drift, since its own exit is not known.
 
         Returns:
             Whether the row is to go on to the last exit, so that the answers can be compared.
         """
-        own = self._exported(criterion, threshold)
+        end = len(self.exits) - 1
+        capped = rule.last < end
+        own = self._exported(criterion, rule)
         with self._lock:
             self._metrics.count_row(criterion, EXPORTED if own else REQUEST, exit_index, capped)
             point = own or self._default
@@ -138,11 +123,10 @@ class PromiseWatch:
             if own is None or capped:
                 return False
             self._bet(criterion, exit_index)
-            last = exit_index == len(self.exits) - 1
             goes_on = bool(self._random.random() < self.settings.check_share)
-            if goes_on and last:
+            if goes_on and exit_index == end:
                 self._metrics.checked.labels(criterion).inc()  # its answer is the last exit's
-            return goes_on and not last
+            return goes_on and exit_index < end
 
     def compared(self, criterion: str, exit_index: int, logits: np.ndarray, last: np.ndarray) -> None:
         """Count a row that had left and reached the last exit; arguments as `answered`, and logits, (outputs,)."""
@@ -166,9 +150,11 @@ class PromiseWatch:
                 self._metrics.drift.labels(criterion).set(drift.raised)
             return generate_latest(self._metrics.registry).decode()
 
-    def _exported(self, criterion: str, threshold: float) -> "Promised | None":
+    def _exported(self, criterion: str, rule: Rule) -> Promised | None:
+        """The promise of a rule; None: of its threshold or its settings there is none."""
         point = self.points.get(criterion)
-        return point if point is not None and point.threshold == threshold else None
+        same = point is not None and (point.criterion, point.threshold) == (rule.criterion, rule.threshold)
+        return point if same else None
 
     def _capped(self) -> bool:
         cap = self.settings.extra_layers_per_minute

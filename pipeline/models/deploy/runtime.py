@@ -65,6 +65,11 @@ class Deployed:
 
             self.tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
 
+    @property
+    def default(self) -> str:
+        """The criterion where none is asked for: patience, or the first that was exported."""
+        return "patience" if "patience" in self.points or not self.points else next(iter(self.points))
+
     @classmethod
     def open(cls, folder: str | Path, precision: str = FLOAT32, threads: int = 1) -> "Deployed":
         """Read a folder, and check the hashes of its files.
@@ -104,7 +109,7 @@ class Deployed:
     ) -> tuple[Criterion | None, float]:
         """A criterion with its threshold; the arguments are `answer`'s."""
         if name is None:
-            name = "patience" if "patience" in self.points or not self.points else next(iter(self.points))
+            name = self.default
         if name == FULL:
             return None, math.inf
         if name not in CRITERIA:

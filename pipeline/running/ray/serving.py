@@ -27,6 +27,8 @@ NAME = "early-exit"
 """Of the application that the command starts."""
 ONGOING = 256
 """Requests that a replica holds at once: more than the pool's batches, so that rows meet there."""
+HEALTH_SECONDS = 2.0
+"""Between two looks at a replica."""
 LOOPBACK = "127.0.0.1"
 
 
@@ -44,30 +46,58 @@ def application(serving: Serving) -> Any:
         num_replicas=serving.replicas,
         max_ongoing_requests=ONGOING,
         ray_actor_options={"num_cpus": serving.threads},
-        health_check_period_s=2.0,
+        health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=10.0,
     )(Replica)
-    return deployment.bind(serving.model_dump(mode="json"))
+    board = serve.deployment(name="metrics", ray_actor_options={"num_cpus": 0})(Board).bind()
+    return deployment.bind(serving.model_dump(mode="json"), board if serving.replicas > 1 else None)
 
 
 class Replica:
     """A process that answers; what it says is pipeline/serving/http.py's."""
 
-    def __init__(self, serving: dict[str, Any]) -> None:
+    def __init__(self, serving: dict[str, Any], board: Any) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # a replica has its own threads
         _listen_on_loopback()
+        from ray import serve
+
         from pipeline.serving.http import Service
 
         self.service = Service(Serving.model_validate(serving))
+        self.name, self.board = serve.get_replica_context().replica_tag, board
+        if board is not None:
+            self.service.page = self._page
 
     async def __call__(self, request: Any) -> Any:
         """Answer an HTTP request."""
         return await self.service(request)
 
-    def check_health(self) -> None:
-        """Raise where the pool has ended, so that Ray Serve starts another replica."""
+    async def _page(self, own: str) -> str:
+        """The metrics of all replicas."""
+        from pipeline.serving.metrics import merged
+
+        return merged(await self.board.exchange.remote(self.name, own))
+
+    async def check_health(self) -> None:
+        """Raise where the pool has ended, so that Ray Serve starts another replica; leave the metrics for others."""
         if not self.service.engine.alive:
             raise ClusterError("the pool has ended")
+        if self.board is not None:
+            self.board.exchange.remote(self.name, self.service.watch.metrics())
+
+
+class Board:
+    """Where replicas leave their metrics, since a request for them reaches one replica."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, tuple[float, str]] = {}
+
+    def exchange(self, replica: str, text: str) -> dict[str, str]:
+        """Leave a replica's metrics, and take those of all that are alive."""
+        now = time.monotonic()
+        self.texts[replica] = (now, text)
+        self.texts = {name: entry for name, entry in self.texts.items() if now - entry[0] < 5 * HEALTH_SECONDS}
+        return {name: text for name, (_, text) in sorted(self.texts.items())}
 
 
 def _listen_on_loopback() -> None:
