@@ -14,7 +14,7 @@ import pytest
 from pipeline.identity.imports import ROOT
 from tests.conftest import POINTERS
 from tests.documents import Shell
-from tests.ray_cluster import ray_cluster
+from tests.ray_cluster import free_ports, ray_cluster
 from tests.workspace import NO_NETWORK
 
 GUIDES = ROOT / "docs/guides"
@@ -111,6 +111,7 @@ def test_own_criterion(tmp_path: Path, mlflow_store: Path) -> None:
 def test_own_data_and_what_follows_from_it(tmp_path: Path, mlflow_store: Path) -> None:
     """One reader, one folder: later guides use what earlier ones made."""
     shell = clone(tmp_path / "project", mlflow_store)
+    shell.replaced |= dict(zip(("8000", "5001"), map(str, free_ports(2)), strict=True))
     for guide in ("own-data", "reading-the-report", "deploying", "own-model", "air-gapped"):
         shell.follow(GUIDES / f"{guide}.md")
 
