@@ -19,18 +19,17 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.leaving import Rule
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.serving.drift import Drift
+from pipeline.serving.metrics import Metrics
 from pipeline.serving.settings import WatchSettings
 
 MINUTE = 60.0
 EXPORTED, REQUEST = "exported", "request"
 """Where a threshold comes from, as a label of the metrics."""
-SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _log = logging.getLogger("early_exit.watch")
 
 
@@ -94,7 +93,9 @@ class PromiseWatch:
         self._default = self.points.get(model.default)
         self._clock, self._random, self._lock = clock, np.random.default_rng(seed), Lock()
         self._extra = _Minute()
-        self._metrics = _Metrics(self.points)
+        self._metrics = Metrics()
+        for name, point in self.points.items():
+            self._metrics.promise(name, point.counts / point.counts.sum(), point.layers, point.difference)
 
     def deepest(self, criterion: str, rule: Rule) -> int | None:
         """The deepest exit within the promised mean while the cap holds.
@@ -148,7 +149,7 @@ class PromiseWatch:
             for criterion, drift in self.drifts.items():
                 self._metrics.stake.labels(criterion).set(drift.stake)
                 self._metrics.drift.labels(criterion).set(drift.raised)
-            return generate_latest(self._metrics.registry).decode()
+            return self._metrics.text()
 
     def _exported(self, criterion: str, rule: Rule) -> Promised | None:
         """The promise of a rule; None: of its threshold or its settings there is none."""
@@ -187,6 +188,7 @@ class _Minute:
     def add(self, now: float, value: float) -> None:
         self._parts.append((now, value))
         self._sum += value
+        self.sum(now)  # forgets what is older
 
     def sum(self, now: float) -> float:
         while self._parts and self._parts[0][0] <= now - MINUTE:
@@ -194,38 +196,3 @@ class _Minute:
         if not self._parts:
             self._sum = 0.0  # without what rounding left
         return self._sum
-
-
-class _Metrics:
-    """The metrics in a registry of their own."""
-
-    def __init__(self, points: Mapping[str, Promised]) -> None:
-        self.registry = CollectorRegistry()
-        at: Any = {"namespace": "early_exit", "registry": self.registry}
-        own = ("criterion",)
-        self.requests = Counter("requests", "Requests by status.", ("status",), **at)
-        self.seconds = Histogram("request_seconds", "Seconds from arrival to answer.", buckets=SECONDS, **at)
-        self.rows = Counter("rows", "Rows by the exit that answered.", (*own, "threshold", "exit"), **at)
-        self.capped = Counter("capped_rows", "Rows that the cap on extra layers held back.", own, **at)
-        self.checked = Counter("checked_rows", "Rows whose last exit answered too.", own, **at)
-        self.difference = Counter("difference", "Difference of checked rows from the last exit's answers.", own, **at)
-        self.extra = Gauge("extra_layers", "Layers beyond the promised mean in the last minute.", **at)
-        self.drift = Gauge("drift", "1: rows do not leave as the selection rows did.", own, **at)
-        self.stake = Gauge("drift_stake", "What bets against the promise have won, from 1.", own, **at)
-        self.alarms = Counter("drift_alarms", "How often the stake was high enough for a warning.", own, **at)
-        share = Gauge("promised_share", "Share of selection rows by exit.", (*own, "exit"), **at)
-        layers = Gauge("promised_layers", "Mean layers of selection rows.", own, **at)
-        difference = Gauge("promised_difference", "Mean difference of selection rows.", own, **at)
-        for criterion, point in points.items():
-            for index, count in enumerate((point.counts / point.counts.sum()).tolist()):
-                share.labels(criterion, index + 1).set(count)
-            layers.labels(criterion).set(point.layers)
-            difference.labels(criterion).set(point.difference)
-            for counter in (self.alarms, self.capped, self.checked, self.difference):
-                counter.labels(criterion)  # 0 from the start
-
-    def count_row(self, criterion: str, threshold: str, exit_index: int, capped: bool) -> None:
-        """Count a row."""
-        self.rows.labels(criterion, threshold, exit_index + 1).inc()
-        if capped:
-            self.capped.labels(criterion).inc()
