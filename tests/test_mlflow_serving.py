@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pipeline.commands.served import Graphs, Served
 from pipeline.layout import HERE
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.running.mlflow.tracker import Tracker
@@ -60,6 +62,20 @@ REFUSED = (
     ({"rows": ["a"]}, "inputs"),
     ("{", "JSON"),
 )
+
+
+def test_images_are_answered_as_the_graphs_do(images_model: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (70, 32, 32, 3), dtype=np.uint8)  # more than run together
+    served = Served(Graphs(images_model, ("float32",)), (), "confidence")
+    rows = served.predict(images, {"threshold": 0.6, "precision": "float32"}).to_dict(orient="records")
+    model = Deployed.open(images_model)
+    alone = [answer for part in (images[:64], images[64:]) for answer in model.answer(part, "confidence", 0.6)]
+    assert [{key: row[key] for key in row if key not in REQUEST} for row in rows] == [vars(one) for one in alone]
+    with pytest.raises(Exception, match=r"rows\.0: .* is no image") as raised:
+        served.predict(images[:, :8])
+    assert raised.value.get_http_status_code() == 400  # type: ignore[attr-defined]
+    with pytest.raises(Exception, match=r"unknown precision 'int8'"):
+        served.predict(images, {"precision": "int8"})
 
 
 @pytest.mark.slow
