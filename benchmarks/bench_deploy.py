@@ -1,8 +1,9 @@
 """Batch 1, one thread: PyTorch, ONNX float32 and int8, and the loop of the published code padded to 128, on the same
-weights and rows, all in one run. python benchmarks/bench_deploy.py"""
+weights and rows, beside the matrix products of a full pass alone, all in one run. python benchmarks/bench_deploy.py"""
 
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.models.deploy.quantised import write_int8
 from pipeline.models.deploy.segments import Segments
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.roof import MatrixRate, products_of
 
 PATIENCES = (3, 6)
 PADDED = 128
@@ -115,6 +117,7 @@ def main() -> None:
         with torch.inference_mode(False):
             engines = ways(model, Path(folder))
         total: dict[str, float] = dict.fromkeys(engines, 0.0)
+        products = dict.fromkeys((FLOAT32, INT8), 0.0)
         for row in rows:
             batch = store.batch([row], "cpu")
             for name, engine in engines.items():
@@ -123,6 +126,11 @@ def main() -> None:
             runs = {name: partial(engine, batch) for name, engine in engines.items()}
             for name, took in interleaved(runs, given.repeats, "cpu").items():
                 total[name] += took / len(rows)
+            rate = MatrixRate(products_of(model, batch), [*products], 1, "cpu", time.process_time)
+            for _ in range(given.repeats):
+                rate.run()
+            for precision, rates in rate.rates().items():
+                products[precision] += rate.flops / rates / 1e9 / len(rows)
     print(f"{len(rows)} rows of {store.lengths[rows].min()} to {store.lengths[rows].max()} tokens")
     lines = []
     for name, took in total.items():
@@ -132,6 +140,9 @@ def main() -> None:
         others = [total[f"{other}, {setting}"] / took for other in ("PyTorch", f"published, padded to {PADDED}")]
         lines.append([name, 1000 * took, *others, speedup, speedup / ratio])
     table(["way", "ms a row", "PyTorch / it", "published / it", "full / it", "of layer ratio"], lines)
+    alone = ((name, total[f"ONNX {name}, {FULL}"], took) for name, took in products.items())
+    lines = [[name, 1000 * took, took / full, total[f"PyTorch, {FULL}"] / took] for name, full, took in alone]
+    table(["products alone", "ms a row", "of ONNX's full pass", "PyTorch's full pass / it"], lines)
 
 
 if __name__ == "__main__":

@@ -87,8 +87,6 @@ class Params(Block):
             for name in names:
                 if name not in self.tasks:
                     raise unknown("task", name, self.tasks, key=key)
-                if key == "export.tasks" and self.task(name).modality == "image" and "int8" in self.export.precisions:
-                    raise ParamsError(f"export.precisions: int8 serves no images, which {name!r} has; take one out")
         self._check_engines()
         self._check_attack()
         return self
@@ -120,7 +118,7 @@ class Params(Block):
         serving = {self.backbone(name).modality for name in self.backbones}
         for name in self.tasks:
             task = self.task(name)
-            self.evaluate.choose.refuse_task(name, task.kind, task.modality)
+            self.evaluate.choose.refuse_task(name, task.kind)
             if task.modality not in serving:
                 example = "resnet20" if task.modality == "image" else "minilm"
                 raise ParamsError(

@@ -26,7 +26,6 @@ from pipeline.models.deploy.quantised import write_int8
 from pipeline.models.deploy.recording import record
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.models.deploy.segments import Segments
-from pipeline.models.deploy.writing import refuse_precisions
 from pipeline.models.device import machine
 from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.multi_exit import MultiExit
@@ -36,7 +35,7 @@ from pipeline.params import Params, load_params
 from pipeline.results import Evaluated, ExitCosts, Exported, ExportedPrecision, Exports, Row, Selected
 from pipeline.tasks.stores import Store, manifest_of, open_store
 from pipeline.tasks.text.tokens import collate
-from tests.selections import evaluate_untrained, save_model, select
+from tests.selections import evaluate_untrained, save_model, select, untrained_images
 from tests.test_ask import invoke
 from tests.test_backbones import centre, config_of, rows
 from tests.workspace import Workspace
@@ -57,10 +56,10 @@ def shape_of(model: MultiExit, graphs: Mapping[str, Written]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def exported(model: MultiExit, folder: Path, images: bool = False) -> dict[str, Any]:
-    """Write a model's graphs, in both precisions where it has texts."""
-    written = write_graphs(model, folder, images)
-    return shape_of(model, {FLOAT32: written} | ({} if images else {INT8: write_int8(folder, written)}))
+def exported(model: MultiExit, folder: Path) -> dict[str, Any]:
+    """Write a text model's graphs, in both precisions."""
+    written = write_graphs(model, folder, images=False)
+    return shape_of(model, {FLOAT32: written, INT8: write_int8(folder, written)})
 
 
 def text_model(family: str, pooling: Any = "mean") -> MultiExit:
@@ -114,12 +113,21 @@ def test_images_answer_as_pytorch_does_and_leave_as_in_replay(tmp_path: Path) ->
     with torch.no_grad():
         centre(model, [batch])
         expected = model(batch).numpy()
-    segments = Segments.open(tmp_path, exported(model, tmp_path, images=True), FLOAT32)
+    pixels = batch["image"].numpy()
+    written = write_graphs(model, tmp_path, images=True)
+    int8 = write_int8(tmp_path, written, [{"image": pixels[:20]}])
+    assert int8.exits == written.exits
+    shape = shape_of(model, {FLOAT32: written, INT8: int8})
+    segments = Segments.open(tmp_path, shape, FLOAT32)
     for part in (slice(0, 30), slice(3, 4)):
-        np.testing.assert_allclose(
-            segments.record({"image": batch["image"].numpy()[part]})[0], expected[part], atol=1e-4
-        )
+        np.testing.assert_allclose(segments.record({"image": pixels[part]})[0], expected[part], atol=1e-4)
     check_live_equals_replay(segments, [arrays(batch)])
+    quantised = Segments.open(tmp_path, shape, INT8)
+    logits = quantised.record({"image": pixels})[0]
+    assert 0 < np.abs(logits - expected).max() < 0.5 * np.abs(expected).max()
+    alone = [quantised.record({"image": pixels[i : i + 1]})[0] for i in range(len(pixels))]
+    np.testing.assert_allclose(np.concatenate(alone), logits, atol=1e-5)  # scales do not depend on the other rows
+    check_live_equals_replay(quantised, [arrays(batch)])
 
 
 # Live equals replay
@@ -357,13 +365,37 @@ def check_costs(rows: Sequence[Row], costs: ExitCosts, within: bool) -> None:
     assert len(costs.ms) == 12
 
 
-def test_images_have_no_int8() -> None:
+@pytest.mark.slow
+def test_images_are_exported_in_int8(workspace: Workspace) -> None:
+    """The real stages; the exits' files, which stay float32, are kept without the float32 layers."""
+    task = "demo-images"
+    workspace.write_params(
+        {
+            "tasks": {task: {"rows": {"train": 20, "selection": 24, "report": 16}}},
+            "backbones": {"resnet14": {"width": 4}},
+            "images": {"grid": {"batch_size": [8], "learning_rate": [0.1]}},
+            "evaluate": {
+                "criteria": {"confidence": {}},
+                "choose": {"rule": "latency", "budget_ms": 1e6, "engine": "onnx-int8"},
+            },
+            "latency.tasks": [],
+            "export": {"tasks": [task], "precisions": [INT8]},
+        }
+    )
+    untrained_images(workspace)
+    assert [one.engine for one in Evaluated.read(HERE.evaluated(task), "").costs] == ["onnx-int8"]
+    done = workspace.stage("export", task)
+    assert done.code == 0, done.err
+    path = HERE.exported(task, "resnet14", "joint")
+    made = Exported.read(path, "").precisions[INT8]
+    assert {file.name for file in path.parent.glob("layer-*")} == set(made.layers)
+    assert {file.name for file in path.parent.glob("exit-*")} == set(made.exits)
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3)).astype(np.uint8)
+    assert len(Deployed.open(path.parent, INT8).answer(pixels, "confidence")) == 3
+
+
+def test_an_unknown_task_is_not_exported() -> None:
     raw = {"tasks": {"cifar10": {}}, "backbones": {"resnet20": {}}, "methods": ["joint"]}
-    with pytest.raises(ParamsError, match=r"export\.precisions: int8 serves no images, which 'cifar10' has"):
-        Params.model_validate({**raw, "export": {"tasks": ["cifar10"], "precisions": ["int8"]}})
-    choose = {"rule": "latency", "budget_ms": 1.0, "engine": "onnx-int8"}
-    with pytest.raises(ParamsError, match=r"choose\.engine: 'onnx-int8' serves no images, which 'cifar10' has; set"):
-        Params.model_validate({**raw, "evaluate": {"choose": choose}})
     with pytest.raises(ParamsError, match=r"export\.tasks: unknown task 'cifar'; did you mean 'cifar10'"):
         Params.model_validate({**raw, "export": {"tasks": ["cifar"]}})
 
@@ -388,8 +420,6 @@ def check_bad_input(folder: Path) -> None:
         invoke("export", TASK, "--to", "left")
     with pytest.raises(PipelineError, match="unknown precision 'int7'; did you mean 'int8'"):
         invoke("export", TASK, "--to", "other", "--precision", "int7")
-    with pytest.raises(UnsupportedError, match="export images in float32"):
-        refuse_precisions([INT8], images=True)
     (folder / "heads.npz").write_bytes(b"other")
     with pytest.raises(ArtifactError, match=r"heads\.npz: its content is not what was exported"):
         Deployed.open(folder)

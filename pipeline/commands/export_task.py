@@ -25,10 +25,9 @@ def export_task(
     Raises:
         ParamsError: an unknown name, or one that is missing among several.
         ArtifactError: the task was not trained, traced or evaluated.
-        UnsupportedError: a precision that does not serve the task's rows.
     """
     about = params.task(task)
-    refuse_precisions(precisions, about.modality == "image")
+    refuse_precisions(precisions)
     manifest = manifest_of(about.name)
     group = chosen_group(Selected.read(HERE.selected(about.name), "run `dvc repro`"), backbone, method)
     evaluated = read_with_points(Evaluated, HERE.evaluated(about.name), f"run `dvc repro evaluate@{about.name}`")

@@ -74,10 +74,8 @@ class Choose(Block):
             )
         return self
 
-    def refuse_task(self, task: str, kind: str, modality: str) -> None:
-        """Raise ParamsError where the chooser has no meaning for a task's kind of answers or rows."""
-        if self.engine == "onnx-int8" and modality == "image":
-            raise ParamsError(f"evaluate.choose.engine: 'onnx-int8' serves no images, which {task!r} has; set another")
+    def refuse_task(self, task: str, kind: str) -> None:
+        """Raise ParamsError where the chooser has no meaning for a task's kind of answers."""
         regression, key = kind == "regression", "evaluate.choose"
         if self.rule == "risk" and regression and self.tolerance is None:
             raise ParamsError(f"{key}: rule 'risk' needs tolerance for the regression {task!r}; add it")

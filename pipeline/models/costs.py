@@ -51,7 +51,7 @@ def costs_of(selected: Selected, manifest: Manifest, engine: RunsIn, threads: in
             found.append(costs_in_torch(model, manifest, group, engine, threads, device))
             continue
         with tempfile.TemporaryDirectory() as folder:
-            segments = _segments(model, Path(folder), engine, manifest.modality == "image", threads)
+            segments = _segments(model, Path(folder), engine, manifest, group.backbone, threads)
             found.append(costs_in_onnx(segments, manifest, group, engine, threads))
     return found
 
@@ -86,12 +86,16 @@ def _in_torch(model: MultiExit) -> list[Answers]:
     return [*early, LiveEngine(model, None)]
 
 
-def _segments(model: MultiExit, folder: Path, engine: RunsIn, images: bool, threads: int) -> Segments:
+def _segments(
+    model: MultiExit, folder: Path, engine: RunsIn, manifest: Manifest, backbone: str, threads: int
+) -> Segments:
     from pipeline.models.deploy.graphs import write_graphs
-    from pipeline.models.deploy.quantised import write_int8
+    from pipeline.models.deploy.quantised import calibration_rows, write_int8
 
-    written, precision = write_graphs(model, folder, images), engine.removeprefix("onnx-")
-    files = written if precision == "float32" else write_int8(folder, written)
+    written, precision = write_graphs(model, folder, manifest.modality == "image"), engine.removeprefix("onnx-")
+    files = written
+    if precision != "float32":
+        files = write_int8(folder, written, calibration_rows(manifest, backbone))
     shape = {"exits": model.exits, "outputs": model.outputs, "channels": tuple(model.channels)}
     return Segments.open(folder, {**shape, "precisions": {precision: vars(files)}}, precision, threads)
 

@@ -38,4 +38,5 @@ class Export(Block):
 
     tasks: Annotated[list[str], Distinct] = []
     precisions: Annotated[list[Literal["float32", "int8"]], Distinct] = Field(default=["float32"], min_length=1)
-    """Each is recorded, has thresholds of its own and its scores. int8 serves texts."""
+    """Each is recorded, has thresholds of its own and its scores. int8 rounds convolutions with scales from selection
+    rows."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.errors import ParamsError, UnsupportedError, unknown
+from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.trace import Trace
 from pipeline.identity.versions import library_versions, processor
@@ -23,7 +23,7 @@ from pipeline.models.deploy.folder import (
     TOKENIZER,
     hash_of,
 )
-from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.segments import LEFT_OUT, Segments
 from pipeline.models.own_traces import Choosing, own_points, own_traces, torch_traces
 from pipeline.results import (
     Evaluated,
@@ -62,24 +62,23 @@ def export(
 
     Raises:
         ParamsError: an unknown precision, or none.
-        UnsupportedError: one that does not serve images.
         ArtifactError: the model or its traces are missing.
     """
     from pipeline.models.deploy.card import card
     from pipeline.models.deploy.graphs import write_graphs
-    from pipeline.models.deploy.quantised import write_int8
+    from pipeline.models.deploy.quantised import calibration_rows, write_int8
     from pipeline.models.deploy.recording import record
     from pipeline.models.multi_exit import load_checkpoint
 
     images = manifest.modality == "image"
-    refuse_precisions(precisions, images)
+    refuse_precisions(precisions)
     trial = group.trials[0]
     traces = torch_traces(manifest, group)
     model = load_checkpoint(HERE.model(manifest.task, trial.key), sha256=trial.weights_sha256)
     written = write_graphs(model, folder, images)
     graphs = {FLOAT32: written}
     if INT8 in precisions:
-        graphs[INT8] = write_int8(folder, written)
+        graphs[INT8] = write_int8(folder, written, calibration_rows(manifest, group.backbone))
     if not images:
         shutil.copyfile(HERE.tokenizer(manifest.task, group.backbone), folder / TOKENIZER)
     shape = {"exits": list(model.exits), "outputs": model.outputs, "channels": list(model.channels)}
@@ -95,7 +94,8 @@ def export(
             **vars(graphs[name]), points=points, promises=promises, rows=rows_of, costs=costs
         )
     if FLOAT32 not in precisions:
-        for file in {*written.layers, *written.exits}:
+        kept = {file for one in measured.values() for file in (*one.layers, *one.exits)}
+        for file in {*written.layers, *written.exits} - kept:
             (folder / file).unlink()
     files = {path.name: hash_of(path) for path in sorted(folder.iterdir())}
     exported = Exported(
@@ -124,17 +124,13 @@ def export(
     return exported
 
 
-def refuse_precisions(precisions: Sequence[str], images: bool) -> None:
-    """Raise ParamsError for an unknown precision or none, and UnsupportedError for one that does not serve images."""
+def refuse_precisions(precisions: Sequence[str]) -> None:
+    """Raise ParamsError for an unknown precision or none."""
     if not precisions:
         raise ParamsError(f"precision: none given; name one of {', '.join(PRECISIONS)}")
     for name in precisions:
         if name not in PRECISIONS:
             raise unknown("precision", name, PRECISIONS, key="precision")
-        if images and name == INT8:
-            raise UnsupportedError(
-                "precision int8: ONNX Runtime's dynamic quantiser has no fast convolutions; export images in float32"
-            )
 
 
 def _arithmetic(graphs: "Written", folder: Path, precision: str, threads: int) -> dict[str, str]:
@@ -142,7 +138,7 @@ def _arithmetic(graphs: "Written", folder: Path, precision: str, threads: int) -
     files = sorted({EMBEDDING, HEADS, *graphs.layers, *graphs.exits})
     hashes = {name: hash_of(folder / name) for name in files}
     about = {"engine": f"onnxruntime {precision}", "version": _versions()["onnxruntime"], "processor": processor()}
-    return {**about, "threads": str(threads), **hashes}
+    return {**about, "threads": str(threads), "left_out": ", ".join(LEFT_OUT), **hashes}
 
 
 def _costs(segments: Segments, manifest: Manifest, group: ModelGroup, precision: str, threads: int) -> ExitCosts:
