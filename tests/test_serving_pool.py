@@ -170,7 +170,7 @@ def test_rows_of_a_cancelled_request_run_no_further(models: dict[str, Deployed])
     pool, (full, name) = Pool(model.segments), rule_of(model.segments, 8)
     left, other = pool.add(model.inputs(["w5"]), full, name), pool.add(model.inputs(["w6"]), full, name)
     pool.step()
-    left.cancelled = True
+    pool.drop(left)
     finished = []
     while len(pool):
         finished += pool.step()
@@ -183,7 +183,7 @@ def test_a_row_that_cannot_be_answered_fails_its_own_request(models: dict[str, D
     pool, (full, name) = Pool(model.segments), rule_of(model.segments, 8)
     bad, good = pool.add(model.inputs(["w5 w6"]), full, name), pool.add(model.inputs(["w6 w7"]), full, name)
     pool.step()
-    for row in [row for rows in pool._waiting.values() for row in rows if row.ticket is bad]:
+    for row in [row for line in pool._waiting for row in line if row.ticket is bad]:
         row.state = {**row.state, "hidden": np.full_like(row.state["hidden"], np.nan)}
     finished: list[Ticket] = []
     while len(pool):

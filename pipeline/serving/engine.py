@@ -129,5 +129,5 @@ class Engine:
                 job.ticket = self.pool.add(job.ready.inputs, job.ready.rule, job.ready.criterion)
                 self._jobs[job.ticket] = job
             elif job.ticket is not None:
-                job.ticket.cancelled = True
+                self.pool.drop(job.ticket)
                 self._jobs.pop(job.ticket, None)

@@ -10,6 +10,7 @@ No thread, no clock but the one given, no Ray: `step` runs one layer of one batc
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -24,6 +25,8 @@ Policy = Literal["deepest", "fullest"]
 """Which rows run next: those with the fewest layers before them, or those of the pool with the most rows."""
 SPREAD = 1.25
 """Longest over shortest row of a batch, in tokens: the shorter ones are padded."""
+LOOK = 8
+"""Rows that are looked at for each place of a batch, when many wait."""
 
 
 class Pool:
@@ -51,13 +54,16 @@ class Pool:
         self.batch = 1 if segments.alone else batch
         self.policy: Policy = "deepest" if segments.alone else policy
         self.watch: Watch = Nobody() if watch is None else watch
-        self._waiting: dict[int, list[Row]] = {}  # by the graph of the next layer
+        self._deepest_first = range(len(segments.layers) - 1, -1, -1)
+        # By the next layer, in the order of arrival there; and those that go on for the watch alone.
+        self._waiting: list[list[Row]] = [[] for _ in segments.layers]
+        self._watched: list[list[Row]] = [[] for _ in segments.layers]
         self._arrived = 0
         self._full = segments.rule(None, np.inf)
 
     def __len__(self) -> int:
         """Rows that run."""
-        return sum(map(len, self._waiting.values()))
+        return sum(map(len, (*self._waiting, *self._watched)))
 
     def add(self, inputs: Arrays, rule: Rule, criterion: str) -> Ticket:
         """Let the rows of a request run.
@@ -90,7 +96,14 @@ class Pool:
         for row in staying:
             row.since = now
             self._put(row)
+        for ticket in waited_for:
+            if ticket.error is not None:
+                self.drop(ticket)
         return [ticket for ticket in waited_for if ticket.done]
+
+    def drop(self, ticket: Ticket) -> None:
+        """Run no further layer for a request that nobody waits for."""
+        self._waiting = [[row for row in line if row.ticket is not ticket] for line in self._waiting]
 
     def _run(self, rows: Sequence[Row]) -> list[Row]:
         """Run the next layer of rows that wait for the same one; those that go on."""
@@ -146,44 +159,55 @@ class Pool:
         return True
 
     def _put(self, row: Row) -> None:
-        self._waiting.setdefault(id(self.segments.layers[row.layer]), []).append(row)
+        lines = self._waiting if row.left_at is None else self._watched
+        lines[row.layer].append(row)
 
     def _take(self) -> list[Row]:
         """The rows whose turn it is; they wait no longer."""
-        pools = {key: kept for key, rows in self._waiting.items() if (kept := [row for row in rows if not row.gone])}
-        self._waiting = pools
-        if not pools:
-            return []
         first = self._overdue() or self._first()
-        key = id(self.segments.layers[first.layer])
-        chosen, others = [first], []
+        if first is None:
+            return []
+        chosen = [first]
         shortest = longest = first.tokens
-        for row in sorted(pools[key], key=self._rank):
+        for row in islice(self._companions(first), LOOK * self.batch):
+            if len(chosen) == self.batch:
+                break
             low, high = min(shortest, row.tokens), max(longest, row.tokens)
-            if row is first:
-                continue
-            if len(chosen) < self.batch and high <= SPREAD * low:
+            if row is not first and high <= SPREAD * low:
                 chosen.append(row)
                 shortest, longest = low, high
-            else:
-                others.append(row)
-        pools[key] = others
+        for row in chosen:
+            (self._waiting if row.left_at is None else self._watched)[row.layer].remove(row)
         return chosen
+
+    def _companions(self, first: Row) -> Iterator[Row]:
+        """Rows that wait for the same weights, in their order."""
+        graph = self.segments.layers[first.layer]
+        lines = (self._waiting[layer] for layer in self._deepest_first if self.segments.layers[layer] is graph)
+        rows = (row for line in lines for row in line)
+        yield from rows if self.policy == "deepest" else sorted(rows, key=lambda row: row.number)
+        for layer in self._deepest_first:
+            if self.segments.layers[layer] is graph:
+                yield from self._watched[layer]
 
     def _overdue(self) -> Row | None:
         """The row that waits longest, of those that the policy may leave waiting, if that is too long."""
-        any_row = self.policy == "fullest"
-        rows = (row for rows in self._waiting.values() for row in rows if any_row or row.left_at is not None)
-        oldest = min(rows, key=lambda row: row.since, default=None)
+        lines = [*self._watched, *(self._waiting if self.policy == "fullest" else ())]
+        oldest = min((line[0] for line in lines if line), key=lambda row: row.since, default=None)
         return oldest if oldest is not None and self.clock() - oldest.since > self.wait else None
 
-    def _first(self) -> Row:
-        """The row that comes first by the policy."""
-        if self.policy == "fullest":
-            fullest = max(self._waiting.values(), key=lambda rows: (min(len(rows), self.batch), rows[0].layer))
-            return min(fullest, key=self._rank)
-        return min((row for rows in self._waiting.values() for row in rows), key=self._rank)
-
-    def _rank(self, row: Row) -> tuple[bool, int, int]:
-        """Rows that somebody waits for before others; then the deepest, then the oldest; or the oldest at once."""
-        return row.left_at is not None, -row.layer if self.policy == "deepest" else 0, row.number
+    def _first(self) -> Row | None:
+        """The row that comes first by the policy; those that go on for the watch come last."""
+        for lines in (self._waiting, self._watched):
+            waiting = [layer for layer in self._deepest_first if lines[layer]]
+            if waiting and self.policy == "deepest":
+                return lines[waiting[0]][0]
+            if waiting:
+                rows: dict[int, int] = {}
+                for layer in waiting:
+                    graph = id(self.segments.layers[layer])
+                    rows[graph] = rows.get(graph, 0) + len(lines[layer])
+                fullest = max(rows, key=lambda graph: min(rows[graph], self.batch))  # the deepest of equals
+                firsts = (lines[layer][0] for layer in waiting if id(self.segments.layers[layer]) == fullest)
+                return min(firsts, key=lambda row: row.number)
+        return None

@@ -17,14 +17,12 @@ class Ticket:
         criterion: name of the rule's criterion, or "full".
         running: rows without an answer.
         error: why it cannot be answered.
-        cancelled: nobody waits for it any more; its rows run no further layer.
     """
 
     def __init__(self, rule: Rule, criterion: str, rows: int) -> None:
         self.leaving, self.criterion = Leaving(rule, rows), criterion
         self.running = rows
         self.error: Exception | None = None
-        self.cancelled = False
 
     @property
     def done(self) -> bool:
@@ -46,6 +44,7 @@ class Row:
         layer: layers that it ran.
         exit: its next exit, counted from 0.
         left_at: the exit where it left, if it goes on for the watch alone.
+        tokens: length of a text; 1 for an image.
     """
 
     ticket: Ticket
@@ -59,15 +58,9 @@ class Row:
     exit: int = 0
     left_at: int | None = None
 
-    @property
-    def gone(self) -> bool:
-        """Whether nobody waits for it, nor for its way to the last exit."""
-        return self.left_at is None and (self.ticket.cancelled or self.ticket.error is not None)
-
-    @property
-    def tokens(self) -> int:
-        """Length of a text; 1 for an image."""
-        return self.inputs["input_ids"].shape[1] if "input_ids" in self.inputs else 1
+    def __post_init__(self) -> None:
+        ids = self.inputs.get("input_ids")
+        self.tokens: int = 1 if ids is None else ids.shape[1]
 
 
 def stack(states: Sequence[Arrays]) -> dict[str, np.ndarray]:
