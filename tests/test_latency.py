@@ -17,6 +17,7 @@ from pipeline.models.deploy.runtime import Deployed
 from pipeline.models.deployments import deployments, refuse_engines, refuse_threads
 from pipeline.models.device import cores
 from pipeline.models.encoders.encoder import Encoder, build_encoder
+from pipeline.models.latency import Timing
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.recording import record as record_in_torch
@@ -24,6 +25,7 @@ from pipeline.models.residual import ResNet
 from pipeline.models.roof import MatrixRate, products_of
 from pipeline.params import Params, load_params
 from pipeline.results import ALL_LAYERS, Evaluated, Exported, Latency, LatencyRow, Measured, Memory, Reached, Selected
+from pipeline.results.latency import RunsIn
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.tasks.stores import manifest_of, open_store
 from pipeline.tasks.text.tokens import collate
@@ -195,12 +197,21 @@ def check_bf16(timed: tuple[LatencyRow, ...], model: MultiExit) -> None:
     recorded = [load_trace(path) for path in HERE.recorded.glob("*.safetensors")]
     mine = [trace for trace in recorded if trace.provenance.get("engine") == "pytorch bf16"]
     assert sorted(trace.provenance["split"] for trace in mine) == sorted(("selection", *manifest.report_splits))
+    assert HERE.trace(TASK, "many", "selection") in read_on_a_node(("pytorch-bf16",))
+    assert HERE.trace(TASK, "many", "selection") not in read_on_a_node(("pytorch",))
     (trace,) = (trace for trace in mine if trace.provenance["split"] == manifest.report_splits[0])
     np.testing.assert_array_equal(trace.logits, logits)
     assert (logits != load_trace(HERE.trace(TASK, "many", manifest.report_splits[0])).logits).any()
     for row in own:
         swept = sweep_at(trace, row.point)
         assert row.score == pytest.approx(swept.metrics(("accuracy",))["score"][0], abs=1e-6)
+
+
+def read_on_a_node(engines: tuple[RunsIn, ...]) -> set[Path]:
+    """What travels to a node that times engines: the traces too, where points are chosen there."""
+    evaluated, selected = Evaluated.read(HERE.evaluated(TASK), ""), Selected.read(HERE.selected(TASK), "")
+    timing = Timing(manifest_of(TASK), selected, evaluated, "validation", 4, (1,), 1, (1,), "cpu", "L4", engines)
+    return {*timing.reads()}
 
 
 def check_deployed(timed: tuple[LatencyRow, ...]) -> None:
@@ -245,7 +256,7 @@ def test_engines_that_cannot_run_are_refused(monkeypatch: pytest.MonkeyPatch) ->
     refuse_engines(["pytorch"], "cuda")
 
 
-@pytest.mark.parametrize(("family", "size"), [("albert", 6), ("mpnet", 24)])
+@pytest.mark.parametrize(("family", "size"), [("albert", 12), ("mpnet", 24)])
 def test_live_equals_replay_in_bf16(family: str, size: int) -> None:
     torch.manual_seed(0)
     encoder = Encoder(config_of(family), "mean")
