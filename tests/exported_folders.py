@@ -33,10 +33,11 @@ def images_folder(into: Path) -> Path:
     """A residual network of three classes, in float32."""
     import torch
 
+    from pipeline.models.deploy.graphs import write_graphs
     from pipeline.models.multi_exit import MultiExit
     from pipeline.models.residual import ResNet
     from tests.test_backbones import centre
-    from tests.test_deploy import exported
+    from tests.test_deploy import shape_of
 
     into.mkdir()
     torch.manual_seed(0)
@@ -44,7 +45,8 @@ def images_folder(into: Path) -> Path:
     model = MultiExit(network, range(1, network.layers + 1), 3).eval()
     with torch.no_grad():
         centre(model, [{"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8)}])
-    _described(into, exported(model, into, images=True), "image", ["image"], ["cat", "dog", "frog"])
+    shape = shape_of(model, {"float32": write_graphs(model, into, images=True)})
+    _described(into, shape, "image", ["image"], ["cat", "dog", "frog"])
     _promise(into, np.random.default_rng(9).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8))
     return into
 

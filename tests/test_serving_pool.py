@@ -1,5 +1,6 @@
 """The pool of rows: *live equals replay*, whoever else runs, in whatever order rows arrive."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,20 @@ def test_fullest_leaves_no_row_waiting_for_ever(models: dict[str, Deployed]) -> 
         pool.step()
         seconds += 1.0
     assert 3 < seconds < 6
+
+
+def test_rows_that_fit_do_not_pass_by_one_that_does_not_for_ever(models: dict[str, Deployed]) -> None:
+    model, seconds = models["float32"], 0.0
+    shared = replace(model.segments, layers=model.segments.layers[:1] * 4)  # as where all layers share their weights
+    pool, (full, name) = Pool(shared, batch=4, wait=3.0, clock=lambda: seconds), rule_of(model.segments, 8)
+    pool.add(model.inputs(["w5"]), full, name)
+    pool.step()
+    long = pool.add(model.inputs(["w5 " * 20]), full, name)
+    while not long.done and seconds < 40:  # a short row always runs
+        pool.add(model.inputs(["w5"]), full, name)
+        pool.step()
+        seconds += 1.0
+    assert 8 < seconds < 16
 
 
 def test_int8_rows_run_one_by_one_in_their_order(models: dict[str, Deployed]) -> None:

@@ -35,8 +35,9 @@ class Pool:
     Args:
         batch: most rows of a step; int8 has one, since its answer would depend on the rows beside it.
         policy: see `Policy`.
-        wait: seconds after which a row comes first that the policy would leave waiting: under "fullest" any row,
-            otherwise one that goes on for the watch alone.
+        wait: seconds after which a row comes first that the policy would leave waiting: under "fullest" any row, and
+            one that goes on for the watch alone. Under "deepest" no younger row joins before a new one that waits so
+            long because its length does not fit.
         watch: told of every row that leaves.
         clock: in seconds.
     """
@@ -167,15 +168,17 @@ class Pool:
         first = self._overdue() or self._first()
         if first is None:
             return []
-        chosen = [first]
+        chosen, now = [first], self.clock()
         shortest = longest = first.tokens
         for row in islice(self._companions(first), LOOK * self.batch):
-            if len(chosen) == self.batch:
-                break
             low, high = min(shortest, row.tokens), max(longest, row.tokens)
+            if high > SPREAD * low and row.layer == 0 and now - row.since > self.wait:
+                break  # no younger row passes it by: those that run now leave, and then it comes first
             if row is not first and high <= SPREAD * low:
                 chosen.append(row)
                 shortest, longest = low, high
+            if len(chosen) == self.batch:
+                break
         for row in chosen:
             (self._waiting if row.left_at is None else self._watched)[row.layer].remove(row)
         return chosen
