@@ -6,6 +6,7 @@ single exit, with patience, and with patience by an adaptive attack. What was at
 second call goes on where the first one stopped after `minutes`."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ def attacked(example: Example, engine: Engine) -> dict[str, Any]:
 
 def prepared(folder: Path, examples: int, steps: int) -> list[Example]:
     """Train the model, where a call before has not; load all into this process."""
+    shutil.rmtree(folder / "tokens", ignore_errors=True)
     store, _, drawn = bench.material(32 * steps, examples, folder / "tokens")
     if not (folder / "model.json").is_file():
         model = make_model(2, 0)

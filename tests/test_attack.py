@@ -946,6 +946,8 @@ def test_stage_with_an_adaptive_attack(trained: Path) -> None:
         assert (row.pooled_accuracy.value or 0) <= min(
             one.value or 0 for one in (row.after_attack_accuracy, pooled.after_attack_accuracy, before.pooled_accuracy)
         )
+    pooled = [json.loads(path.read_text()) for path in HERE.attacked.rglob("pooled/*.json") if path not in stored]
+    assert {one["defence"] for one in pooled} <= set(DEFENCES)
     assert "every query runs all layers" in attacked.query_rule
     assert "adaptive" not in plain.query_rule
     rows = pyarrow.parquet.read_table(HERE.attack_records("demo-sentences")).to_pylist()

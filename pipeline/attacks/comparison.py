@@ -141,7 +141,7 @@ class Comparison:
         """
         all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads, self.setting.engine)
         workers.recover(HERE.attacked / self.task, [pool.path for pool in all_pools])
-        distinct = {pool.path: pool for pool in all_pools}  # a model under two attacks has one
+        distinct = {pool.path: pool for pool in reversed(all_pools)}  # a model under two attacks has one
         todo = [pool for pool in distinct.values() if answer(pool) is None]
         if sum(pool.rows for pool in todo) <= CHUNK:
             for pool in todo:  # faster than starting workers

@@ -3,7 +3,7 @@
 import gc
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,7 +100,8 @@ def run_pool(pool: Pool) -> None:
     torch.set_num_threads(pool.threads)
     with claimed(HERE.claims, f"pool-{pool.path.stem}"):
         if answer(pool) is None:
-            ask(_victim(pool, pool.defence, device_for(pool.engine, pool.device)), pool)
+            plain = replace(pool.defence, scores="answered")  # no search follows the deepest exit here
+            ask(_victim(pool, plain, device_for(pool.engine, pool.device)), pool)
 
 
 def read_records(task: str, key: str, examples: Sequence[Example]) -> tuple[Record, ...] | None:
