@@ -1,6 +1,8 @@
 """10,000 requests of a real client, replicas killed meanwhile: none is lost or answered twice, each as undisturbed."""
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -10,9 +12,11 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline.identity.imports import ROOT
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.serving.client import Client
 from tests.exported_folders import texts
+from tests.ray_cluster import ray_cluster
 from tests.served import Served, kill, served
 
 pytestmark = pytest.mark.cluster
@@ -88,3 +92,34 @@ def check_equal(said: list[dict[str, Any]], expected: list[dict[str, Any]], prec
     for one, other in zip(said, expected, strict=True):
         assert {**one, "probabilities": None} == {**other, "probabilities": None}
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
+
+
+APPLICATION = """
+import sys
+import ray
+from ray import serve
+from pipeline.running.ray.serving import application
+from pipeline.serving.settings import Serving
+ray.init("auto", log_to_driver=False)
+serving = Serving(folder=sys.argv[1], precision="int8", replicas=2)
+serve.run(application(serving), name="reviews", route_prefix="/reviews")
+print("runs", flush=True)
+"""
+
+
+def test_a_cluster_that_runs_serves_it_by_the_command_and_as_an_application(texts_model: Path, tmp_path: Path) -> None:
+    rows = texts(12, seed=9)
+    expected = [vars(answer) for answer in Deployed.open(texts_model, "int8").answer(rows, "patience", 1.0)]
+    with ray_cluster(cpus=4) as cluster:
+        variables = cluster.environment | {"RAY_ADDRESS": f"127.0.0.1:{cluster.port}"}
+        with served(texts_model, tmp_path, "--precision", "int8", variables=variables) as model:
+            with Client(model.address) as client:
+                assert client.answer(rows, criterion="patience", threshold=1.0)["answers"] == expected
+            command = [sys.executable, "-c", APPLICATION, str(texts_model)]
+            done = subprocess.run(command, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=120)
+            assert done.stdout.endswith("runs\n"), done.stderr
+            with Client(f"{model.address}/reviews") as client:
+                assert client.answer(rows, criterion="patience", threshold=1.0)["answers"] == expected
+        with Client(f"{model.address}/reviews") as client:
+            again = client.answer(rows, criterion="patience", threshold=1.0)
+            assert again["answers"] == expected, "the command took its own application along, and no other"
