@@ -120,6 +120,14 @@ def test_a_cluster_that_runs_serves_it_by_the_command_and_as_an_application(text
             assert done.stdout.endswith("runs\n"), done.stderr
             with Client(f"{model.address}/reviews") as client:
                 assert client.answer(rows, criterion="patience", threshold=1.0)["answers"] == expected
+            for port, said in (
+                ("9", "listens on 127.0.0.1:"),
+                (model.address.rpartition(":")[2], "'early-exit': runs on"),
+            ):
+                second = [sys.executable, "-m", "pipeline", "serve", str(texts_model), "--port", port]
+                refused = subprocess.run(second, env=variables, cwd=ROOT, capture_output=True, text=True, timeout=120)
+                assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
+                assert said in refused.stderr
         with Client(f"{model.address}/reviews") as client:
             again = client.answer(rows, criterion="patience", threshold=1.0)
             assert again["answers"] == expected, "the command took its own application along, and no other"

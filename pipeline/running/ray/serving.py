@@ -120,7 +120,8 @@ def serve(serving: Serving, host: str, port: int, address: str | None) -> None:
         address: of a running cluster; None: Ray of our own, on loopback.
 
     Raises:
-        ClusterError: the cluster does not answer, Serve runs there at another address, or the replicas do not start.
+        ClusterError: the cluster does not answer, Serve listens elsewhere there or has such an application, or the
+            replicas do not start.
         ParamsError: the port is taken.
     """
     serving = serving.model_copy(update={"folder": serving.folder.absolute()})
@@ -133,6 +134,8 @@ def serve(serving: Serving, host: str, port: int, address: str | None) -> None:
         raise UnsupportedError("Ray Serve is not installed; `pip install -e '.[serve]'`") from None
     with _ray(serving, address), _quiet():
         ray_serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+        if address is not None:
+            _refuse_other(host, port)
         try:
             ray_serve.run(application(serving), name=NAME, logging_config={"log_level": "ERROR"})
             listen()
@@ -144,6 +147,24 @@ def serve(serving: Serving, host: str, port: int, address: str | None) -> None:
             raise ClusterError(f"the replicas do not start ({one_line(error)}); see the line above") from None
         finally:
             ray_serve.delete(NAME) if address else ray_serve.shutdown()
+
+
+def _refuse_other(host: str, port: int) -> None:
+    """Refuse a cluster where Serve listens elsewhere, which cannot change while it runs, or serves a model of ours."""
+    from ray import serve
+    from ray.serve.context import _get_global_client
+
+    there = _get_global_client().http_config
+    if (there.host, there.port) != (host, port):
+        raise ClusterError(
+            f"--host {host} --port {port}: Ray Serve runs on this cluster and listens on {there.host}:{there.port}; "
+            f"give --host {there.host} --port {there.port}"
+        )
+    if NAME in serve.status().applications:
+        raise ClusterError(
+            f"application {NAME!r}: runs on this cluster already; end the command that serves it, or deploy "
+            "pipeline.running.ray.serving:application under a name of your own"
+        )
 
 
 def _refuse_taken(host: str, port: int) -> None:
