@@ -40,16 +40,18 @@ def main(stage: Stage) -> None:
         rows=settings.rows,
         sizes=settings.sizes,
         repeats=settings.repeats,
-        threads=tuple(settings.threads or (runtime.threads,)),
+        threads=None if settings.threads is None else tuple(settings.threads),
+        usual=runtime.threads,
         device=runtime.device,
         node=settings.node,
         engines=tuple(settings.engines),
         choosing=Choosing.of(params.evaluate, params.window(manifest.modality), params.protocol),
         code=code_key(recording_code(manifest.modality)),
     )
+    counts = len(timing.threads or (timing.usual,))
     if settings.node is None:
         models = sum(group.multi_exit for group in selected.groups)
-        with Bar("timings", models * len(timing.threads) * len(timing.sizes), show=runtime.progress) as bar:
+        with Bar("timings", models * counts * len(timing.sizes), show=runtime.progress) as bar:
             measured = time_models(timing, bar.step)
     else:
         measured = run_alone(timing, settings.node, runner=RUNNER, root=HERE.outputs, runtime=runtime)
@@ -58,7 +60,7 @@ def main(stage: Stage) -> None:
         stage.log_row(
             {
                 **{"backbone": row.backbone, "method": row.method, "criterion": row.point.name},
-                **{"mode": mode_of(row, len(timing.threads) > 1), "threads": row.threads},
+                **{"mode": mode_of(row, counts > 1), "threads": row.threads},
                 **{"threshold": row.point.threshold, "device": measured.device},
             },
             {"measured_speedup": row.measured_speedup, "ms_per_example": row.ms_per_example},

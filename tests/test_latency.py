@@ -210,7 +210,7 @@ def check_bf16(timed: tuple[LatencyRow, ...], model: MultiExit) -> None:
 def read_on_a_node(engines: tuple[RunsIn, ...]) -> set[Path]:
     """What travels to a node that times engines: the traces too, where points are chosen there."""
     evaluated, selected = Evaluated.read(HERE.evaluated(TASK), ""), Selected.read(HERE.selected(TASK), "")
-    timing = Timing(manifest_of(TASK), selected, evaluated, "validation", 4, (1,), 1, (1,), "cpu", "L4", engines)
+    timing = Timing(manifest_of(TASK), selected, evaluated, "validation", 4, (1,), 1, (1,), 1, "cpu", "L4", engines)
     return {*timing.reads()}
 
 

@@ -21,7 +21,7 @@ from pipeline.models.deployments import (
     refuse_engines,
     refuse_threads,
 )
-from pipeline.models.device import device_of, machine
+from pipeline.models.device import cores, device_of, machine
 from pipeline.models.memory import measure_memory
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
 from pipeline.models.own_traces import Choosing
@@ -40,6 +40,8 @@ class Timing:
     """The timing of one task's models, as a job; the attributes are `measure`'s.
 
     Attributes:
+        threads: those that latency asks for; None: `usual`.
+        usual: `runtime.threads`, of which the worker takes as many as it has cores.
         device: as in `runtime`.
         node: kind of node that was asked for.
     """
@@ -51,7 +53,8 @@ class Timing:
     rows: int
     sizes: tuple[int, ...]
     repeats: int
-    threads: tuple[int, ...]
+    threads: tuple[int, ...] | None
+    usual: int
     device: str
     node: str | None
     engines: tuple[RunsIn, ...] = (PYTORCH,)
@@ -91,7 +94,7 @@ def time_models(timing: Timing, told: Callable[[], object] = lambda: None) -> Me
         rows=timing.rows,
         sizes=timing.sizes,
         repeats=timing.repeats,
-        threads=timing.threads,
+        threads=timing.threads or (min(timing.usual, cores()),),
         device=device_of(timing.device),
         node=timing.node,
         engines=timing.engines,

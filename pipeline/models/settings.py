@@ -16,7 +16,8 @@ class Latency(Block):
     batch_size: Size | Annotated[list[Size], Distinct, Field(min_length=1)] = 32
     """Rows of a call. One number is timed beside one row at a time; of a list, such as [1, 8, 32], each is timed."""
     threads: Annotated[list[Size], Distinct, Field(min_length=1)] | None = None
-    """Numbers of compute threads, such as [1, 2], each timed; at most the machine's cores. None: `runtime.threads`."""
+    """Numbers of compute threads, such as [1, 2], each timed; at most the machine's cores. None: `runtime.threads`,
+    or as many as there are cores."""
     repeats: Size = 3
     engines: Annotated[list[RunsIn], Distinct] = Field(default=["pytorch"], min_length=1)
     """What the models run in, timed in turn on the same rows. onnx-float32 and onnx-int8 are the models of `export`, at
