@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -22,8 +22,10 @@ from pipeline.evaluation.risks import (
 )
 from pipeline.evaluation.sweep import NEVER, Sweep, some_rows, sweep
 from pipeline.evaluation.trace import Trace
-from pipeline.results.evaluated import ExitCosts, Rule
-from pipeline.results.latency import RunsIn
+
+if TYPE_CHECKING:  # replay needs no pydantic
+    from pipeline.results.evaluated import ExitCosts, Rule
+    from pipeline.results.latency import RunsIn
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Choice:
 class Chooser(ABC):
     """Base of the choosers."""
 
-    name: ClassVar[Rule]
+    name: ClassVar["Rule"]
     fresh_rows: ClassVar[bool] = False
     """Whether its guarantee needs rows from which the criterion has not learned."""
     bounds_risk: ClassVar[bool] = False
@@ -58,7 +60,7 @@ class Chooser(ABC):
         """The risk that the chooser bounds, measured at each threshold, (k,); None where it bounds none."""
         return None
 
-    def for_model(self, backbone: str, method: str, costs: Sequence[ExitCosts]) -> "Chooser":
+    def for_model(self, backbone: str, method: str, costs: Sequence["ExitCosts"]) -> "Chooser":
         """The chooser for the models of a group, of whose exits it may need the costs."""
         return self
 
@@ -78,7 +80,7 @@ class Window(Chooser):
     Ties go to the faster threshold. Where none lies in the window, the nearest is taken, with `in_window` False.
     """
 
-    name: ClassVar[Rule] = "window"
+    name: ClassVar["Rule"] = "window"
     low: float
     high: float
 
@@ -98,7 +100,7 @@ class Speedup(Chooser):
     Where none is that fast, the fastest is taken, with `in_window` False.
     """
 
-    name: ClassVar[Rule] = "speedup"
+    name: ClassVar["Rule"] = "speedup"
     target: float
 
     def choose(self, swept: Sweep, metrics: tuple[str, ...]) -> Choice:
@@ -144,7 +146,7 @@ class Risk(Chooser):
     False; under binomial with fewer than ln(delta) / ln(1 - epsilon) rows that is always so.
     """
 
-    name: ClassVar[Rule] = "risk"
+    name: ClassVar["Rule"] = "risk"
     fresh_rows: ClassVar[bool] = True
     bounds_risk: ClassVar[bool] = True
     epsilon: float
@@ -184,7 +186,7 @@ class Online(Chooser):
     reported on other rows. Where probabilities are badly calibrated, so is what it likes.
     """
 
-    name: ClassVar[Rule] = "online"
+    name: ClassVar["Rule"] = "online"
     cost: float = 1.0
 
     def prepared(self, swept: Sweep, trace: Trace, criterion: Criterion) -> Sweep:
@@ -224,14 +226,14 @@ class Latency(Chooser):
         full_ms: milliseconds of all layers with the last exit alone.
     """
 
-    name: ClassVar[Rule] = "latency"
+    name: ClassVar["Rule"] = "latency"
     reads_costs: ClassVar[bool] = True
     budget_ms: float
-    engine: RunsIn = "pytorch"
+    engine: "RunsIn" = "pytorch"
     costs: tuple[float, ...] = ()
     full_ms: float | None = None
 
-    def for_model(self, backbone: str, method: str, costs: Sequence[ExitCosts]) -> Chooser:
+    def for_model(self, backbone: str, method: str, costs: Sequence["ExitCosts"]) -> Chooser:
         for one in costs:
             if (one.backbone, one.method) == (backbone, method):
                 return replace(self, engine=one.engine, costs=one.ms, full_ms=one.full_ms)
