@@ -22,7 +22,7 @@ from pipeline.tasks.task import Task
 from tests.conftest import POINTERS
 from tests.project import Project
 
-EVERY_PUSH = ("paper", "robustness")
+EVERY_PUSH = ("paper",)
 """Profiles that have every stage, images, attacks and methods of every kind; the others run with the clusters."""
 PROFILES = [
     pytest.param(name, marks=[] if name in EVERY_PUSH else [pytest.mark.cluster])

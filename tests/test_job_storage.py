@@ -126,6 +126,7 @@ def test_a_stage_of_a_job_is_as_if_it_had_run_here(
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
     project, storage = checkout(tmp_path / "project"), ObjectStorage(parse_address("s3://bucket/stage"))
+    monkeypatch.chdir(tmp_path)  # and back: the job's entry stays where it ran
     assert entry.run(project, tmp_path / "head" / "study", ["simulate"], None, storage) == 0
     shutil.copy(mlflow_store, project / "mlflow.db")
     monkeypatch.chdir(project)
