@@ -23,7 +23,7 @@ from tests.conftest import POINTERS
 from tests.project import Project
 
 EVERY_PUSH = ("paper",)
-"""Profiles that have every stage, images, attacks and methods of every kind; the others run with the clusters."""
+"""The profile that has every stage, images, attacks and most methods; the others run with the clusters."""
 PROFILES = [
     pytest.param(name, marks=[] if name in EVERY_PUSH else [pytest.mark.cluster])
     for name in sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
