@@ -19,9 +19,9 @@ from benchmarks.common import LAYERS, albert_base, always_agree, interleaved, op
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.leaving import Rule
 from pipeline.models.deploy.folder import FLOAT32, INT8
-from pipeline.models.deploy.graphs import write_graphs
+from pipeline.models.deploy.graphs import shape_of, write_graphs
 from pipeline.models.deploy.quantised import write_int8
-from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.segments import Segments, arrays_of
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.roof import MatrixRate, products_of
@@ -80,10 +80,9 @@ def padded(batch: Mapping[str, Tensor], length: int) -> tuple[Tensor, Tensor, Te
 def ways(model: MultiExit, folder: Path) -> dict[str, Way]:
     """Every way to answer a row, by engine and setting; each returns the layers that it ran."""
     written = write_graphs(model, folder, images=False)
-    files = {FLOAT32: vars(written), INT8: vars(write_int8(folder, written))}
-    shape = {"exits": model.exits, "outputs": 2, "channels": (), "precisions": files}
+    shape = shape_of(model, {FLOAT32: written, INT8: write_int8(folder, written)})
     found: dict[str, Way] = {}
-    graphs = {name: Segments.open(folder, shape, name) for name in files}
+    graphs = {name: Segments.open(folder, shape, name) for name in shape["precisions"]}
     for name, patience in ((FULL, None), *((f"patience {t}", t) for t in PATIENCES)):
         criterion, threshold = (None, np.inf) if patience is None else (make("patience"), float(patience))
         found[f"PyTorch, {name}"] = partial(layers_in_torch, LiveEngine(model, criterion, threshold))
@@ -99,8 +98,7 @@ def layers_in_torch(engine: LiveEngine, batch: Mapping[str, Tensor]) -> int:
 
 
 def layers_in_onnx(segments: Segments, rule: Rule, batch: Mapping[str, Tensor]) -> int:
-    arrays = {name: value.numpy() for name, value in batch.items()}
-    return segments.exits[int(segments.answer(arrays, rule).exit_index[0])]
+    return segments.exits[int(segments.answer(arrays_of(batch), rule).exit_index[0])]
 
 
 def layers_as_published(published: Published, batch: Mapping[str, Tensor]) -> int:

@@ -1,5 +1,6 @@
-"""Imports of large libraries without optional packages that this project does not use."""
+"""Large libraries, without optional packages that this project does not use, and without lines of their logs."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +24,19 @@ def absent(*packages: str) -> Iterator[None]:
         for package in hidden:
             if sys.modules.get(package) is None:
                 sys.modules.pop(package, None)
+
+
+@contextmanager
+def quiet(logger: str | None = None) -> Iterator[None]:
+    """Without what a logger says below an error, for the duration of the context.
+
+    Args:
+        logger: its name; None: the root's.
+    """
+    found = logging.getLogger(logger)
+    before = found.level
+    found.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        found.setLevel(before)

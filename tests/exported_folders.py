@@ -31,20 +31,11 @@ def texts_folder(into: Path, family: str = "albert") -> Path:
 
 def images_folder(into: Path) -> Path:
     """A residual network of three classes, in float32."""
-    import torch
-
-    from pipeline.models.deploy.graphs import write_graphs
-    from pipeline.models.multi_exit import MultiExit
-    from pipeline.models.residual import ResNet
-    from tests.test_backbones import centre
-    from tests.test_deploy import shape_of
+    from pipeline.models.deploy.graphs import shape_of, write_graphs
+    from tests.replayed import residual_model
 
     into.mkdir()
-    torch.manual_seed(0)
-    network = ResNet(8, 4, [0.5] * 3, [0.25] * 3)
-    model = MultiExit(network, range(1, network.layers + 1), 3).eval()
-    with torch.no_grad():
-        centre(model, [{"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8)}])
+    model, _ = residual_model()
     shape = shape_of(model, {"float32": write_graphs(model, into, images=True)})
     _described(into, shape, "image", ["image"], ["cat", "dog", "frog"])
     _promise(into, np.random.default_rng(9).integers(0, 255, (20, 32, 32, 3), dtype=np.uint8))

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,26 +15,25 @@ import pytest
 import torch
 
 from pipeline.errors import ArtifactError, ParamsError, PipelineError, UnsupportedError
-from pipeline.evaluation.criteria import CRITERIA, make
-from pipeline.evaluation.point import point_of, sweep_at
-from pipeline.evaluation.trace import Trace, load_trace
+from pipeline.evaluation.criteria.base import Criterion
+from pipeline.evaluation.trace import load_trace
 from pipeline.identity.imports import ROOT
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import FLOAT32, INT8, SCHEMA, read_description
-from pipeline.models.deploy.graphs import Written, write_graphs
+from pipeline.models.deploy.graphs import shape_of, write_graphs
 from pipeline.models.deploy.quantised import write_int8
 from pipeline.models.deploy.recording import record
 from pipeline.models.deploy.runtime import Deployed
-from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.segments import Segments, arrays_of
 from pipeline.models.device import machine
 from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.own_traces import own_traces, torch_traces
-from pipeline.models.residual import ResNet
 from pipeline.params import Params, load_params
 from pipeline.results import Evaluated, ExitCosts, Exported, ExportedPrecision, Exports, Row, Selected
 from pipeline.tasks.stores import Store, manifest_of, open_store
 from pipeline.tasks.text.tokens import collate
+from tests.replayed import check_live_equals_replay, residual_model
 from tests.selections import evaluate_untrained, save_model, select, untrained_images
 from tests.test_ask import invoke
 from tests.test_backbones import centre, config_of, rows
@@ -43,17 +42,6 @@ from tests.workspace import Workspace
 TASK = "demo-sentences"
 Arrays = dict[str, np.ndarray]
 LENGTHS = tuple(range(2, 26))
-
-
-def arrays(batch: Mapping[str, torch.Tensor]) -> Arrays:
-    return {name: value.numpy() for name, value in batch.items()}
-
-
-def shape_of(model: MultiExit, graphs: Mapping[str, Written]) -> dict[str, Any]:
-    return {
-        "exits": list(model.exits), "outputs": model.outputs, "channels": list(model.channels),
-        "precisions": {name: vars(written) for name, written in graphs.items()},
-    }  # fmt: skip
 
 
 def exported(model: MultiExit, folder: Path) -> dict[str, Any]:
@@ -100,18 +88,14 @@ def check_as_pytorch(model: MultiExit, segments: Segments) -> None:
         batch = collate(*rows(lengths), "cpu")
         with torch.inference_mode():
             expected, channels = model.record(batch, model.channels)
-        logits, values = segments.record(arrays(batch))
+        logits, values = segments.record(arrays_of(batch))
         np.testing.assert_allclose(logits, expected.numpy(), rtol=1e-4, atol=2e-5)
         np.testing.assert_allclose(values["lte"], channels["lte"].numpy(), rtol=1e-4, atol=2e-5)
 
 
 def test_images_answer_as_pytorch_does_and_leave_as_in_replay(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = ResNet(8, 4, [0.5] * 3, [0.25] * 3)
-    model = MultiExit(network, range(1, network.layers + 1), 3).eval()
-    batch = {"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8)}
+    model, batch = residual_model()
     with torch.no_grad():
-        centre(model, [batch])
         expected = model(batch).numpy()
     pixels = batch["image"].numpy()
     written = write_graphs(model, tmp_path, images=True)
@@ -121,13 +105,13 @@ def test_images_answer_as_pytorch_does_and_leave_as_in_replay(tmp_path: Path) ->
     segments = Segments.open(tmp_path, shape, FLOAT32)
     for part in (slice(0, 30), slice(3, 4)):
         np.testing.assert_allclose(segments.record({"image": pixels[part]})[0], expected[part], atol=1e-4)
-    check_live_equals_replay(segments, [arrays(batch)])
+    check_segments(segments, [arrays_of(batch)])
     quantised = Segments.open(tmp_path, shape, INT8)
     logits = quantised.record({"image": pixels})[0]
     assert 0 < np.abs(logits - expected).max() < 0.5 * np.abs(expected).max()
     alone = [quantised.record({"image": pixels[i : i + 1]})[0] for i in range(len(pixels))]
     np.testing.assert_allclose(np.concatenate(alone), logits, atol=1e-5)  # scales do not depend on the other rows
-    check_live_equals_replay(quantised, [arrays(batch)])
+    check_segments(quantised, [arrays_of(batch)])
 
 
 # Live equals replay
@@ -161,34 +145,22 @@ def opened(folder: Path, precision: str) -> Segments:
 def test_live_equals_replay(folder: Path, precision: str, size: int) -> None:
     ids, types = rows(LENGTHS, seed=1)
     parts = [slice(start, start + size) for start in range(0, len(ids), size)]
-    check_live_equals_replay(opened(folder, precision), [arrays(collate(ids[p], types[p], "cpu")) for p in parts])
+    check_segments(opened(folder, precision), [arrays_of(collate(ids[p], types[p], "cpu")) for p in parts])
 
 
-def check_live_equals_replay(segments: Segments, batches: list[Arrays]) -> None:
-    """Every criterion at several of its thresholds leaves as in a replay of the trace of the same batches."""
+def check_segments(segments: Segments, batches: list[Arrays]) -> None:
+    """Live equals replay for graphs, and all layers answer as the last exit."""
     recorded = [segments.record(batch) for batch in batches]
     logits = np.concatenate([part[0] for part in recorded])
     channels = {name: np.concatenate([part[1][name] for part in recorded]) for name in segments.channels}
-    n, exits, classes = logits.shape
-    depth = np.arange(1.0, exits + 1)
-    trace = Trace(
-        "classification", logits, np.arange(n) % classes * 1.0, np.arange(n), depth, np.tile(depth, (n, 1)),
-        np.full(n, float(exits)), channels=channels,
-    )  # fmt: skip
-    left = set()
-    for name in [name for name, cls in CRITERIA.items() if cls.causal and make(name).applies_to(trace)]:
-        fitted = make(name).fit(trace)
-        thresholds = fitted.thresholds(exits, classes)
-        for threshold in (*thresholds[:: max(1, len(thresholds) // 6)], np.inf):
-            swept = sweep_at(trace, point_of(fitted, {}, float(threshold)))
-            rule = segments.rule(fitted, float(threshold))
-            answers = [segments.answer(batch, rule) for batch in batches]
-            index = np.concatenate([answer.exit_index for answer in answers])
-            np.testing.assert_array_equal(index, swept.exit_index[0], err_msg=f"{name} at {threshold}")
-            said = np.concatenate([answer.logits for answer in answers]).argmax(axis=1)
-            np.testing.assert_array_equal(said, swept.predictions[0], err_msg=f"{name} at {threshold}")
-            left |= set(index.tolist())
-    assert left == set(range(exits)), "rows leave at every exit"
+
+    def live(criterion: Criterion, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+        rule = segments.rule(criterion, threshold)
+        answers = [segments.answer(batch, rule) for batch in batches]
+        exit_index = np.concatenate([answer.exit_index for answer in answers])
+        return exit_index, np.concatenate([answer.logits for answer in answers])
+
+    check_live_equals_replay(logits, channels, live)
     full = [segments.answer(batch, segments.rule(None, np.inf)) for batch in batches]
     np.testing.assert_array_equal(np.concatenate([answer.logits for answer in full]), logits[:, -1])
 
@@ -196,10 +168,10 @@ def check_live_equals_replay(segments: Segments, batches: list[Arrays]) -> None:
 def test_an_int8_answer_does_not_depend_on_the_other_rows(folder: Path) -> None:
     """ONNX Runtime rounds a tensor by its largest value, padding and other rows included."""
     segments, (ids, types) = opened(folder, INT8), rows(LENGTHS, seed=1)
-    together = segments.record(arrays(collate(ids, types, "cpu")))[0]
-    alone = [segments.record(arrays(collate(ids[i : i + 1], types[i : i + 1], "cpu")))[0] for i in range(len(ids))]
+    together = segments.record(arrays_of(collate(ids, types, "cpu")))[0]
+    alone = [segments.record(arrays_of(collate(ids[i : i + 1], types[i : i + 1], "cpu")))[0] for i in range(len(ids))]
     np.testing.assert_array_equal(together, np.concatenate(alone))
-    exact = opened(folder, FLOAT32).record(arrays(collate(ids, types, "cpu")))[0]
+    exact = opened(folder, FLOAT32).record(arrays_of(collate(ids, types, "cpu")))[0]
     assert 0 < np.abs(together - exact).max() < 0.5 * np.abs(exact).max()
 
 

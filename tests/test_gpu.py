@@ -38,8 +38,8 @@ from pipeline.training.fit import Fit, run_fit
 from pipeline.training.methods import METHODS
 from pipeline.training.recipes.base import Start
 from pipeline.training.trial import DECISION, build_fit, train
-from tests.bf16 import check_live_equals_replay
 from tests.prepared import CONTEXT, names_of, prepared, settings_of
+from tests.replayed import check_replayed_in_bf16, residual_model
 from tests.test_backbones import LAYERS, LENGTHS, centre, config_of, each_family, rows, states
 from tests.test_criteria import trace_of
 
@@ -126,17 +126,12 @@ def test_live_equals_replay_in_bf16(family: str, size: int) -> None:
     batches = [collate(ids[i : i + size], types[i : i + size], DEVICE) for i in range(0, len(ids), size)]
     with torch.no_grad():
         centre(model, batches)
-    check_live_equals_replay(model.to(torch.bfloat16), batches)
+    check_replayed_in_bf16(model.to(torch.bfloat16), batches)
 
 
 def test_images_in_bf16_leave_as_in_replay() -> None:
-    torch.manual_seed(0)
-    network = ResNet(14, 8, (0.5,) * 3, (0.25,) * 3)
-    model = MultiExit(network, range(1, network.layers + 1), 3).eval().to(DEVICE)
-    batch = {"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8, device=DEVICE)}
-    with torch.no_grad():
-        centre(model, [batch])
-    check_live_equals_replay(model.to(torch.bfloat16), [batch])
+    model, batch = residual_model(14, 8, DEVICE)
+    check_replayed_in_bf16(model.to(torch.bfloat16), [batch])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

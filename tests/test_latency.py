@@ -29,8 +29,8 @@ from pipeline.results.latency import RunsIn
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.tasks.stores import manifest_of, open_store
 from pipeline.tasks.text.tokens import collate
-from tests.bf16 import check_live_equals_replay
 from tests.chain import chain_model
+from tests.replayed import check_replayed_in_bf16, residual_model
 from tests.selections import evaluate_untrained, save_model, select
 from tests.test_backbones import centre, config_of, rows
 from tests.workspace import Workspace
@@ -266,17 +266,12 @@ def test_live_equals_replay_in_bf16(family: str, size: int) -> None:
     with torch.no_grad():
         centre(model, batches)
         model.channels["lte"].weight.mul_(4.0)
-    check_live_equals_replay(model.to(torch.bfloat16), batches)
+    check_replayed_in_bf16(model.to(torch.bfloat16), batches)
 
 
 def test_images_in_bf16_leave_as_in_replay() -> None:
-    torch.manual_seed(0)
-    network = ResNet(8, 4, [0.5] * 3, [0.25] * 3)
-    model = MultiExit(network, range(1, network.layers + 1), 3).eval()
-    batch = {"image": torch.randint(0, 255, (30, 32, 32, 3), dtype=torch.uint8)}
-    with torch.no_grad():
-        centre(model, [batch])
-    check_live_equals_replay(model.to(torch.bfloat16), [batch])
+    model, batch = residual_model()
+    check_replayed_in_bf16(model.to(torch.bfloat16), [batch])
 
 
 def test_products_of_a_network_of_convolutions() -> None:

@@ -15,7 +15,7 @@ from pipeline.evaluation.leaving import Rule
 from pipeline.evaluation.point import criterion_of
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import FLOAT32
-from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.segments import Segments, arrays_of
 from pipeline.models.live import Answers
 from pipeline.results import OperatingPoint
 from pipeline.storage import claimed, content_key, file_hash, read_json, whole_folder, write_json
@@ -35,12 +35,12 @@ class GraphEngine:
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Answers:
         """Answer a batch."""
-        leaving = self.model.answer(_arrays(batch), self.rule)
+        leaving = self.model.answer(arrays_of(batch), self.rule)
         return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
 
     def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Logits of all exits, (n, exits, outputs), and the channels, (n, exits) each."""
-        return self.model.record(_arrays(batch))
+        return self.model.record(arrays_of(batch))
 
 
 def segments_of(load: Callable[[], "MultiExit"], files: tuple[Path, ...], threads: int) -> Segments:
@@ -54,13 +54,12 @@ def segments_of(load: Callable[[], "MultiExit"], files: tuple[Path, ...], thread
     folder = HERE.graphs(key)
     with claimed(HERE.claims, f"graphs-{key}"):
         if not (folder / _SHAPE).is_file():
-            from pipeline.models.deploy.graphs import write_graphs
+            from pipeline.models.deploy.graphs import shape_of, write_graphs
 
             model = load()
             with whole_folder(folder) as partial:
                 written = write_graphs(model, partial, images=False)
-                shape = {"exits": model.exits, "outputs": model.outputs, "channels": list(model.channels)}
-                write_json(partial / _SHAPE, {"schema": _SCHEMA, **shape, "precisions": {FLOAT32: vars(written)}})
+                write_json(partial / _SHAPE, {"schema": _SCHEMA, **shape_of(model, {FLOAT32: written})})
         return Segments.open(folder, read_json(folder / _SHAPE, _SCHEMA, f"remove {folder}"), FLOAT32, threads)
 
 
@@ -87,8 +86,4 @@ def means_of(folder: Path, threads: int) -> Callable[[Mapping[str, Tensor]], Ten
 
     segments = segments_of(load, (folder / "config.json", folder / "model.safetensors"), threads)
     rule = segments.rule(None, np.inf)
-    return lambda batch: torch.from_numpy(segments.answer(_arrays(batch), rule).logits)
-
-
-def _arrays(batch: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
-    return {name: values.numpy() for name, values in batch.items()}
+    return lambda batch: torch.from_numpy(segments.answer(arrays_of(batch), rule).logits)

@@ -12,7 +12,7 @@ import torch
 
 from pipeline.evaluation.criteria import make
 from pipeline.layout import HERE
-from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.segments import Segments, arrays_of
 from pipeline.models.deployments import BF16, ONNX, refuse_engines
 from pipeline.models.device import device_of, machine
 from pipeline.models.live import LiveEngine
@@ -78,7 +78,7 @@ def costs_in_onnx(segments: Segments, manifest: Manifest, group: ModelGroup, eng
 
 
 def _answer(segments: Segments, rule: Any, batch: Batch) -> None:
-    segments.answer({name: values.numpy() for name, values in batch.items()}, rule)
+    segments.answer(arrays_of(batch), rule)
 
 
 def _in_torch(model: MultiExit) -> list[Answers]:
@@ -89,15 +89,14 @@ def _in_torch(model: MultiExit) -> list[Answers]:
 def _segments(
     model: MultiExit, folder: Path, engine: RunsIn, manifest: Manifest, backbone: str, threads: int
 ) -> Segments:
-    from pipeline.models.deploy.graphs import write_graphs
+    from pipeline.models.deploy.graphs import shape_of, write_graphs
     from pipeline.models.deploy.quantised import calibration_rows, write_int8
 
     written, precision = write_graphs(model, folder, manifest.modality == "image"), engine.removeprefix("onnx-")
     files = written
     if precision != "float32":
         files = write_int8(folder, written, calibration_rows(manifest, backbone))
-    shape = {"exits": model.exits, "outputs": model.outputs, "channels": tuple(model.channels)}
-    return Segments.open(folder, {**shape, "precisions": {precision: vars(files)}}, precision, threads)
+    return Segments.open(folder, shape_of(model, {precision: files}), precision, threads)
 
 
 def _costs(

@@ -15,7 +15,7 @@ from pipeline.evaluation.leaving import Rule
 from pipeline.evaluation.point import criterion_of, read_with_points
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import read_description
-from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.segments import Segments, arrays_of
 from pipeline.models.device import cores
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
@@ -139,24 +139,21 @@ def deployments(
     """
     found: list[Deployment] = []
     for engine in engines:
-        if engine == PYTORCH:
-            for point, score in _scored(evaluated.rows, group, split):
-                found.append(
-                    Deployment("pytorch", "float32", point, score, partial(_live, LiveEngine.at(model, point)))
-                )
+        name, precision = parts_of(engine)
+        if name == "pytorch":
+            rows: Sequence[Row] = evaluated.rows
+            live = model
+            if engine == BF16:
+                assert bf16 is not None  # its caller made it
+                rows, live = bf16.rows, bf16.model
+            for point, score in _scored(rows, group, split):
+                found.append(Deployment(name, precision, point, score, partial(_live, LiveEngine.at(live, point))))
             continue
-        if engine == BF16:
-            assert bf16 is not None  # its caller made it
-            for point, score in _scored(bf16.rows, group, split):
-                live = LiveEngine.at(bf16.model, point)
-                found.append(Deployment("pytorch", "bf16", point, score, partial(_live, live)))
-            continue
-        _, precision = parts_of(engine)
         path, exported = _exported(task, group)
         segments = Segments.open(path.parent, read_description(path.parent), precision, threads)
         for point, score in _scored(exported.precisions[precision].rows, group, split):
             rule = segments.rule(criterion_of(point), point.limit)
-            found.append(Deployment("onnx", precision, point, score, partial(_graphs, segments, rule)))
+            found.append(Deployment(name, precision, point, score, partial(_graphs, segments, rule)))
     return found
 
 
@@ -165,7 +162,7 @@ def _live(engine: LiveEngine, batch: Batch) -> np.ndarray:
 
 
 def _graphs(segments: Segments, rule: Rule, batch: Batch) -> np.ndarray:
-    return segments.answer({name: values.numpy() for name, values in batch.items()}, rule).exit_index
+    return segments.answer(arrays_of(batch), rule).exit_index
 
 
 def _scored(rows: Sequence[Row], group: ModelGroup, split: str) -> Scored:

@@ -6,7 +6,7 @@ its head to logits and channels. Layers that share their weights (ALBERT) are on
 
 import copy
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -60,6 +60,16 @@ def write_graphs(model: MultiExit, folder: Path, images: bool) -> Written:
     }
     np.savez(folder / HEADS, **heads)
     return Written(tuple(files[_weights_of(backbone, index)] for index in range(backbone.layers)), exits)
+
+
+def shape_of(model: MultiExit, precisions: Mapping[str, Written]) -> dict[str, Any]:
+    """What `Segments.open` reads of a folder's description; JSON."""
+    return {
+        "exits": list(model.exits),
+        "outputs": model.outputs,
+        "channels": list(model.channels),
+        "precisions": {name: vars(written) for name, written in precisions.items()},
+    }
 
 
 def _tokens(rows: int, tokens: int) -> Tensors:

@@ -1,16 +1,15 @@
 """Int8 layers: those of texts by ONNX Runtime's dynamic quantiser, convolutions with scales from selection rows."""
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pipeline.lean import quiet
 from pipeline.models.deploy.folder import EMBEDDING, FLOAT32, INT8
 from pipeline.models.deploy.graphs import Written
-from pipeline.models.deploy.segments import Arrays, Graph
+from pipeline.models.deploy.segments import Arrays, Graph, arrays_of
 from pipeline.results import Manifest
 from pipeline.results.traces import SELECTION
 from pipeline.tasks.stores import open_store
@@ -30,7 +29,7 @@ def calibration_rows(manifest: Manifest, backbone: str) -> list[Arrays] | None:
     store = open_store(manifest, backbone, SELECTION, "cpu")
     rows = np.sort(np.random.default_rng(0).permutation(len(store))[:ROWS])
     parts = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-    return [{name: values.numpy() for name, values in store.batch(part, "cpu").items()} for part in parts]
+    return [arrays_of(store.batch(part, "cpu")) for part in parts]
 
 
 def write_int8(folder: Path, written: Written, images: Sequence[Arrays] | None = None) -> Written:
@@ -43,7 +42,7 @@ def write_int8(folder: Path, written: Written, images: Sequence[Arrays] | None =
     Args:
         images: batches of rows for the scales of convolutions; None for texts.
     """
-    with _quiet():
+    with quiet():  # the quantiser wishes for its own pre-processing, which these graphs have had
         return _dynamic(folder, written) if images is None else _calibrated(folder, written, images)
 
 
@@ -101,15 +100,3 @@ def _inputs_of_layers(folder: Path, written: Written, batches: Sequence[Arrays])
             found[name].append({part: state[part] for part in layer.inputs})
             (state["hidden"],) = layer(state)
     return found
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the quantiser's wish for its own pre-processing, which these graphs have had."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.models.deploy.segments import Segments
+from pipeline.models.deploy.segments import Segments, arrays_of
 from pipeline.tasks.stores import Store
 
 
@@ -15,8 +15,7 @@ def record(segments: Segments, store: Store) -> tuple[np.ndarray, dict[str, np.n
     logits = np.empty((len(store), len(segments.exits), segments.outputs), dtype=np.float32)
     channels = {name: np.empty(logits.shape[:2], dtype=np.float32) for name in segments.channels}
     for rows in store.in_order():
-        batch = {name: value.numpy() for name, value in store.batch(rows, "cpu").items()}
-        logits[rows], values_by_channel = segments.record(batch)
+        logits[rows], values_by_channel = segments.record(arrays_of(store.batch(rows, "cpu")))
         for name, values in values_by_channel.items():
             channels[name][rows] = values
     return logits, channels

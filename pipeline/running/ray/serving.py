@@ -9,7 +9,6 @@ application by name, with the fields of `Serving` as its arguments:
         args: {folder: /models/reviews, precision: int8, replicas: 4}
 """
 
-import logging
 import os
 import socket
 import time
@@ -18,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pipeline.errors import ClusterError, ParamsError, UnsupportedError, one_line
+from pipeline.lean import quiet
 from pipeline.running.ray.cluster import connect
 from pipeline.running.settings import Runtime
 from pipeline.running.signals import listen
@@ -132,7 +132,7 @@ def serve(serving: Serving, host: str, port: int, address: str | None) -> None:
         import ray.serve as ray_serve
     except ImportError:
         raise UnsupportedError("Ray Serve is not installed; `pip install -e '.[serve]'`") from None
-    with _ray(serving, address), _quiet():
+    with _ray(serving, address), quiet("ray.serve"):  # its own log
         ray_serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
         if address is not None:
             _refuse_other(host, port)
@@ -187,15 +187,3 @@ def _ray(serving: Serving, address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the lines of Ray Serve's own log."""
-    logger = logging.getLogger("ray.serve")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
