@@ -1,6 +1,8 @@
-"""Batch 1, one thread: PyTorch, ONNX float32 and int8, and the loop of the published code padded to 128, on the same
-weights and rows, beside the matrix products of a full pass alone, all in one run. python benchmarks/bench_deploy.py"""
+"""Batch 1, one thread: PyTorch with its weights as they were trained, packed, and in bf16; ONNX float32 and int8; the
+loop of the published code padded to 128. All on the same weights and rows, beside the matrix products of a full pass
+alone, in one run. python benchmarks/bench_deploy.py"""
 
+import copy
 import sys
 import tempfile
 import time
@@ -24,11 +26,14 @@ from pipeline.models.deploy.quantised import write_int8
 from pipeline.models.deploy.segments import Segments, arrays_of
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.packed import ready
 from pipeline.models.roof import MatrixRate, products_of
 
 PATIENCES = (3, 6)
 PADDED = 128
 FULL = "full"
+AS_TRAINED = "PyTorch, weights as trained"
+PUBLISHED = f"published, padded to {PADDED}"
 Way = Callable[[Mapping[str, Tensor]], int]
 
 
@@ -82,14 +87,17 @@ def ways(model: MultiExit, folder: Path) -> dict[str, Way]:
     written = write_graphs(model, folder, images=False)
     shape = shape_of(model, {FLOAT32: written, INT8: write_int8(folder, written)})
     found: dict[str, Way] = {}
+    kinds = {"PyTorch": torch.float32, "PyTorch bf16": torch.bfloat16}
+    models = {AS_TRAINED: model} | {name: ready(copy.deepcopy(model), "cpu", kind) for name, kind in kinds.items()}
     graphs = {name: Segments.open(folder, shape, name) for name in shape["precisions"]}
     for name, patience in ((FULL, None), *((f"patience {t}", t) for t in PATIENCES)):
         criterion, threshold = (None, np.inf) if patience is None else (make("patience"), float(patience))
-        found[f"PyTorch, {name}"] = partial(layers_in_torch, LiveEngine(model, criterion, threshold))
+        for engine, one in models.items():
+            found[f"{engine}, {name}"] = partial(layers_in_torch, LiveEngine(one, criterion, threshold))
         for precision, segments in graphs.items():
             rule = segments.rule(criterion, threshold)
             found[f"ONNX {precision}, {name}"] = partial(layers_in_onnx, segments, rule)
-        found[f"published, padded to {PADDED}, {name}"] = partial(layers_as_published, Published(model, patience))
+        found[f"{PUBLISHED}, {name}"] = partial(layers_as_published, Published(model, patience))
     return found
 
 
@@ -115,7 +123,7 @@ def main() -> None:
         with torch.inference_mode(False):
             engines = ways(model, Path(folder))
         total: dict[str, float] = dict.fromkeys(engines, 0.0)
-        products = dict.fromkeys((FLOAT32, INT8), 0.0)
+        products = dict.fromkeys((FLOAT32, "bf16", INT8), 0.0)
         for row in rows:
             batch = store.batch([row], "cpu")
             for name, engine in engines.items():
@@ -135,12 +143,15 @@ def main() -> None:
         engine_name, _, setting = name.rpartition(", ")
         ratio = 1.0 if setting == FULL else LAYERS / (int(setting.split()[1]) + 1)
         speedup = total[f"{engine_name}, {FULL}"] / took
-        others = [total[f"{other}, {setting}"] / took for other in ("PyTorch", f"published, padded to {PADDED}")]
+        others = [total[f"{other}, {setting}"] / took for other in (AS_TRAINED, PUBLISHED)]
         lines.append([name, 1000 * took, *others, speedup, speedup / ratio])
-    table(["way", "ms a row", "PyTorch / it", "published / it", "full / it", "of layer ratio"], lines)
-    alone = ((name, total[f"ONNX {name}, {FULL}"], took) for name, took in products.items())
-    lines = [[name, 1000 * took, took / full, total[f"PyTorch, {FULL}"] / took] for name, full, took in alone]
-    table(["products alone", "ms a row", "of ONNX's full pass", "PyTorch's full pass / it"], lines)
+    table(["way", "ms a row", "as trained / it", "published / it", "full / it", "of layer ratio"], lines)
+    fastest = {FLOAT32: f"ONNX {FLOAT32}", "bf16": "PyTorch bf16", INT8: f"ONNX {INT8}"}
+    lines = [
+        [name, 1000 * took, took / total[f"{fastest[name]}, {FULL}"], total[f"{AS_TRAINED}, {FULL}"] / took]
+        for name, took in products.items()
+    ]
+    table(["products alone", "ms a row", "of its engine's full pass", "full pass as trained / it"], lines)
 
 
 if __name__ == "__main__":

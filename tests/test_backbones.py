@@ -1,5 +1,6 @@
 """Text encoders of each family: our loop over the layers equals the plain Transformers model, from disk and in bf16."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline.models.flops import EncoderShape
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.models.names import BACKBONES, BackboneSettings, BackboneSpec, resolve_backbone
+from pipeline.models.packed import packs, ready
 from pipeline.tasks.text.tokens import collate
 from tests.test_criteria import trace_of
 
@@ -242,10 +244,31 @@ def test_under_autocast_a_frozen_encoder_has_the_features_of_training(family: st
 
 @each_family
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_only_answers_is_the_same_up_to_rounding(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    """Its weights are packed where the processor gains from it; pruned heads make odd shapes."""
+    _, encoder = from_disk(family, tmp_path, pooling="mean")
+    encoder.keep_heads([[0, 2, 3]] * len(encoder.blocks()))
+    model = MultiExit(encoder, range(1, LAYERS + 1), 2).eval().to(dtype)
+    packed = ready(copy.deepcopy(model), "cpu", dtype)
+    assert {layer.weight.is_mkldnn for layer in linear_layers(packed)} == {packs(dtype)}
+    assert not any(layer.weight.is_mkldnn for layer in linear_layers(model))
+    rounding = 1e-5 if dtype == torch.float32 else 0.05
+    for lengths in (LENGTHS, (6, 6), (1,), (9,)):
+        batch = collate(*rows(lengths), "cpu")
+        with torch.inference_mode():
+            torch.testing.assert_close(packed(batch), model(batch), rtol=rounding, atol=rounding)
+
+
+def linear_layers(model: MultiExit) -> list[torch.nn.Linear]:
+    return [module for module in model.backbone.modules() if isinstance(module, torch.nn.Linear)]
+
+
+@each_family
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_live_equals_replay(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
     """Same batches, one row each, so that both run the same kernels on the same shapes: equal to the bit."""
     _, encoder = from_disk(family, tmp_path)
-    model = MultiExit(encoder, range(1, LAYERS + 1), 3).eval().to(dtype)
+    model = ready(MultiExit(encoder, range(1, LAYERS + 1), 3), "cpu", dtype)
     ids, types = rows(tuple(range(2, 26)), seed=1)
     batches = [collate(ids[i : i + 1], types[i : i + 1], "cpu") for i in range(len(ids))]
     with torch.inference_mode():

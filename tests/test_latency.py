@@ -20,6 +20,7 @@ from pipeline.models.encoders.encoder import Encoder, build_encoder
 from pipeline.models.latency import Timing
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.packed import ready
 from pipeline.models.recording import record as record_in_torch
 from pipeline.models.residual import ResNet
 from pipeline.models.roof import MatrixRate, products_of
@@ -266,12 +267,14 @@ def test_live_equals_replay_in_bf16(family: str, size: int) -> None:
     with torch.no_grad():
         centre(model, batches)
         model.channels["lte"].weight.mul_(4.0)
-    check_replayed_in_bf16(model.to(torch.bfloat16), batches)
+    plain = products_of(model, batches[0])
+    check_replayed_in_bf16(ready(model, "cpu", torch.bfloat16), batches)
+    assert products_of(model, batches[0]) == plain, "packed weights are seen as the others"
 
 
 def test_images_in_bf16_leave_as_in_replay() -> None:
     model, batch = residual_model()
-    check_replayed_in_bf16(model.to(torch.bfloat16), [batch])
+    check_replayed_in_bf16(ready(model, "cpu", torch.bfloat16), [batch])
 
 
 def test_products_of_a_network_of_convolutions() -> None:

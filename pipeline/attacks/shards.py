@@ -141,13 +141,14 @@ def _victim(job: Shard | Pool, defence: Defence, device: str, recorded: "Recorde
     from pipeline.models.encoders.encoder import encoder_from_description
     from pipeline.models.live import LiveEngine
     from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.models.packed import ready
     from pipeline.tasks.text.tokens import load_tokenizer
 
     folder = HERE.model(job.task, defence.key)
     load = partial(load_checkpoint, folder, encoder_from_description)
     engine: Live
     if job.engine == "pytorch":
-        engine = LiveEngine.at(load().to(device), defence.point)
+        engine = LiveEngine.at(ready(load(), device), defence.point)
     else:
         from pipeline.attacks.graphs import GraphEngine, segments_of
 

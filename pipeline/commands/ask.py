@@ -109,9 +109,10 @@ def open_selected(
     if criterion is not None and criterion not in points:
         raise unknown("criterion", criterion, list(points), key="--criterion")
     from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.models.packed import ready
     from pipeline.tasks.text.tokens import load_tokenizer
 
-    model = load_checkpoint(here.model(task, trial.key), sha256=trial.weights_sha256).to(device).eval()
+    model = ready(load_checkpoint(here.model(task, trial.key), sha256=trial.weights_sha256), device)
     tokenizer = load_tokenizer(here.tokenizer(task, group.backbone)) if manifest.modality == "text" else None
     return Opened(manifest, group, points[criterion or first], points, model, tokenizer, device)
 

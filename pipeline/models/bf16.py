@@ -1,4 +1,4 @@
-"""A model in bf16 in PyTorch, for a GPU: weights and activations in bf16, with thresholds chosen on its own traces."""
+"""A model with weights and activations in bf16 in PyTorch, for a GPU or a CPU that has it, at points of its own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from pipeline.identity.versions import processor
 from pipeline.layout import HERE
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
 from pipeline.models.own_traces import Choosing, own_points, own_traces, torch_traces
+from pipeline.models.packed import ready
 from pipeline.models.recording import record
 from pipeline.results import Manifest, ModelGroup, Row
 
@@ -32,7 +33,7 @@ class InBf16:
         """Load the model, record what is not in the cache, and choose its points.
 
         Args:
-            device: "cuda", or "cpu", where it is slow.
+            device: "cuda", or "cpu", where it is slow without instructions for bf16.
             code: identity of the code that records.
 
         Raises:
@@ -59,4 +60,4 @@ def load_bf16(task: str, group: ModelGroup, device: str) -> MultiExit:
     """The first seed's model of a group in bf16; raises ArtifactError where it is missing."""
     trial = group.trials[0]
     model = load_checkpoint(HERE.model(task, trial.key), sha256=trial.weights_sha256)
-    return model.to(device, torch.bfloat16)
+    return ready(model, device, torch.bfloat16)

@@ -17,6 +17,7 @@ from pipeline.models.deployments import BF16, ONNX, refuse_engines
 from pipeline.models.device import device_of, machine
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
+from pipeline.models.packed import ready
 from pipeline.results import ExitCosts, Manifest, ModelGroup, Selected
 from pipeline.results.latency import RunsIn
 from pipeline.results.traces import SELECTION
@@ -47,7 +48,7 @@ def costs_of(selected: Selected, manifest: Manifest, engine: RunsIn, threads: in
         trial = group.trials[0]
         model = load_checkpoint(HERE.model(selected.task, trial.key), sha256=trial.weights_sha256)
         if not engine.startswith(ONNX):
-            model = model.to(device, torch.bfloat16 if engine == BF16 else torch.float32)
+            model = ready(model, device, torch.bfloat16 if engine == BF16 else torch.float32)
             found.append(costs_in_torch(model, manifest, group, engine, threads, device))
             continue
         with tempfile.TemporaryDirectory() as folder:

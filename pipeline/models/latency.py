@@ -25,6 +25,7 @@ from pipeline.models.device import cores, device_of, machine
 from pipeline.models.memory import measure_memory
 from pipeline.models.multi_exit import MultiExit, load_checkpoint
 from pipeline.models.own_traces import Choosing
+from pipeline.models.packed import ready
 from pipeline.models.roof import MatrixRate, products_of
 from pipeline.models.timed import Work, compare
 from pipeline.results import Evaluated, LatencyRow, Manifest, Measured, Memory, ModelGroup, Roof, Selected
@@ -147,7 +148,7 @@ def measure(
     memory: list[Memory] = []
     for group in (group for group in selected.groups if group.multi_exit):
         trial, names = group.trials[0], {"backbone": group.backbone, "method": group.method}
-        model = load_checkpoint(HERE.model(selected.task, trial.key), sha256=trial.weights_sha256).to(device)
+        model = ready(load_checkpoint(HERE.model(selected.task, trial.key), sha256=trial.weights_sha256), device)
         bf16 = None
         if BF16 in engines and choosing is not None:
             bf16 = InBf16.of(manifest, group, choosing, threads[0], device, code)

@@ -67,9 +67,10 @@ def _in_torch(place: Path, threads: int, device: str, precision: str) -> Callabl
 
     from pipeline.models.live import LiveEngine
     from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.models.packed import ready
 
     torch.set_num_threads(threads)
-    model = load_checkpoint(place).to(device, torch.bfloat16 if precision == "bf16" else torch.float32)
+    model = ready(load_checkpoint(place), device, torch.bfloat16 if precision == "bf16" else torch.float32)
     run = LiveEngine(model, None)
     return lambda batch: run({name: torch.from_numpy(values).to(device) for name, values in batch.items()})
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -67,11 +67,12 @@ def record_traces(
     """
     from pipeline.evaluation.trace import Trace
     from pipeline.models.multi_exit import load_checkpoint
+    from pipeline.models.packed import ready
     from pipeline.models.precision import equal_bits, full_float32
 
     full_float32()
     equal_bits(device)
-    model: Any = load_checkpoint(checkpoint).to(device)
+    model = ready(load_checkpoint(checkpoint), device)
     weights = file_hash(checkpoint / "model.safetensors")
     for split in splits:
         store = open_store(manifest, backbone, split, device)

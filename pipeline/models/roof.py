@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.models.encoders.fast import linear_of
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.packed import packed, packs
 
 SMALL = 0.01
 """Share of all operations below which a product is left out: heads, poolers."""
@@ -55,10 +56,10 @@ class _Seen(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        if name in ("linear", "mm", "addmm"):
+        if name in ("linear", "mm", "addmm", "_linear_pointwise"):
             x, weight = args[:2] if name != "addmm" else args[1:3]
             shape = (x.numel() // x.shape[-1], x.shape[-1], out.shape[-1])
-            self.weights[shape].append(weight.data_ptr())
+            self.weights[shape].append(id(weight) if weight.is_mkldnn else weight.data_ptr())
         elif name in ("convolution", "conv2d"):
             weight = args[1]
             shape = (out.numel() // out.shape[1], weight[0].numel(), weight.shape[0])
@@ -110,8 +111,8 @@ class MatrixRate:
         for precision in precisions:
             if precision != "int8":
                 kind = torch.float32 if precision == "float32" else torch.bfloat16
-                self._ways[precision, "rows"] = [_in_torch(one, kind, device, transposed=False) for one in products]
-                self._ways[precision, "columns"] = [_in_torch(one, kind, device, transposed=True) for one in products]
+                for layout in ("rows", "columns", *(["packed"] if device == "cpu" and packs(kind) else [])):
+                    self._ways[precision, layout] = [_in_torch(one, kind, device, layout) for one in products]
             if onnx and precision != "bf16":
                 self._ways[precision, "onnx"] = [_in_onnx(one, precision, threads) for one in products]
         self.run()  # to warm up
@@ -136,20 +137,19 @@ class MatrixRate:
         return {precision: self.flops / took / 1e9 for precision, took in fastest.items()}
 
 
-def _in_torch(product: Product, kind: torch.dtype, device: str, *, transposed: bool) -> Way:
-    """All products of one shape in PyTorch, each weight as `linear` has it, or transposed in memory."""
+def _in_torch(product: Product, kind: torch.dtype, device: str, layout: str) -> Way:
+    """All products of one shape in PyTorch, each weight in rows as `linear` has it, in columns, or packed."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((product.rows, product.inner), *[(product.outer, product.inner)] * min(product.weights, COPIES))
     x, *weights = (torch.randn(shape, generator=generator).to(device, kind) for shape in shapes)
-    turned = [weight.t().contiguous() for weight in weights] if transposed else []
+    if layout == "columns":
+        weights = [weight.t().contiguous().t() for weight in weights]
+    tables = [{"weight": packed(weight) if layout == "packed" else weight, "bias": None} for weight in weights]
 
     @torch.inference_mode()
     def run() -> None:
         for i in range(product.times):
-            if transposed:
-                torch.mm(x, turned[i % len(turned)])
-            else:
-                linear(x, weights[i % len(weights)])
+            linear_of(x, tables[i % len(tables)])
 
     return run
 

@@ -22,7 +22,8 @@ class Latency(Block):
     engines: Annotated[list[RunsIn], Distinct] = Field(default=["pytorch"], min_length=1)
     """What the models run in, timed in turn on the same rows. onnx-float32 and onnx-int8 are the models of `export`, at
     thresholds of their own, on the CPU: `export.tasks` and `export.precisions` must have them. pytorch-bf16 has weights
-    and activations in bf16, for a GPU, and thresholds of its own, chosen here as in evaluate."""
+    and activations in bf16, for a GPU or a processor that has it, and thresholds of its own, chosen here as in
+    evaluate."""
     node: str | None = None
     """Kind of node to time on, alone: on the Ray cluster that is joined, a kind of GPU as Ray names it (L4, A100), a
     custom resource, or the value of any label, such as a worker group's name. None: this machine."""

@@ -107,7 +107,7 @@ class Roof(Part):
     under a hundredth of the operations are left out; a convolution counts as the product that it comes to."""
     rates: dict[Precision, Ratio]
     """By precision, 1e9 operations a second (a multiply-add is two) of these products alone, in the fastest of
-    PyTorch's two layouts of a weight and ONNX Runtime's products (int8: MatMulInteger)."""
+    PyTorch's layouts of a weight and ONNX Runtime's products (int8: MatMulInteger)."""
     reached: tuple[Reached, ...]
     """The full pass of each engine in that call."""
 

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear
+from torch.nn.functional import embedding
 
 from pipeline.errors import DataError
 from pipeline.models.encoders.config import check_shape, not_to_be_had, read_config
 from pipeline.models.encoders.families import FAMILIES, config_class, fuse_gelu, model_class, transformers_module
-from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, table_of
+from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, linear_of, table_of
 from pipeline.models.flops import EncoderShape, encoder_flops
 from pipeline.models.names import DEMO_LAYERS, DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
 from pipeline.models.weights import weight_files
@@ -261,7 +261,7 @@ class Encoder(nn.Module):
         table = self.pooler_tables[index]
         if table is None:
             return self.summary(state)
-        return torch.tanh(linear(self.summary(state), table["weight"], table["bias"]))
+        return torch.tanh(linear_of(self.summary(state), table))
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""

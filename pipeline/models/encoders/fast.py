@@ -90,9 +90,9 @@ class FastLayer:
         """
         n, tokens, _ = hidden.shape
         split = (n, tokens, self.heads, self.head_size)
-        query = _linear(hidden, self.query).view(split).transpose(1, 2)
-        key = _linear(hidden, self.key).view(split).transpose(1, 2)
-        value = _linear(hidden, self.value).view(split).transpose(1, 2)
+        query = linear_of(hidden, self.query).view(split).transpose(1, 2)
+        key = linear_of(hidden, self.key).view(split).transpose(1, 2)
+        value = linear_of(hidden, self.value).view(split).transpose(1, 2)
         if self.biases is not None and bias is not None:
             bias = bias[:, self.biases]
         rate = self.dropout.attention if training else 0.0
@@ -100,10 +100,10 @@ class FastLayer:
         if gate is not None:
             mixed = mixed * gate[:, :, None, None]
         mixed = mixed.transpose(1, 2).reshape(n, tokens, self.heads * self.head_size)
-        attended = _linear(mixed, self.dense)
+        attended = linear_of(mixed, self.dense)
         attended = _sum(dropout(attended, self.dropout.attended) if training else attended, hidden, training)
         hidden = _norm(attended, self.attention_norm, self.epsilon[0])
-        out = _linear(self.activation(_linear(hidden, self.up)), self.down)
+        out = linear_of(self.activation(linear_of(hidden, self.up)), self.down)
         out = _sum(dropout(out, self.dropout.output) if training else out, hidden, training)
         return _norm(out, self.norm, self.epsilon[1])
 
@@ -152,11 +152,16 @@ class FastEmbedding:
         hidden = _norm(hidden, self.norm, self.epsilon)
         if training:
             hidden = dropout(hidden, self.dropout)
-        return hidden if self.projection is None else _linear(hidden, self.projection)
+        return hidden if self.projection is None else linear_of(hidden, self.projection)
 
 
-def _linear(x: Tensor, weights: Weights) -> Tensor:
-    return linear(x, weights["weight"], weights["bias"])
+def linear_of(x: Tensor, weights: Weights) -> Tensor:
+    """The linear layer with a table of weights, (..., inputs) to (..., outputs)."""
+    weight = weights["weight"]
+    if weight.is_mkldnn:  # pipeline/models/packed.py
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, weights["bias"], "none", [], "")
+        return out
+    return linear(x, weight, weights["bias"])
 
 
 def _sum(product: Tensor, hidden: Tensor, training: bool) -> Tensor:
