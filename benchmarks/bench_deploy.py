@@ -117,7 +117,7 @@ def main() -> None:
     given = options("Batch 1, ALBERT-base shape, random weights, exits that agree", rows=6, repeats=7)
     store = sst2_like(1000)
     rows = np.argsort(store.lengths, kind="stable")[np.linspace(20, 979, given.rows).astype(int)]
-    model = albert_base("cpu", FLOAT32)
+    model = albert_base()
     always_agree(model)
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         with torch.inference_mode(False):

@@ -13,17 +13,17 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
-from benchmarks.common import LAYERS, albert_base, always_agree, interleaved, options, sst2_like, table
+from benchmarks.common import LAYERS, albert_base, always_agree, answering, interleaved, options, sst2_like, table
 from pipeline.evaluation.criteria import make
+from pipeline.models.encoders.fast import linear_of
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 
 PATIENCES = (3, 6)
 
 
-def plain_transformers(model: MultiExit, device: str) -> Any:
-    """The Transformers classifier as it comes, on the same weights in memory: else each would find its own evicted
-    from the caches by the other."""
+def plain_transformers(model: MultiExit) -> Any:
+    """The Transformers classifier as it comes, on the same weights."""
     from transformers import AlbertForSequenceClassification
 
     backbone = model.backbone
@@ -32,26 +32,26 @@ def plain_transformers(model: MultiExit, device: str) -> Any:
     names, own = plain.albert.state_dict(), backbone.state_dict()
     plain.albert.load_state_dict({name: own[name] for name in names}, assign=True)
     plain.classifier.load_state_dict(model.heads[-1].state_dict(), assign=True)
-    return plain.to(device)
+    return plain
 
 
 def bare_products(model: MultiExit, tokens: int) -> Callable[[], None]:
     """The matrix products of one layer at batch 1, with its own weights and nothing between."""
     layer = model.backbone.encoder.albert_layer_groups[0].albert_layers[0]
-    attention, weight = layer.attention, layer.ffn.weight
-    like = {"dtype": weight.dtype, "device": weight.device}
+    attention, like = layer.attention, {"dtype": layer.ffn.bias.dtype, "device": layer.ffn.bias.device}
     x, wide = torch.randn(tokens, 768, **like), torch.randn(tokens, 3072, **like)
     head, share = torch.randn(12, tokens, 64, **like), torch.randn(12, tokens, tokens, **like)
-    narrow = [m.weight.t() for m in (attention.query, attention.key, attention.value, attention.dense)]
-    up, down, turned = layer.ffn.weight.t(), layer.ffn_output.weight.t(), head.transpose(1, 2)
+    narrow = [{"weight": m.weight, "bias": None} for m in (attention.query, attention.key, attention.value)]
+    dense, up, down = ({"weight": m.weight, "bias": None} for m in (attention.dense, layer.ffn, layer.ffn_output))
+    turned = head.transpose(1, 2)
 
     def run() -> None:
-        for matrix in narrow:
-            torch.mm(x, matrix)
+        for weights in (*narrow, dense):
+            linear_of(x, weights)
         torch.bmm(head, turned)
         torch.bmm(share, head)
-        torch.mm(x, up)
-        torch.mm(wide, down)
+        linear_of(x, up)
+        linear_of(wide, down)
 
     return run
 
@@ -105,9 +105,10 @@ def main() -> None:
     store = sst2_like(1000)
     # Rows at equal steps through the lengths.
     rows = np.argsort(store.lengths, kind="stable")[np.linspace(20, 979, given.rows).astype(int)]
-    model = albert_base(given.device, given.dtype)
+    model = albert_base()
     always_agree(model)
-    plain = plain_transformers(model, given.device)
+    plain = plain_transformers(model).to(given.device, torch.bfloat16 if given.dtype == "bf16" else torch.float32)
+    model = answering(model, given)
     each = [measure_row(model, plain, store.batch([row], given.device), given.repeats, given.device) for row in rows]
     total = {name: sum(row[name] for row in each) / len(each) for name in each[0]}
     shortest, longest = store.lengths[rows].min(), store.lengths[rows].max()

@@ -12,7 +12,17 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
-from benchmarks.common import LAYERS, albert_base, interleaved, often_agree, options, sst2_like, table, trace_of
+from benchmarks.common import (
+    LAYERS,
+    albert_base,
+    answering,
+    interleaved,
+    often_agree,
+    options,
+    sst2_like,
+    table,
+    trace_of,
+)
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.sweep import sweep
 from pipeline.models.live import LiveEngine
@@ -48,7 +58,7 @@ def recorded(model: MultiExit, batches: Batches) -> np.ndarray:
 def main() -> None:
     given = options("Batched, live, ALBERT-base shape, random weights", rows=128, batch=32, repeats=3)
     store = sst2_like(given.rows)
-    model = albert_base(given.device, given.dtype)
+    model = answering(albert_base(), given)
     often_agree(model, store, given.device)
     groups = list(by_length(store.lengths, given.batch))
     order = np.concatenate(groups)

@@ -43,7 +43,7 @@ BATCH = 8
 
 def folder_of(into: Path) -> None:
     """Write a folder as `export` does, without scores."""
-    model, store = albert_base("cpu", FLOAT32), sst2_like(1000)
+    model, store = albert_base(), sst2_like(1000)
     often_agree(model, store, "cpu")
     written = write_graphs(model, into, images=False)
     files = {FLOAT32: written, INT8: write_int8(into, written)}

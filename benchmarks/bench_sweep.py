@@ -16,7 +16,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a checkout, not installed
 
-from benchmarks.common import LAYERS, albert_base, often_agree, options, seconds, sst2_like, table, trace_of
+from benchmarks.common import LAYERS, albert_base, answering, often_agree, options, seconds, sst2_like, table, trace_of
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace
@@ -31,19 +31,23 @@ SETTINGS = {
 }
 
 
+def as_published(model: MultiExit) -> Any:
+    """Transformers' ALBERT with the weights of a model."""
+    from transformers import AlbertModel
+
+    config = type(model.backbone.config)(**model.backbone.config.to_dict(), attn_implementation="eager")
+    albert = AlbertModel(config, add_pooling_layer=True).eval()
+    own = model.backbone.state_dict()
+    albert.load_state_dict({name: own[name] for name in albert.state_dict()}, assign=True)
+    return albert
+
+
 class OneByOne:
     """Early exit as the published code runs it: eager attention, one row, every exit's head on the way, decisions in
     Torch. Patience counts as here (the published code leaves one layer sooner or later by its own count)."""
 
-    def __init__(self, model: MultiExit, device: str) -> None:
-        from transformers import AlbertModel
-
-        config = type(model.backbone.config)(**model.backbone.config.to_dict(), attn_implementation="eager")
-        self.albert = AlbertModel(config, add_pooling_layer=True).eval()
-        own = model.backbone.state_dict()
-        self.albert.load_state_dict({name: own[name] for name in self.albert.state_dict()}, assign=True)
-        self.albert.to(device)
-        self.heads, self.device = model.heads, device
+    def __init__(self, albert: Any, heads: Any, device: str) -> None:
+        self.albert, self.heads, self.device = albert, heads, device
 
     @torch.inference_mode()
     def __call__(self, ids: np.ndarray, padded: int | None, name: str, threshold: float) -> tuple[int, int]:
@@ -88,9 +92,11 @@ def sampled(settings: np.ndarray, count: int) -> np.ndarray:
 def main() -> None:
     given = options("A whole sweep of 211 settings, ALBERT-base shape, random weights", rows=192, settings=3, each=6)
     store = sst2_like(given.rows)
-    model = albert_base(given.device, given.dtype)
-    often_agree(model, store, given.device)
-    baseline = OneByOne(model, given.device)
+    model = albert_base()
+    often_agree(model, store, "cpu")
+    published = as_published(model)
+    model = answering(model, given)
+    baseline = OneByOne(published.to(given.device, model.heads[0].weight.dtype), model.heads, given.device)
     # Rows in the middle of equal parts of the lengths.
     picked = np.argsort(store.lengths, kind="stable")[sampled(store.lengths, given.each)]
 

@@ -14,6 +14,7 @@ import torch
 from pipeline.evaluation.trace import Trace
 from pipeline.models.encoders.encoder import Encoder
 from pipeline.models.multi_exit import MultiExit
+from pipeline.models.packed import ready
 from pipeline.tasks.text.tokens import TokenStore
 
 VOCABULARY = 30_000
@@ -43,8 +44,8 @@ def machine(device: str) -> str:
     return f"CPU {names[0]}" if names else "CPU"
 
 
-def albert_base(device: str, dtype: str, seed: int = 0) -> MultiExit:
-    """12 shared layers of ALBERT-base-v2's shape, an exit after each, two classes, random weights."""
+def albert_base(seed: int = 0) -> MultiExit:
+    """12 shared layers of ALBERT-base-v2's shape, an exit after each, two classes, random weights; as it is trained."""
     from transformers import AlbertConfig
 
     torch.manual_seed(seed)
@@ -60,8 +61,12 @@ def albert_base(device: str, dtype: str, seed: int = 0) -> MultiExit:
         attention_probs_dropout_prob=0.0,
         initializer_range=0.05,  # wider than 0.02, so that random rows differ after twelve layers
     )
-    model = MultiExit(Encoder(config, "first"), range(1, LAYERS + 1), 2).eval()
-    return model.to(device, torch.bfloat16 if dtype == "bf16" else torch.float32)
+    return MultiExit(Encoder(config, "first"), range(1, LAYERS + 1), 2).eval()
+
+
+def answering(model: MultiExit, given: argparse.Namespace) -> MultiExit:
+    """The model on the device and in the type of the options, as whatever answers has it."""
+    return ready(model, given.device, torch.bfloat16 if given.dtype == "bf16" else torch.float32)
 
 
 def sst2_like(rows: int, seed: int = 0) -> TokenStore:

@@ -23,11 +23,12 @@ from pipeline.errors import ArtifactError, PipelineError
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import Workspace
 from pipeline.params import load_params
-from tools import baselines, depth, regimes, robustness
+from pipeline.results import Attack
+from tools import baselines, depth, regimes, robustness, robustness12
 from tools.tables import page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {module.PROFILE: module for module in (depth, baselines, regimes, robustness)}
+PAGES = {module.PROFILE: module for module in (depth, baselines, regimes, robustness, robustness12)}
 """By profile: the page and its tables."""
 WITHOUT_TRACES = (regimes.PROFILE, robustness.PROFILE)
 LIMIT = 20 * 2**20
@@ -53,7 +54,7 @@ def main() -> None:
 
 
 def keep(here: Workspace, folder: Path) -> None:
-    """Copy what the results rest on from a finished run.
+    """Copy what the results rest on from a finished run; of an attack all but the texts.
 
     Raises:
         ArtifactError: the run is not finished, or its traces are too large for git.
@@ -72,6 +73,14 @@ def keep(here: Workspace, folder: Path) -> None:
             shutil.copytree(path, folder / name)
         else:
             shutil.copy2(path, folder / name)
+    for task in load_params(here.root / "params.yaml").attack.tasks:
+        robustness.keep_records(here.attack_records(task), folder)
+        result = Attack.read(here.attack(task), "")
+        plain = [
+            one.model_copy(update={"rows": tuple(row.model_copy(update={"shown": ()}) for row in one.rows)})
+            for one in result.attacked
+        ]
+        result.model_copy(update={"attacked": tuple(plain)}).write(folder / f"attack/{task}.json")
 
 
 def draw(profile: str, folder: Path) -> None:

@@ -4,6 +4,8 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pyarrow.csv
+import pyarrow.parquet
 from scipy.stats import binomtest
 
 from pipeline.params import Params
@@ -12,23 +14,41 @@ from tools.tables import Table, markdown
 PROFILE = "robustness"
 PAGE = Path(__file__).resolve().parent.parent / "docs/results-robustness.md"
 ADAPTIVE = ", adaptive"
+RECORDS = "attacks.csv"
 Records = Mapping[tuple[str, str], Mapping[str, str]]
 """One encoder's records of a defence: by seed and row."""
 
 
+HEADER = ("encoder", "defence", "sentences", "original", "own attack", "adaptive attack", "p", "queries", "layers")
+COLUMNS = {
+    **{"backbone": "encoder", "seed": "seed", "defence": "defence", "threshold": "threshold", "row_id": "row"},
+    **{name: name for name in ("label", "outcome", "answer_before", "answer_after", "queries", "words")},
+    **{name: name for name in ("words_changed", "layers_before", "layers_under_attack", "layers_after")},
+}
+"""What is kept of a run's records, by its name there: all but the texts."""
+
+
 def adaptive(params: Params, folder: Path) -> str:
     """Accuracy under the plain and the adaptive attack, on the sentences that all searches of an encoder attacked."""
-    with (folder / "attacks.csv").open(encoding="utf-8", newline="") as file:
+    return markdown(HEADER, list(compared(params, folder)))
+
+
+def compared(params: Params, folder: Path) -> Iterator[list[str]]:
+    """The rows of that table, from the records in a folder."""
+    with (folder / RECORDS).open(encoding="utf-8", newline="") as file:
         records = list(csv.DictReader(file))
-    rows = []
     for encoder in dict.fromkeys(one["encoder"] for one in records):
         plain = {name: _of(records, encoder, name) for name in ("single exit", *params.attack.criteria)}
         other = {name: _of(records, encoder, name + ADAPTIVE) or plain[name] for name in plain}
         every = sorted(set.intersection(*(set(found) for found in (*plain.values(), *other.values()))))
         for name in plain:
-            rows.append([encoder, name, *_cells([plain[name][k] for k in every], [other[name][k] for k in every])])
-    header = ["encoder", "defence", "sentences", "original", "own attack", "adaptive attack", "p", "queries", "layers"]
-    return markdown(header, rows)
+            yield [encoder, name, *_cells([plain[name][k] for k in every], [other[name][k] for k in every])]
+
+
+def keep_records(stored: Path, folder: Path) -> None:
+    """Write the records of a finished attack, (parquet), into a folder without the texts."""
+    table = pyarrow.parquet.read_table(stored, columns=list(COLUMNS)).rename_columns(list(COLUMNS.values()))
+    pyarrow.csv.write_csv(table, folder / RECORDS, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
 
 TABLES: dict[str, Table] = {"adaptive": adaptive}
@@ -58,7 +78,12 @@ def _cells(plain: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, str]
 
 def _share(count: int, n: int) -> str:
     interval = binomtest(count, n).proportion_ci(method="wilson")
-    return f"{100 * count / n:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return share(count / n, interval.low, interval.high)
+
+
+def share(value: float, low: float, high: float) -> str:
+    """A share with its interval, in percent."""
+    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _mean(records: Sequence[Mapping[str, str]], name: str) -> float:

@@ -153,18 +153,20 @@ class Unrecorded:
 def attack(params: Params, name: str, pool: ProcessPoolExecutor) -> None:
     """Choose a task's operating points and attack them, in the pool's processes."""
     from pipeline.attacks.examples import attacked_splits
+    from pipeline.attacks.records import save_records
     from pipeline.attacks.run import attack_task
 
     evaluate(Stage("evaluate", name, params, Unrecorded()))  # type: ignore[arg-type]
     task, runtime, reported = params.task(name), params.runtime, manifest_of(name).report_splits
     evaluated, selected = Evaluated.read(HERE.evaluated(name), ""), Selected.read(HERE.selected(name), "")
     workers = Workers(partial(fan_out, pool), runtime.device, runtime.threads, progress=True)
-    attacked = [
-        attack_task(task, params.attack, selected, evaluated, split, reported[0], workers, runtime.hub_mirror)[0]
+    attacked = {
+        split: attack_task(task, params.attack, selected, evaluated, split, reported[0], workers, runtime.hub_mirror)
         for split in attacked_splits(params.attack.tasks[name], reported)
-    ]
+    }
     files = attacked_with(params, task, HERE)
-    kept = tuple(one.model_copy(update={"files": files}) for one in attacked)
+    save_records(HERE.attack_records(name), {split: records for split, (_, records) in attacked.items()})
+    kept = tuple(one.model_copy(update={"files": files}) for one, _ in attacked.values())
     Attack(task=name, attacked=kept).write(HERE.attack(name))
 
 
@@ -196,7 +198,7 @@ def pack(params: Params, progress: Progress, out: Path) -> None:
                     archive.add(HERE.trial(trial.key) / name)
     for task in params.tasks:
         with tarfile.open(out / f"{task}.tar.gz", "w:gz") as archive:
-            for path in (HERE.selected(task), HERE.traces(task), HERE.attack(task)):
+            for path in (HERE.selected(task), HERE.traces(task), HERE.attack(task), HERE.attack_records(task)):
                 if path.exists():
                     archive.add(path)
     sizes = {path.name: path.stat().st_size // 1024 for path in sorted(out.iterdir())}
