@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
-from tools import baselines, depth, evidence, regimes, robustness
+from tools import baselines, depth, evidence, regimes, robustness, robustness12
 from tools.tables import stored
 
 
@@ -15,7 +15,7 @@ from tools.tables import stored
     ("module", "name"),
     [
         *((depth, name) for name in ("exits", "bounds", "promises")),  # the quick ones
-        *((module, name) for module in (baselines, regimes, robustness) for name in module.TABLES),
+        *((module, name) for module in (baselines, regimes, robustness, robustness12) for name in module.TABLES),
     ],
 )
 def test_the_page_has_what_is_stored(module: ModuleType, name: str) -> None:
@@ -26,7 +26,7 @@ def test_the_page_has_what_is_stored(module: ModuleType, name: str) -> None:
     assert stored(module.PAGE.read_text(encoding="utf-8"), name) == table
 
 
-@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE])
+@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE, robustness12.PROFILE])
 def test_the_traces_fit_into_git(profile: str) -> None:
     sizes = [path.stat().st_size for path in (ROOT / "docs/evidence" / profile).rglob("*.safetensors")]
     assert 0 < sum(sizes) < evidence.LIMIT
@@ -46,7 +46,7 @@ def test_differences_are_paired_by_rows() -> None:
     assert 0.13 < high < 0.18
 
 
-@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE])
+@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE, robustness12.PROFILE])
 def test_the_stored_results_are_of_today_s_schema(profile: str) -> None:
     """Whoever raises a schema brings these files along: nobody can make them anew without a GPU."""
     from pipeline.results import Selected, Trials

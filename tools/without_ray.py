@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.attacks.comparison import Workers
+from pipeline.attacks.needs import check
 from pipeline.layout import HERE
 from pipeline.models.trace_cache import Recording, record_model
 from pipeline.params import Params, load_params
@@ -49,6 +50,8 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     if arguments.seeds:
         params = params.model_copy(update={"seeds": params.seeds[: arguments.seeds]})
+    if params.attack.tasks:
+        check(params.attack.resources, params.attack.recipe)  # before anything is trained
     until = time.monotonic() + arguments.seconds
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(arguments.workers, mp_context=context)
