@@ -10,6 +10,7 @@ Data are prepared before, in the same folder; an attack needs TextAttack and its
 
 import argparse
 import multiprocessing
+import sys
 import tarfile
 import time
 import traceback
@@ -22,6 +23,7 @@ from typing import Any
 
 from pipeline.attacks.comparison import Workers
 from pipeline.attacks.needs import check
+from pipeline.errors import PipelineError
 from pipeline.layout import HERE
 from pipeline.models.trace_cache import Recording, record_model
 from pipeline.params import Params, load_params
@@ -40,13 +42,21 @@ from stages.evaluate import main as evaluate
 
 
 def main() -> None:
-    """Run the profile in params.yaml."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=8, help="processes that share the GPU")
     parser.add_argument("--seconds", type=float, default=400, help="no trial begins later; what runs is ended")
     parser.add_argument("--seeds", type=int, help="the first so many of the profile's seeds")
     parser.add_argument("--out", type=Path, required=True, help="folder for a tar file per task")
     arguments = parser.parse_args()
+    try:
+        run_profile(arguments)
+    except PipelineError as error:
+        sys.exit(f"without_ray: {error}")
+
+
+def run_profile(arguments: argparse.Namespace) -> None:
+    """Run the profile in params.yaml."""
     params = load_params(Path("params.yaml"))
     if arguments.seeds:
         params = params.model_copy(update={"seeds": params.seeds[: arguments.seeds]})
