@@ -41,12 +41,12 @@ def bare_products(model: MultiExit, tokens: int) -> Callable[[], None]:
     attention, like = layer.attention, {"dtype": layer.ffn.bias.dtype, "device": layer.ffn.bias.device}
     x, wide = torch.randn(tokens, 768, **like), torch.randn(tokens, 3072, **like)
     head, share = torch.randn(12, tokens, 64, **like), torch.randn(12, tokens, tokens, **like)
-    narrow = [{"weight": m.weight, "bias": None} for m in (attention.query, attention.key, attention.value)]
-    dense, up, down = ({"weight": m.weight, "bias": None} for m in (attention.dense, layer.ffn, layer.ffn_output))
+    modules = (attention.query, attention.key, attention.value, attention.dense, layer.ffn, layer.ffn_output)
+    *narrow, up, down = ({"weight": module.weight, "bias": None} for module in modules)
     turned = head.transpose(1, 2)
 
     def run() -> None:
-        for weights in (*narrow, dense):
+        for weights in narrow:
             linear_of(x, weights)
         torch.bmm(head, turned)
         torch.bmm(share, head)
@@ -107,8 +107,9 @@ def main() -> None:
     rows = np.argsort(store.lengths, kind="stable")[np.linspace(20, 979, given.rows).astype(int)]
     model = albert_base()
     always_agree(model)
-    plain = plain_transformers(model).to(given.device, torch.bfloat16 if given.dtype == "bf16" else torch.float32)
+    plain = plain_transformers(model)
     model = answering(model, given)
+    plain = plain.to(given.device, model.heads[0].weight.dtype)
     each = [measure_row(model, plain, store.batch([row], given.device), given.repeats, given.device) for row in rows]
     total = {name: sum(row[name] for row in each) / len(each) for name in each[0]}
     shortest, longest = store.lengths[rows].min(), store.lengths[rows].max()

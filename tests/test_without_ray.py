@@ -13,7 +13,6 @@ from pipeline.results import Attack, Selected
 from pipeline.storage import write_text
 from tests.workspace import Workspace
 from tools.evidence import keep
-from tools.robustness import RECORDS
 
 TASK = "demo-sentences"
 ABSENT = ("ray", "mlflow", "dvc")
@@ -46,7 +45,7 @@ def test_a_profile_is_trained_attacked_and_kept(workspace: Workspace) -> None:
     defences = [row.defence for row in attacked.rows]
     assert defences == ["single exit", "patience", "patience, adaptive", "confidence", "confidence, adaptive"]
     assert not any(row.shown for row in attacked.rows), "texts stay where they are"
-    with (kept / RECORDS).open(encoding="utf-8", newline="") as file:
+    with (kept / f"attack/{TASK}.csv").open(encoding="utf-8", newline="") as file:
         records = list(csv.DictReader(file))
     assert [record["defence"] for record in records] == [name for name in defences for _ in range(4)]
     assert "original" not in records[0]

@@ -60,7 +60,8 @@ def keep(here: Workspace, folder: Path) -> None:
         ArtifactError: the run is not finished, or its traces are too large for git.
     """
     parts = {"traces": here.outputs / "traces", "selected": here.all_selected, "trials.json": here.trials_table}
-    for path in parts.values():
+    tasks = load_params(here.root / "params.yaml").attack.tasks
+    for path in (*parts.values(), *(here.attack_records(task) for task in tasks)):
         if not path.exists():
             raise ArtifactError(f"{path}: no such file; run the profile to its report first")
     size = sum(path.stat().st_size for path in parts["traces"].rglob("*.safetensors"))
@@ -73,14 +74,14 @@ def keep(here: Workspace, folder: Path) -> None:
             shutil.copytree(path, folder / name)
         else:
             shutil.copy2(path, folder / name)
-    for task in load_params(here.root / "params.yaml").attack.tasks:
-        robustness.keep_records(here.attack_records(task), folder)
+    for task in tasks:
         result = Attack.read(here.attack(task), "")
         plain = [
             one.model_copy(update={"rows": tuple(row.model_copy(update={"shown": ()}) for row in one.rows)})
             for one in result.attacked
         ]
         result.model_copy(update={"attacked": tuple(plain)}).write(folder / f"attack/{task}.json")
+        robustness.keep_records(here.attack_records(task), folder / f"attack/{task}.csv")
 
 
 def draw(profile: str, folder: Path) -> None:

@@ -14,7 +14,6 @@ from tools.tables import Table, markdown
 PROFILE = "robustness"
 PAGE = Path(__file__).resolve().parent.parent / "docs/results-robustness.md"
 ADAPTIVE = ", adaptive"
-RECORDS = "attacks.csv"
 Records = Mapping[tuple[str, str], Mapping[str, str]]
 """One encoder's records of a defence: by seed and row."""
 
@@ -30,12 +29,12 @@ COLUMNS = {
 
 def adaptive(params: Params, folder: Path) -> str:
     """Accuracy under the plain and the adaptive attack, on the sentences that all searches of an encoder attacked."""
-    return markdown(HEADER, list(compared(params, folder)))
+    return markdown(HEADER, list(compared(params, folder / "attacks.csv")))
 
 
-def compared(params: Params, folder: Path) -> Iterator[list[str]]:
-    """The rows of that table, from the records in a folder."""
-    with (folder / RECORDS).open(encoding="utf-8", newline="") as file:
+def compared(params: Params, stored: Path) -> Iterator[list[str]]:
+    """The rows of that table, from stored records."""
+    with stored.open(encoding="utf-8", newline="") as file:
         records = list(csv.DictReader(file))
     for encoder in dict.fromkeys(one["encoder"] for one in records):
         plain = {name: _of(records, encoder, name) for name in ("single exit", *params.attack.criteria)}
@@ -45,10 +44,10 @@ def compared(params: Params, folder: Path) -> Iterator[list[str]]:
             yield [encoder, name, *_cells([plain[name][k] for k in every], [other[name][k] for k in every])]
 
 
-def keep_records(stored: Path, folder: Path) -> None:
-    """Write the records of a finished attack, (parquet), into a folder without the texts."""
+def keep_records(stored: Path, path: Path) -> None:
+    """Write the records of a finished attack, Parquet, as a CSV without the texts."""
     table = pyarrow.parquet.read_table(stored, columns=list(COLUMNS)).rename_columns(list(COLUMNS.values()))
-    pyarrow.csv.write_csv(table, folder / RECORDS, pyarrow.csv.WriteOptions(quoting_style="needed"))
+    pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
 
 TABLES: dict[str, Table] = {"adaptive": adaptive}

@@ -18,7 +18,7 @@ def twelve(params: Params, folder: Path) -> str:
     (attacked,) = Attack.read(folder / f"attack/{task}.json", "").attacked
     found = {row.defence: row.pooled_accuracy for row in attacked.rows}
     rows = []
-    for encoder, defence, *cells in compared(params, folder):
+    for encoder, defence, *cells in compared(params, folder / f"attack/{task}.csv"):
         pooled = found[defence]
         assert pooled.value is not None
         assert pooled.low is not None
