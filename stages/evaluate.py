@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.evaluation.blocks import set_threads
 from pipeline.evaluation.choosing import make_chooser
+from pipeline.evaluation.diagnosis import learned
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.groups import load_groups
 from pipeline.layout import HERE
@@ -69,7 +70,7 @@ def main(stage: Stage) -> None:
     )
     stage.write(HERE.evaluated(task.name), evaluated)
     stage.write_text(HERE.curves(task.name), curves_text(every.curves))
-    for line in over_budget(evaluated):
+    for line in (*over_budget(evaluated), *ignorant(evaluated)):
         print(line, flush=True)
     runs = [log(stage, row, evaluated.exits) for row in evaluated.rows]
     show_selected(stage, evaluated, runs)
@@ -108,6 +109,20 @@ def over_budget(evaluated: Evaluated) -> Iterator[str]:
                 f"{evaluated.task}: {row.backbone}/{row.method}, {row.criterion}: no setting keeps to "
                 f"evaluate.choose.budget_ms {choosing.budget_ms:g} in {choosing.engine} on {choosing.machine} on every "
                 "seed; the fastest was taken"
+            )
+
+
+def ignorant(evaluated: Evaluated) -> Iterator[str]:
+    """A line for each multi-exit model that has learned nothing, on the first report split."""
+    first = evaluated.rows[0].split
+    diagnosed = {(one.backbone, one.method) for one in evaluated.diagnosis}
+    for row in evaluated.rows:
+        if (row.criterion, row.split) != (None, first) or (row.backbone, row.method) not in diagnosed:
+            continue
+        if not learned(row, evaluated.diagnosis):
+            yield (
+                f"{evaluated.task}: {row.backbone}/{row.method} has learned nothing: with all layers it is no better "
+                f"than one answer for every row of {first}; it needs more rows, more epochs or another learning rate"
             )
 
 

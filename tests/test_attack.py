@@ -37,6 +37,7 @@ from pipeline.results import (
     ALL_LAYERS,
     Attacked,
     Choosing,
+    Constant,
     Diagnosis,
     Evaluated,
     ExitScores,
@@ -795,6 +796,7 @@ def diagnosed(criteria: tuple[str, ...], seed: int, key: str) -> Diagnosis:
     outcomes = tuple(Outcome(criterion=name, threshold=None, exits=(0, 1), **nothing) for name in criteria)
     return Diagnosis(
         backbone="demo-albert", method="joint", split="validation", seed=seed, key=key, rows=1, layers=(1, 12),
+        constant=Constant(score=None, p=1.0),
         overthinking=None, oracle=Oracle(score=None, layer_speedup=None, flop_speedup=None), agreement=None,
         calibration=None, error=None, entropy=None, criteria=outcomes,
     )  # fmt: skip

@@ -1,14 +1,18 @@
 """The diagnosis by hand on a trace of five rows, and its calibration error against a plain loop."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria import make
-from pipeline.evaluation.diagnosis import BINS, agreement, calibration_error, diagnose, overthought
+from pipeline.evaluation.diagnosis import BINS, agreement, calibration_error, diagnose, learned, overthought
 from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import NEVER
 from pipeline.evaluation.trace import Trace
+from pipeline.results import ALL_LAYERS, Constant, Diagnosis, OverSeeds, Row
 from tests.test_choosing import made_up_trace
 
 ANSWERS = np.array([[0, 0, 0], [1, 0, 1], [0, 1, 1], [1, 0, 0], [1, 1, 0]])
@@ -22,6 +26,56 @@ def trace_of(kind: str = "classification", labels: np.ndarray = LABELS) -> Trace
     return Trace(
         kind, logits.astype(np.float32), labels, np.arange(10, 15), np.array([2.0, 4.0, 6.0]), flops, np.full(5, 28.0)
     )
+
+
+def answered(answers: Sequence[float], labels: Sequence[float], kind: str = "classification") -> Trace:
+    """One exit that answers so; classes as sure logits of three, of which the third is never right."""
+    given, truth, rows = np.array(answers), np.array(labels, dtype=np.float64), len(labels)
+    logits = 4 * np.eye(3)[given.astype(int)] if kind == "classification" else given[:, None]
+    whole = np.ones(rows)
+    return Trace(
+        kind, logits[:, None].astype(np.float32), truth, np.arange(rows), np.array([1.0]), whole[:, None], whole
+    )
+
+
+HALF = [0.0, 1.0] * 20
+MOST = [1.0] * 14 + [0.0] * 6
+LUCKY = [1.0] * 22 + [0.0] * 18  # in the order of HALF: half right
+
+
+@pytest.mark.parametrize(
+    ("trace", "metrics", "constant", "right", "knows"),
+    [
+        (answered([1] * 40, HALF), ("accuracy",), 0.5, 0.5, False),  # one of two equal classes for every row
+        (answered([2] * 40, HALF), ("accuracy",), 0.5, 0.0, False),
+        (answered(HALF, HALF), ("accuracy",), 0.5, 1.0, True),
+        (answered([1 - label for label in HALF], HALF), ("accuracy",), 0.5, 0.0, False),  # depends, the wrong way round
+        (answered([1, 1, *LUCKY[2:]], HALF), ("accuracy",), 0.5, 0.55, False),  # a little above, by luck
+        (answered([1] * 20, MOST), ("accuracy",), 0.7, 0.7, False),  # the larger class
+        (answered([1] * 20, MOST), ("accuracy", "f1"), (0.7 + 1.4 / 1.7) / 2, (0.7 + 1.4 / 1.7) / 2, False),
+        (answered([1] * 20, MOST), ("matthews",), 0.0, 0.0, False),
+        (answered(MOST, MOST), ("matthews",), 0.0, 1.0, True),
+        (answered([1, 0], [1, 0]), ("accuracy",), 0.5, 1.0, False),  # all right, by luck as well as by skill
+        (answered([2.5] * 40, HALF, "regression"), ("pearson",), None, None, False),
+        (answered(HALF, HALF, "regression"), ("pearson",), None, 1.0, True),
+        (answered([-label for label in HALF], HALF, "regression"), ("pearson", "spearman"), None, -1.0, False),
+    ],
+)
+def test_a_model_knows_more_than_one_answer_for_every_row(
+    trace: Trace, metrics: tuple[str, ...], constant: float | None, right: float | None, knows: bool
+) -> None:
+    found = diagnose(trace, metrics)
+    assert found.constant.score == (None if constant is None else pytest.approx(constant, abs=1e-6))
+    identity: dict[str, Any] = {"backbone": "b", "method": "m", "split": "s", "seed": 1, "key": "k"}
+    ratio = OverSeeds(median=1.0, values=(1.0,))
+    full = Row(
+        backbone="b", method="m", split="s", seeds=(1,), keys=("k",), points=(ALL_LAYERS,),
+        score=OverSeeds(median=right, values=(right,)), metrics={"accuracy": ratio}, layer_speedup=ratio,
+        flop_speedup=ratio, rule="window", in_window=True, selected_on="selection",
+    )  # fmt: skip
+    of_model = Diagnosis(**dict(found), **identity)
+    other = of_model.model_copy(update={"method": "other", "constant": Constant(score=0.0, p=1.0 if knows else 0.0)})
+    assert learned(full, [of_model, other]) is knows
 
 
 def test_by_hand() -> None:

@@ -1,5 +1,6 @@
 """The evaluate stage over stored traces: rows say which rule chose, and the diagnosis stands beside them."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,14 +43,19 @@ def entry(
     )  # fmt: skip
 
 
-def run_stage(folder: Path, choose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Evaluated:
+def run_stage(
+    folder: Path,
+    choose: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    traces: Callable[[int], dict[str, Trace]] = traces_of,
+) -> Evaluated:
     monkeypatch.chdir(folder)
     tasks = {"tasks": {"sst2": {}}, "latency.tasks": [], "attack.tasks": {}}
     raw = changed(small_params(), tasks | {"evaluate.criteria": CRITERIA, "evaluate.choose": choose})
     entries = []
     for method, multi_exit in (("joint", True), ("single_exit", False)):
         for seed in (1, 2):
-            for split, trace in traces_of(seed).items():
+            for split, trace in traces(seed).items():
                 last = replace(trace, logits=trace.logits[:, -1:], layers=trace.layers[-1:], flops=trace.flops[:, -1:])
                 kept = trace if multi_exit else last
                 entries.append(entry(f"{method}{seed}", seed, split, kept, multi_exit=multi_exit, method=method))
@@ -97,6 +103,20 @@ def test_risk_is_chosen_on_selection_rows_and_measured_on_the_others(
         assert found.criteria[0].lost.share == row.risk.values[i]
     assert [row.risk and row.risk.values for row in stored.rows if row.criterion is None] == [(0, 0), (0, 0)]
     assert len(stored.diagnosis) == 2  # the single exit has nothing to diagnose
+
+
+def test_a_model_that_has_learned_nothing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unrelated(seed: int) -> dict[str, Trace]:
+        shuffled = np.random.default_rng(0).permutation
+        return {split: replace(trace, labels=shuffled(trace.labels)) for split, trace in traces_of(seed).items()}
+
+    line = "sst2: albert-base/joint has learned nothing: with all layers it is no better than one answer for every row"
+    run_stage(tmp_path, {}, monkeypatch)
+    assert "learned nothing" not in capsys.readouterr().out
+    run_stage(tmp_path, {}, monkeypatch, unrelated)
+    assert f"{line} of validation; it needs more rows" in capsys.readouterr().out
 
 
 def test_the_window_stays_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

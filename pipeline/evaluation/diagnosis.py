@@ -3,22 +3,26 @@
 All rows of the trace need labels. Findings without a meaning for a regression, or for hard labels, are None.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.criteria.base import log_probabilities, negative_entropy
+from pipeline.evaluation.metrics import score
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, require_labels
-from pipeline.results import Calibration, Findings, OperatingPoint, Oracle, Outcome, Share
+from pipeline.results import Calibration, Constant, Diagnosis, Findings, OperatingPoint, Oracle, Outcome, Row, Share
 
 BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
 EXAMPLES = 10
 """Largest number of row ids in a list."""
+INDEPENDENT = 0.05
+"""p from which on answers may well not depend on the labels."""
 
 
 def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingPoint] = ()) -> Findings:
@@ -39,6 +43,7 @@ def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingP
     return Findings(
         rows=trace.rows,
         layers=tuple(round(float(layer), 6) for layer in trace.layers),
+        constant=beside_constant(trace, metrics),
         overthinking=_among(overthought(trace)) if classes else None,
         oracle=Oracle(
             score=_plain(best.metrics(metrics)["score"][0]),
@@ -51,6 +56,41 @@ def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingP
         entropy=tuple(round(float(nats), 6) for nats in mean_entropy(trace)) if calibrated else None,
         criteria=tuple(outcome(trace, point) for point in points),
     )
+
+
+def beside_constant(trace: Trace, metrics: tuple[str, ...]) -> Constant:
+    """The last exit beside an answer that is the same for every row.
+
+    A score alone does not tell: always the larger class of MRPC has 68.4% right, and a model that learned nothing can
+    be above it by luck on few rows.
+
+    Args:
+        metrics: the task's.
+    """
+    from scipy import stats
+
+    last, labels = trace.answers()[:, -1], trace.labels
+    moves = np.ptp(last) > 0 and np.ptp(labels) > 0
+    if trace.kind == "regression":
+        return Constant(score=None, p=float(stats.pearsonr(last, labels).pvalue) if moves else 1.0)
+    classes = np.arange(trace.logits.shape[-1])
+    constants = score(metrics, np.repeat(classes[:, None], trace.rows, axis=1), labels)
+    p = stats.chi2_contingency(stats.contingency.crosstab(last, labels).count, correction=False).pvalue if moves else 1
+    return Constant(score=_plain(np.nanmax(constants)), p=float(p))
+
+
+def learned(full: Row, models: Iterable[Diagnosis]) -> bool:
+    """Whether a group's models, through all layers, know more than a constant answer does: in the median over seeds a
+    better score, and answers that depend on the labels.
+
+    Args:
+        full: the row of all layers.
+        models: diagnoses, of these models among others.
+    """
+    wanted = (full.backbone, full.method, full.split)
+    found = [one.constant for one in models if (one.backbone, one.method, one.split) == wanted]
+    best = max((one.score for one in found if one.score is not None), default=0.0)
+    return (full.score.centre or 0.0) > best and median(one.p for one in found) < INDEPENDENT
 
 
 def wrong(trace: Trace) -> np.ndarray:

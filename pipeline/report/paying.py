@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
+from pipeline.evaluation.diagnosis import learned
 from pipeline.evaluation.intervals import sign_test
 from pipeline.evaluation.preferred import early_rows, preference
 from pipeline.report.stored import TaskResults
@@ -17,7 +18,7 @@ BEARABLE = 0.005
 """Loss of score, as a share, beyond which the median over seeds is a cost, however wide their range."""
 SURE = 0.05
 """Two-sided p of the sign test over rows from which on a loss of one seed is a loss."""
-Answer = Literal["pays", "costs", "gains nothing"]
+Answer = Literal["pays", "costs", "gains nothing", "learned nothing"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Deal:
             over seeds; None for a regression.
         p: of the sign test over the rows lost and won, with one seed; None otherwise.
         measured: wall-time speed-up at batch 1; None where it was not timed.
+        learned: whether all layers know more than an answer that is the same for every row.
+        constant: the score of the best such answer; None for a regression.
     """
 
     task: TaskResults
@@ -43,10 +46,17 @@ class Deal:
     won: float | None
     p: float | None
     measured: float | None
+    learned: bool
+    constant: float | None
 
     @property
     def answer(self) -> Answer:
-        """pays: faster, hardly worse than all layers, and not behind them; costs: faster; else nothing is gained."""
+        """pays: faster, hardly worse than all layers, and not behind them; costs: faster; else nothing is gained.
+
+        Where the model has learned nothing there is no answer: every exit is as good as the last.
+        """
+        if not self.learned:
+            return "learned nothing"
         gained = self.row.layer_speedup.centre if self.measured is None else self.measured
         if (gained or 0) < WORTH:
             return "gains nothing"
@@ -93,10 +103,14 @@ def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
         for other in task.rows
         if (other.split, other.backbone, other.method, other.criterion) == (split, row.backbone, row.method, None)
     )
-    outcomes = [
-        (outcome.lost, outcome.won)
+    models = [
+        model
         for model in task.evaluated.diagnosis
         if (model.split, model.backbone, model.method) == (split, row.backbone, row.method)
+    ]
+    outcomes = [
+        (outcome.lost, outcome.won)
+        for model in models
         for outcome in model.criteria
         if outcome.criterion == row.criterion
     ]
@@ -114,6 +128,8 @@ def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
         won=median(won.share for _, won in pairs) if pairs else None,
         p=p,
         measured=_measured(task, row),
+        learned=learned(full, models),
+        constant=models[0].constant.score,
     )
 
 

@@ -60,6 +60,17 @@ class Outcome(Part):
             raise ValueError("some of lost, won, lost_rows and won_rows are missing")
 
 
+class Constant(Part):
+    """The last exit beside an answer that is the same for every row: whether the model has learned anything."""
+
+    score: Score | None
+    """The task's score of the class that does best as the answer to every row; None for a regression, where a constant
+    has no correlation."""
+    p: Fraction
+    """Probability of answers that depend on the labels as much as the last exit's do, had it learned nothing: the
+    chi-squared test of independence; for a regression that of the Pearson correlation."""
+
+
 class Findings(Part):
     """Why early exit helps or hurts on a trace."""
 
@@ -67,6 +78,8 @@ class Findings(Part):
     """Number of rows, all labelled."""
     layers: tuple[Amount, ...]
     """Layer of each exit."""
+    constant: Constant
+    """The last exit beside an answer that is the same for every row."""
     overthinking: Share | None
     """Rows that some exit has right and the last wrong; None for a regression."""
     oracle: Oracle

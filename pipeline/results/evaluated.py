@@ -194,8 +194,8 @@ class Choosing(Part):
 class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
-    schema_version: ClassVar[int] = 5
-    """Version 4 had no costs of exits."""
+    schema_version: ClassVar[int] = 6
+    """Version 5 did not say what a constant answer scores."""
     made_by: ClassVar[str] = "evaluate"
     task: Name
     """The task's name."""

@@ -3,14 +3,15 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.evaluation.criteria import CRITERIA
 from pipeline.layout import Workspace
 from pipeline.report.collect import collect
-from pipeline.report.paying import BEARABLE, Deal, best_of, deals
-from pipeline.report.render import Report
+from pipeline.report.paying import BEARABLE, best_of, deals
+from pipeline.report.render import Provenance, Report, build
 from pipeline.report.sections import FIRST
 from pipeline.report.sections.budget import Budget
 from pipeline.report.stored import Stored, TaskResults
@@ -79,10 +80,41 @@ def test_the_answer(
     fast = OverSeeds(median=speed, values=(speed,))
     lost, won, p = lost_won_p
     row = deal.row.model_copy(update={"layer_speedup": fast})
-    untimed = Deal(deal.task, deal.group, row, deal.full, gap, lost, won, p, None)
+    untimed = replace(deal, row=row, gap=gap, lost=lost, won=won, p=p, measured=None)
     assert untimed.answer == answer
     assert replace(untimed, measured=0.9).answer == "gains nothing", "slower by the clock"
     assert replace(untimed, measured=1.2).answer == (answer if speed > 1.2 else "pays")
+    assert replace(untimed, learned=False).answer == "learned nothing", "whatever else holds"
+
+
+def test_a_model_that_has_learned_nothing_gets_no_yes(tmp_path: Path) -> None:
+    """One of two equal classes for every row, as a small encoder on little data answers, and its neighbours."""
+    params = small("albert-base", ("sst2",), seeds=[1])
+    write_all(Workspace(tmp_path), params, seeds=(1,))
+    stored = collect(params, Workspace(tmp_path))
+    (task,) = stored.tasks
+    (deal,) = deals([task])
+    assert deal.answer != "learned nothing"
+    assert deal.constant is not None
+    assert 0.5 <= deal.constant < 0.7
+
+    def changed(name: str = "sst2", **changes: Any) -> TaskResults:
+        models = tuple(
+            model.model_copy(update={"constant": model.constant.model_copy(update=changes)})
+            for model in task.evaluated.diagnosis
+        )
+        return replace(task, evaluated=task.evaluated.model_copy(update={"task": name, "diagnosis": models}))
+
+    for ignorant in (changed(score=deal.full.score.centre), changed(p=0.05), changed(score=1.0, p=1.0)):
+        only = replace(stored, tasks=(ignorant,))
+        assert [one.answer for one in deals(only.tasks)] == ["learned nothing"]
+        report = build(only, Provenance("c", "p"))
+        for text in (report.html, report.markdown):
+            assert "No answer: the model has learned nothing" in text
+            assert "The model has learned nothing (one answer for every row scores" in text
+            assert "a pretrained backbone come before early exit." in text
+    both = replace(stored, tasks=(changed("other"), changed(p=1.0)))
+    assert FIRST.answer(both).endswith("; no answer on sst2, where the model has learned nothing.")
 
 
 def test_with_one_seed_rows_decide(tmp_path: Path) -> None:

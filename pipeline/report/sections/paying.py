@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
+from pipeline.evaluation.diagnosis import INDEPENDENT
 from pipeline.report.cells import Cell, Table, TableRow, flags_of, model_name, row_id, runs_of, spoken
 from pipeline.report.lines import speed_axis
 from pipeline.report.numbers import listed, number, points, setting, signed, times
@@ -20,14 +21,22 @@ NOTES = (
     f"It pays: faster than {times(WORTH)} by the clock, or in layers where it was not timed; at most "
     f"{number(100 * BEARABLE)} points below all layers of the same model in the median; and not behind them on every "
     f"seed (with one seed: by the sign test over the rows lost and won, p below {SURE:g}). It costs: faster, and worse "
-    "than that.",
+    "than that. No answer where the model has learned nothing: all layers score no better than one answer for every "
+    f"row, or do not depend on the labels (chi-squared test, for a regression Pearson's; p from {INDEPENDENT:g} on).",
     "Lost: rows with a wrong early answer where the last exit is right; won: the reverse. Wall time: measured, one row "
     "at a time.",
     "In MLflow, tags.keys holds the keys that a row is traced back to, in the run of each row; the model that the rows "
     "which chose prefer is registered for its task as early-exit. and the task's name, with the alias selected.",
 )
-COLOURS = {"pays": GREEN, "costs": ORANGE, "gains nothing": MUTED}
+COLOURS = {"pays": GREEN, "costs": ORANGE, "gains nothing": MUTED, "learned nothing": MUTED}
+TONES = {"pays": "ahead", "costs": "behind", "learned nothing": "behind"}
 MARKERS = "osD^vP*X"
+ALONE = {
+    "pays": "Yes.",
+    "costs": "At a price.",
+    "gains nothing": "No.",
+    "learned nothing": "No answer: the model has learned nothing, so every exit is as good as the last.",
+}
 
 
 class DoesItPay(Section):
@@ -55,7 +64,7 @@ class DoesItPay(Section):
                 "What it gains and what it costs",
                 "A marker per trained model under its exit rule. To the right: fewer layers run. Above the line: a "
                 "better score than with all layers; below: worse. Bars: the range over seeds. Green pays, orange "
-                "costs score, grey gains nothing.",
+                "costs score, grey gains nothing or has learned nothing.",
                 (_panel(every),) if every else (),
             )
         ]
@@ -70,11 +79,12 @@ def _in_short(best: Sequence[Deal]) -> str:
     for deal in best:
         by_answer.setdefault(deal.answer, []).append(deal.task.heading(deal.row.split))
     if len(best) == 1:
-        return {"pays": "Yes.", "costs": "At a price.", "gains nothing": "No."}[best[0].answer]
+        return ALONE[best[0].answer]
     words = {
         "pays": "It pays on {}",
         "costs": "it costs score on {}",
         "gains nothing": "it gains nothing on {}",
+        "learned nothing": "no answer on {}, where the model has learned nothing",
     }
     parts = [words[answer].format(listed(by_answer[answer])) for answer in words if answer in by_answer]
     text = "; ".join(parts)
@@ -94,7 +104,18 @@ def _sentence(deal: Deal) -> str:
     if deal.measured is not None:
         parts.append(f"by the clock, one row at a time, {times(deal.measured)}")
     parts.append(_evidence(deal))
-    return "; ".join(parts) + "."
+    return "; ".join(parts) + "." + ("" if deal.learned else f" {_remedy(deal)}")
+
+
+def _remedy(deal: Deal) -> str:
+    """What stands against a model that has learned nothing, and what may help."""
+    same = "one answer for every row has no correlation"
+    if deal.constant is not None:
+        same = f"one answer for every row scores {number(points(deal.constant))}"
+    return (
+        f"The model has learned nothing ({same}): more rows, more epochs, another learning rate or a pretrained "
+        "backbone come before early exit."
+    )
 
 
 def _gap(deal: Deal) -> str:
@@ -123,7 +144,7 @@ def _row(deal: Deal, trials: Mapping[str, TrialRecord]) -> TableRow:
         Cell(task.heading(row.split)),
         Cell(model_name(row.backbone, row.method)),
         Cell(row.criterion or "", setting(row.points, regression=task.regression), link=row_id(task, row)),
-        Cell(deal.answer, flags=flags_of(row), tone={"pays": "ahead", "costs": "behind"}.get(deal.answer, "")),
+        Cell(deal.answer, flags=flags_of(row), tone=TONES.get(deal.answer, "")),
         Cell(number(points(row.score.centre))),
         Cell(number(points(deal.full.score.centre))),
         Cell(_gap(deal)),
