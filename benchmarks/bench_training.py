@@ -1,10 +1,11 @@
 """Training: this project's loop against one padded to 128 tokens, as the published script's, on SST-2 and MRPC text.
-python benchmarks/bench_training.py [--device cuda --batch 32 --steps 12 --seeds 3 --compile 1]
+python benchmarks/bench_training.py [--device cuda --batch 32 --steps 12 --seeds 3 --compile 1 --bf16 1]
 
 Same pretrained model, batch size, loss (equation 6), dropout and learning rate. The published loop: every row padded to
 128 tokens, Transformers' eager attention, AdamW parameter by parameter, rows in random order. Ours: batches of like
 length, padded to their longest row, SDPA, fused AdamW; bf16 autocast on a GPU. --compile 1 adds ours with
-torch.compile, whose minutes of compiling come before the clock starts. Real text and MiniLM come from the hub mirror
+torch.compile, whose minutes of compiling come before the clock starts, --bf16 1 ours with bf16 products on a CPU
+(`training.precision`). Real text and MiniLM come from the hub mirror
 ../shared/hub or $HUB_MIRROR; without one, generated text and random weights of that shape."""
 
 import os
@@ -133,7 +134,13 @@ def padded(store: TokenStore, rows: np.ndarray, device: str) -> tuple[Tensor, Te
 
 
 def ours(
-    model: MultiExit, store: TokenStore, batch: int, seed: int, device: str, compiler: str | None = None
+    model: MultiExit,
+    store: TokenStore,
+    batch: int,
+    seed: int,
+    device: str,
+    compiler: str | None = None,
+    precision: str = "auto",
 ) -> Callable[[], None]:
     """One epoch of this project's loop."""
     recipe = load_recipe("joint")
@@ -155,7 +162,7 @@ def ours(
         stop_after=1,
         seed=seed,
         clip_norm=1.0,
-        autocast=autocast_type(device),
+        autocast=autocast_type(device, precision),
         compiler=compiler,
     )
     steps = Steps(fit)
@@ -192,7 +199,7 @@ def matmul_rate(model: MultiExit, device: str) -> float:
 
 
 def main() -> None:
-    given = options("Training, all exits of MiniLM", batch=32, steps=12, seeds=3, compile=0)
+    given = options("Training, all exits of MiniLM", batch=32, steps=12, seeds=3, compile=0, bf16=0)
     rows = []
     for name in ("sst2", "mrpc"):
         with tempfile.TemporaryDirectory() as folder:
@@ -200,17 +207,20 @@ def main() -> None:
             rows.append([name, *compared(given, store, held, outputs)])
     heads = ("text", "tokens/row", "padded: rows/s", "ours: rows/s", "ratio (target 2)", "share of matmul rate",
              "padded: loss", "ours: loss", "before")  # fmt: skip
-    table((*heads, *(("compiled: loss", "compiled: ratio") if given.compile else ())), rows)
+    table((*heads, *(f"{name}: {what}" for name in variants(given) for what in ("loss", "ratio"))), rows)
     print("\nLosses: equation 6 on held rows after the same rows, mean over seeds and their range.")
 
 
+def variants(given: Any) -> dict[str, Callable[..., Callable[[], None]]]:
+    """Ours in the other ways that the options name."""
+    every = {"compile": partial(ours, compiler="inductor"), "bf16": partial(ours, precision="bf16")}
+    return {name: loop for name, loop in every.items() if getattr(given, name)}
+
+
 def compared(given: Any, store: TokenStore, held: TokenStore, outputs: int) -> list[Any]:
-    took: dict[str, list[float]] = {"padded": [], "ours": []}
-    losses: dict[str, list[float]] = {"padded": [], "ours": [], "before": []}
-    loops: dict[str, Callable[..., Callable[[], None]]] = {"padded": published, "ours": ours}
-    if given.compile:
-        loops["compiled"] = partial(ours, compiler="inductor")
-        took["compiled"], losses["compiled"] = [], []
+    loops: dict[str, Callable[..., Callable[[], None]]] = {"padded": published, "ours": ours, **variants(given)}
+    took: dict[str, list[float]] = {name: [] for name in loops}
+    losses: dict[str, list[float]] = {name: [] for name in (*loops, "before")}
     for seed in range(given.seeds):  # in turns, so that a busy machine slows all
         for name, loop in loops.items():
             model = make_model(outputs, seed).to(given.device)
@@ -222,10 +232,11 @@ def compared(given: Any, store: TokenStore, held: TokenStore, outputs: int) -> l
     rate = {name: len(store) / float(np.median(values)) for name, values in took.items()}
     flops, _ = encoder_flops(model.backbone.shape(outputs), store.lengths, np.array(model.exits))
     share = 3 * float(flops[:, -1].mean()) * rate["ours"] / matmul_rate(model, given.device)
-    shown = [f"{np.mean(v):.3f} ({min(v):.3f} to {max(v):.3f})" for v in losses.values()]
-    tokens_mean = float(store.lengths.mean())
-    extra = [rate["compiled"] / rate["padded"]] if given.compile else []
-    return [tokens_mean, rate["padded"], rate["ours"], rate["ours"] / rate["padded"], share, *shown, *extra]
+    shown = {name: f"{np.mean(v):.3f} ({min(v):.3f} to {max(v):.3f})" for name, v in losses.items()}
+    of_variants = (cell for name in variants(given) for cell in (shown[name], rate[name] / rate["padded"]))
+    losses_shown = (shown["padded"], shown["ours"], shown["before"])
+    tokens_mean, ratio = float(store.lengths.mean()), rate["ours"] / rate["padded"]
+    return [tokens_mean, rate["padded"], rate["ours"], ratio, share, *losses_shown, *of_variants]
 
 
 if __name__ == "__main__":

@@ -627,9 +627,34 @@ def settings_of(method: str = "joint", *, epochs: int = 3, depth: int = 14, widt
     }
 
 
-def fit_of(method: str, rows: int, *, epochs: int = 3) -> Any:
-    start = Start(lambda: ResNet(14, 4, GREY, QUARTER), 10, 0.0)
-    return build_fit(settings_of(method, epochs=epochs), start, random_store(rows), random_store(20, seed=9), "cpu")
+def fit_of(method: str, rows: int, *, epochs: int = 3, **training: Any) -> Any:
+    start, settings = Start(lambda: ResNet(14, 4, GREY, QUARTER), 10, 0.0), settings_of(method, epochs=epochs)
+    settings["training"] |= training
+    return build_fit(settings, start, random_store(rows), random_store(20, seed=9), "cpu")
+
+
+def test_bf16_on_a_cpu_multiplies_in_bf16_and_keeps_weights_in_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set()
+    forward = torch.nn.Conv2d.forward
+
+    def convolution(self: torch.nn.Conv2d, given: torch.Tensor) -> torch.Tensor:
+        out = forward(self, given)
+        seen.add((out.dtype, self.training))
+        return out
+
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", convolution)
+    fits = {precision: fit_of("joint", 40, epochs=1, precision=precision) for precision in ("bf16", "float32", "auto")}
+    for precision, fit in fits.items():
+        run_fit(fit, tmp_path / precision, lambda row: None)
+        expected = torch.bfloat16 if precision == "bf16" else torch.float32
+        assert seen == {(expected, True), (torch.float32, False)}, "selection rows are judged in float32"
+        assert {p.dtype for p in fit.model.parameters()} == {torch.float32}
+        seen.clear()
+    first = {precision: next(fit.model.parameters()) for precision, fit in fits.items()}
+    assert torch.equal(first["auto"], first["float32"])
+    assert not torch.equal(first["bf16"], first["float32"])
 
 
 def test_a_plan_is_the_product_of_what_agrees_and_placement_leaves_single_exits_alone() -> None:

@@ -1,11 +1,13 @@
-"""The arithmetic of a GPU, as far as a machine without one can tell; tests/test_gpu.py has the rest."""
+"""The arithmetic of training and of a GPU, as far as a machine without one can tell; tests/test_gpu.py has the rest."""
 
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from pydantic import ValidationError
 
+from pipeline.errors import UnsupportedError
 from pipeline.layout import HERE
 from pipeline.models.live import LiveEngine
 from pipeline.models.names import BackboneSettings, resolve_backbone
@@ -13,6 +15,8 @@ from pipeline.models.precision import autocast_type, equal_bits
 from pipeline.models.recording import record_traces
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Rows, TaskSettings
+from pipeline.training.groups import identity_of
+from pipeline.training.settings import ImageTraining, Training
 from tests.chain import chain_model
 from tests.prepared import prepared, trained
 
@@ -45,6 +49,21 @@ def test_bf16_is_taken_where_the_chip_has_it(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(major=major))
     assert autocast_type("cuda") == expected
     assert autocast_type("cpu") is None
+    assert autocast_type("cuda", "float32") is None
+    if expected is None:
+        with pytest.raises(UnsupportedError, match=r"training\.precision: 'bf16' and this GPU has no bf16; set auto"):
+            autocast_type("cuda", "bf16")
+    else:
+        assert autocast_type("cuda", "bf16") == expected
+
+
+def test_precision_is_part_of_a_trial_s_key_where_it_is_set() -> None:
+    for block in (Training, ImageTraining):
+        assert "precision" not in identity_of(block()), "keys of before hold"
+        assert identity_of(block(precision="bf16"))["precision"] == "bf16"
+        assert identity_of(block(precision="float32"))["precision"] == "float32"
+    with pytest.raises(ValidationError, match="precision"):
+        Training.model_validate({"precision": "fp16"})
 
 
 def test_the_cpu_is_left_as_it_is() -> None:

@@ -1,12 +1,11 @@
-"""The arithmetic of a GPU: float32 in full, equal runs with equal bits, bf16 where the chip has it, a share of memory.
-
-The CPU needs none of this.
-"""
+"""The arithmetic of training, and of a GPU: bf16, float32 in full, equal runs with equal bits, a share of memory."""
 
 import os
 
 import torch
 import torch.utils.deterministic
+
+from pipeline.errors import UnsupportedError
 
 CONTEXT_GIB = 0.75
 """Memory that CUDA and its kernels take in each process, beside what Torch allocates."""
@@ -34,11 +33,20 @@ def equal_bits(device: str) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def autocast_type(device: str) -> torch.dtype | None:
-    """Type of matrix products in training: bf16 where the GPU has it (compute capability 8.0: A100, H100); else None,
-    float32, since a V100 or T4 only emulates bf16."""
+def autocast_type(device: str, wanted: str = "auto") -> torch.dtype | None:
+    """Type of matrix products in training; None: float32, that of the weights.
+
+    Args:
+        wanted: as in `training.precision`. auto: bf16 where the GPU has it (compute capability 8.0: A100, H100), since
+            a V100 or T4 only emulates it; float32 on a CPU. bf16: on a CPU too.
+
+    Raises:
+        UnsupportedError: bf16 is wanted of a GPU without.
+    """
     native = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else None
+    if wanted == "bf16" and device == "cuda" and not native:
+        raise UnsupportedError("training.precision: 'bf16' and this GPU has no bf16; set auto, or take a newer GPU")
+    return torch.bfloat16 if (native and wanted == "auto") or wanted == "bf16" else None
 
 
 def limit_memory(share: float) -> None:

@@ -118,8 +118,10 @@ def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, met
 
 
 def identity_of(training: Training | ImageTraining) -> dict[str, Any]:
-    """The settings of a block `training` that a trial's result depends on; `micro_batch` is not one of them."""
+    """The settings of a block `training` that a trial's result depends on; `micro_batch` is not one of them.
+
+    Settings that came later are left out at their defaults, so that keys of before hold.
+    """
     fields = training.model_dump(mode="json", exclude={"micro_batch"})
-    if not fields.get("compile"):
-        fields.pop("compile", None)
-    return fields
+    later = {"compile": False, "precision": "auto"}
+    return {name: value for name, value in fields.items() if name not in later or value != later[name]}

@@ -8,6 +8,8 @@ from pipeline.evaluation.settings import ascending
 from pipeline.settings import Block, Distinct, NonNegativeFloat, PositiveFloat, PositiveInt, Share, Size
 from pipeline.training.plan import Search
 
+Arithmetic = Literal["auto", "bf16", "float32"]
+
 
 class Grid(Block):
     """The grid of every (task, backbone, method), searched with the first seed; the default is the paper's (4.3).
@@ -54,6 +56,10 @@ class Training(Block):
     micro_batch: PositiveInt | None = None
     """Rows per pass through the model, where a batch does not fit into memory; gradients are accumulated. None: the
     whole batch, halved whenever a GPU runs out of memory."""
+    precision: Arithmetic = "auto"
+    """Arithmetic of matrix products; weights and all else stay float32. auto: bf16 on a GPU that has it, else float32.
+    bf16: on a CPU too, where a step takes about half the time if the processor has bf16 (lscpu: avx512_bf16 or
+    amx_bf16), and longer if not. Selection scores and traces are float32's."""
     compile: bool = False
     """Whether torch.compile compiles the model's forward pass: some minutes at the start of a trial, and faster steps.
     Methods that do not train with it (berxit, layer_drop, theseus, patient_distillation, gradients: equilibrium) gain
@@ -67,6 +73,8 @@ class ImageTraining(Block):
     weight_decay: NonNegativeFloat = 1e-4
     augment: bool = True
     """Whether training images are cropped and mirrored at random (He et al. 2016, 4.2)."""
+    precision: Arithmetic = "auto"
+    """As for texts."""
     micro_batch: PositiveInt | None = None
     """As for texts."""
 

@@ -146,7 +146,7 @@ def build_fit(
         stop_after=how.stop_after,
         seed=settings["seed"],
         clip_norm=how.clip_norm,
-        autocast=autocast_type(device),
+        autocast=autocast_type(device, options.get("precision", "auto")),
         training_mode=recipe.training_mode,
         served=recipe.served(model),
         micro_batch=micro_batch,
