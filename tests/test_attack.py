@@ -31,6 +31,7 @@ from pipeline.attacks.settings import Attack, AttackResources, AttackTask
 from pipeline.errors import ArtifactError, DataError, ParamsError, UnsupportedError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.point import criterion_of, point_of
+from pipeline.identity.code import CodeIdentity
 from pipeline.layout import HERE
 from pipeline.params import Params
 from pipeline.results import (
@@ -588,6 +589,48 @@ def test_a_sentence_encoder_in_onnx_runtime_gives_the_same_vectors(
         MeanPooled(local.sentence_encoder, "cpu", "key", 1)
 
 
+@pytest.mark.parametrize("family", ["roberta", "mpnet", "bert"])
+def test_a_long_text_fits_an_encoder_that_counts_positions_from_its_padding(
+    family: str, tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    from pipeline.attacks.sentences import MeanPooled
+
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        family, vocab_size=tokenizer.get_vocab_size(), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=32, max_position_embeddings=18, pad_token_id=1,
+    )  # fmt: skip
+    AutoModel.from_config(config).save_pretrained(tmp_path / "encoder")
+    tokenizer.save(str(tmp_path / "encoder/tokenizer.json"))
+    long = " ".join(sentences(9))
+    for threads in (None, 1):
+        encoder = MeanPooled(tmp_path / "encoder", "cpu", "key", threads)
+        assert encoder([long, "great"]).shape == (2, 16)
+        fits = 18 if family == "bert" else 16
+        assert len(encoder.tokenizer.encode(long).ids) == fits
+
+
+def test_graphs_are_written_anew_by_other_code(
+    local: AttackResources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.attacks import graphs
+    from pipeline.attacks.sentences import MeanPooled
+
+    monkeypatch.chdir(tmp_path)
+    assert local.sentence_encoder is not None
+    stored = HERE.graphs("key").parent
+    code = graphs.writers()
+    assert {"pipeline/models/deploy/graphs.py", "pipeline/models/encoders/fast.py"} <= set(code.definitions)
+    for number, other in enumerate([code, code, CodeIdentity({**code.definitions, "fast.py": {"linear_of": "1"}})]):
+        monkeypatch.setattr(graphs, "writers", lambda other=other: other)
+        MeanPooled(local.sentence_encoder, "cpu", "key", 1)
+        assert len([*stored.iterdir()]) == (2 if number == 2 else 1)
+
+
 def test_sentence_check_refuses(model: Any, tokenizer: Any, demo: Resources) -> None:
     asked = victim(model, tokenizer)
     long = [e for e in examples_of(asked, 60)[1:] if len(e.texts[0].split()) >= 15][:3]
@@ -1064,10 +1107,11 @@ def test_a_pool_is_the_texts_found_against_all(trained: Path) -> None:
     worse = but(original=("a 1",), changed=("b 0",))
     failed = but(original=("a 1",), outcome="failed", changed=("c 0",))
     attacked = [(plain[0], [fine, fine, fine]), (plain[1], [fine, worse, failed])]
-    one, other = pools("demo-sentences", attacked, ["one", "other"], "cpu", 1)
+    one, other = pools("demo-sentences", attacked, ["one", "other"], "cpu", 1, 1)
     assert one.texts == other.texts
     assert one.texts == ((1, (("a 1",), ("b 1",))), (1, (("a 1",), ("b 1",), ("b 0",))), (1, (("a 1",), ("b 1",))))
     assert one.path != other.path
+    assert pools("demo-sentences", attacked, ["one", "other"], "cpu", 1, 2)[0].path != one.path, "of other code"
     assert pooled_answer(one) is None
     ask(Reads(), one)
     assert pooled_answer(one) == (True, False, True)

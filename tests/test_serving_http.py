@@ -15,11 +15,15 @@ import pytest
 from starlette.requests import Request
 
 from pipeline.errors import ArtifactError, ParamsError, UnsupportedError
+from pipeline.evaluation.leaving import Rule
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.serving.client import Client, UnansweredError
+from pipeline.serving.engine import ClosedError, Engine
 from pipeline.serving.http import Service
-from pipeline.serving.requests import Limits, Said
+from pipeline.serving.pool import Pool
+from pipeline.serving.requests import Limits, Ready, Said
 from pipeline.serving.settings import Serving
+from pipeline.serving.watching import Nobody
 from tests.exported_folders import texts
 from tests.served import kill, served
 from tests.test_ask import invoke
@@ -47,6 +51,56 @@ def ask(service: Service, requests: Requests) -> Any:
             return await requests(client)
 
     return asyncio.run(run())
+
+
+class Bad(Nobody):
+    """A watch that fails at its first request."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def deepest(self, criterion: str, rule: Rule) -> int | None:
+        self.asked += 1
+        if self.asked == 1:
+            raise ValueError("a watch of one's own")
+        return None
+
+
+def ready(model: Deployed) -> Ready:
+    return Ready(model.inputs(["w1 w2"]), model.segments.rule(None, np.inf), "full")
+
+
+def test_a_request_that_cannot_start_is_told_and_others_go_on(texts_model: Path) -> None:
+    model = Deployed.open(texts_model)
+    engine = Engine(Pool(model.segments, watch=Bad()), waiting_rows=8)
+
+    async def asked() -> None:
+        with pytest.raises(ValueError, match="a watch of one's own"):
+            await asyncio.wait_for(engine.answer(ready(model)), 30)
+        assert (await asyncio.wait_for(engine.answer(ready(model)), 30)).logits.shape == (1, 3)
+
+    asyncio.run(asked())
+    engine.close()
+
+
+def test_a_request_to_an_engine_that_dies_meanwhile_is_told(texts_model: Path) -> None:
+    """The thread ends between the look at it and the request's place in its inbox."""
+    model = Deployed.open(texts_model)
+    engine = Engine(Pool(model.segments), waiting_rows=8)
+    inbox = engine._inbox
+
+    class Late:
+        def put(self, job: object) -> None:
+            inbox.put(None)
+            engine._thread.join()  # it has emptied its inbox
+            inbox.put(job)  # type: ignore[arg-type]
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inbox, name)
+
+    engine._inbox = Late()  # type: ignore[assignment]
+    with pytest.raises(ClosedError, match="send the request again"):
+        asyncio.run(asyncio.wait_for(engine.answer(ready(model)), 30))
 
 
 def test_requests_at_once_are_answered_as_each_alone(service: Service) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InvalidLogitsError
 from pipeline.evaluation.criteria import make
-from pipeline.evaluation.leaving import Rule
+from pipeline.evaluation.leaving import Rule, leave_recorded
 from pipeline.models.deploy.runtime import Deployed
 from pipeline.models.deploy.segments import Segments
 from pipeline.serving.pool import Policy, Pool
@@ -263,7 +263,8 @@ def test_rows_leave_at_the_deepest_exit_that_the_watch_allows(models: dict[str, 
     model, watch = models["float32"], Everything()
     rule, name = rule_of(model.segments, which)
     inputs = model.inputs(TEXTS[:10])
-    free = model.segments.answer(inputs, rule).exit_index
+    alone = model.segments.answer(inputs, rule)
+    free = alone.exit_index
     watch.deepest_exit = 1
     pool = Pool(model.segments, watch=watch)
     ticket = pool.add(inputs, rule, name)
@@ -272,5 +273,51 @@ def test_rows_leave_at_the_deepest_exit_that_the_watch_allows(models: dict[str, 
     at_exit = model.segments.record(inputs)[0][:, 1]
     held = free > 1
     assert held.any() or name in ("voting", "learned", "ensemble"), "the cap has rows to hold"
-    np.testing.assert_allclose(ticket.leaving.logits[held], at_exit[held], rtol=1e-4, atol=2e-5)
+    if not rule.answers_itself:
+        np.testing.assert_allclose(ticket.leaving.logits[held], at_exit[held], rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(ticket.leaving.logits[~held], alone.logits[~held], rtol=1e-4, atol=2e-5)
     assert watch.seen == []
+
+
+@pytest.mark.parametrize(("name", "settings"), [("ensemble", {}), ("voting", {}), ("patience", {})])
+def test_a_cap_does_not_change_the_answer_of_rows_that_it_does_not_shorten(
+    name: str, settings: dict[str, float], models: dict[str, Deployed]
+) -> None:
+    """The last exit that is allowed is where they leave, and what the criterion says there is their answer."""
+    segments = models["float32"].segments
+    inputs = models["float32"].inputs(TEXTS[:10])
+    logits, _ = segments.record(inputs)
+    for threshold in np.linspace(-1, 3, 41):
+        rule = segments.rule(make(name, settings), float(threshold))
+        alone = leave_recorded(rule, logits, {})
+        for cap in range(3):
+            same = alone.exit_index <= cap
+            capped = leave_recorded(rule.within(cap), logits, {})
+            np.testing.assert_array_equal(capped.logits[same], alone.logits[same])
+            np.testing.assert_array_equal(capped.exit_index, np.minimum(alone.exit_index, cap))
+
+
+def test_a_layer_that_fails_for_a_watched_row_fails_no_request(
+    models: dict[str, Deployed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row 0 has left and runs for the watch; row 1 of the same request still runs. Only a layer for row 1 counts."""
+    model, watch = models["mpnet"], Everything()
+    pool = Pool(model.segments, batch=1, watch=watch)
+    logits, _ = model.segments.record(model.inputs(TEXTS[:10]))
+    sure = np.exp(logits[:, 0]).max(axis=1) / np.exp(logits[:, 0]).sum(axis=1)
+    first, second = int(sure.argmax()), int(sure.argmin())
+    rule = model.segments.rule(make("confidence"), float(sure[[first, second]].mean()))
+    ticket = pool.add(model.inputs([TEXTS[first], TEXTS[second]]), rule, "confidence")
+    while not pool._watched[1]:
+        pool.step()
+    assert ticket.running == 1
+    taken = pool._waiting
+    pool._waiting = [[] for _ in taken]  # as if other rows were before it: the watched row is next
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_run", lambda rows: (_ for _ in ()).throw(MemoryError("no memory for a layer")))
+        assert pool.step() == []
+    pool._waiting = taken
+    assert ticket.error is None
+    run(pool)
+    assert ticket.done
+    assert ticket.error is None

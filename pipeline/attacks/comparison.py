@@ -139,7 +139,9 @@ class Comparison:
         Args:
             attacked: the result of `records`.
         """
-        all_pools = pools(self.task, attacked, self.models, workers.device, workers.threads, self.setting.engine)
+        all_pools = pools(
+            self.task, attacked, self.models, workers.device, workers.threads, RECIPE_VERSION, self.setting.engine
+        )
         workers.recover(HERE.attacked / self.task, [pool.path for pool in all_pools])
         distinct = {pool.path: pool for pool in reversed(all_pools)}  # a model under two attacks has one
         todo = [pool for pool in distinct.values() if answer(pool) is None]

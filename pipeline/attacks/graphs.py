@@ -4,6 +4,8 @@ The graphs are those of an exported model (`pipeline.models.deploy`), kept under
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from pipeline.evaluation.leaving import Rule
 from pipeline.evaluation.point import criterion_of
+from pipeline.identity.code import CodeIdentity, code_identity
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import FLOAT32
 from pipeline.models.deploy.segments import Segments, arrays_of
@@ -50,7 +53,7 @@ def segments_of(load: Callable[[], "MultiExit"], files: tuple[Path, ...], thread
         load: the model, in eval mode.
         files: those that it is loaded from, whose content is the key.
     """
-    key = content_key({"files": file_hash(*files), "torch": torch.__version__})
+    key = content_key({"files": file_hash(*files), "code": writers().hash, "libraries": _libraries()})
     folder = HERE.graphs(key)
     with claimed(HERE.claims, f"graphs-{key}"):
         if not (folder / _SHAPE).is_file():
@@ -61,6 +64,16 @@ def segments_of(load: Callable[[], "MultiExit"], files: tuple[Path, ...], thread
                 written = write_graphs(model, partial, images=False)
                 write_json(partial / _SHAPE, {"schema": _SCHEMA, **shape_of(model, {FLOAT32: written})})
         return Segments.open(folder, read_json(folder / _SHAPE, _SCHEMA, f"remove {folder}"), FLOAT32, threads)
+
+
+@cache
+def writers() -> CodeIdentity:
+    """The code that makes graphs: the exporter, and the model that it traces."""
+    return code_identity(["pipeline.models.deploy.graphs:write_graphs", "pipeline.models.multi_exit:load_checkpoint"])
+
+
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "onnx", "onnxscript")}
 
 
 def means_of(folder: Path, threads: int) -> Callable[[Mapping[str, Tensor]], Tensor]:

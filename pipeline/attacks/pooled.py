@@ -64,6 +64,7 @@ def pools(
     models: Sequence[Any],
     device: str,
     threads: int,
+    version: int,
     engine: Engine = "pytorch",
 ) -> list[Pool]:
     """A pool for each defence; its answer is stored under a key of the model and the texts.
@@ -71,12 +72,13 @@ def pools(
     Args:
         attacked: each defence's records of the same examples, in the same order.
         models: identity of each defence's model; JSON.
+        version: of what is done with them.
     """
     texts = tuple(map(_texts, zip(*(records for _, records in attacked), strict=True)))
     every = []
     for (defence, _), model in zip(attacked, models, strict=True):
         ran = {} if engine == "pytorch" else {"engine": engine}
-        path = HERE.pooled(task, content_key({"pooled": texts, "model": model, **ran}))
+        path = HERE.pooled(task, content_key({"version": version, "pooled": texts, "model": model, **ran}))
         every.append(Pool(task, defence, texts, path, device, threads, engine))
     return every
 

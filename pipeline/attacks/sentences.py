@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import DataError
+from pipeline.models.names import first_position
 from pipeline.tasks.text.tokens import collate, in_buckets
 
 Encode = Callable[[Sequence[str]], Tensor]
@@ -83,7 +84,7 @@ class MeanPooled:
             reason = " ".join(str(error).split())[:200]
             raise DataError(f"{key}: {str(folder)!r} is no readable encoder ({reason}); mend the folder") from None
         self.tokenizer.no_padding()
-        self.tokenizer.enable_truncation(min(config.max_position_embeddings, 512))
+        self.tokenizer.enable_truncation(min(config.max_position_embeddings - first_position(config), 512))
         self.width, self.device = config.hidden_size, device
 
     def __call__(self, texts: Sequence[str]) -> Tensor:

@@ -19,6 +19,8 @@ class Rule:
 
     Attributes:
         reads: the channel that each exit must give beside its logits; "logits" for none.
+        last: exit, counted from 0, at which every row leaves at the latest.
+        capped: whether that is before the model's last, where the criterion still answers.
 
     Raises:
         UnsupportedError: the criterion has no meaning for a regression model, is a bound, or reads a channel that the
@@ -31,7 +33,7 @@ class Rule:
     ) -> None:
         self.reads = "logits" if criterion is None else criterion.reads
         self.criterion, self.threshold = criterion, threshold
-        self.last, self.outputs = exits - 1, outputs
+        self.last, self.outputs, self.capped = exits - 1, outputs, False
         self.answers_itself = criterion is not None and answers_itself(criterion)
         if criterion is None:
             return
@@ -51,6 +53,7 @@ class Rule:
         """The same rule, but that every row leaves at an exit, counted from 0, at the latest."""
         rule = copy(self)
         rule.last = min(self.last, exit_index)
+        rule.capped = self.capped or exit_index < self.last
         return rule
 
     def asks(self, exit_index: int) -> bool:
@@ -89,14 +92,14 @@ class Leaving:
         """
         rule = self.rule
         _refuse_nan(logits)
-        if rule.criterion is None or exit_index == rule.last:
+        if rule.criterion is None or (exit_index == rule.last and not rule.capped):
             return self._leave(exit_index, logits)
         if values is not logits:
             _refuse_nan(values)
         if self._memory is None:
             self._memory = rule.criterion.start(len(logits), values)
         self._memory, score = rule.criterion.step(self._memory, values)
-        leaves = score >= rule.threshold
+        leaves = score >= rule.threshold if exit_index < rule.last else np.ones(len(logits), dtype=bool)
         leaving = np.count_nonzero(leaves)
         if not leaving:
             return None

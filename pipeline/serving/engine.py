@@ -81,6 +81,8 @@ class Engine:
         job = _Job(ready, asyncio.get_running_loop())
         self._rows += rows
         self._inbox.put(job)
+        if not self.alive:  # it died since, and may have looked into the inbox for the last time
+            job.tell(ClosedError("the model is closed; send the request again"))
         try:
             return await job.future
         except asyncio.CancelledError:
@@ -126,8 +128,12 @@ class Engine:
             if job is None:
                 return False
             if not job.cancelled:
-                job.ticket = self.pool.add(job.ready.inputs, job.ready.rule, job.ready.criterion)
-                self._jobs[job.ticket] = job
+                try:
+                    job.ticket = self.pool.add(job.ready.inputs, job.ready.rule, job.ready.criterion)
+                except Exception as error:  # of this request; others go on
+                    job.tell(error)
+                else:
+                    self._jobs[job.ticket] = job
             elif job.ticket is not None:
                 self.pool.drop(job.ticket)
                 self._jobs.pop(job.ticket, None)

@@ -92,7 +92,8 @@ class Pool:
         except Exception as error:  # of ONNX Runtime, such as memory: these requests fail, others go on
             staying = []
             for row in rows:
-                row.ticket.error = row.ticket.error or error
+                if row.left_at is None:  # others were answered before, and ran for the watch alone
+                    row.ticket.error = row.ticket.error or error
         now = self.clock()
         for row in staying:
             row.since = now

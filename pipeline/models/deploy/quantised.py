@@ -33,7 +33,7 @@ def calibration_rows(manifest: Manifest, backbone: str) -> list[Arrays] | None:
 
 
 def write_int8(folder: Path, written: Written, images: Sequence[Arrays] | None = None) -> Written:
-    """Write the int8 form of each layer, and of texts' poolers; embedding and heads stay float32.
+    """Write the int8 form of each layer, and of texts' poolers and channels; embedding and heads stay float32.
 
     Weights have a scale per column or output channel. Activations of texts are rounded when they are known, with one
     scale for the whole tensor; those of convolutions with scales that were taken before, from rows, so that an answer

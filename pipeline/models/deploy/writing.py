@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.errors import ParamsError, unknown
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.trace import Trace
+from pipeline.identity.code import code_identity
 from pipeline.identity.versions import library_versions, processor
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import (
@@ -65,7 +66,7 @@ def export(
         ArtifactError: the model or its traces are missing.
     """
     from pipeline.models.deploy.card import card
-    from pipeline.models.deploy.graphs import write_graphs
+    from pipeline.models.deploy.graphs import shape_of, write_graphs
     from pipeline.models.deploy.quantised import calibration_rows, write_int8
     from pipeline.models.deploy.recording import record
     from pipeline.models.multi_exit import load_checkpoint
@@ -81,10 +82,9 @@ def export(
         graphs[INT8] = write_int8(folder, written, calibration_rows(manifest, group.backbone))
     if not images:
         shutil.copyfile(HERE.tokenizer(manifest.task, group.backbone), folder / TOKENIZER)
-    shape = {"exits": list(model.exits), "outputs": model.outputs, "channels": list(model.channels)}
     measured = {}
     for name in precisions:
-        segments = Segments.open(folder, shape | {"precisions": {name: vars(graphs[name])}}, name, threads)
+        segments = Segments.open(folder, shape_of(model, {name: graphs[name]}), name, threads)
         arithmetic = _arithmetic(graphs[name], folder, name, threads)
         own = own_traces(manifest, group, traces, partial(record, segments), arithmetic)
         costs = _costs(segments, manifest, group, name, threads) if choosing.chooser.reads_costs else None
@@ -138,6 +138,7 @@ def _arithmetic(graphs: "Written", folder: Path, precision: str, threads: int) -
     files = sorted({EMBEDDING, HEADS, *graphs.layers, *graphs.exits})
     hashes = {name: hash_of(folder / name) for name in files}
     about = {"engine": f"onnxruntime {precision}", "version": _versions()["onnxruntime"], "processor": processor()}
+    about |= {"code": code_identity(["pipeline.models.deploy.recording:record"]).hash}
     return {**about, "threads": str(threads), "left_out": ", ".join(LEFT_OUT), **hashes}
 
 
