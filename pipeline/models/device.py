@@ -1,5 +1,6 @@
 """The device that computes."""
 
+import ctypes
 import os
 
 from pipeline.errors import DataError
@@ -17,6 +18,20 @@ def device_of(setting: str) -> str:
     if setting == "cuda" and not torch.cuda.is_available():
         raise DataError("runtime.device: 'cuda' and no GPU is visible; set it to auto or cpu")
     return setting if setting != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def give_back_memory(device: str) -> None:
+    """Give what freed tensors held back to the GPU or the system, for the next trial here and for its neighbours.
+
+    glibc keeps what a thread has freed for that thread, and each of a worker's trials has one of its own.
+    """
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
 
 
 def cores() -> int:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.identity.code import CodeIdentity
 from pipeline.identity.versions import library_versions
-from pipeline.models.device import device_of
+from pipeline.models.device import device_of, give_back_memory
 from pipeline.models.names import BackboneSpec
 from pipeline.models.recording import exit_scores, record, refuse_diverged
 from pipeline.results import Manifest, TrialResult
@@ -56,8 +56,7 @@ def train(settings: Settings, names: Settings, directory: Path, context: Setting
             settings, directory, lambda folder: _train(settings, names, folder, device, context, report, code)
         )
     finally:
-        if device == "cuda":  # the next trial in this process needs the memory
-            torch.cuda.empty_cache()
+        give_back_memory(device)
 
 
 def _train(
