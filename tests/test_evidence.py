@@ -7,26 +7,30 @@ import pytest
 
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
-from tools import baselines, depth, evidence, regimes, robustness, robustness12
-from tools.tables import stored
+from tools import evidence
+from tools.results import baselines, depth, real, regimes, robustness, robustness12
+from tools.results.tables import stored
 
 
 @pytest.mark.parametrize(
     ("module", "name"),
     [
         *((depth, name) for name in ("exits", "bounds", "promises")),  # the quick ones
-        *((module, name) for module in (baselines, regimes, robustness, robustness12) for name in module.TABLES),
+        *((module, name) for module in (real, baselines, regimes, robustness, robustness12) for name in module.TABLES),
     ],
 )
 def test_the_page_has_what_is_stored(module: ModuleType, name: str) -> None:
     """Reading a trace checks it against the hash of its index, too."""
     params = load_params(ROOT / f"profiles/{module.PROFILE}.yaml")
     table = module.TABLES[name](params, ROOT / "docs/evidence" / module.PROFILE)
-    assert table.count("\n") > 5
+    assert table.count("\n") > 4
     assert stored(module.PAGE.read_text(encoding="utf-8"), name) == table
 
 
-@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE, robustness12.PROFILE])
+TRACED = [profile for profile in evidence.PAGES if profile not in evidence.WITHOUT_TRACES]
+
+
+@pytest.mark.parametrize("profile", TRACED)
 def test_the_traces_fit_into_git(profile: str) -> None:
     sizes = [path.stat().st_size for path in (ROOT / "docs/evidence" / profile).rglob("*.safetensors")]
     assert 0 < sum(sizes) < evidence.LIMIT
@@ -46,7 +50,7 @@ def test_differences_are_paired_by_rows() -> None:
     assert 0.13 < high < 0.18
 
 
-@pytest.mark.parametrize("profile", [depth.PROFILE, baselines.PROFILE, robustness12.PROFILE])
+@pytest.mark.parametrize("profile", TRACED)
 def test_the_stored_results_are_of_today_s_schema(profile: str) -> None:
     """Whoever raises a schema brings these files along: nobody can make them anew without a GPU."""
     from pipeline.results import Selected, Trials
@@ -55,5 +59,7 @@ def test_the_stored_results_are_of_today_s_schema(profile: str) -> None:
     trials = {trial.key for trial in Trials.read(folder / "trials.json", "").trials if trial.history}
     for task in params.tasks:
         selected = Selected.read(folder / f"selected/{task}.json", "")
-        assert [group.method for group in selected.groups] == list(params.methods)
+        modality = params.task(task).modality
+        trained = [name for name, method in params.entries().items() if modality in method.modalities]
+        assert [group.method for group in selected.groups] == trained
         assert {trial.key for group in selected.groups for trial in group.trials} <= trials

@@ -24,11 +24,11 @@ from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import Workspace
 from pipeline.params import load_params
 from pipeline.results import Attack
-from tools import baselines, depth, regimes, robustness, robustness12
-from tools.tables import page
+from tools.results import baselines, depth, real, regimes, robustness, robustness12
+from tools.results.tables import page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {module.PROFILE: module for module in (depth, baselines, regimes, robustness, robustness12)}
+PAGES = {module.PROFILE: module for module in (real, baselines, depth, regimes, robustness, robustness12)}
 """By profile: the page and its tables."""
 WITHOUT_TRACES = (regimes.PROFILE, robustness.PROFILE)
 LIMIT = 20 * 2**20
@@ -54,14 +54,18 @@ def main() -> None:
 
 
 def keep(here: Workspace, folder: Path) -> None:
-    """Copy what the results rest on from a finished run; of an attack all but the texts.
+    """Copy what the results rest on from a finished run: traces, selections, trials, wall times, attacks without texts.
+
+    An attack on the speed has a name of its own, since it stands beside one on the answers.
 
     Raises:
         ArtifactError: the run is not finished, or its traces are too large for git.
     """
     parts = {"traces": here.outputs / "traces", "selected": here.all_selected, "trials.json": here.trials_table}
-    tasks = load_params(here.root / "params.yaml").attack.tasks
-    for path in (*parts.values(), *(here.attack_records(task) for task in tasks)):
+    params = load_params(here.root / "params.yaml")
+    tasks, timed = params.attack.tasks, params.latency.tasks
+    needed = [*map(here.attack_records, tasks), *map(here.latency, timed)]
+    for path in (*parts.values(), *needed):
         if not path.exists():
             raise ArtifactError(f"{path}: no such file; run the profile to its report first")
     size = sum(path.stat().st_size for path in parts["traces"].rglob("*.safetensors"))
@@ -74,14 +78,18 @@ def keep(here: Workspace, folder: Path) -> None:
             shutil.copytree(path, folder / name)
         else:
             shutil.copy2(path, folder / name)
+    for task in timed:
+        (folder / "latency").mkdir(exist_ok=True)
+        shutil.copy2(here.latency(task), folder / "latency")
     for task in tasks:
+        name = task if params.attack.goal == "misclassify" else f"{task}.{params.attack.goal}"
         result = Attack.read(here.attack(task), "")
         plain = [
             one.model_copy(update={"rows": tuple(row.model_copy(update={"shown": ()}) for row in one.rows)})
             for one in result.attacked
         ]
-        result.model_copy(update={"attacked": tuple(plain)}).write(folder / f"attack/{task}.json")
-        robustness.keep_records(here.attack_records(task), folder / f"attack/{task}.csv")
+        result.model_copy(update={"attacked": tuple(plain)}).write(folder / f"attack/{name}.json")
+        robustness.keep_records(here.attack_records(task), folder / f"attack/{name}.csv")
 
 
 def draw(profile: str, folder: Path) -> None:

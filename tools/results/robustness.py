@@ -1,4 +1,4 @@
-"""The table of adaptive attacks in docs/results-robustness.md, from the records of attacked sentences."""
+"""The tables of docs/results-robustness.md, from the results of attacks and the records of attacked texts."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,17 +8,19 @@ import pyarrow.csv
 import pyarrow.parquet
 from scipy.stats import binomtest
 
+from pipeline.evaluation.intervals import proportion_interval
 from pipeline.params import Params
-from tools.tables import Table, markdown
+from pipeline.results import Attack, DefenceRow, OverExamples
+from tools.results.tables import Table, markdown
 
 PROFILE = "robustness"
-PAGE = Path(__file__).resolve().parent.parent / "docs/results-robustness.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/results-robustness.md"
 ADAPTIVE = ", adaptive"
 Records = Mapping[tuple[str, str], Mapping[str, str]]
 """One encoder's records of a defence: by seed and row."""
 
 
-HEADER = ("encoder", "defence", "sentences", "original", "own attack", "adaptive attack", "p", "queries", "layers")
+HEADER = ("encoder", "defence", "texts", "original", "own attack", "adaptive attack", "p", "queries", "layers")
 COLUMNS = {
     **{"backbone": "encoder", "seed": "seed", "defence": "defence", "threshold": "threshold", "row_id": "row"},
     **{name: name for name in ("label", "outcome", "answer_before", "answer_after", "queries", "words")},
@@ -28,8 +30,39 @@ COLUMNS = {
 
 
 def adaptive(params: Params, folder: Path) -> str:
-    """Accuracy under the plain and the adaptive attack, on the sentences that all searches of an encoder attacked."""
+    """Accuracy under the plain and the adaptive attack, on the texts that all searches of an encoder attacked."""
     return markdown(HEADER, list(compared(params, folder / "attacks.csv")))
+
+
+def attacked(params: Params, folder: Path, task: str) -> str:
+    """The same of a task's whole attack, and accuracy on all texts that broke any of the models."""
+    rows, stored = [], defences(folder / f"attack/{task}.json")
+    for encoder, defence, *cells in compared(params, folder / f"attack/{task}.csv"):
+        rows.append([encoder, defence, *cells[:4], interval(stored[defence].pooled_accuracy), *cells[4:]])
+    return markdown((*HEADER[:6], "on all texts found", *HEADER[6:]), rows)
+
+
+def slow_down(params: Params, folder: Path) -> str:
+    """The attack on the speed."""
+    rows = []
+    for name, row in defences(folder / "attack/rotten_tomatoes.slow_down.json").items():
+        layers = (row.layers_before, row.layers_after)
+        means = (f"{one.value:.1f}" for one in (row.perturbed_words, row.queries) if one.value is not None)
+        rows.append([name, interval(row.attack_success_rate), *(interval(one, 1) for one in layers), *means])
+    return markdown(("defence", "end in all layers", "layers before", "layers after", "words changed", "queries"), rows)
+
+
+def defences(stored: Path) -> dict[str, DefenceRow]:
+    """Each defence of a task's attack, which has one split."""
+    (one,) = Attack.read(stored, "").attacked
+    return {row.defence: row for row in one.rows}
+
+
+def interval(value: OverExamples, scale: int = 100) -> str:
+    """A share or mean with its interval, scaled; empty where it is not defined."""
+    if value.value is None or value.low is None or value.high is None:
+        return ""
+    return f"{scale * value.value:.1f} [{scale * value.low:.1f}, {scale * value.high:.1f}]"
 
 
 def compared(params: Params, stored: Path) -> Iterator[list[str]]:
@@ -76,13 +109,7 @@ def _cells(plain: Sequence[Mapping[str, str]], other: Sequence[Mapping[str, str]
 
 
 def _share(count: int, n: int) -> str:
-    interval = binomtest(count, n).proportion_ci(method="wilson")
-    return share(count / n, interval.low, interval.high)
-
-
-def share(value: float, low: float, high: float) -> str:
-    """A share with its interval, in percent."""
-    return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    return interval(proportion_interval(count, n))
 
 
 def _mean(records: Sequence[Mapping[str, str]], name: str) -> float:

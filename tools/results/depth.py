@@ -21,10 +21,10 @@ from pipeline.evaluation.trace import Trace
 from pipeline.params import Params
 from pipeline.results import TraceIndex
 from pipeline.results.traces import SELECTION
-from tools.tables import Table, markdown
+from tools.results.tables import Table, markdown
 
 PROFILE = "depth12"
-PAGE = Path(__file__).resolve().parent.parent / "docs/results-depth.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/results-depth.md"
 RESAMPLES = 1000
 EPSILON, DELTA = 0.02, 0.1
 RIVALS = ("confidence", "entropy", "ensemble", "fixed")

@@ -5,10 +5,10 @@ from pathlib import Path
 from statistics import median
 
 from pipeline.params import Params
-from tools.tables import Table, markdown
+from tools.results.tables import Table, markdown
 
 PROFILE = "regimes"
-PAGE = Path(__file__).resolve().parent.parent / "docs/results-depth.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/results-depth.md"
 
 
 def regime_exits(params: Params, folder: Path) -> str:

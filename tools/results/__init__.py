@@ -1,0 +1,1 @@
+"""The tables of docs/results*.md: a module per profile, with its page and its tables."""
