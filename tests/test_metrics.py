@@ -6,7 +6,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from pipeline.evaluation.intervals import mean_interval, median_interval, proportion_interval
-from pipeline.evaluation.metrics import METRICS, score
+from pipeline.evaluation.metrics import METRICS, metrics_for, score
 from pipeline.models.flops import EncoderShape, encoder_flops
 from pipeline.tasks.names import TASKS
 
@@ -19,11 +19,47 @@ GUESSES = (VALUES + rng.normal(size=(5, 200))).round(1)
 
 @pytest.mark.parametrize(
     ("name", "reference"),
-    [("accuracy", sk.accuracy_score), ("f1", sk.f1_score), ("matthews", sk.matthews_corrcoef)],
+    [
+        ("accuracy", sk.accuracy_score),
+        ("f1", sk.f1_score),
+        ("macro_f1", lambda labels, guesses: sk.f1_score(labels, guesses, average="macro")),
+        ("matthews", sk.matthews_corrcoef),
+    ],
 )
 def test_classification(name: str, reference) -> None:
     expected = [reference(LABELS, p) for p in PREDICTIONS]
     np.testing.assert_allclose(METRICS[name](PREDICTIONS, LABELS), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7, 40])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+@pytest.mark.parametrize("kind", ["any", "unseen labels", "unseen answers", "one label", "one answer"])
+def test_several_classes_as_in_scikit_learn(classes: int, share: float, kind: str) -> None:
+    """Imbalanced, and with classes that only labels, only answers, or neither have."""
+    generator = np.random.default_rng(classes)
+    weights = 1.0 / np.arange(1, classes + 1) ** 2
+    labels = generator.choice(classes, 300, p=weights / weights.sum())
+    guesses = np.where(generator.random((6, 300)) < share, labels, generator.integers(0, classes, (6, 300)))
+    if kind == "unseen labels":
+        labels[labels == classes - 1] = 0
+    elif kind == "unseen answers":
+        guesses[guesses == 1] = 0
+    elif kind == "one label":
+        labels[:] = 1
+    elif kind == "one answer":
+        guesses[:] = classes - 1
+    for name, reference in (
+        ("macro_f1", lambda one: sk.f1_score(labels, one, average="macro")),
+        ("matthews", lambda one: sk.matthews_corrcoef(labels, one)),
+    ):
+        found = METRICS[name](guesses.astype(float), labels.astype(float))
+        np.testing.assert_allclose(found, [reference(one) for one in guesses], rtol=1e-12, atol=1e-15, err_msg=name)
+
+
+def test_metrics_fit_a_kind_of_answers() -> None:
+    assert metrics_for("classification", 2) == ("accuracy", "f1", "macro_f1", "matthews")
+    assert metrics_for("classification", 3) == ("accuracy", "macro_f1", "matthews")
+    assert metrics_for("regression", 1) == ("pearson", "spearman")
 
 
 @pytest.mark.parametrize(("name", "reference"), [("pearson", stats.pearsonr), ("spearman", stats.spearmanr)])

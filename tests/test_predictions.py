@@ -12,7 +12,7 @@ import yaml
 
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.groups import Group, SeedTraces
-from pipeline.evaluation.metrics import score
+from pipeline.evaluation.metrics import METRICS, score
 from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import NEVER, sweep
 from pipeline.evaluation.trace import Trace, save_trace
@@ -87,7 +87,7 @@ def test_rows_without_labels_have_no_score() -> None:
     trace = unlabelled(made_up_trace(50, classes=2, seed=1))
     swept = sweep(trace, make("patience"))
     assert np.isfinite(swept.layer_speedup).all()
-    for metric in ("accuracy", "f1", "matthews", "pearson", "spearman"):
+    for metric in METRICS:
         assert np.isnan(swept.metrics((metric,))["score"]).all()
         assert np.isnan(score((metric,), swept.predictions, trace.labels)).all()
 

@@ -192,7 +192,7 @@ def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau", "is not NAME=VALUE"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau=a", "'a' is not a number"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set t=1", "unknown setting of patience"),
-        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --metric f1", "of 3 classes; use accuracy"),
+        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --metric f1", "of 3 classes; use accuracy or macro_f1 or m"),
         ("replay {f}/real.safetensors --criterion patience --threshold 6 --metric accuracy", "use pearson or spearman"),
         ("replay {f}/real.safetensors --criterion patience --threshold 6 --metric rmse", "unknown metric 'rmse'"),
         ("replay {f}/real.safetensors --criterion entropy --threshold -0.1", "the trace is a regression"),

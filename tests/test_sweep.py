@@ -74,7 +74,15 @@ def assert_as_plainly(trace: Trace, name: str, found: Sweep, metrics: tuple[str,
 def test_classification(monkeypatch: pytest.MonkeyPatch, name: str, rows: int, exits: int, block: int) -> None:
     monkeypatch.setattr(blocks, "ROWS", block)
     trace = trace_of("classification", 2, rows, exits, seed=rows + exits)
-    assert_as_plainly(trace, name, sweep(trace, make(name)), ("accuracy", "f1", "matthews"))
+    assert_as_plainly(trace, name, sweep(trace, make(name)), ("accuracy", "f1", "macro_f1", "matthews"))
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+@pytest.mark.parametrize("block", [8, 10**6])
+def test_metrics_of_several_classes(monkeypatch: pytest.MonkeyPatch, classes: int, block: int) -> None:
+    monkeypatch.setattr(blocks, "ROWS", block)
+    trace = trace_of("classification", classes, 50, 7, seed=classes)
+    assert_as_plainly(trace, "confidence", sweep(trace, make("confidence")), ("accuracy", "macro_f1", "matthews"))
 
 
 @pytest.mark.parametrize("name", [name for name, cls in CRITERIA.items() if cls.regression])

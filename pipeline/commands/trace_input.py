@@ -26,11 +26,9 @@ def load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
 
 def refuse_metrics(metrics: Sequence[str], kind: str, classes: int) -> tuple[str, ...]:
     """The metrics that fit a kind of answers; refuses others among `metrics`."""
-    from pipeline.evaluation.metrics import METRICS
+    from pipeline.evaluation.metrics import METRICS, metrics_for
 
-    fitting: tuple[str, ...] = ("pearson", "spearman")
-    if kind == "classification":
-        fitting = ("accuracy", "f1", "matthews") if classes == 2 else ("accuracy",)
+    fitting = metrics_for(kind, classes)
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, METRICS, key="--metric")

@@ -24,25 +24,47 @@ def accuracy(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_r
     return np.asarray(total(predictions == labels) / labels.shape[-1])
 
 
-def _binary_counts(predictions: np.ndarray, labels: np.ndarray, total: Total) -> tuple[Any, ...]:
-    positive, truth = predictions == 1, labels == 1
-    tp = total(positive & truth)
-    fp = total(positive) - tp
-    fn = np.sum(truth) - tp
-    return tp, fp, fn, labels.shape[-1] - tp - fp - fn
+def _of_class(c: int, predictions: np.ndarray, labels: np.ndarray, total: Total) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Rows of a class that are predicted right, rows predicted as it, and rows that are labelled so."""
+    positive, truth = predictions == c, labels == c
+    return total(positive & truth), total(positive), np.sum(truth)
 
 
 def f1(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_rows) -> np.ndarray:
     """F1 of class 1 in a binary task, 2TP / (2TP + FP + FN)."""
-    tp, fp, fn, _ = _binary_counts(predictions, labels, total)
-    return _divide(2 * tp, 2 * tp + fp + fn)
+    true, predicted, labelled = _of_class(1, predictions, labels, total)
+    return _divide(2 * true, predicted + labelled)
+
+
+def _by_class(predictions: np.ndarray, labels: np.ndarray, total: Total) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `_of_class` gives for every class: right and predicted (classes, k), labelled (classes, 1)."""
+    classes = int(max(np.max(predictions, initial=0), np.max(labels, initial=0))) + 1
+    counts = [_of_class(c, predictions, labels, total) for c in range(classes)]
+    true, predicted, labelled = (np.array(column, dtype=np.float64) for column in zip(*counts, strict=True))
+    return true, predicted, labelled[:, None]
+
+
+def macro_f1(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_rows) -> np.ndarray:
+    """Mean of the F1 of each class, whatever its number of rows.
+
+    As in scikit-learn, a class that neither a label nor a prediction has is left out, and one that only labels or only
+    predictions have counts 0.
+    """
+    true, predicted, labelled = _by_class(predictions, labels, total)
+    either = predicted + labelled
+    return _divide(np.sum(2 * true / np.where(either == 0, 1.0, either), axis=0), np.sum(either != 0, axis=0))
 
 
 def matthews(predictions: np.ndarray, labels: np.ndarray, total: Total = _over_rows) -> np.ndarray:
-    """Matthews correlation of a binary task; 0 when the prediction is constant, as scikit-learn has it."""
-    tp, fp, fn, tn = _binary_counts(predictions, labels, total)
-    scale = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-    return np.where(scale == 0, 0.0, (tp * tn - fp * fn) / np.where(scale == 0, 1.0, scale))
+    """Matthews correlation, for more than two classes as Gorodkin extends it (R_K).
+
+    0 where all predictions, or all labels, are of one class, as scikit-learn has it.
+    """
+    rows = labels.shape[-1]
+    true, predicted, labelled = _by_class(predictions, labels, total)
+    covariance = rows * np.sum(true, axis=0) - np.sum(predicted * labelled, axis=0)
+    scale = np.sqrt((rows**2 - np.sum(predicted**2, axis=0)) * (rows**2 - np.sum(labelled**2, axis=0)))
+    return np.where(scale == 0, 0.0, covariance / np.where(scale == 0, 1.0, scale))
 
 
 def pearson(predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -76,20 +98,29 @@ def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
     "matthews": matthews,
     "pearson": pearson,
     "spearman": spearman,
 }
-BINARY = frozenset({"f1", "matthews"})
+BINARY = frozenset({"f1"})
 """Metrics for two classes."""
 CORRELATIONS = frozenset({"pearson", "spearman"})
 """Metrics for a regression."""
 COUNTED: dict[str, Callable[[np.ndarray, np.ndarray, Total], np.ndarray]] = {
     "accuracy": accuracy,
     "f1": f1,
+    "macro_f1": macro_f1,
     "matthews": matthews,
 }
 """Metrics that only count rows."""
+
+
+def metrics_for(kind: str, classes: int) -> tuple[str, ...]:
+    """The metrics that have a meaning for answers of a kind, "classification" of so many classes or "regression"."""
+    if kind == "regression":
+        return tuple(name for name in METRICS if name in CORRELATIONS)
+    return tuple(n for n in METRICS if n not in CORRELATIONS and (classes == 2 or n not in BINARY))
 
 
 def score(names: tuple[str, ...], predictions: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from pipeline.errors import ParamsError, shown, unknown
-from pipeline.evaluation.metrics import BINARY, CORRELATIONS, METRICS
+from pipeline.evaluation.metrics import CORRELATIONS, METRICS, metrics_for
 from pipeline.settings import NAME
 from pipeline.tasks.splits import HELD_OUT
 from pipeline.tasks.task import Colours, DemoSource, HubSource, Kind, ServerFiles, Source, Task, TaskSettings
@@ -186,16 +186,19 @@ def _wants_test(name: str, settings: TaskSettings, source: Source) -> bool:
 
 
 def _check_metrics(task: Task) -> None:
+    fitting = metrics_for(task.kind, len(task.label_names))
     for metric in task.metrics:
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS, key=f"tasks.{task.name}.metrics")
         if (metric in CORRELATIONS) != (task.kind == "regression"):
-            fit = sorted(m for m in METRICS if (m in CORRELATIONS) == (task.kind == "regression"))
-            raise ParamsError(f"tasks.{task.name}.metrics: {metric!r} is not for a {task.kind}; take {', '.join(fit)}")
-        if metric in BINARY and len(task.label_names) != 2:
+            raise ParamsError(
+                f"tasks.{task.name}.metrics: {metric!r} is not for a {task.kind}; take {', '.join(fitting)}"
+            )
+        if metric not in fitting:
             classes = len(task.label_names)
             raise ParamsError(
-                f"tasks.{task.name}.metrics: {metric!r} is for two classes and there are {classes}; take accuracy"
+                f"tasks.{task.name}.metrics: {metric!r} is for two classes and there are {classes}; take "
+                f"{', '.join(fitting)}"
             )
 
 
