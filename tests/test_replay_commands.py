@@ -17,8 +17,12 @@ from pipeline.__main__ import main
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.diagnosis import diagnose
 from pipeline.evaluation.point import point_of
+from pipeline.evaluation.preferred import preferred
 from pipeline.evaluation.sweep import NEVER, sweep
 from pipeline.evaluation.trace import Trace, load_trace, save_trace
+from pipeline.layout import HERE
+from pipeline.results import Evaluated, TraceIndex, curves_of, read_curves
+from tests import stored_results
 from tests.test_choosing import made_up_trace
 
 
@@ -40,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     infinite = made_up_trace(300)
     infinite.logits[3, 1] = -np.inf
     save_trace(infinite, root / "infinite.safetensors")
+    save_trace(made_up_trace(300, exits=1), root / "one.safetensors")
     (root / "folder.svg").mkdir()
     return root
 
@@ -212,6 +217,9 @@ def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
         ),
         ("diagnose {f}/classes.safetensors --criterion patience", "give both or none"),
         ("diagnose {f}/classes.safetensors --set tau=1", "belong to a --criterion"),
+        ("diagnose {f}/one.safetensors", "{f}/one.safetensors: this trace has one exit, so that nothing can leave"),
+        ("replay {f}/one.safetensors --criterion patience --sweep", "has one exit, so that nothing can leave early"),
+        ("replay {f}/one.safetensors --compare patience --out {f}/a.svg", "has one exit, so that nothing can leave"),
     ],
 )
 def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> None:
@@ -221,6 +229,49 @@ def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> N
     assert ran.error.count("\n") == 1
     assert said.format(f=folder) in ran.error
     assert not list(folder.rglob("*.partial"))
+
+
+@pytest.fixture
+def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with the traces and results of two tasks, each with a model of one exit and two with exits."""
+    monkeypatch.chdir(tmp_path)
+    params = stored_results.params_for({"sst2": {}, "cola": {}}, "minilm")
+    stored_results.write_all(HERE, params, layers=6)
+    stored_results.write_traces(HERE, params, layers=6)
+    return tmp_path
+
+
+def test_a_task_stands_for_the_trace_that_it_prefers(tasks: Path, run: Any) -> None:
+    evaluated = Evaluated.read(HERE.evaluated("sst2"), "")
+    best = preferred(evaluated.rows, [*curves_of(read_curves(HERE.curves("sst2"), evaluated, ""))], "validation")
+    assert best is not None
+    file = HERE.trace("sst2", best.keys[0], "validation")
+    said = f"sst2: taken is {file} (minilm, {best.method}, seed 1, rows of validation)\n"
+    for words in (("replay", "--criterion", "patience", "--threshold", 2), ("diagnose",)):
+        by_name, by_file = (run(words[0], name, *words[1:]) for name in ("sst2", file))
+        assert (by_name.code, by_name.out, by_name.error) == (0, by_file.out, said)
+        assert by_file.error == ""
+    ran = run("replay", "sst2", "--compare", "patience,entropy", "--out", "curves.svg")
+    assert (ran.code, ran.out, ran.error) == (0, "drawn: curves.svg\n", said)
+    HERE.evaluated("cola").unlink()  # then the first with exits
+    first = next(entry for entry in TraceIndex.read(HERE.trace_index("cola"), "").traces if entry.multi_exit)
+    assert first.key in run("diagnose", "cola").error
+
+
+def test_a_name_that_stands_for_no_trace_with_exits_is_one_line(tasks: Path, run: Any) -> None:
+    index = TraceIndex.read(HERE.trace_index("sst2"), "")
+    one = next(entry for entry in index.traces if not entry.multi_exit and entry.split == "validation")
+    several = [str(HERE.traces("sst2") / e.file) for e in index.traces if e.multi_exit and e.split == "validation"]
+    ran = run("diagnose", HERE.traces("sst2") / one.file)
+    assert (ran.code, ran.out, ran.error.count("\n")) == (1, "", 1)
+    assert f"this trace has one exit (single_exit, minilm, seed 1); those with exits: {', '.join(several)}" in ran.error
+    assert "unknown task 'sst3'; did you mean 'sst2'? (known: cola, sst2)" in run("diagnose", "sst3").error
+    plain = tuple(entry for entry in index.traces if not entry.multi_exit)
+    index.model_copy(update={"traces": plain}).write(HERE.trace_index("sst2"))
+    assert "those with exits: none, add joint" in run("diagnose", HERE.traces("sst2") / one.file).error
+    assert "sst2: none of its models has early exits (single_exit); add joint to meth" in run("diagnose", "sst2").error
+    Path("sst2").write_text("a file comes first")
+    assert "sst2: unreadable" in run("diagnose", "sst2").error
 
 
 def test_the_documented_commands_run(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

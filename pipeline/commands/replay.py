@@ -1,4 +1,4 @@
-"""The commands replay and diagnose, on a trace file of any model. Neither needs Torch or params.yaml."""
+"""The commands replay and diagnose, on a trace of any model: a file, or a task. Neither needs Torch or params.yaml."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.output import print_json, refuse_output, writing
-from pipeline.commands.trace_input import fit_criterion, load, load_selection, named, number, parse_settings
+from pipeline.commands.trace_input import fit_criterion, load, load_selection, named, number, parse_settings, trace_file
 from pipeline.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.sweep import Sweep
     from pipeline.evaluation.trace import Trace
 
-FILE = click.argument("file", type=click.Path(path_type=Path))
+FILE = click.argument("file", metavar="FILE|TASK", type=click.Path(path_type=Path))
 CRITERION = click.option("--criterion", metavar="NAME", help="Exit criterion; `list criteria` names them.")
 THRESHOLD = click.option("--threshold", metavar="NUMBER", help="Threshold; `never` runs all layers.")
 SETTINGS = click.option("--set", "settings", metavar="NAME=VALUE", multiple=True, help="A setting, such as tau=0.5.")
@@ -46,7 +46,10 @@ def replay(
     compare: str | None,
     out: Path | None,
 ) -> None:
-    """Replay a criterion over a trace FILE: metrics at a threshold as JSON, a curve as CSV, or several in a figure."""
+    """Replay a criterion over a trace: metrics at a threshold as JSON, a curve as CSV, or several in a figure.
+
+    The trace is a FILE, or that of a TASK's report rows through the model with early exits that it prefers.
+    """
     modes = {"--threshold": threshold is not None, "--sweep": swept, "--compare": compare is not None}
     if sum(modes.values()) != 1:
         options = ", ".join(name for name, on in modes.items() if on) or "none"
@@ -55,6 +58,7 @@ def replay(
         raise ParamsError("replay: give --criterion with --threshold or --sweep, and not with --compare")
     if (out is None) != (compare is None):
         raise ParamsError("replay: --compare draws into --out FIGURE.svg or FIGURE.png; give both or none")
+    file = trace_file(file)
     if compare is not None and out is not None:
         _compare(file, compare.split(","), settings, metrics, fit, out)
         return
@@ -83,7 +87,10 @@ def diagnose(
     metrics: tuple[str, ...],
     fit: Path | None,
 ) -> None:
-    """Why early exit helps or hurts on a trace FILE, as JSON; with a criterion, the rows that it loses and wins."""
+    """Why early exit helps or hurts on a trace, as JSON; with a criterion, the rows that it loses and wins.
+
+    The trace is a FILE, or that of a TASK's report rows through the model with early exits that it prefers.
+    """
     from pipeline.evaluation.diagnosis import diagnose as diagnosis
     from pipeline.evaluation.point import point_of
 
@@ -91,6 +98,7 @@ def diagnose(
         raise ParamsError("diagnose: --criterion and --threshold belong together; give both or none")
     if (settings or fit) and criterion is None:
         raise ParamsError("diagnose: --set and --fit belong to a --criterion; give one")
+    file = trace_file(file)
     trace, names = load(file, metrics)
     points = []
     if criterion is not None and threshold is not None:

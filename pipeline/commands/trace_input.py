@@ -1,27 +1,95 @@
-"""What replay and diagnose are given: a trace file, settings, a threshold, and rows to learn from."""
+"""What replay and diagnose are given: a trace file or a task, settings, a threshold, and rows to learn from."""
 
 import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ArtifactError, ParamsError, PipelineError, UnsupportedError, unknown
+from pipeline.errors import ArtifactError, ParamsError, PipelineError, UnsupportedError, listed, unknown
+from pipeline.layout import HERE
 
 if TYPE_CHECKING:
     from pipeline.evaluation.criteria import Criterion
     from pipeline.evaluation.trace import Trace
+    from pipeline.results import TraceEntry
+
+SHOWN = 6
+"""Files that a message names."""
+
+
+def trace_file(given: Path) -> Path:
+    """The file of a trace; for the name of a task, that of the report rows through a model with early exits.
+
+    The model is the one that the task's selection rows prefer, else the first; stderr says which.
+
+    Raises:
+        ParamsError: no task of this name has traces here, and others have.
+        ArtifactError: the task's results are damaged, or none of its models has early exits.
+    """
+    names = sorted(path.parent.name for path in HERE.traces("*").parent.glob("*/index.json"))
+    if given.is_file() or given.name != str(given) or given.suffix or not names:
+        return given
+    if str(given) not in names:
+        raise unknown("task", str(given), names, key="FILE|TASK")
+    entry = _preferred(str(given))
+    path = HERE.traces(str(given)) / entry.file
+    said = f"{entry.backbone}, {entry.method}, seed {entry.seed}, rows of {entry.split}"
+    print(f"{given}: taken is {path} ({said})", file=sys.stderr)
+    return path
+
+
+def _preferred(task: str) -> "TraceEntry":
+    from pipeline.evaluation.preferred import preferred
+    from pipeline.results import Evaluated, TraceIndex, curves_of, read_curves
+    from pipeline.results.traces import SELECTION
+
+    index = TraceIndex.read(HERE.trace_index(task), f"run `dvc repro trace@{task}`")
+    early = [entry for entry in index.traces if entry.multi_exit and entry.split != SELECTION]
+    if not early:
+        methods = listed(dict.fromkeys(entry.method for entry in index.traces)) or "none"
+        raise ArtifactError(f"{task}: none of its models has early exits ({methods}); add joint to methods")
+    if not HERE.evaluated(task).is_file():
+        return early[0]
+    remedy = f"run `dvc repro evaluate@{task}`"
+    evaluated = Evaluated.read(HERE.evaluated(task), remedy)
+    curves = [*curves_of(read_curves(HERE.curves(task), evaluated, remedy))]
+    best = preferred(evaluated.rows, curves, early[0].split)
+    keys = () if best is None else best.keys
+    return next((entry for entry in early if entry.key in keys and entry.split == early[0].split), early[0])
 
 
 def load(file: Path, metrics: Sequence[str]) -> tuple["Trace", tuple[str, ...]]:
-    """The trace, and the metrics of its score; refuses a trace without labels and metrics that do not fit."""
+    """The trace, and the metrics of its score; refuses one exit, rows without labels, and metrics that do not fit."""
     from pipeline.evaluation.trace import require_labels
 
     trace = _checked(file)
+    if trace.exits == 1:
+        raise _one_exit(file)
     with named(file):
         require_labels(trace)
     fitting = refuse_metrics(metrics, trace.kind, trace.classes)
     return trace, tuple(dict.fromkeys(metrics)) or (fitting if trace.kind == "regression" else ("accuracy",))
+
+
+def _one_exit(file: Path) -> ArtifactError:
+    """The error of a trace on which nothing can leave early; it names the traces beside it on which something can."""
+    from pipeline.results import TraceIndex
+
+    try:
+        entries = TraceIndex.read(file.parent / HERE.trace_index("").name, "").traces
+    except ArtifactError:  # a file of another program
+        entries = ()
+    own = next((entry for entry in entries if entry.file == file.name), None)
+    if own is None:
+        return ArtifactError(f"{file}: this trace has one exit, so that nothing can leave early; give one of several")
+    others = [str(file.parent / e.file) for e in entries if e.multi_exit and e.split == own.split]
+    some = [*others[:SHOWN], *([f"{len(others) - SHOWN} more"] if len(others) > SHOWN else [])]
+    return ArtifactError(
+        f"{file}: this trace has one exit ({own.method}, {own.backbone}, seed {own.seed}); those with exits: "
+        f"{', '.join(some) or 'none, add joint to methods'}"
+    )
 
 
 def refuse_metrics(metrics: Sequence[str], kind: str, classes: int) -> tuple[str, ...]:
