@@ -102,6 +102,34 @@ def test_rows_beyond_a_readers_block(tmp_path: Path) -> None:
     assert texts_of(tmp_path / "rows.tsv", f"text\tlabel\n{long}\t1\nbad\t0\n") == [long, "bad"]
 
 
+@pytest.mark.parametrize(
+    ("content", "rows", "said"),
+    [
+        ("text;label\na film, and good;1\nbad;0\n", ["a film, and good", "bad"], "semicolons"),
+        ('"text";"label"\r\n"a film; and good";1\r\nbad;0\r\n', ["a film; and good", "bad"], "semicolons"),
+        ('text;label\n"a film\nand ""good""";1\nbad;0\n', ['a film\nand "good"', "bad"], "semicolons"),
+        ("text\tlabel\na film, and good\t1\nbad; so bad\t0\n", ["a film, and good", "bad; so bad"], "tabs"),
+        ("text\tlabel\tone;two\na film\t1\tx\nbad\t0\ty\n", ["a film", "bad"], "tabs"),
+        ("text,label\na film; and good,1\n", ["a film; and good"], ""),
+        ("text,one;two;three\na film,x\n", ["a film"], ""),
+        ('text,"one;two",label\na film,x,1\n', ["a film"], ""),
+        ("text\na film; and good\nbad\n", ["a film; and good", "bad"], ""),
+    ],
+)
+def test_what_separates_fields_is_seen_in_the_header(
+    content: str, rows: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert texts_of(tmp_path / "rows.csv", content) == rows
+    line = f"{tmp_path / 'rows.csv'}: fields are separated by {said}\n" if said else ""
+    assert capsys.readouterr().out == line
+
+
+def test_a_line_that_is_no_row_where_semicolons_separate(tmp_path: Path) -> None:
+    assert ", line 3: 3 fields, and the header has 2" in refused(tmp_path / "rows.csv", "text;label\na;1\nb;c;0\n")
+    plain = texts_of(tmp_path / "rows.csv", 'text;label\n"a;1\nb;0\n', quoted=False)
+    assert plain == ['"a', "b"]
+
+
 # Quotes
 
 

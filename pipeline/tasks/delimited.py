@@ -10,11 +10,15 @@ line is a row. A source's `quoted` decides. Without it:
   of a column, or only around those that need them. They are plain where the file can only be read so, or where a few
   fields happen to begin and end with a quote. A file between these is refused.
 
+The fields of a .csv are separated by commas; or, where its header has none outside quotes, by the semicolons or tabs
+that it has there, as spreadsheets write them where the comma is for decimals.
+
 Labels settle a doubt: quotes enclose fields where every row then has a label of the task, and no row that plain
 characters would make of the file otherwise has one. Choices are printed.
 """
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +29,8 @@ from pipeline.errors import DataError
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """File type to its delimiter."""
+NAMES = {";": "semicolons", "\t": "tabs"}
+"""What may separate the fields of a .csv in place of commas."""
 
 
 @dataclass(frozen=True)
@@ -73,16 +79,26 @@ def read_delimited(
     Raises:
         DataError: a row of too few or many fields, a quote that is not closed, or doubt; with the line.
     """
-    delimiter = DELIMITERS[path.suffix.lower()]
+    usual = DELIMITERS[path.suffix.lower()]
+    delimiter = _delimiter(path) if usual == "," else usual
+    if delimiter != usual:
+        print(f"{path}: fields are separated by {NAMES[delimiter]}", flush=True)
     if quoted is not None:
         return _read(path, delimiter, wanted, quoted)
-    if delimiter == ",":
-        return _comma_separated(path, wanted, labels)
+    if usual == ",":
+        return _csv(path, delimiter, wanted, labels)
     if not _has_quotes(path):
         return _read(path, delimiter, wanted, quoted=False)
     reading, quoted = _tab_separated(path, wanted, labels)
     _tell(path, quoted)
     return reading
+
+
+def _delimiter(path: Path) -> str:
+    """What separates the fields of a .csv, by its header."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        bare = re.sub('"[^"]*"', "", file.readline())
+    return max(NAMES, key=bare.count) if "," not in bare and any(mark in bare for mark in NAMES) else ","
 
 
 def _tell(path: Path, quoted: bool) -> None:
@@ -94,9 +110,9 @@ def _tell(path: Path, quoted: bool) -> None:
     )
 
 
-def _comma_separated(path: Path, wanted: Collection[str], labels: LabelColumn | None) -> Reading:
-    reading = _read(path, ",", wanted, quoted=True)
-    plain = _attempt(path, ",", wanted, quoted=False) if reading.broken else None
+def _csv(path: Path, delimiter: str, wanted: Collection[str], labels: LabelColumn | None) -> Reading:
+    reading = _read(path, delimiter, wanted, quoted=True)
+    plain = _attempt(path, delimiter, wanted, quoted=False) if reading.broken else None
     if not isinstance(plain, Reading):
         return reading
     if not _settled(plain, reading, labels):

@@ -25,7 +25,11 @@ _NAMES_WRONG = "{}: its column names are not UTF-8; save the file as UTF-8"
 
 
 def read_file(
-    path: Path, columns: Collection[str], quoted: bool | None = None, labels: LabelColumn | None = None
+    path: Path,
+    columns: Collection[str],
+    quoted: bool | None = None,
+    labels: LabelColumn | None = None,
+    check: str = "check the path in params.yaml",
 ) -> pa.Table:
     """Read .csv, .tsv, .jsonl or .parquet.
 
@@ -34,6 +38,7 @@ def read_file(
             types of a .parquet stay. Any other column is null, whatever it holds: only its name is used, in messages.
         quoted: for .csv and .tsv, as `FileSource.quoted`.
         labels: for .csv and .tsv, what decides where quotes may be read in two ways.
+        check: the remedy where a path may be wrong, for messages.
 
     Raises:
         DataError: missing, of another type, unreadable, or without rows.
@@ -44,13 +49,13 @@ def read_file(
         raise DataError(f"{path}: unknown file type {shown(path.suffix)}; give one of {', '.join(TYPES)}{packed}")
     try:
         if not path.exists():
-            raise DataError(f"{path}: no such file; check the path in params.yaml")
+            raise DataError(f"{path}: no such file; {check}")
         if not path.is_file() and not path.is_dir():  # to open a pipe may wait for ever
-            raise DataError(f"{path}: no ordinary file; check the path in params.yaml")
+            raise DataError(f"{path}: no ordinary file; {check}")
         if kind == ".parquet":
             table = _read_parquet(path, columns)
         else:
-            _refuse_other_content(path)
+            _refuse_other_content(path, check)
             table = _read_json(path, columns) if kind == ".jsonl" else _read_text(path, columns, quoted, labels)
     except (pa.ArrowException, OSError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0][:200]
@@ -60,14 +65,14 @@ def read_file(
     return table
 
 
-def _refuse_other_content(path: Path) -> None:
+def _refuse_other_content(path: Path, check: str) -> None:
     with path.open("rb") as file:
         head = file.read(4)
     for begin, remedy in _CONTENTS.items():
         if head.startswith(begin):
             raise DataError(f"{path}: {remedy}")
     if b"\0" in head:
-        raise DataError(f"{path}: it is no text in UTF-8; save it as UTF-8, or check the path in params.yaml")
+        raise DataError(f"{path}: it is no text in UTF-8; save it as UTF-8, or {check}")
     if not head:
         raise DataError(f"{path}: the file is empty; give a file with rows")
 
