@@ -95,6 +95,27 @@ def random_trace(case: Case, seed: int, rows: int = 40, exits: int = EXITS) -> T
 seeds = st.integers(0, 2**32 - 1)
 
 
+@each_case
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_scores_are_within_reach(case: Case, scale: float) -> None:
+    """A warning about a threshold outside would be wrong else."""
+    trace = random_trace(case, seed=3, rows=200)
+    trace = replace(trace, logits=trace.logits * np.float32(scale))
+    low, high = case.criterion.reach(trace.exits, trace.classes)
+    scores = criterion_scores(trace, case.criterion)
+    assert np.isfinite([low, high]).all()
+    assert low - 1e-12 <= scores.min() <= scores.max() <= high + 1e-12
+    thresholds = case.criterion.thresholds(trace.exits, trace.classes)
+    assert low - 1e-12 <= thresholds[0] <= thresholds[-1] <= high + 1e-12
+
+
+def test_a_criterion_that_says_nothing_has_no_bounds() -> None:
+    class Mine(type(make("confidence"))):  # type: ignore[misc]
+        reach = Criterion.reach
+
+    assert Mine().reach(3, 2) == (-np.inf, np.inf)
+
+
 def check_never_peeks(case: Case, seed: int, exit_index: int) -> None:
     trace, other = random_trace(case, seed), random_trace(case, seed + 1)
     later = np.arange(trace.exits) > exit_index

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from pipeline.__main__ import main
 from pipeline.evaluation.criteria import make
@@ -93,6 +94,16 @@ def test_settings_and_metrics_of_a_regression(folder: Path, run: Any) -> None:
     assert [set(point["metrics"]) for point in found] == [{"pearson", "spearman"}] * 2
     assert [point["settings"] for point in found] == [{"tau": 0.5}, {"tau": 3.0}]
     assert found[0]["layer_speedup"] < found[1]["layer_speedup"]
+
+
+def test_metrics_of_several_classes(folder: Path, run: Any) -> None:
+    file = folder / "classes.safetensors"
+    options = ("--criterion", "patience", "--threshold", 2, "--metric", "macro_f1", "--metric", "matthews")
+    found = json.loads(run("replay", file, *options).out)["metrics"]
+    point = sweep(load_trace(file), make("patience"), np.array([2.0]))
+    labels, answers = load_trace(file).labels, point.predictions[0]
+    assert found["macro_f1"] == pytest.approx(sk.f1_score(labels, answers, average="macro"))
+    assert found["matthews"] == pytest.approx(sk.matthews_corrcoef(labels, answers))
 
 
 def test_what_is_not_defined_is_null(folder: Path, run: Any) -> None:
@@ -197,7 +208,10 @@ def test_a_diagnosis_as_json(folder: Path, run: Any) -> None:
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau", "is not NAME=VALUE"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set tau=a", "'a' is not a number"),
         ("replay {f}/classes.safetensors --criterion patience --threshold 6 --set t=1", "unknown setting of patience"),
-        ("replay {f}/classes.safetensors --criterion patience --threshold 6 --metric f1", "of 3 classes; use accuracy or macro_f1 or m"),
+        (
+            "replay {f}/classes.safetensors --criterion patience --threshold 6 --metric f1",
+            "of 3 classes; use accuracy or macro_f1 or m",
+        ),
         ("replay {f}/real.safetensors --criterion patience --threshold 6 --metric accuracy", "use pearson or spearman"),
         ("replay {f}/real.safetensors --criterion patience --threshold 6 --metric rmse", "unknown metric 'rmse'"),
         ("replay {f}/real.safetensors --criterion entropy --threshold -0.1", "the trace is a regression"),
@@ -229,6 +243,37 @@ def test_errors_are_one_line(folder: Path, run: Any, words: str, said: str) -> N
     assert ran.error.count("\n") == 1
     assert said.format(f=folder) in ran.error
     assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("confidence --threshold 90", "confidence gives 0.3333 to 1 here, so every row runs all layers"),
+        ("confidence --threshold 0.2", "confidence gives 0.3333 to 1 here, so every row leaves at the first exit"),
+        ("entropy --threshold 0.3", "entropy gives -1.099 to 0 here, so every row runs all layers"),
+        ("patience --threshold 6", "patience gives 0 to 5 here, so every row runs all layers"),
+        ("patience --threshold -1", "so every row leaves at the first exit"),
+        ("fixed --threshold 0", "fixed gives 1 to 6 here, so every row leaves at the first exit"),
+        ("confidence --threshold 0.9", ""),
+        ("confidence --threshold 1", ""),
+        ("entropy --threshold 0", ""),
+        ("patience --threshold 0", ""),
+        ("patience --threshold 5", ""),
+        ("patience --threshold never", ""),
+    ],
+)
+def test_a_threshold_that_no_score_reaches_is_said(folder: Path, run: Any, words: str, said: str) -> None:
+    file, options = folder / "classes.safetensors", words.split()
+    for command in ("replay", "diagnose"):
+        ran = run(command, file, "--criterion", *options)
+        line = f"warning: --threshold {options[-1]}: " if said else ""
+        assert ran.code == 0
+        assert ran.error.startswith(line)
+        assert ran.error.removesuffix("\n").endswith(said)
+        assert ran.error.count("\n") == bool(said)
+    exits = json.loads(run("replay", file, "--criterion", *options).out)["exits"]
+    if said:
+        assert exits[-1 if "all layers" in said else 0] == 300
 
 
 @pytest.fixture

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.output import print_json, refuse_output, writing
-from pipeline.commands.trace_input import fit_criterion, load, load_selection, named, number, parse_settings, trace_file
+from pipeline.commands.trace_input import (
+    fit_criterion,
+    load,
+    load_selection,
+    named,
+    number,
+    parse_settings,
+    trace_file,
+    warn_beyond,
+)
 from pipeline.errors import ParamsError
 
 if TYPE_CHECKING:
@@ -69,7 +78,9 @@ def replay(
         if at is None:
             click.echo(_curve(trace, fitted, names), nl=False)
         else:
-            print_json(_point(trace, fitted, at, names))
+            point = _point(trace, fitted, at, names)
+            warn_beyond(fitted, trace, at)
+            print_json(point)
 
 
 @click.command()
@@ -106,7 +117,10 @@ def diagnose(
         fitted = fit_criterion(criterion, values, load_selection(fit, file, trace), fit)
         points.append(point_of(fitted, values, number(threshold)))
     with named(file):
-        print_json(diagnosis(trace, names, points).model_dump(mode="json"))
+        found = diagnosis(trace, names, points).model_dump(mode="json")
+    if criterion is not None and threshold is not None:
+        warn_beyond(fitted, trace, number(threshold))
+    print_json(found)
 
 
 def _point(trace: "Trace", criterion: "Criterion", threshold: float, metrics: tuple[str, ...]) -> dict[str, Any]:

@@ -182,3 +182,18 @@ def number(threshold: str) -> float:
     if not value > -math.inf:  # JSON has no infinities, and null means `never`
         raise ParamsError(f"--threshold {threshold}: is not a number; give one, or `never`")
     return value
+
+
+def warn_beyond(criterion: "Criterion", trace: "Trace", threshold: float) -> None:
+    """Say on stderr where a threshold is outside the scores that the criterion can give on a trace.
+
+    All rows then leave at one exit, as a slip in a threshold's sign or scale does without a word. `never` is meant.
+    """
+    low, high = criterion.reach(trace.exits, trace.classes)
+    if low <= threshold <= high or math.isinf(threshold):
+        return
+    print(
+        f"warning: --threshold {threshold:g}: {criterion.name} gives {low:.4g} to {high:.4g} here, so every row "
+        f"{'leaves at the first exit' if threshold < low else 'runs all layers'}",
+        file=sys.stderr,
+    )

@@ -78,6 +78,13 @@ class Criterion(ABC):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         """Thresholds that cover the criterion's whole curve, ascending, (k,) float64."""
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        """The lowest and the highest score that the criterion can give, for a warning about other thresholds.
+
+        Without bounds, unless the criterion overrides it.
+        """
+        return -np.inf, np.inf
+
     def answer(self, state: State, logits: Array) -> Array:
         """The answer to a row that leaves at this exit: the exit's logits, unless the criterion overrides it.
 

@@ -28,5 +28,8 @@ class Confidence(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return probability_sweep(1 / classes)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 1 / classes, 1.0
+
 
 CRITERION = Confidence

@@ -47,6 +47,9 @@ class Divergence(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits, dtype=np.float64)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 0.0, exits - 1.0
+
 
 def jensen_shannon(log_p: Array, log_q: Array) -> Array:
     """Jensen-Shannon divergence in nats of log-probabilities, (n, classes), (n, classes) to (n,).

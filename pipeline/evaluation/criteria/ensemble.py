@@ -73,6 +73,9 @@ class Ensemble(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return probability_sweep(1 / classes)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 1 / classes, 1.0
+
 
 def _finite(log_p: Array) -> Array:
     xp = array_namespace(log_p)

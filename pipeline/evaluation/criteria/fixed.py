@@ -32,5 +32,8 @@ class FixedExit(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(1, exits + 1, dtype=np.float64)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 1.0, float(exits)
+
 
 CRITERION = FixedExit

@@ -77,6 +77,9 @@ class Gates(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.linspace(0.0, 1.0, 101)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 0.0, 1.0
+
 
 def distribution_features(logits: Array) -> list[Array]:
     """Largest probability, entropy, margin and entropy at doubled logits, (n, classes) to four of (n,)."""

@@ -27,5 +27,8 @@ class NormalisedEntropy(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.sort(-np.unique(np.concatenate([np.linspace(0.1, 1, 50), np.logspace(-4, -1, 50)])))
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return -1.0, 0.0
+
 
 CRITERION = NormalisedEntropy

@@ -58,5 +58,8 @@ class Patience(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits, dtype=np.float64)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 0.0, exits - 1.0
+
 
 CRITERION = Patience

@@ -41,5 +41,8 @@ class PatientConfidence(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits + 1, dtype=np.float64)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 0.0, float(exits)
+
 
 CRITERION = PatientConfidence

@@ -44,6 +44,9 @@ class RandomExit(RecordedScore):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.linspace(0.0, 1.0, 101)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 0.0, 1.0
+
 
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 

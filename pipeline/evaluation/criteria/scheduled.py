@@ -86,6 +86,9 @@ class Scheduled(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.unique(np.concatenate([np.linspace(-1.0, 1.0, 81), np.linspace(-0.1, 0.1, 81)]).round(6))
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return -1.0, 1.0
+
 
 def _confidences(logits: Array) -> list[Array]:
     """Largest probability, and 1 less the entropy over ln classes."""

@@ -61,6 +61,9 @@ class Temperature(Criterion):
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return probability_sweep(1 / classes)
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return 1 / classes, 1.0
+
 
 def _fit_one(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature with the smallest mean negative log-likelihood; it has one minimum in ln T."""

@@ -62,5 +62,8 @@ class Voting(Criterion):
         counts = np.arange(1, exits + 1)
         return np.unique((counts[:, None] / counts[None, :] ** self.power)[counts[:, None] <= counts[None, :]])
 
+    def reach(self, exits: int, classes: int) -> tuple[float, float]:
+        return exits**-self.power, exits ** (1 - self.power)
+
 
 CRITERION = Voting
