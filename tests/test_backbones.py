@@ -19,6 +19,8 @@ from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit, load_checkpoint, save_checkpoint
 from pipeline.models.names import BACKBONES, BackboneSettings, BackboneSpec, resolve_backbone
 from pipeline.models.packed import packs, ready
+from pipeline.models.residual import ResNet
+from pipeline.models.size import parameters_of
 from pipeline.tasks.text.tokens import collate
 from tests.test_criteria import trace_of
 
@@ -299,6 +301,35 @@ def centre(model: MultiExit, batches: list[dict[str, Tensor]]) -> None:
         weight = weight / (values.std(dim=0) + 1e-6) / head.in_features**0.5
         head.weight.copy_(weight)
         head.bias.copy_(-weight @ values.mean(dim=0))
+
+
+# Size
+
+
+def number_of(model: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+@each_family
+@pytest.mark.parametrize("layers", [None, 2])
+def test_parameters_are_counted_without_the_weights(family: str, layers: int | None, tmp_path: Path) -> None:
+    if family == "albert":  # its layers are shared
+        layers = None
+    _, encoder = from_disk(family, tmp_path, layers=layers)
+    found = parameters_of(BackboneSpec("mine", f"someone/{family}", layers=layers), tmp_path, None)
+    assert found == pytest.approx(number_of(encoder), abs=HIDDEN * (HIDDEN + 1))  # at most a pooler more or less
+
+
+@pytest.mark.parametrize("vocabulary", [50, 3000])
+def test_parameters_of_the_demo_encoder(vocabulary: int) -> None:
+    spec = BACKBONES["demo-albert"]
+    assert parameters_of(spec, None, vocabulary) == pytest.approx(number_of(build_encoder(spec, vocabulary)), rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "width"), [("resnet8", 4), ("resnet20", 16)])
+def test_parameters_of_a_residual_network(name: str, width: int) -> None:
+    spec = resolve_backbone(name, BackboneSettings(width=width))
+    assert parameters_of(spec, None, None) == number_of(ResNet(spec.depth, spec.width, (0.5,) * 3, (0.2,) * 3))
 
 
 # Registry

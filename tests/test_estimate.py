@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commands.plan import plan_lines
 from pipeline.layout import HERE
+from pipeline.models.size import parameters_of
 from pipeline.params import load_params
 from pipeline.results import Manifest, TrialResult
 from pipeline.running.ray.search import engines_of
@@ -142,6 +144,23 @@ def test_the_estimate_of_a_search_that_stops_trials_is_a_bound(plan: Plan) -> No
     assert (after.trials, after.work[0].stopped, after.work[0].finished) == (0, 1, 3)
 
 
+def test_disk_is_that_of_the_backbones_of_the_plan(plan: Plan, workspace: Workspace) -> None:
+    """Of this plan alone, whatever an earlier one left in the trials' folder."""
+    other = HERE.trials / "0123456789abcdef"
+    other.mkdir(parents=True)
+    (other / "model.safetensors").write_bytes(bytes(50 * 2**20))
+    params = load_params()
+    params = params.model_copy(update={"runtime": params.runtime.model_copy(update={"workers": 1})})
+    line = plan_lines(of(plan), params, HERE)[-1]
+    vocabulary = plan.groups[0].settings["vocabulary"]
+    each = 4 * parameters_of(params.backbone("demo-albert"), None, vocabulary) / 2**20  # MiB
+    kept, most = 4 * each, 6 * each + 3 * each  # of two groups two seeds each; of three trials each, one at a time
+    assert 0.2 < each < 0.5
+    assert line == (
+        f"disk: 50 MiB in runs/trials, about {kept:.0f} MiB more in the end, {most:.0f} MiB at most while it runs"
+    )
+
+
 def test_the_command(plan: Plan, workspace: Workspace) -> None:
     finish(plan.grid(plan.groups[0])[0], seconds=20.0, epochs=2)
     out = workspace.command("-m", "pipeline", "plan").out
@@ -150,7 +169,7 @@ def test_the_command(plan: Plan, workspace: Workspace) -> None:
     assert "batch_size: 10 -> 20" in out
     assert "data: " in out
     assert "measured here)" in out
-    assert out.splitlines()[-1].startswith("disk: 0 MiB in runs/trials")
+    assert out.splitlines()[-1].startswith("disk: 0 MiB in runs/trials, about 1 MiB more in the end, ")
     found = json.loads(workspace.command("-m", "pipeline", "plan", "--json").out)
     assert (found["trials"], found["reused"], found["measured"]) == (5, 1, 1)
     Path("data/demo-pairs/manifest.json").unlink()

@@ -1,10 +1,11 @@
-"""What finetune would do: which trials run and why, which are used again, and how long it takes."""
+"""What finetune would do: which trials run and why, which are used again, how long it takes, and how much disk."""
 
 import os
 from typing import Any
 
 from pipeline.commands.why_trial import why_it_will_run
 from pipeline.layout import Workspace
+from pipeline.models.size import parameters_of
 from pipeline.params import Params
 from pipeline.running.ray.search import engines_of
 from pipeline.running.storage import storage_of
@@ -12,7 +13,6 @@ from pipeline.running.trial_files import Home
 from pipeline.tasks.stores import manifest_of
 from pipeline.training.estimate import Estimate, Work, estimate
 from pipeline.training.groups import plan_of
-from pipeline.training.plan import WEIGHTS
 from pipeline.training.progress import Progress
 
 SHOWN = 4
@@ -35,7 +35,7 @@ def plan_lines(made: Estimate, params: Params, workspace: Workspace) -> list[str
             lines.append(f"{work.group.name}: {work.trials} to run, {work.finished} used again")
             lines += [first, *_some(reasons)] if not same else ["  for the same reasons"]
             before = reasons
-    return [*lines, _time(made, params), _disk(made, workspace)]
+    return [*lines, _time(made, params), _disk(made, params, workspace)]
 
 
 def of_params(params: Params, workspace: Workspace) -> Estimate:
@@ -106,7 +106,7 @@ def _time(made: Estimate, params: Params) -> str:
         return "time: none"
     if made.seconds is None:
         without = [work.group.name for work in made.work if work.trials and work.seconds is None]
-        return f"time: about {epochs:.0f} epochs; nothing like {without[0]} was measured here, so no hours"
+        return f"time: about {epochs:.0f} epochs; how long is not known before a trial like {without[0]} has run here"
     at_once = slots(params)
     side = f", {duration(made.seconds / at_once)} on {at_once} slots" if at_once and at_once > 1 else ""
     about = "at most" if any(work.group.search.method == "asha" for work in made.work if work.trials) else "about"
@@ -116,14 +116,24 @@ def _time(made: Estimate, params: Params) -> str:
     )
 
 
-def _disk(made: Estimate, workspace: Workspace) -> str:
-    """What the trials' folder has, and what running trials add: weights, and the state of those that run."""
+def _disk(made: Estimate, params: Params, workspace: Workspace) -> str:
+    """What the trials' folder has, and what running trials add: each its weights, of which those that are chosen stay,
+    and those that run at once a state to go on from, of three times that size."""
     used = sum(path.stat().st_size for path in workspace.trials.glob("*/*") if path.is_file())
-    weights = [path.stat().st_size for path in workspace.trials.glob(f"*/{WEIGHTS}")]
-    states = [path.stat().st_size for path in workspace.trials.glob("*/resume-*.safetensors")]
-    each = max([*weights, *(size / 3 for size in states)], default=0)
-    more = f", at most {_size(made.trials * 4 * each)} more while it runs" if each and made.trials else ""
-    return f"disk: {_size(used)} in {workspace.trials}{more}"
+    line = f"disk: {_size(used)} in {workspace.trials}"
+    if not made.trials:
+        return line
+    each = {work.group.name: _weights(work, params) for work in made.work if work.trials}
+    kept = sum(min(work.trials, len(params.seeds)) * each[work.group.name] for work in made.work if work.trials)
+    written = sum(work.trials * each[work.group.name] for work in made.work if work.trials)
+    running = min(slots(params) or made.trials, made.trials) * 3 * max(each.values())
+    return f"{line}, about {_size(kept)} more in the end, {_size(written + running)} at most while it runs"
+
+
+def _weights(work: Work, params: Params) -> int:
+    """Bytes of a trial's weights, float32."""
+    spec, vocabulary = params.backbone(work.group.names["backbone"]), work.group.settings.get("vocabulary")
+    return 4 * parameters_of(spec, params.runtime.hub_mirror, vocabulary)
 
 
 def _size(count: float) -> str:
