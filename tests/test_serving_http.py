@@ -12,8 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from starlette.requests import Request
 
+from pipeline.__main__ import cli
 from pipeline.errors import ArtifactError, ParamsError, UnsupportedError
 from pipeline.evaluation.leaving import Rule
 from pipeline.models.deploy.runtime import Deployed
@@ -253,6 +255,10 @@ def test_bad_input_of_the_command_is_one_line(
     ):
         with pytest.raises(error, match=said):
             invoke("serve", *arguments)
+    for option in ("--check-share", "--extra-layers"):
+        for value in ("nan", "inf"):
+            ran = CliRunner().invoke(cli, ["serve", str(texts_model), option, value])
+            assert (ran.exit_code, f"Invalid value for '{option}'" in ran.output) == (2, True), ran.output
     for package, said in (
         ("onnxruntime", r"onnxruntime is not installed; `pip install -e '\.\[deploy,serve\]'`"),
         ("ray.serve", r"Ray Serve is not installed; `pip install -e '\.\[serve\]'`"),

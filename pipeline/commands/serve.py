@@ -1,10 +1,18 @@
 """The command serve: an exported model over HTTP."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import click
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """The number; Click's ranges take NaN and infinity too."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number.", context, parameter)
+    return value
 
 
 @click.command()
@@ -14,11 +22,13 @@ import click
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1, 1024), help="Compute threads of each.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address it listens on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(1, 65535))
-@click.option("--check-share", metavar="SHARE", type=click.FloatRange(0, 1), help="Of rows, to ask the last exit too.")
+@click.option("--check-share", metavar="SHARE", type=click.FloatRange(0, 1), callback=_finite,
+              help="Of rows, to ask the last exit too.")  # fmt: skip
 @click.option(
     "--extra-layers",
     metavar="NUMBER",
     type=click.FloatRange(0, min_open=True),
+    callback=_finite,
     help="Beyond the promised mean; then rows leave at the exit that was promised. Without: no cap.",
 )
 @click.option("--max-rows", type=click.IntRange(1, 1_000_000), help="Rows of a request.")
