@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -72,21 +73,28 @@ def profile(name: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--text", multiple=True, metavar="COLUMN", help="The column of the text; give it twice for two texts.")
 @click.option("--label", metavar="COLUMN", help="The column of the label.")
+@click.option("--kind", type=click.Choice(["classification", "regression"]), help="What the labels are.")
 @click.option("--name", metavar="NAME", help="The task's name; without: made of the file's.")
 @click.option("--quoted/--plain", default=None, help="CSV and TSV: quotes enclose fields, or are plain characters.")
 @click.option("--force", is_flag=True, help="Overwrite edits of yours in params.yaml.")
 def init(
-    file: Path, text: tuple[str, ...], label: str | None, name: str | None, quoted: bool | None, force: bool
+    file: Path,
+    text: tuple[str, ...],
+    label: str | None,
+    kind: Literal["classification", "regression"] | None,
+    name: str | None,
+    quoted: bool | None,
+    force: bool,
 ) -> None:
     """Write params.yaml for a table of your own (.csv, .tsv, .jsonl, .parquet); guesses columns and says so."""
     from pipeline.commands import init as writing
 
     if not force:
         refuse_edits("init", ", or give --force")
-    for line in writing.init(file, name, text, label, quoted):
+    for line in writing.init(file, name, text, label, quoted, kind):
         click.echo(line)
     click.echo(f"written   {HERE.params}; look it over, then run `dvc repro`")
-    click.echo("          `dvc repro prepare`, then `python -m pipeline plan`, tells first how long it takes")
+    click.echo("          `dvc repro prepare`, then `python -m pipeline plan`, tells first what will be trained")
 
 
 @cli.command("compare-metrics")

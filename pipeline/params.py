@@ -220,11 +220,23 @@ def load_params(path: Path = HERE.params) -> Params:
         holds = "is empty" if raw is None else f"holds {shown(raw)}, not blocks"
         raise ParamsError(f"{path}: {holds}; copy one of profiles/*.yaml")
     _refuse_secrets(path, raw)
-    try:
-        params = Params.model_validate(raw)
-    except ValidationError as error:
-        raise ParamsError(f"{path}: {_first_problem(error)}") from None
+    params = validated(raw, str(path))
     return params.model_copy(update={"runtime": _environment(params.runtime)})
+
+
+def validated(raw: Any, where: str) -> Params:
+    """The settings that the blocks of params.yaml hold.
+
+    Args:
+        where: what holds them, for messages.
+
+    Raises:
+        ParamsError: unknown name, wrong type or impossible value.
+    """
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise ParamsError(f"{where}: {_first_problem(error)}") from None
 
 
 def _refuse_secrets(path: Path, value: Any, key: str = "") -> None:

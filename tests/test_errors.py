@@ -52,7 +52,10 @@ ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
         ({"tasks.demo-sentences.metrics": ["acuracy"]}, ["tasks.demo-sentences.metrics", "did you mean 'accuracy'?"]),
         ({"tasks.demo-sentences.metrics": ["pearson"]}, ["tasks.demo-sentences.metrics", "'pearson'", "take accuracy"]),
         ({"tasks": {"stsb": {"metrics": ["f1"]}}}, ["tasks.stsb.metrics", "'f1'", "take pearson, spearman"]),
-        ({"tasks": {"snli": {"metrics": ["f1"]}}}, ["tasks.snli.metrics", "'f1'", "two classes", "3", "take accuracy, macro_f1"]),
+        (
+            {"tasks": {"snli": {"metrics": ["f1"]}}},
+            ["tasks.snli.metrics", "'f1'", "two classes", "3", "take accuracy, macro_f1"],
+        ),
         ({"tasks.demo-sentences.test": True}, ["tasks.demo-sentences.test", "true", "source.test"]),
         (
             {"tasks": {"sst2": {"source": {"hub": "a/b", "report": {"train": "validation"}}}}},

@@ -5,13 +5,14 @@ import json
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from click.testing import CliRunner, Result
 
-from pipeline.__main__ import cli
+from pipeline.__main__ import cli, main
 from pipeline.errors import DataError, ParamsError, PipelineError
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
@@ -182,7 +183,22 @@ def test_names_of_classes_are_sorted_as_numbers_or_words() -> None:
 @pytest.mark.parametrize(
     ("columns", "said", "message"),
     [
-        ({"a": reviews(60), "n": [str(i) for i in range(60)]}, {}, "no column is like a label .it has a, n.; name one"),
+        (
+            {"a": reviews(60), "n": [str(i) for i in range(60)]},
+            {},
+            "no column is like a label .it has a, n.; name one with --label, such as --label n, whose numbers make",
+        ),
+        (
+            {"price in €": [f"{i / 7:.2f}" for i in range(60)], "a": reviews(60), "b": reviews(60, 1)},
+            {},
+            "such as --label 'price in €', whose numbers make a regression",
+        ),
+        ({"a": reviews(60), "b": reviews(60, 1)}, {}, "name one with --label$"),
+        (table(text=[*reviews(57), "", " ", None]), {}, "a.csv, row 57: no text in text, as in 3 rows; write one, or"),
+        (table(text=[*reviews(59), ""]), {}, "a.csv, row 59: no text in text, as in 1 row; write one, or take such ro"),
+        (table(label=["1", "x"] * 30), {"kind": "regression"}, "'label' holds x, and a regression needs numbers"),
+        (table(label=["1.5"] * 60), {}, "column 'label' holds 1.5 only; a label has two or more"),
+        (table(label=[str(i) for i in range(120)]), {"kind": "classification"}, "120 different values, too many for"),
         (
             {"label": ["a", "b"] * 30, "n": ["x"] * 60},
             {},
@@ -194,7 +210,7 @@ def test_names_of_classes_are_sorted_as_numbers_or_words() -> None:
         (table(label=[f"w{i}" for i in range(120)]), {"label": "label"}, "120 different values, too many for classes"),
     ],
 )
-def test_what_is_not_found_is_one_line(columns: Columns, said: dict[str, str], message: str) -> None:
+def test_what_is_not_found_is_one_line(columns: Columns, said: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         guess(columns, "a.csv", **said)
 
@@ -204,7 +220,7 @@ def test_nothing_is_written_where_it_cannot_run(project: Path) -> None:
     short = {name: list(values)[:20] for name, values in table().items()}
     for file, says in (
         (written(project / "short.csv", short), "20 rows with a label; give 30 or more"),
-        (project / "none.csv", "no such file"),
+        (project / "none.csv", r"none\.csv: no such file; check the path$"),
     ):
         with pytest.raises(DataError, match=says):
             init(file)
@@ -213,3 +229,119 @@ def test_nothing_is_written_where_it_cannot_run(project: Path) -> None:
     with pytest.raises(DataError, match="two columns are called 'text'; rename one"):
         init(twice)
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_pair_may_have_one_empty_text_and_a_row_without_a_label_none() -> None:
+    pair = {"premise": [*reviews(58), "", "a b"], "hypothesis": [*reviews(58, 1), "so it is", ""]}
+    assert guess({"label": ["a", "b"] * 30, **pair}, "a.csv").text == ("premise", "hypothesis")
+    assert guess(table(text=[*reviews(59), ""], label=[*["a", "b"] * 29, "a", ""]), "a.csv").unlabelled == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "found", "says"),
+    [
+        ([str(i % 5 + 1) for i in range(60)], None, CLASSES, "--kind regression for amounts"),
+        ([str(i % 5 + 1) for i in range(60)], "regression", "regression", None),
+        ([f"{i % 5 + 1}.0" for i in range(60)], None, CLASSES, "--kind regression for amounts"),
+        ([str(i) for i in range(60)], None, "regression", "--kind classification for classes, 100 at most"),
+        ([str(i % 30) for i in range(60)], "classification", CLASSES, None),
+        ([f"{i / 7:.2f}" for i in range(60)], None, "regression", None),
+        (["0", "1"] * 30, None, CLASSES, None),
+        (["no", "yes"] * 30, None, CLASSES, None),
+    ],
+)
+def test_numbers_are_classes_or_amounts(
+    labels: list[str], kind: str | None, found: str, says: str | None, project: Path
+) -> None:
+    output = init(written(project / "a.csv", {**table(), "label": labels}), *(("--kind", kind) if kind else ())).output
+    assert load_params().task("a").kind == found
+    assert ("--kind" in output) == (says is not None)
+    assert says is None or says in output
+
+
+@pytest.mark.parametrize(
+    ("counts", "classes", "metrics"),
+    [
+        ({"film": 48, "sport": 9, "business": 3}, "film 80%, sport 15%, business 5%; always film: 80% right", True),
+        ({"film": 43, "sport": 17}, "film 72%, sport 28%; always film: 72% right", True),
+        ({"film": 42, "sport": 18}, "film 70%, sport 30%; always film: 70% right", False),
+        ({"b": 30, "a": 30}, "a 50%, b 50%; always a: 50% right", False),
+        ({"x": 300, "y": 2}, "x 99%, y under 1%; always x: 99% right", True),
+        ({f"c{i:02}": 40 for i in range(12)}, "c08 8%, c09 8% and 2 more; always c00: 8% right", False),
+    ],
+)
+def test_classes_of_uneven_size_are_said_and_scored_each(
+    counts: dict[str, int], classes: str, metrics: bool, project: Path
+) -> None:
+    labels = [name for name, count in counts.items() for _ in range(count)]
+    output = init(written(project / "a.csv", {"text": reviews(len(labels)), "label": labels})).output
+    assert classes in output
+    assert load_params().task("a").metrics == (("accuracy", "macro_f1") if metrics else ("accuracy",))
+    assert ("accuracy and macro_f1" in output) == metrics
+
+
+@pytest.mark.parametrize(("unit", "tau"), [(1.0, 0.49), (0.2, 0.098), (1e-4, 4.9e-5), (1000.0, 490.0), (1e6, 490000.0)])
+def test_patience_agrees_in_the_unit_of_the_labels(unit: float, tau: float, project: Path) -> None:
+    """A third of the standard deviation: 0.5 on 0..5, as for STS-B."""
+    labels = [f"{(i % 51) / 10 * unit:.8f}" for i in range(204)]
+    init(written(project / "a.csv", {"text": reviews(204), "label": labels}))
+    params = load_params()
+    assert params.task("a").metrics == ("pearson", "spearman")
+    assert params.evaluate.criteria == {"patience": {"tau": tau}}
+    assert "a third of the standard deviation of the labels" in (project / "params.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--name", "my task"), "error: --name 'my task' is no name; begin with a letter or digit, then letters"),
+        (("--name", "a/b"), "error: --name 'a/b' is no name"),
+        (("--name", ""), "error: --name '' is no name"),
+        (("--name", "x" * 65), "error: --name 'xxxx"),
+        (("--name", "stsb"), "error: --name stsb: a task of this project has that name; give another"),
+        (("--text", "text", "--text", "id", "--text", "label"), "error: --text text, id, label: 3 columns; a row has"),
+        (("--text", "text", "--text", "text"), "tasks.a.text: text, text names one column twice"),
+        (("--text", "label", "--label", "label"), "tasks.a.label: 'label' is a text column too"),
+    ],
+)
+def test_options_that_cannot_be_taken_are_one_line(
+    options: tuple[str, ...],
+    says: str,
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = (project / "params.yaml").read_bytes()
+    file = written(project / "a.csv", dict(table()))
+    monkeypatch.setattr("sys.argv", ["pipeline", "init", str(file), *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    error = capsys.readouterr().err
+    assert (ended.value.code, error.count("\n")) == (1, 1), error
+    assert says in error
+    assert (project / "params.yaml").read_bytes() == before
+
+
+def test_quotes_are_of_csv_and_tsv(project: Path) -> None:
+    (project / "a.jsonl").write_text('{"text": "a b", "label": "x"}\n' * 40)
+    for option in ("--quoted", "--plain"):
+        with pytest.raises(ParamsError, match=rf"{option}: .*a\.jsonl is no \.csv or \.tsv; take it out"):
+            init(project / "a.jsonl", option)
+
+
+@pytest.mark.parametrize(("mark", "name"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_csv_of_a_spreadsheet_with_decimal_commas(mark: str, name: str, project: Path) -> None:
+    rows = [f"{text}, and so on{mark}{'ab'[i % 2]}\n" for i, text in enumerate(reviews(60))]
+    (project / "a.csv").write_text(f"text{mark}label\n" + "".join(rows))
+    assert init(project / "a.csv").output.count(f"a.csv: fields are separated by {name}\n") == 1
+    task = load_params().task("a")
+    assert (task.text, task.label_names) == (("text",), ("a", "b"))
+    assert "and so on" in freeze_splits(task, "holdout", None)["train"]["text"][0].as_py()
+
+
+def test_one_row_is_said_as_one(project: Path) -> None:
+    texts = reviews(60)
+    columns = {"text": [*texts[:59], texts[0]], "label": [*["a", "b"] * 29, "a", ""]}
+    output = init(written(project / "a.csv", columns)).output
+    assert "left out  1 row without a label\n" in output
+    assert "beware    1 row repeats a text" in output

@@ -10,20 +10,33 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipeline.commands.output import signed
-from pipeline.errors import DataError, listed, shown
+from pipeline.errors import DataError, ParamsError, listed, shown
 from pipeline.layout import HERE
 from pipeline.models.at_hand import place_of_model
 from pipeline.models.names import BACKBONES, DEMO_POSITIONS
-from pipeline.params import Params
+from pipeline.params import validated
+from pipeline.settings import check_name
 from pipeline.storage import parse_yaml, write_text
+from pipeline.tasks.columns import as_number
+from pipeline.tasks.delimited import DELIMITERS
 from pipeline.tasks.files import read_file
-from pipeline.tasks.guess import Columns, Guess, guess
+from pipeline.tasks.guess import CLASSES_AS_NUMBERS, MOST_CLASSES, Columns, Guess, guess, rows_said
 from pipeline.tasks.names import TASKS
+from pipeline.tasks.task import Kind
 
 PRETRAINED, FROM_SCRATCH = "minilm", "demo-albert"
 FEW = 30
 """Rows below which no split would have enough."""
+CHECK = "check the path"
+SHOWN = 10
+"""Classes whose shares are printed."""
+IMBALANCED = 0.7
+"""Share of the largest class above which accuracy alone says little."""
+SAME = 1 / 3
+"""Difference of two answers that patience takes as none, in standard deviations of a regression's labels."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +62,14 @@ RECIPES = {
 }
 
 
-def init(file: Path, name: str | None, text: Sequence[str], label: str | None, quoted: bool | None) -> list[str]:
+def init(
+    file: Path, name: str | None, text: Sequence[str], label: str | None, quoted: bool | None, kind: Kind | None = None
+) -> list[str]:
     """Write params.yaml for a table.
 
     Args:
         name: the task's; None: made of the file's.
-        text, label: columns; guessed where they are not given.
+        text, label, kind: columns, and what the labels are; guessed where they are not given.
         quoted: as `FileSource.quoted`.
 
     Returns:
@@ -62,19 +77,35 @@ def init(file: Path, name: str | None, text: Sequence[str], label: str | None, q
 
     Raises:
         DataError: an unreadable table, or one in which no text or label is found.
-        ParamsError: a name that params.yaml cannot take.
+        ParamsError: an option that params.yaml cannot take.
     """
+    _refuse_options(file, name, text, quoted)
     columns = read_columns(file, quoted)
-    found = guess(columns, str(file), text, label)
+    found = guess(columns, str(file), text, label, kind)
     rows = len(columns[found.label]) - found.unlabelled
     if rows < FEW:
-        raise DataError(f"{file}: {rows} rows with a label; give {FEW} or more")
+        raise DataError(f"{file}: {rows_said(rows)} with a label; give {FEW} or more")
     task = name or _name_of(file)
     backbone, reason = _backbone(Path(os.environ["HUB_MIRROR"]) if os.environ.get("HUB_MIRROR") else None)
     content = _content(task, _relative(file), found, columns, rows, quoted, backbone)
-    Params.model_validate(parse_yaml(content))
+    validated(parse_yaml(content), f"init {file}")
     write_text(HERE.params, signed(content))
-    return [*_assumed(task, found, rows), f"model     {backbone}: {reason}"]
+    return [*_assumed(task, found, rows, kind), f"model     {backbone}: {reason}"]
+
+
+def _refuse_options(file: Path, name: str | None, text: Sequence[str], quoted: bool | None) -> None:
+    """Refuse what params.yaml would refuse, by the option's name."""
+    if name is not None:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise ParamsError(f"--name {error}") from None
+        if name in TASKS:
+            raise ParamsError(f"--name {name}: a task of this project has that name; give another")
+    if len(text) > 2:
+        raise ParamsError(f"--text {listed(text)}: {len(text)} columns; a row has one text or two")
+    if quoted is not None and file.suffix.lower() not in DELIMITERS:
+        raise ParamsError(f"--{'quoted' if quoted else 'plain'}: {file} is no .csv or .tsv; take it out")
 
 
 def read_columns(file: Path, quoted: bool | None) -> Columns:
@@ -86,11 +117,11 @@ def read_columns(file: Path, quoted: bool | None) -> Columns:
     import pyarrow as pa
 
     with redirect_stdout(StringIO()):  # how quotes are read is said below
-        names = read_file(file, (), quoted).column_names
+        names = read_file(file, (), quoted, check=CHECK).column_names
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"{file}: two columns are called {shown(twice[0])}; rename one")
-    table = read_file(file, names, quoted)
+    table = read_file(file, names, quoted, check=CHECK)
     columns = {}
     for name in names:
         try:
@@ -130,6 +161,7 @@ def _content(
     train = rows - rows // 5 - (selection or min(rows // 10, 2000))
     batch = 16 if train < 1000 else 32
     epochs = min(max(-(-recipe.steps * batch // train), recipe.epochs[0]), recipe.epochs[1])
+    name, largest = next(iter(_shares(found)), ("", 0.0))
     lines = [
         f"# Written by `python -m pipeline init {Path(path).name}`; every line may be changed.",
         "# pipeline/params.py names the blocks and every other setting; each has a default.",
@@ -139,6 +171,11 @@ def _content(
         f"    text: {_yaml(list(found.text))}",
         f"    label: {_yaml(found.label)}",
         *([f"    label_names: {_yaml(list(found.label_names))}"] if found.label_names else ["    kind: regression"]),
+        *(
+            [f"    metrics: [accuracy, macro_f1] # always {_yaml(name)} has {largest:.0%} right"]
+            if largest > IMBALANCED
+            else []
+        ),
         *(['    drop_label: "" # rows without a label'] if found.unlabelled else []),
         "    # A fifth of the rows is held out for the report. Thresholds are chosen on `selection`; the rest trains.",
         f"    rows: {{selection: {selection or 'null'}}}",
@@ -148,10 +185,28 @@ def _content(
         f"grid: {{batch_size: [{batch}], learning_rate: [{', '.join(recipe.learning_rates)}]}}",
         "seeds: [1, 2]",
         f"training: {{epochs: {epochs}, stop_after: 3}}",
+        *(_patience(columns[found.label]) if found.kind == "regression" else []),
         f"latency: {{tasks: [{task}]}}",
         "simulate: {patiences: []} # the paper's own calculations, which need no data",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _patience(labels: Sequence[str | None]) -> list[str]:
+    """The criterion of a regression, with a tolerance in the unit of its labels."""
+    spread = float(np.std([as_number(label) for label in labels if label]))
+    tau = float(f"{SAME * spread:.2g}")
+    return [
+        "# Exits agree whose answers differ by less than tau: a third of the standard deviation of the labels.",
+        f"evaluate: {{criteria: {{patience: {{tau: {tau}}}}}}}",
+    ]
+
+
+def _shares(found: Guess) -> list[tuple[str, float]]:
+    """Each class with its share of the rows, the largest first; none for a regression."""
+    total = sum(found.counts)
+    order = sorted(zip(found.label_names, found.counts, strict=True), key=lambda pair: -pair[1])
+    return [(name, count / total) for name, count in order]
 
 
 def _length(found: Guess, columns: Columns, recipe: Recipe) -> int:
@@ -167,19 +222,47 @@ def _yaml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _assumed(task: str, found: Guess, rows: int) -> list[str]:
+def _assumed(task: str, found: Guess, rows: int, kind: Kind | None) -> list[str]:
     classes = f"{len(found.label_names)} classes ({listed(found.label_names)})" if found.label_names else "a number"
     lines = [
         f"task      {task}: {found.kind} of {rows} rows",
         f"text      {' and '.join(found.text)}",
         f"label     {found.label}: {classes}",
+        *([] if kind else _other_kind(found)),
+        *(_classes(found) if found.label_names else []),
     ]
     if found.other:
         lines.append(f"left out  {listed(found.other)}: text too; for two texts give --text twice")
     if found.unlabelled:
-        lines.append(f"left out  {found.unlabelled} rows without a label")
+        lines.append(f"left out  {rows_said(found.unlabelled)} without a label")
     if found.repeated:
-        lines.append(f"beware    {found.repeated} rows repeat a text: the same text may train and be reported")
+        repeat = "row repeats" if found.repeated == 1 else "rows repeat"
+        lines.append(f"beware    {found.repeated} {repeat} a text: the same text may train and be reported")
     if found.rare:
-        lines.append(f"beware    {listed(found.rare)}: fewer than 10 rows each, too few to learn or to measure")
+        each = " each" if len(found.rare) > 1 else ""
+        lines.append(f"beware    {listed(found.rare)}: fewer than 10 rows{each}, too few to learn or to measure")
+    return lines
+
+
+def _other_kind(found: Guess) -> list[str]:
+    """How to have whole numbers taken for what they were not taken for."""
+    if not found.whole or len(found.label_names) == 2:
+        return []
+    if found.label_names:
+        return [f"          whole numbers, {CLASSES_AS_NUMBERS} different ones at most: --kind regression for amounts"]
+    return [
+        f"          whole numbers, more than {CLASSES_AS_NUMBERS} different ones: --kind classification for classes, "
+        f"{MOST_CLASSES} at most"
+    ]
+
+
+def _classes(found: Guess) -> list[str]:
+    """The classes by their number of rows, and what an answer that never changes would score."""
+    shares = _shares(found)
+    said = [f"{listed([name])} {'under 1%' if share < 0.01 else f'{share:.0%}'}" for name, share in shares]
+    more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
+    name, largest = shares[0]
+    lines = [f"classes   {', '.join(said[:SHOWN])}{more}; always {listed([name])}: {largest:.0%} right"]
+    if largest > IMBALANCED:
+        lines.append("metrics   accuracy and macro_f1, the mean of the F1 of each class, since the classes are uneven")
     return lines

@@ -3,8 +3,9 @@
 Guesses by the columns' names first, as data sets usually have them, and by their values else.
 """
 
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
 
@@ -24,7 +25,7 @@ PAIRS = (
 """Columns of two texts that belong together; their order is that of the model's input."""
 MOST_CLASSES = 100
 CLASSES_AS_NUMBERS = 20
-"""Whole numbers with more different values than this are amounts, and the task a regression."""
+"""Whole numbers with more different values than this are amounts, and the task a regression; nobody having said."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,9 @@ class Guess:
     Attributes:
         text: one or two columns.
         label_names: classes, sorted; empty for a regression.
+        counts: rows of each class.
+        whole: whether all labels are whole numbers, which may be classes or amounts.
         unlabelled: number of rows whose label is empty.
-        rare: classes of fewer rows than three splits need.
         repeated: number of rows whose text another row before them has.
         other: further columns with text, which are left out.
     """
@@ -44,21 +46,32 @@ class Guess:
     label: str
     kind: Kind
     label_names: tuple[str, ...]
+    counts: tuple[int, ...]
+    whole: bool
     unlabelled: int
-    rare: tuple[str, ...]
     repeated: int
     other: tuple[str, ...]
 
+    @property
+    def rare(self) -> tuple[str, ...]:
+        """Classes of fewer rows than three splits need."""
+        return tuple(name for name, count in zip(self.label_names, self.counts, strict=True) if count < 10)
 
-def guess(columns: Columns, where: str, text: Sequence[str] = (), label: str | None = None) -> Guess:
+
+def guess(
+    columns: Columns, where: str, text: Sequence[str] = (), label: str | None = None, kind: Kind | None = None
+) -> Guess:
     """Guess a task, where it is not said.
 
     Args:
         where: name of the table, for messages.
         text, label: columns that are said.
+        kind: what the labels are. None: a regression where they are numbers that are not all whole, or of more than
+            `CLASSES_AS_NUMBERS` different values; else classes.
 
     Raises:
-        DataError: no column is like a label, or like text; one that is said is not there; or a label is null.
+        DataError: no column is like a label, or like text; one that is said is not there; a label is null; a row has a
+            label and no text; or the labels are not of the kind that is said.
     """
     for name in (*text, *([label] if label else [])):
         if name not in columns:
@@ -67,23 +80,47 @@ def guess(columns: Columns, where: str, text: Sequence[str] = (), label: str | N
     nulls = [row for row, value in enumerate(columns[chosen]) if value is None]
     if nulls:
         raise DataError(
-            f"{where}, row {nulls[0]}: column {shown(chosen)} has no value, as in {len(nulls)} rows; fill it in, or "
-            "take such rows out"
+            f"{where}, row {nulls[0]}: column {shown(chosen)} has no value, as in {rows_said(len(nulls))}; fill it in, "
+            "or take such rows out"
         )
     texts = tuple(text) or _texts(columns, chosen, where)
     filled = [value for value in columns[chosen] if value]
-    kind, names = _kind(filled, f"{where}: column {shown(chosen)}")
+    found, names, whole = _kind(filled, f"{where}: column {shown(chosen)}", kind)
+    _refuse_no_text([columns[name] for name in texts], columns[chosen], f"{where}, row", texts)
     counts = Counter(filled)
     return Guess(
         text=texts,
         label=chosen,
-        kind=kind,
+        kind=found,
         label_names=names,
+        counts=tuple(counts[name] for name in names),
+        whole=whole,
         unlabelled=len(columns[chosen]) - len(filled),
         repeated=len(columns[chosen]) - len(set(zip(*(columns[name] for name in texts), strict=True))),
-        rare=tuple(name for name in names if counts[name] < 10),
         other=tuple(name for name in columns if name not in (*texts, chosen) and words_of(columns[name]) >= 3),
     )
+
+
+def _refuse_no_text(
+    texts: Sequence[Sequence[str | None]], labels: Sequence[str | None], where: str, names: Sequence[str]
+) -> None:
+    """Raise DataError for rows that have a label and nothing to read; one text of a pair may be empty."""
+    rows = enumerate(zip(labels, *texts, strict=True))
+    empty = [row for row, (label, *parts) in rows if label and not any(part and part.strip() for part in parts)]
+    if empty:
+        raise DataError(
+            f"{where} {empty[0]}: no text in {listed(names)}, as in {rows_said(len(empty))}; write one, or take such "
+            "rows out"
+        )
+
+
+def rows_said(count: int) -> str:
+    """A number of rows in words.
+
+    >>> rows_said(1), rows_said(2)
+    ('1 row', '2 rows')
+    """
+    return f"{count} row{'s' if count != 1 else ''}"
 
 
 def words_of(values: Sequence[str | None]) -> float:
@@ -101,7 +138,11 @@ def _label(columns: Columns, text: Sequence[str], where: str) -> str:
     rows = max(map(len, rest.values()), default=0)
     like = {name: count for name, count in few.items() if 2 <= count <= min(20, rows // 5) and words_of(rest[name]) < 4}
     if not like:
-        raise DataError(f"{where}: no column is like a label (it has {listed(columns)}); name one with --label")
+        numbers = [name for name, values in rest.items() if few[name] > 1 and _numbers(filter(None, values))]
+        instead = f", such as --label {shlex.quote(numbers[-1])}, whose numbers make a regression" if numbers else ""
+        raise DataError(
+            f"{where}: no column is like a label (it has {listed(columns)}); name one with --label{instead}"
+        )
     return min(reversed(like), key=lambda name: like[name])  # of equals the last, where labels usually stand
 
 
@@ -123,18 +164,27 @@ def _texts(columns: Columns, label: str, where: str) -> tuple[str, ...]:
     return (max(words, key=lambda name: words[name]),)
 
 
-def _kind(labels: Sequence[str], where: str) -> tuple[Kind, tuple[str, ...]]:
-    """The kind, and the names of the classes in the order of their numbers or letters."""
+def _numbers(values: Iterable[str]) -> bool:
+    """Whether every value is a number."""
+    return not any(isnan(as_number(value)) for value in values)
+
+
+def _kind(labels: Sequence[str], where: str, said: Kind | None) -> tuple[Kind, tuple[str, ...], bool]:
+    """The kind, the classes in the order of their numbers or letters, and `Guess.whole`."""
     different = set(labels)
     numbers = {value: as_number(value) for value in different if not isnan(as_number(value))}
-    if different and len(numbers) == len(different):
-        whole = all(number == int(number) for number in numbers.values())
-        if not whole or len(different) > CLASSES_AS_NUMBERS:
-            return "regression", ()
+    numeric = bool(different) and len(numbers) == len(different)
+    whole = numeric and all(number == int(number) for number in numbers.values())
+    if said == "regression" and not numeric:
+        words = listed(sorted(different - numbers.keys()), limit=3)
+        raise DataError(f"{where} holds {words or 'nothing'}, and a regression needs numbers; name another column")
     if len(different) < 2:
         raise DataError(f"{where} holds {listed(different) or 'nothing'} only; a label has two or more; name another")
+    if said == "regression" or (said is None and numeric and not (whole and len(different) <= CLASSES_AS_NUMBERS)):
+        return "regression", (), whole
     if len(different) > MOST_CLASSES:
         raise DataError(
             f"{where} has {len(different)} different values, too many for classes; name another column with --label"
         )
-    return "classification", tuple(sorted(different, key=lambda value: (numbers.get(value, 0.0), value)))
+    classes = tuple(sorted(different, key=lambda value: (numbers.get(value, 0.0), value)))
+    return "classification", classes, whole

@@ -145,6 +145,8 @@ class TaskSettings(Block):
     drop_label: StrictInt | StrictStr | None = None
     """Rows with this label are left out, such as -1 in SNLI (no gold label)."""
     metrics: Annotated[tuple[str, ...], Distinct] | None = Field(default=None, min_length=1)
+    """Metrics, whose mean is the score: accuracy, f1 (of two classes), macro_f1 (the mean over the classes, for uneven
+    ones), matthews; for a regression pearson and spearman. None: accuracy, or both correlations."""
     test: bool | None = None
     """Whether to predict the splits without labels, for GLUE in its server's format. None: only for a source of your
     own that names such splits."""
