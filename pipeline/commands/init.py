@@ -90,7 +90,9 @@ def init(
     content = _content(task, _relative(file), found, columns, rows, quoted, backbone)
     validated(parse_yaml(content), f"init {file}")
     write_text(HERE.params, signed(content))
-    return [*_assumed(task, found, rows, kind), f"model     {backbone}: {reason}"]
+    tau = [f"tau       {_tau(columns[found.label]):g}: exits that differ by less agree, for patience"]
+    said = [*_assumed(task, found, rows, kind), *(tau if found.kind == "regression" else [])]
+    return [*said, f"model     {backbone}: {reason}"]
 
 
 def _refuse_options(file: Path, name: str | None, text: Sequence[str], quoted: bool | None) -> None:
@@ -192,13 +194,16 @@ def _content(
     return "\n".join(lines) + "\n"
 
 
-def _patience(labels: Sequence[str | None]) -> list[str]:
-    """The criterion of a regression, with a tolerance in the unit of its labels."""
+def _tau(labels: Sequence[str | None]) -> float:
+    """Patience's tolerance for a regression, in the unit of its labels, to two digits."""
     spread = float(np.std([as_number(label) for label in labels if label]))
-    tau = float(f"{SAME * spread:.2g}")
+    return float(f"{SAME * spread:.2g}")
+
+
+def _patience(labels: Sequence[str | None]) -> list[str]:
     return [
         "# Exits agree whose answers differ by less than tau: a third of the standard deviation of the labels.",
-        f"evaluate: {{criteria: {{patience: {{tau: {tau}}}}}}}",
+        f"evaluate: {{criteria: {{patience: {{tau: {_tau(labels)}}}}}}}",
     ]
 
 
@@ -259,7 +264,7 @@ def _other_kind(found: Guess) -> list[str]:
 def _classes(found: Guess) -> list[str]:
     """The classes by their number of rows, and what an answer that never changes would score."""
     shares = _shares(found)
-    said = [f"{listed([name])} {'under 1%' if share < 0.01 else f'{share:.0%}'}" for name, share in shares]
+    said = [f"{listed([name])}: {'under 1%' if share < 0.01 else f'{share:.0%}'}" for name, share in shares]
     more = f" and {len(said) - SHOWN} more" if len(said) > SHOWN else ""
     name, largest = shares[0]
     lines = [f"classes   {', '.join(said[:SHOWN])}{more}; always {listed([name])}: {largest:.0%} right"]
