@@ -8,7 +8,7 @@ import pytest
 from pipeline.identity.imports import ROOT
 from pipeline.params import load_params
 from tools import evidence
-from tools.results import baselines, depth, real, regimes, robustness, robustness12
+from tools.results import baselines, depth, real, regimes, robustness, robustness12, sst2
 from tools.results.tables import stored
 
 
@@ -16,7 +16,11 @@ from tools.results.tables import stored
     ("module", "name"),
     [
         *((depth, name) for name in ("exits", "bounds", "promises")),  # the quick ones
-        *((module, name) for module in (real, baselines, regimes, robustness, robustness12) for name in module.TABLES),
+        *(
+            (module, name)
+            for module in (real, sst2, baselines, regimes, robustness, robustness12)
+            for name in module.TABLES
+        ),
     ],
 )
 def test_the_page_has_what_is_stored(module: ModuleType, name: str) -> None:

@@ -24,11 +24,11 @@ from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import Workspace
 from pipeline.params import load_params
 from pipeline.results import Attack
-from tools.results import baselines, depth, real, regimes, robustness, robustness12
+from tools.results import baselines, depth, real, regimes, robustness, robustness12, sst2
 from tools.results.tables import page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {module.PROFILE: module for module in (real, baselines, depth, regimes, robustness, robustness12)}
+PAGES = {module.PROFILE: module for module in (real, sst2, baselines, depth, regimes, robustness, robustness12)}
 """By profile: the page and its tables."""
 WITHOUT_TRACES = (regimes.PROFILE, robustness.PROFILE)
 LIMIT = 20 * 2**20
