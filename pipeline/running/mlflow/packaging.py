@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.identity.imports import ROOT
 from pipeline.layout import Workspace
 from pipeline.results import Manifest, UnsentModel
+from pipeline.serving.requests import SIDE
 
 LOADER = "pipeline.commands.served"
 """Its `_load_pyfunc` opens the model; above this package, which only names it."""
@@ -56,7 +57,7 @@ def _signature(manifest: Manifest, model: UnsentModel) -> Any:
     from mlflow.types.schema import Map
 
     text, classes = manifest.modality == "text", manifest.kind == "classification"
-    images = [TensorSpec(np.dtype("uint8"), (-1, -1, -1, 3))]
+    images = [TensorSpec(np.dtype("uint8"), (-1, SIDE, SIDE, 3))]
     answers = [
         ColSpec(DataType.string if classes else DataType.double, "label"),
         ColSpec(Map(DataType.double), "probabilities", required=False),
@@ -86,7 +87,7 @@ def _example(manifest: Manifest, model: UnsentModel) -> Any:
 
     if manifest.modality == "text":
         return pd.DataFrame([dict(zip(manifest.columns, model.example, strict=True))])
-    return np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    return np.zeros((1, SIDE, SIDE, 3), dtype=np.uint8)
 
 
 if __name__ == "__main__":
