@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.asked import FULL
 from pipeline.models.deploy.folder import DESCRIPTION, SCHEMA, TOKENIZER, hash_of
-from pipeline.models.deploy.runtime import FULL, Deployed
+from pipeline.models.deploy.runtime import Deployed
 
 WORDS = tuple(f"w{i}" for i in range(4, 50))
 """Words of the tokenizer."""

@@ -7,11 +7,10 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.__main__ import cli
-from pipeline.commands.ask import Opened, explain, only_one, open_model, predict, texts_of
+from pipeline.commands.ask import explain, only_one, open_model, predict, texts_of
 from pipeline.errors import ArtifactError, ParamsError, PipelineError
 from pipeline.layout import HERE
 from pipeline.params import load_params
-from pipeline.results import OperatingPoint
 from tests.selections import untrained_models
 from tests.workspace import Workspace
 
@@ -28,13 +27,6 @@ def asked(workspace: Workspace) -> Workspace:
     return workspace
 
 
-def opened_at(opened: Opened, threshold: float) -> Opened:
-    import dataclasses
-
-    point = opened.point.model_copy(update={"threshold": threshold})
-    return dataclasses.replace(opened, point=OperatingPoint.model_validate(point.model_dump()))
-
-
 def invoke(*arguments: str) -> str:
     result = CliRunner().invoke(cli, arguments)
     if isinstance(result.exception, PipelineError):
@@ -49,22 +41,24 @@ def test_explanations_are_of_what_the_live_engine_does(asked: Workspace) -> None
     exits = set()
     for criterion in ("patience", "confidence", "temperature", "ensemble"):
         chosen = open_model(params, TASK, None, "joint", criterion)
-        scores = [at["score"] for at in explain(chosen, TEXTS[0])["exits"]]
-        for threshold in (min(scores[:-1]), sorted(scores[:-1])[6], max(scores[:-1]) + 1):
-            opened = opened_at(chosen, threshold)
+        scores = [score for score in explain(chosen, TEXTS[0]).scores if score is not None]
+        for threshold in (min(scores), sorted(scores)[6], max(scores) + 1):
+            opened = chosen.at(criterion, threshold)
             for text in TEXTS:  # one by one: in a batch the last bit may differ, and these thresholds are scores
                 (said,), why = predict(opened, [text]), explain(opened, text)
-                for key in ("answer", "exit", "layers"):
-                    assert why[key] == said[key], (criterion, threshold, text, key)
-                assert why["probability"] == pytest.approx(said["probability"], abs=2e-4)
-                exits.add(said["exit"])
+                for key in ("label", "exit", "layer"):
+                    assert getattr(why.answer, key) == getattr(said, key), (criterion, threshold, text, key)
+                assert why.answer.probability == pytest.approx(said.probability, abs=2e-4)
+                exits.add(said.exit)
                 # The score reaches the threshold at that exit, and at none before.
-                before = [at["score"] for at in why["exits"][: said["exit"] - 1]]
-                assert all(score < threshold for score in before)
-                assert said["exit"] == 12 or why["exits"][said["exit"] - 1]["score"] >= threshold
-                for at in why["exits"]:
-                    assert sum(at["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-                    assert at["probabilities"][at["answer"]] == max(at["probabilities"].values())
+                assert all(score is not None and score < threshold for score in why.scores[: said.exit - 1])
+                score = why.scores[said.exit - 1]
+                assert said.exit == 12 if score is None else score >= threshold
+                for at in why.exits:
+                    shares = at.probabilities
+                    assert shares is not None
+                    assert sum(shares.values()) == pytest.approx(1, abs=1e-9)
+                    assert shares[str(at.label)] == max(shares.values())
     assert {1, 12} < exits
     _commands(asked)
 
@@ -78,12 +72,15 @@ def _commands(asked: Workspace) -> None:
     (row,) = json.loads(invoke("explain", "--task", TASK, "--criterion", "confidence", "--json", TEXTS[0]))
     assert f"{row['answer']} ({row['probability']:.3f}) at exit {row['exit']}: " in lines[-1]
     assert sum("(not run)" in line for line in lines) == 12 - row["exit"]
+    assert set(row) == {"answer", "probability", "exit", "layers", "threshold", "exits"}
+    assert set(row["exits"][0]) == {"exit", "layer", "answer", "probability", "probabilities", "score"}
 
     said = invoke("predict", "--task", TASK, *TEXTS).splitlines()
     assert len(said) == len(TEXTS)
     assert all("of 12" in line for line in said)
     full = json.loads(invoke("predict", "--task", TASK, "--criterion", "full", "--json", *TEXTS))
     assert [row["exit"] for row in full] == [12] * len(TEXTS)
+    assert set(full[0]) == {"answer", "probability", "exit", "layers", "probabilities"}
     only = invoke("explain", "--task", TASK, "--method", "single_exit", TEXTS[0]).splitlines()
     assert only[0] == "demo-albert, single_exit, all layers"
     assert only[-1].endswith("all layers ran, since no criterion was asked")

@@ -267,6 +267,11 @@ def test_the_stage_exports_the_models_with_early_exits(workspace: Workspace) -> 
     assert set(described.precisions) == {FLOAT32}
     answer = Deployed.open(path.parent).answer(["a good film"], "full")[0]
     assert (answer.exit, answer.layer, sorted(answer.probabilities or {})) == (12, 12, sorted(described.label_names))
+    # A model without early exits has no operating point, and answers an ordinary request.
+    invoke("export", TASK, "--method", "single_exit", "--to", "plain")
+    plain = Deployed.open(workspace.folder / "plain")
+    assert plain.points == {}
+    assert [answer.layer for answer in plain.answer(["a good film", "a bad one"])] == [12, 12]
 
 
 @pytest.mark.parametrize("engine", ["pytorch", "onnx-int8"])

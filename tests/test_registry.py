@@ -31,7 +31,7 @@ model = mlflow.pyfunc.load_model("models:/early-exit.demo-sentences@selected")
 texts = json.loads(sys.argv[1])
 
 def answers(**params):
-    return json.loads(model.predict(pandas.DataFrame({"sentence": texts}), params=params).to_json(orient="records"))
+    return model.predict(pandas.DataFrame({"sentence": texts}), params=params).to_dict(orient="records")
 
 def refused(**params):
     try:
@@ -47,6 +47,7 @@ out = {
     "wrong type": refused(threshold="high"),
     "unknown": refused(criterion="nose"),
     "no sense": refused(criterion="full", threshold=1.0),
+    "no fit": refused(criterion="gates", threshold=0.9),
     "code": sys.modules["pipeline"].__file__,
     "example": json.loads(model.predict(model.input_example).to_json(orient="records")),
     "imported": sorted({name.partition(".")[0] for name in sys.modules}),
@@ -127,6 +128,7 @@ def test_the_selected_model_answers_in_another_process_as_predict_does(
     assert "Failed to validate type" in out["wrong type"]
     assert "unknown criterion 'nose'" in out["unknown"]
     assert "no row leaves early" in out["no sense"]
+    assert "this model has no fit of it" in out["no fit"]
     assert len(out["example"]) == 1
 
     # It brings its own code, whose packages are pinned, and nothing that is run when it is read.
@@ -163,7 +165,13 @@ import mlflow, numpy
 mlflow.set_tracking_uri("sqlite:///mlflow.db")
 model = mlflow.pyfunc.load_model("models:/early-exit.demo-images@selected")
 images = numpy.load("images.npy")
-print(model.predict(images, params={"criterion": "confidence"}).to_json(orient="records"))
+said = model.predict(images, params={"criterion": "confidence"}).to_dict(orient="records")
+try:
+    model.predict(images[:, :8])
+    refused = ""
+except Exception as error:
+    refused = str(error)
+print(json.dumps({"said": said, "refused": refused}))
 """
 
 
@@ -198,9 +206,10 @@ def test_a_model_waits_for_a_store_that_went_away(workspace: Workspace, monkeypa
     done = workspace.command("-c", IMAGES)
     assert done.code == 0, done.err
     opened = open_selected(HERE, "demo-images", None, "joint", "confidence", "cpu")
-    answers = json.loads(done.out.splitlines()[-1])
-    asked = [{key: row[key] for key in row if key not in REQUEST} for row in answers]
-    assert asked == [as_served(row) for row in predict(opened, pixels)]
+    out = json.loads(done.out.splitlines()[-1])
+    asked = [{key: row[key] for key in row if key not in REQUEST} for row in out["said"]]
+    assert asked == [vars(answer) for answer in predict(opened, pixels)]
+    assert "expected shape (-1, 32, 32, 3)" in out["refused"]
 
 
 def test_the_ui_names_its_saved_views(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

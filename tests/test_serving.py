@@ -31,7 +31,7 @@ def test_what_is_said_is_what_the_model_answers(model: Deployed) -> None:
     rows = texts(6)
     asked = read_request(body(rows=rows, criterion="patience", threshold=1.0, id="a"), Limits())
     ready = prepare(model, asked)
-    said = reply(model, asked, ready, model.segments.answer(ready.inputs, ready.rule), 0.25)
+    said = reply(model, asked, model.segments.answer(ready.inputs, ready.rule), 0.25)
     assert [answer.model_dump() for answer in said.answers] == [
         vars(answer) for answer in model.answer(rows, "patience", 1.0)
     ]
@@ -46,7 +46,7 @@ def test_without_a_criterion_it_is_patience_where_it_was_chosen(model: Deployed)
     ready = prepare(model, asked)
     assert (ready.criterion, ready.rule.threshold) == ("patience", 1.0)
     full = prepare(model, read_request(body(rows=["w4"], criterion="full"), Limits()))
-    said = reply(model, asked, full, model.segments.answer(full.inputs, full.rule), 0.0)
+    said = reply(model, asked, model.segments.answer(full.inputs, full.rule), 0.0)
     assert (said.criterion, said.threshold, said.answers[0].layer) == ("full", None, 4)
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipeline.evaluation.asked import FULL
 from pipeline.evaluation.leaving import Rule
-from pipeline.models.deploy.runtime import FULL, Deployed
+from pipeline.models.deploy.runtime import Deployed
 from pipeline.serving.drift import BETS, Drift, bets
 from pipeline.serving.metrics import merged
 from pipeline.serving.settings import WatchSettings

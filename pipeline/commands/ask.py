@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ParamsError, UnsupportedError, unknown
-from pipeline.evaluation.criteria import CRITERIA, Criterion
-from pipeline.evaluation.point import criterion_of, read_with_points
+from pipeline.evaluation.asked import FULL, Decision, asked, decision_of
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.leaving import Rule, leave_recorded
+from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE, Workspace
-from pipeline.results import ALL_LAYERS, Evaluated, Manifest, ModelGroup, OperatingPoint, Selected
+from pipeline.models.deploy.runtime import Answer, answers_of
+from pipeline.results import Evaluated, Manifest, ModelGroup, Selected
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -19,8 +22,6 @@ if TYPE_CHECKING:
     from pipeline.params import Params
 
 BATCH = 32
-FULL = ALL_LAYERS.name
-"""What `--criterion` calls all layers."""
 Text = str | tuple[str, ...]
 
 
@@ -29,44 +30,41 @@ class Opened:
     """A selected model of the first seed, ready to answer, with what it needs to know.
 
     Attributes:
-        point: at which rows leave.
-        points: evaluate's, by the criterion's name; "full" is all layers.
+        points: evaluate's operating points, by the criterion's name.
+        decision: at which of them, or otherwise, rows leave.
         tokenizer: None for images.
     """
 
     manifest: Manifest
     group: ModelGroup
-    point: OperatingPoint
-    points: Mapping[str, OperatingPoint]
+    points: Mapping[str, Decision]
+    decision: Decision
     model: "MultiExit"
     tokenizer: "Tokenizer | None"
     device: str
 
-    @property
-    def criterion(self) -> Criterion | None:
-        """The criterion at its settings and fit; None: all layers."""
-        return criterion_of(self.point)
+    def at(
+        self, criterion: str | None, threshold: float | None = None, settings: Mapping[str, float] | None = None
+    ) -> "Opened":
+        """The same model under another decision; arguments and errors as `asked`."""
+        return replace(self, decision=asked(self.points, criterion, threshold, settings))
 
-    def at(self, criterion: str | None, threshold: float | None = None) -> "Opened":
-        """The same model under a criterion; None: the one it has.
 
-        Args:
-            threshold: None: the one that evaluate chose.
+@dataclass(frozen=True)
+class Explanation:
+    """Why a row left where it did.
 
-        Raises:
-            ParamsError: evaluate had no such criterion, or a threshold for all layers, or one that is no number.
-        """
-        name = self.point.name if criterion is None else criterion
-        if name not in self.points:
-            raise unknown("criterion", name, list(self.points), key="criterion")
-        point = self.point if name == self.point.name else self.points[name]
-        if threshold is not None:
-            if point.criterion is None:
-                raise ParamsError(f"threshold {threshold:g}: no row leaves early at criterion {FULL!r}; leave it out")
-            if not np.isfinite(threshold):
-                raise ParamsError(f"threshold {threshold}: give a number, or criterion {FULL!r} for all layers")
-            point = point.model_copy(update={"threshold": float(threshold)})
-        return replace(self, point=point)
+    Attributes:
+        answer: what is said to it.
+        threshold: None: it was not to leave early.
+        exits: what each exit says.
+        scores: the criterion's after each exit; None where it was not asked: at all layers, and the last exit.
+    """
+
+    answer: Answer
+    threshold: float | None
+    exits: list[Answer]
+    scores: list[float | None]
 
 
 def open_model(
@@ -77,7 +75,7 @@ def open_model(
     Args:
         task, backbone: may be left out where there is one.
         method: None takes the first with early exits.
-        criterion: None takes patience, else the first that evaluate have; "full" all layers.
+        criterion: None takes patience, else the first that evaluate had; "full" all layers.
 
     Raises:
         ParamsError: an unknown name, or one that is missing among several.
@@ -105,16 +103,15 @@ def open_selected(
     group = chosen_group(selected, backbone, method)
     trial = group.trials[0]
     points = _points(evaluated, group, trial.key, manifest.report_splits[0])
-    first = "patience" if "patience" in points else next(iter(points))
-    if criterion is not None and criterion not in points:
-        raise unknown("criterion", criterion, list(points), key="--criterion")
+    if criterion is not None and criterion not in (*points, FULL):
+        raise unknown("criterion", criterion, [*points, FULL], key="--criterion")
     from pipeline.models.multi_exit import load_checkpoint
     from pipeline.models.packed import ready
     from pipeline.tasks.text.tokens import load_tokenizer
 
     model = ready(load_checkpoint(here.model(task, trial.key), sha256=trial.weights_sha256), device)
     tokenizer = load_tokenizer(here.tokenizer(task, group.backbone)) if manifest.modality == "text" else None
-    return Opened(manifest, group, points[criterion or first], points, model, tokenizer, device)
+    return Opened(manifest, group, points, asked(points, criterion), model, tokenizer, device)
 
 
 def chosen_group(selected: Selected, backbone: str | None, method: str | None) -> ModelGroup:
@@ -136,16 +133,15 @@ def only_one(option: str, given: str | None, names: Sequence[str]) -> str:
     return given
 
 
-def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> dict[str, OperatingPoint]:
-    """The operating points at which a model can run, by the criterion's name; all layers last."""
-    points = {
-        row.criterion: row.point(key)
+def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> dict[str, Decision]:
+    """The operating points at which a model can run, by the criterion's name."""
+    return {
+        row.criterion: decision_of(dict(row.point(key)))
         for row in evaluated.rows
         if (row.backbone, row.method, row.split) == (group.backbone, group.method, split)
         and row.criterion is not None
         and CRITERIA[row.criterion].causal
     }
-    return {**points, FULL: ALL_LAYERS}
 
 
 def texts_of(arguments: Sequence[str], columns: int) -> list[Text]:
@@ -162,65 +158,54 @@ def texts_of(arguments: Sequence[str], columns: int) -> list[Text]:
     return [tuple(arguments[i : i + columns]) for i in range(0, len(arguments), columns)]
 
 
-def predict(opened: Opened, texts: Sequence[Text] | np.ndarray) -> list[dict[str, Any]]:
+def predict(opened: Opened, texts: Sequence[Text] | np.ndarray) -> list[Answer]:
     """Answer texts with the live engine, each leaving by itself.
 
     Args:
-        texts: or images, (n, side, side, 3) uint8.
+        texts: or images, (n, 32, 32, 3) uint8.
 
-    Returns:
-        For each its answer (a class's name, or a value), its probability (None for a regression), the exit, counted
-        from 1, the layers run and, for classes, the probability of each.
+    Raises:
+        InvalidLogitsError: an exit answered NaN.
     """
     from pipeline.models.live import LiveEngine
 
-    engine = LiveEngine.at(opened.model, opened.point)
-    out: list[dict[str, Any]] = [{} for _ in texts]
+    engine = LiveEngine(opened.model, *opened.decision)
+    answers: dict[int, Answer] = {}
     for part, batch in _batches(opened, texts):
-        answers = engine(batch)
-        for i, logits, index in zip(part, answers.logits.numpy(), answers.exit_index.tolist(), strict=True):
-            where = {"exit": index + 1, "layers": opened.model.exits[index]}
-            out[i] = _answer(opened, logits) | where | _probabilities(opened, logits)
-    return out
+        left = engine(batch)
+        said = answers_of(opened.manifest.label_names, opened.model.exits, left.logits.numpy(), left.exit_index.numpy())
+        answers.update(zip(part.tolist(), said, strict=True))
+    return [answers[i] for i in range(len(texts))]
 
 
-def explain(opened: Opened, text: Text) -> dict[str, Any]:
-    """What every exit says of a text, the criterion's score there, and where the text leaves.
+def explain(opened: Opened, text: Text) -> Explanation:
+    """What every exit says of a text, the criterion's score there, and where the text leaves; raises as `predict`."""
+    from pipeline.models.live import LiveEngine
 
-    Returns:
-        As `predict`, with `threshold` (None for all layers) and `exits`: for each exit its layer, its probabilities by
-        class (or its value), its answer, and the score (None where the criterion was not asked: all layers, the last
-        exit).
-    """
-    import torch
-
-    model, criterion = opened.model, opened.criterion
+    engine = LiveEngine(opened.model, *opened.decision)
     ((_, batch),) = _batches(opened, [text])
-    with torch.inference_mode():
-        recorded, channels = model.record(batch, model.channels)
-    logits = recorded.float().cpu().numpy()  # (1, exits, outputs)
-    reads = "logits" if criterion is None else criterion.reads
-    values = logits if reads == "logits" else channels[reads].float().cpu().numpy()
-    rows: list[dict[str, Any]] = []
-    left, answer = len(model.exits) - 1, logits[:, -1]
-    state = None if criterion is None else criterion.start(1, values[:, 0])
-    for index, layer in enumerate(model.exits):
-        score = None
-        if criterion is not None and state is not None and index < len(model.exits) - 1:
-            state, scores = criterion.step(state, values[:, index])
-            score = float(scores[0])
-            if index < left and score >= opened.point.limit:
-                left, answer = index, np.asarray(criterion.answer(state, logits[:, index]))
-        said = {"exit": index + 1, "layer": layer, **_answer(opened, logits[0, index]), "score": score}
-        value = {"value": said["answer"]} if opened.manifest.kind == "regression" else {}
-        rows.append(said | value | _probabilities(opened, logits[0, index]))
-    return {
-        **_answer(opened, answer[0]),
-        "exit": left + 1,
-        "layers": model.exits[left],
-        "threshold": opened.point.threshold,
-        "exits": rows,
-    }
+    logits, channels = engine.record(batch)
+    leaving = leave_recorded(engine.rule, logits, channels)
+    names, exits = opened.manifest.label_names, opened.model.exits
+    (answer,) = answers_of(names, exits, leaving.logits, leaving.exit_index)
+    return Explanation(
+        answer=answer,
+        threshold=opened.decision.stored_threshold,
+        exits=answers_of(names, exits, logits[0], np.arange(len(exits))),
+        scores=_scores(engine.rule, logits, channels),
+    )
+
+
+def _scores(rule: Rule, logits: np.ndarray, channels: Mapping[str, np.ndarray]) -> list[float | None]:
+    """The criterion's score of one row after each exit, whether it has left before or not; None at the last."""
+    if rule.criterion is None:
+        return [None] * logits.shape[1]
+    values = logits if rule.reads == "logits" else channels[rule.reads]
+    state, scores = rule.criterion.start(1, values[:, 0]), []
+    for index in range(rule.last):
+        state, score = rule.criterion.step(state, values[:, index])
+        scores.append(float(score[0]))
+    return [*scores, None]
 
 
 def _batches(opened: Opened, texts: Sequence[Text] | np.ndarray) -> Iterator[tuple[np.ndarray, Any]]:
@@ -236,26 +221,3 @@ def _batches(opened: Opened, texts: Sequence[Text] | np.ndarray) -> Iterator[tup
     encoded: list[Any] = opened.tokenizer.encode_batch(list(texts))
     for part in in_buckets(np.array([len(row.ids) for row in encoded]), BATCH):
         yield part, collate([encoded[i].ids for i in part], [encoded[i].type_ids for i in part], opened.device)
-
-
-def _answer(opened: Opened, logits: np.ndarray) -> dict[str, Any]:
-    """The answer of logits (outputs,)."""
-    if opened.manifest.kind == "regression":
-        return {"answer": round(float(logits[0]), 4), "probability": None}
-    best = int(np.argmax(logits))
-    return {
-        "answer": opened.manifest.label_names[best],
-        "probability": round(float(_softmax(logits)[best]), 4),
-    }
-
-
-def _probabilities(opened: Opened, logits: np.ndarray) -> dict[str, Any]:
-    if opened.manifest.kind == "regression":
-        return {}
-    shares = (round(float(share), 4) for share in _softmax(logits))
-    return {"probabilities": dict(zip(opened.manifest.label_names, shares, strict=True))}
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers: np.ndarray = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(powers / powers.sum())

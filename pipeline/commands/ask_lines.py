@@ -8,7 +8,8 @@ import click
 from pipeline.commands.output import print_json
 
 if TYPE_CHECKING:
-    from pipeline.commands.ask import Opened
+    from pipeline.commands.ask import Explanation, Opened
+    from pipeline.models.deploy.runtime import Answer
 
 Command = TypeVar("Command", bound=Callable[..., None])
 SHOWN_CLASSES = 6
@@ -39,12 +40,12 @@ def predict(texts: tuple[str, ...], as_json: bool, **names: str | None) -> None:
     from pipeline.commands.ask import texts_of
 
     opened = _open(names)
-    rows = answer(opened, texts_of(texts, len(opened.manifest.columns)))
+    answers = answer(opened, texts_of(texts, len(opened.manifest.columns)))
     if as_json:
-        print_json(rows)
+        print_json([_as_json(one) | {"layers": one.layer} for one in answers])
         return
-    for row in rows:
-        click.echo(f"{_said(row)}  exit {row['exit']} of {len(opened.model.exits)}")
+    for one in answers:
+        click.echo(f"{_said(one)}  exit {one.exit} of {len(opened.model.exits)}")
 
 
 @click.command()
@@ -55,52 +56,71 @@ def explain(texts: tuple[str, ...], as_json: bool, **names: str | None) -> None:
     from pipeline.commands.ask import texts_of
 
     opened = _open(names)
-    rows = [answer(opened, text) for text in texts_of(texts, len(opened.manifest.columns))]
+    explanations = [answer(opened, text) for text in texts_of(texts, len(opened.manifest.columns))]
     if as_json:
-        print_json(rows)
+        print_json([explanation_as_json(one) for one in explanations])
         return
-    for row in rows:
-        for line in lines_of(opened, row):
+    for one in explanations:
+        for line in lines_of(opened, one):
             click.echo(line)
 
 
-def lines_of(opened: "Opened", row: dict[str, Any]) -> list[str]:
+def _as_json(answer: "Answer") -> dict[str, Any]:
+    """An answer as JSON, without its layer."""
+    shares = {} if answer.probabilities is None else {"probabilities": answer.probabilities}
+    return {"answer": answer.label, "probability": answer.probability, "exit": answer.exit, **shares}
+
+
+def explanation_as_json(explanation: "Explanation") -> dict[str, Any]:
+    """An explanation as JSON."""
+    answer = explanation.answer
+    exits = [
+        _as_json(at) | {"layer": at.layer, "score": score} | ({} if at.probabilities else {"value": at.label})
+        for at, score in zip(explanation.exits, explanation.scores, strict=True)
+    ]
+    left = {"layers": answer.layer, "threshold": explanation.threshold, "exits": exits}
+    return {name: value for name, value in _as_json(answer).items() if name != "probabilities"} | left
+
+
+def lines_of(opened: "Opened", explanation: "Explanation") -> list[str]:
     """An explanation as lines to print."""
-    criterion = opened.criterion
+    criterion = opened.decision.criterion
     name = "all layers" if criterion is None else criterion.title
     classes = opened.manifest.label_names[:SHOWN_CLASSES] or ("value",)
     widths = [max(len(column), 8) for column in classes]
     score = "" if criterion is None else "  score"
     heads = "  ".join(f"{column:>{width}}" for column, width in zip(classes, widths, strict=True))
     lines = [f"{opened.group.backbone}, {opened.group.method}, {name}", f"exit  layer  {heads}{score}"]
-    for at in row["exits"]:
-        shares = at.get("probabilities") or {"value": at["value"]}
+    left = explanation.answer.exit
+    for at, score_there in zip(explanation.exits, explanation.scores, strict=True):
+        shares = at.probabilities or {"value": float(at.label)}
         cells = "  ".join(f"{shares[column]:>{width}.4f}" for column, width in zip(classes, widths, strict=True))
-        asked = at["score"] is not None and at["exit"] <= row["exit"]
-        value = f"  {at['score']:.4g}" if asked else ""
-        left = "  <- leaves here" if at["exit"] == row["exit"] else "  (not run)" if at["exit"] > row["exit"] else ""
-        lines.append(f"{at['exit']:>4}  {at['layer']:>5}  {cells}{value}{left}")
-    return [*lines, _why(opened, row)]
+        value = f"  {score_there:.4g}" if score_there is not None and at.exit <= left else ""
+        note = "  <- leaves here" if at.exit == left else "  (not run)" if at.exit > left else ""
+        lines.append(f"{at.exit:>4}  {at.layer:>5}  {cells}{value}{note}")
+    return [*lines, _why(opened, explanation)]
 
 
-def _why(opened: "Opened", row: dict[str, Any]) -> str:
-    criterion, last = opened.criterion, row["exits"][-1]
-    early = row["exit"] < len(row["exits"])
+def _why(opened: "Opened", explanation: "Explanation") -> str:
+    criterion, answer, last = opened.decision.criterion, explanation.answer, explanation.exits[-1]
+    score = explanation.scores[answer.exit - 1]
     if criterion is None:
         reason = "all layers ran, since no criterion was asked"
-    elif early:
-        score = row["exits"][row["exit"] - 1]["score"]
-        reason = f"its score there, {score:.4g}, is the first to reach {criterion.symbol} = {row['threshold']:.4g}"
-    elif row["threshold"] is None:
+    elif score is not None:
+        limit = f"{criterion.symbol} = {explanation.threshold:.4g}"
+        reason = f"its score there, {score:.4g}, is the first to reach {limit}"
+    elif explanation.threshold is None:
         reason = "evaluate chose to let no row leave early"
     else:
-        reason = f"no score before the last exit reached {criterion.symbol} = {row['threshold']:.4g}"
-    with_all = f"; all layers would say {_said(last)}" if early else ""
-    return f"{_said(row)} at exit {row['exit']}: {reason}{with_all}"
+        reason = f"no score before the last exit reached {criterion.symbol} = {explanation.threshold:.4g}"
+    with_all = f"; all layers would say {_said(last)}" if answer.exit < last.exit else ""
+    return f"{_said(answer)} at exit {answer.exit}: {reason}{with_all}"
 
 
-def _said(row: dict[str, Any]) -> str:
-    return str(row["answer"]) if row["probability"] is None else f"{row['answer']} ({row['probability']:.3f})"
+def _said(answer: "Answer") -> str:
+    if answer.probability is None:
+        return f"{float(answer.label):.4f}"
+    return f"{answer.label} ({answer.probability:.3f})"
 
 
 def _open(names: dict[str, str | None]) -> "Opened":

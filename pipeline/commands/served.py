@@ -16,7 +16,17 @@ from pipeline.errors import ParamsError, PipelineError, unknown
 from pipeline.layout import Workspace
 from pipeline.models.deploy.folder import FLOAT32
 from pipeline.results import UnsentModel
-from pipeline.serving.requests import Asked, Identity, Limits, RowAnswer, Said, check_request, prepare, reply, texts_of
+from pipeline.serving.requests import (
+    Asked,
+    Identity,
+    Limits,
+    Said,
+    answer,
+    check_request,
+    images_of,
+    said_of,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,8 +35,6 @@ if TYPE_CHECKING:
     from pipeline.models.deploy.runtime import Deployed
 
 
-BATCH = 64
-"""Rows that run together."""
 SERVING = "_MLFLOW_IS_IN_SERVING_ENVIRONMENT"
 """MLflow's server sets it; without it a process asks with a table of its own, which may be large."""
 OWN_TABLE = Limits(rows=1_000_000, characters=1_000_000)
@@ -50,14 +58,7 @@ class Graphs:
         self._model(precisions[0])  # checks the files now
 
     def __call__(self, asked: Asked, precision: str, started: float) -> Said:
-        model, said = self._model(precision), []
-        for first in range(0, len(asked.rows), BATCH):
-            part = asked.model_copy(update={"rows": asked.rows[first : first + BATCH]})
-            ready = prepare(model, part)
-            leaving = model.segments.answer(ready.inputs, ready.rule)
-            said.append(reply(model, part, ready, leaving, time.perf_counter() - started))
-        answers = [answer for one in said for answer in one.answers]
-        return said[-1].model_copy(update={"answers": answers})
+        return answer(self._model(precision), asked, started)
 
     def _model(self, precision: str) -> "Deployed":
         from pipeline.models.deploy.runtime import Deployed
@@ -78,32 +79,19 @@ class PyTorch:
     def __call__(self, asked: Asked, precision: str, started: float) -> Said:
         from pipeline.commands.ask import predict
 
-        opened = self.opened.at(asked.criterion, asked.threshold)
-        texts = opened.tokenizer is not None
-        rows = texts_of(asked.rows, len(opened.manifest.columns)) if texts else np.asarray(asked.rows)
-        answers = [
-            RowAnswer(
-                label=row["answer"], probabilities=row.get("probabilities"), exit=row["exit"], layer=row["layers"]
-            )
-            for row in predict(opened, rows)
-        ]
-        group, trial = opened.group, opened.group.trials[0]
-        return Said(
-            id=asked.id,
-            answers=answers,
-            criterion=opened.point.name,
-            threshold=opened.point.threshold,
-            precision=precision,
-            model=Identity(
-                task=opened.manifest.task,
-                backbone=group.backbone,
-                method=group.method,
-                seed=trial.seed,
-                key=trial.key,
-                weights_sha256=trial.weights_sha256,
-            ),
-            seconds=time.perf_counter() - started,
+        opened = self.opened.at(asked.criterion, asked.threshold, asked.settings)
+        columns = len(opened.manifest.columns)
+        rows = images_of(asked.rows) if opened.tokenizer is None else texts_of(asked.rows, columns)
+        answers, group, trial = predict(opened, rows), opened.group, opened.group.trials[0]
+        model = Identity(
+            task=opened.manifest.task,
+            backbone=group.backbone,
+            method=group.method,
+            seed=trial.seed,
+            key=trial.key,
+            weights_sha256=trial.weights_sha256,
         )
+        return said_of(asked, opened.decision, answers, precision, model, time.perf_counter() - started)
 
 
 class Served:
@@ -116,7 +104,7 @@ class Served:
         """Answer inputs.
 
         Args:
-            model_input: a table with the task's columns, or images, (n, side, side, 3) uint8.
+            model_input: a table with the task's columns, or images, (n, 32, 32, 3) uint8.
             params: `criterion`, as in evaluate's settings or "full"; `threshold`, None: the operating point's;
                 `precision`. What is left out is the selected point's.
 

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from pipeline.errors import ArtifactError, PipelineError
+from pipeline.evaluation.asked import decision_of
 from pipeline.evaluation.criteria import Criterion, fitted_values, make
 from pipeline.evaluation.sweep import NEVER, Sweep, sweep
 from pipeline.evaluation.trace import Trace
@@ -33,11 +34,7 @@ def criterion_of(point: OperatingPoint) -> Criterion | None:
     >>> criterion_of(OperatingPoint(criterion="patience", settings={"tau": 1.0}, threshold=6.0))
     Patience(tau=1.0)
     """
-    if point.criterion is None:
-        return None
-    criterion = make(point.criterion, point.settings, key="operating point")
-    _refuse_fit(criterion, point.fitted)
-    return make(point.criterion, point.settings, point.fitted, key="operating point")
+    return decision_of(dict(point)).criterion
 
 
 def read_with_points(cls: type[Stored], path: Path, remedy: str) -> Stored:
@@ -84,24 +81,3 @@ def _json(value: object) -> JsonValue:
         return [_json(item) for item in value]
     assert isinstance(value, (int, float, str))
     return value
-
-
-def _refuse_fit(criterion: Criterion, fitted: Mapping[str, JsonValue]) -> None:
-    """Raise ArtifactError where `fitted` has not the fields that the criterion learns, or no lists of numbers."""
-    remedy = "run `dvc repro -f evaluate` for the task"
-    for name in fitted_values(criterion):
-        if name not in fitted:  # unfitted it would decide otherwise
-            raise ArtifactError(f"operating point: fitted.{name}: missing, and {criterion.name!r} learns it; {remedy}")
-    for name, value in fitted.items():
-        if name not in fitted_values(criterion):
-            raise ArtifactError(f"operating point: fitted.{name}: {criterion.name!r} does not learn that; {remedy}")
-        if not _numbers(value):
-            raise ArtifactError(f"operating point: fitted.{name}: {value!r} is not lists of numbers; {remedy}")
-
-
-def _numbers(value: JsonValue) -> bool:
-    """Whether the value is a list of numbers, or of such lists."""
-    if not isinstance(value, list):
-        return False
-    plain = all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in value)
-    return plain or all(_numbers(item) for item in value)

@@ -90,7 +90,7 @@ class Service:
         started = time.perf_counter()
         asked, ready = await asyncio.to_thread(self._read, body)
         leaving = await self.engine.answer(ready)
-        return reply(self.model, asked, ready, leaving, time.perf_counter() - started).model_dump()
+        return reply(self.model, asked, leaving, time.perf_counter() - started).model_dump()
 
     async def metrics(self) -> str:
         """What the watch counted, as Prometheus reads it; of all replicas, where `page` asks them."""
@@ -110,8 +110,8 @@ class Service:
         """What the model is, what it takes and how it decides."""
         read = self.model.description
         points = {
-            name: {"threshold": point["threshold"], "settings": point["settings"]}
-            for name, point in self.model.points.items()
+            point["criterion"]: {"threshold": point["threshold"], "settings": point["settings"]}
+            for point in read["precisions"][self.model.precision]["points"]
         }
         return {
             "model": identity(self.model).model_dump(),

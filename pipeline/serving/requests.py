@@ -3,13 +3,14 @@
     asked = read_request(body, Limits())
     ready = prepare(model, asked)
     leaving = model.segments.answer(ready.inputs, ready.rule)
-    said = reply(model, asked, ready, leaving, seconds)
+    said = reply(model, asked, leaving, seconds)
 
-It needs what `Deployed` needs, and pydantic.
+or `answer`, where no other request's rows run beside it. It needs what `Deployed` needs, and pydantic.
 """
 
 import json
-import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -17,13 +18,16 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import PipelineError, nearest, shown
+from pipeline.evaluation.asked import Decision
 from pipeline.evaluation.leaving import Leaving, Rule
-from pipeline.models.deploy.runtime import FULL, Deployed
+from pipeline.models.deploy.runtime import Answer, Deployed
 from pipeline.models.deploy.segments import Arrays
 from pipeline.settings import Size
 
 SIDE = 32
 """Pixels on a side of an image."""
+BATCH = 64
+"""Rows of a request that run together, where it runs alone."""
 
 
 class RequestError(PipelineError):
@@ -58,11 +62,11 @@ class Asked(BaseModel):
     rows: list[Any]
     """Texts; pairs of texts as lists of two; or images, each 32 rows of 32 pixels of 3 numbers from 0 to 255."""
     criterion: str | None = None
-    """A criterion's name, or "full" for all layers; None: patience, or the first that was exported."""
+    """A criterion's name, or "full" for all layers; None: patience, or the first that was exported, or all layers."""
     threshold: float | None = Field(None, allow_inf_nan=False)
     """None: the one that was chosen for this precision."""
     settings: dict[str, float] | None = None
-    """Of the criterion; None: those of its exported point."""
+    """Of the criterion; None: those of its exported point. Others need a threshold."""
     id: str | None = Field(None, min_length=1, max_length=128)
     """The client's name for the request, said again in the answer: a request is answered the same way however often it
     is sent."""
@@ -197,13 +201,34 @@ def prepare(model: Deployed, asked: Asked) -> Ready:
 
     Raises:
         RequestError: rows of another kind than the model's.
-        ParamsError, UnsupportedError: an unknown criterion or setting, or one that the model does not serve.
+        ParamsError, UnsupportedError: as `pipeline.evaluation.asked.asked`, or a criterion that the model cannot run.
     """
-    criterion, threshold = model.criterion(asked.criterion, asked.threshold, asked.settings)
-    rule = model.segments.rule(criterion, threshold)
-    columns = len(model.description["columns"])
-    inputs = model.inputs(images_of(asked.rows) if model.tokenizer is None else texts_of(asked.rows, columns))
-    return Ready(inputs, rule, FULL if criterion is None else criterion.name)
+    decision, rule = _rule(model, asked)
+    return Ready(model.inputs(_rows(model, asked)), rule, decision.name)
+
+
+def answer(model: Deployed, asked: Asked, started: float) -> Said:
+    """Answer a request that came at `started` (`time.perf_counter`), `BATCH` rows at a time.
+
+    Raises:
+        RequestError, ParamsError, UnsupportedError: as `prepare`.
+        InvalidLogitsError: an exit answered NaN.
+    """
+    (_, rule), rows = _rule(model, asked), _rows(model, asked)
+    together = Leaving(rule, len(rows))
+    for part in (slice(first, first + BATCH) for first in range(0, len(rows), BATCH)):
+        leaving = model.segments.answer(model.inputs(rows[part]), rule)
+        together.logits[part], together.exit_index[part] = leaving.logits, leaving.exit_index
+    return reply(model, asked, together, time.perf_counter() - started)
+
+
+def _rule(model: Deployed, asked: Asked) -> tuple[Decision, Rule]:
+    decision = model.criterion(asked.criterion, asked.threshold, asked.settings)
+    return decision, model.segments.rule(*decision)
+
+
+def _rows(model: Deployed, asked: Asked) -> Any:
+    return images_of(asked.rows) if model.tokenizer is None else texts_of(asked.rows, len(model.description["columns"]))
 
 
 def texts_of(rows: list[Any], columns: int) -> list[Any]:
@@ -229,17 +254,31 @@ def images_of(rows: list[Any]) -> np.ndarray:
     return np.asarray(rows).astype(np.uint8)
 
 
-def reply(model: Deployed, asked: Asked, ready: Ready, leaving: Leaving, seconds: float) -> Said:
+def reply(model: Deployed, asked: Asked, leaving: Leaving, seconds: float) -> Said:
     """What is said to a request whose rows have left."""
-    threshold = ready.rule.threshold
+    decision = Decision(leaving.rule.criterion, leaving.rule.threshold)
+    answers, capped = model.answers(leaving), leaving.rule.capped
+    return said_of(asked, decision, answers, model.precision, identity(model), seconds, capped)
+
+
+def said_of(
+    asked: Asked,
+    decision: Decision,
+    answers: Sequence[Answer],
+    precision: str,
+    model: Identity,
+    seconds: float,
+    capped: bool = False,
+) -> Said:
+    """What is said to a request, whichever engine answered it."""
     return Said(
         id=asked.id,
-        answers=[RowAnswer(**vars(answer)) for answer in model.answers(leaving)],
-        criterion=ready.criterion,
-        threshold=threshold if math.isfinite(threshold) else None,
-        precision=model.precision,
-        capped=leaving.rule.last < len(model.segments.exits) - 1,
-        model=identity(model),
+        answers=[RowAnswer(**vars(answer)) for answer in answers],
+        criterion=decision.name,
+        threshold=decision.stored_threshold,
+        precision=precision,
+        capped=capped,
+        model=model,
         seconds=seconds,
     )
 

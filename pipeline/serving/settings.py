@@ -1,11 +1,12 @@
 """How an exported model is served: the arguments of the command and of the application on Ray Serve."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from pipeline.errors import ArtifactError, UnsupportedError, unknown
+from pipeline.errors import ArtifactError, ParamsError, UnsupportedError, unknown
 from pipeline.models.deploy.folder import FLOAT32, read_description
 from pipeline.serving.pool import Policy
 from pipeline.serving.requests import Limits
@@ -26,6 +27,14 @@ class WatchSettings(Block):
     extra_layers_per_minute: PositiveFloat | None = None
     """Layers beyond the promised mean that the rows of a minute may run; then they leave at the deepest exit within the
     promised mean, until the minute has passed. Replicas share it evenly. None: no cap."""
+
+    def refuse_without(self, promises: Sequence[object]) -> None:
+        """Raise ParamsError for a cap where nothing was promised, since it would hold nothing back."""
+        if self.extra_layers_per_minute is not None and not promises:
+            raise ParamsError(
+                f"watch.extra_layers_per_minute (--extra-layers): {self.extra_layers_per_minute:g}, but the model was "
+                "exported without operating points, so that nothing was promised; leave it out"
+            )
 
 
 class Serving(Block):
@@ -60,7 +69,7 @@ class Serving(Block):
 
         Raises:
             ArtifactError: it is no export, or was changed.
-            ParamsError: the precision was not exported.
+            ParamsError: the precision was not exported; or a cap, and nothing was promised.
             UnsupportedError: what answers is not installed.
         """
         if not self.folder.is_dir():
@@ -68,6 +77,7 @@ class Serving(Block):
         description = read_description(self.folder)
         if self.precision not in description["precisions"]:
             raise unknown("precision", self.precision, description["precisions"], key=f"{self.folder}: precision")
+        self.watch.refuse_without(description["precisions"][self.precision]["promises"])
         try:
             import onnxruntime  # noqa: F401
             import tokenizers  # noqa: F401

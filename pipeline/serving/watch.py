@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.asked import Decision
 from pipeline.evaluation.criteria import Criterion
 from pipeline.evaluation.leaving import Rule
 from pipeline.models.deploy.runtime import Deployed
@@ -54,12 +55,12 @@ class Promised:
     deepest: int
 
     @classmethod
-    def of(cls, rule: tuple[Criterion | None, float], promise: Mapping[str, Any], exits: Sequence[int]) -> "Promised":
-        """From an entry of `promises` in model.json, its criterion and threshold, and the layers with an exit."""
+    def of(cls, point: Decision, promise: Mapping[str, Any], exits: Sequence[int]) -> "Promised":
+        """From an operating point, its entry of `promises` in model.json, and the layers with an exit."""
         counts = np.asarray(promise["exit_counts"])
         layers = float(counts @ np.asarray(exits)) / float(counts.sum())
         within = [index for index, layer in enumerate(exits) if layer <= layers]
-        return cls(*rule, counts, layers, promise["difference"], max(within, default=0))
+        return cls(*point, counts, layers, promise["difference"], max(within, default=0))
 
 
 class PromiseWatch:
@@ -68,6 +69,9 @@ class PromiseWatch:
     Args:
         clock: seconds.
         seed: of the rows that go on to the last exit, and of drift's ties.
+
+    Raises:
+        ParamsError: a cap, and nothing was promised.
     """
 
     def __init__(
@@ -80,11 +84,11 @@ class PromiseWatch:
         exits = model.segments.exits
         self.settings, self.exits = settings, np.asarray(exits)
         self.regression = not model.description["label_names"]
-        part = model.description["precisions"][model.precision]
-        names = [point["criterion"] for point in part["points"]]
+        promises = model.description["precisions"][model.precision]["promises"]
+        settings.refuse_without(promises)
         self.points = {
-            name: Promised.of(model.criterion(name, None), promise, exits)
-            for name, promise in zip(names, part["promises"], strict=True)
+            name: Promised.of(point, promise, exits)
+            for (name, point), promise in zip(model.points.items(), promises, strict=True)
         }
         self.drifts = {
             name: Drift(point.counts.tolist(), settings.drift_alarm, settings.drift_window, seed)

@@ -9,7 +9,6 @@
 It needs NumPy, ONNX Runtime, tokenizers and array-api-compat, and neither PyTorch nor Transformers.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.errors import ParamsError, UnsupportedError, unknown
-from pipeline.evaluation.criteria import CRITERIA, Criterion, make
+from pipeline.errors import ArtifactError, ParamsError, PipelineError, UnsupportedError
+from pipeline.evaluation.asked import Decision, asked, decision_of, default_of
 from pipeline.evaluation.criteria.base import log_probabilities
 from pipeline.evaluation.leaving import Leaving
-from pipeline.models.deploy.folder import FLOAT32, TOKENIZER, read_description
+from pipeline.models.deploy.folder import DESCRIPTION, FLOAT32, REMEDY, TOKENIZER, read_description
 from pipeline.models.deploy.segments import Arrays, Segments
 
-FULL = "full"
-"""The name of all layers, where a criterion's is asked for."""
 Text = str | tuple[str, str]
 
 
@@ -45,6 +42,32 @@ class Answer:
     exit: int
     layer: int
 
+    @property
+    def probability(self) -> float | None:
+        """Of the label; None for a regression."""
+        return None if self.probabilities is None else self.probabilities[str(self.label)]
+
+
+def answers_of(
+    label_names: Sequence[str], exits: Sequence[int], logits: np.ndarray, exit_index: np.ndarray
+) -> list[Answer]:
+    """What is said of logits; every engine says it in this form.
+
+    Args:
+        label_names: by class; empty for a regression.
+        exits: layers with an exit, counted from 1.
+        logits: of the exit that answered each row, (n, outputs).
+        exit_index: that exit, counted from 0, (n,).
+    """
+    indices = exit_index.tolist()
+    if not label_names:
+        return [Answer(value, None, i + 1, exits[i]) for value, i in zip(logits[:, 0].tolist(), indices, strict=True)]
+    shares = np.exp(log_probabilities(logits)).tolist()
+    return [
+        Answer(label_names[best], dict(zip(label_names, row, strict=True)), i + 1, exits[i])
+        for best, row, i in zip(logits.argmax(axis=1).tolist(), shares, indices, strict=True)
+    ]
+
 
 class Deployed:
     """A model that `python -m pipeline export` wrote.
@@ -54,11 +77,21 @@ class Deployed:
         description: its model.json.
         segments: its graphs in one precision.
         precision: which one.
+
+    Attributes:
+        points: the operating points chosen for this precision, by criterion.
+
+    Raises:
+        ArtifactError: an operating point that no criterion has.
     """
 
     def __init__(self, folder: Path, description: Mapping[str, Any], segments: Segments, precision: str) -> None:
         self.description, self.segments, self.precision = description, segments, precision
-        self.points = {point["criterion"]: point for point in description["precisions"][precision]["points"]}
+        stored = description["precisions"][precision]["points"]
+        try:
+            self.points = {point["criterion"]: decision_of(point, REMEDY) for point in stored}
+        except PipelineError as error:
+            raise ArtifactError(f"{folder / DESCRIPTION}: {error}") from None
         self.tokenizer: Any = None
         if description["modality"] == "text":
             from tokenizers import Tokenizer
@@ -67,8 +100,8 @@ class Deployed:
 
     @property
     def default(self) -> str:
-        """The criterion where none is asked for: patience, or the first that was exported."""
-        return "patience" if "patience" in self.points or not self.points else next(iter(self.points))
+        """The criterion where none is asked for; all layers where there are no operating points."""
+        return default_of(self.points)
 
     @classmethod
     def open(cls, folder: str | Path, precision: str = FLOAT32, threads: int = 1) -> "Deployed":
@@ -92,12 +125,12 @@ class Deployed:
         """Answer texts (pairs as tuples), or images, (n, 32, 32, 3) uint8, in one batch.
 
         Args:
-            criterion: None: patience, or the first that was exported; "full": all layers.
+            criterion: None: patience, or the first that was exported, or all layers; "full": all layers.
             threshold: None: the one that was chosen for this precision.
             settings: of the criterion; None: those of its exported point, where it has one.
 
         Raises:
-            ParamsError: an unknown criterion or setting, no row, or no threshold for a criterion that has no point.
+            ParamsError: no row, or as `asked`.
             UnsupportedError: rows of the other kind, or as `Rule`.
         """
         chosen, limit = self.criterion(criterion, threshold, settings)
@@ -106,20 +139,9 @@ class Deployed:
 
     def criterion(
         self, name: str | None, threshold: float | None, settings: Mapping[str, float] | None = None
-    ) -> tuple[Criterion | None, float]:
-        """A criterion with its threshold; the arguments are `answer`'s."""
-        if name is None:
-            name = self.default
-        if name == FULL:
-            return None, math.inf
-        if name not in CRITERIA:
-            raise unknown("criterion", name, [*CRITERIA, FULL], key="criterion")
-        point = self.points.get(name, {})
-        if not point and threshold is None:
-            raise ParamsError(f"criterion {name!r}: no threshold was chosen for it; give one, or take another")
-        limit = point["threshold"] if threshold is None else threshold
-        given = point.get("settings", {}) if settings is None else settings
-        return make(name, given, point.get("fitted")), math.inf if limit is None else float(limit)
+    ) -> Decision:
+        """A criterion with its threshold; the arguments are `answer`'s; raises as `asked`."""
+        return asked(self.points, name, threshold, settings)
 
     def inputs(self, rows: Sequence[Text] | np.ndarray) -> Arrays:
         """Rows as the graphs take them; raises as `answer` does."""
@@ -142,13 +164,4 @@ class Deployed:
 
     def answers(self, leaving: Leaving) -> list[Answer]:
         """What is said to rows that left."""
-        names, exits = self.description["label_names"], self.segments.exits
-        indices = leaving.exit_index.tolist()
-        if not names:
-            values = leaving.logits[:, 0].tolist()
-            return [Answer(value, None, i + 1, exits[i]) for value, i in zip(values, indices, strict=True)]
-        shares = np.exp(log_probabilities(leaving.logits))
-        return [
-            Answer(names[int(row.argmax())], dict(zip(names, row.tolist(), strict=True)), i + 1, exits[i])
-            for row, i in zip(shares, indices, strict=True)
-        ]
+        return answers_of(self.description["label_names"], self.segments.exits, leaving.logits, leaving.exit_index)
