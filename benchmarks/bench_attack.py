@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +40,7 @@ from benchmarks.watched import Spent, Watched, explain
 from pipeline.attacks.attacker import attack_examples
 from pipeline.attacks.candidates import Shared
 from pipeline.attacks.examples import Example
-from pipeline.attacks.graphs import GraphEngine, segments_of
+from pipeline.attacks.graphs import segments_of
 from pipeline.attacks.library import import_textattack
 from pipeline.attacks.recipes import build_attack
 from pipeline.attacks.resources import Resources, resolve
@@ -48,7 +49,8 @@ from pipeline.attacks.setting import Engine, Setting
 from pipeline.attacks.settings import AttackResources
 from pipeline.attacks.victim import Live, Victim
 from pipeline.evaluation.criteria import make
-from pipeline.evaluation.point import point_of
+from pipeline.models import packed
+from pipeline.models.deploy.engine import GraphEngine
 from pipeline.models.encoders.encoder import encoder_from_description
 from pipeline.models.encoders.tokenizer import tokenizer_of
 from pipeline.models.live import LiveEngine
@@ -169,8 +171,9 @@ def start(folder: Path, chosen: AttackResources | Literal["demo"]) -> None:
     """Load what a worker needs."""
     torch.set_num_threads(1)
     ready["tokenizer"] = load_tokenizer(folder / "tokens" / "tokenizer.json")
-    ready["model"] = load_checkpoint(folder, encoder_from_description)
-    ready["segments"] = segments_of(lambda: ready["model"], (folder / "model.safetensors",), 1)
+    load = partial(load_checkpoint, folder, encoder_from_description)
+    ready["model"] = packed.ready(load(), "cpu")
+    ready["segments"] = segments_of(load, (folder / "model.safetensors",), 1)
     for engine in ENGINES:
         ready[engine] = resolve(chosen, "cpu", engine=engine)
 
@@ -179,7 +182,7 @@ def live(engine: Engine, criterion: str | None, threshold: float) -> Live:
     rule = make(criterion) if criterion else None
     if engine == "pytorch":
         return LiveEngine(ready["model"], rule, threshold)
-    return GraphEngine(ready["segments"], point_of(rule, {}, threshold))
+    return GraphEngine(ready["segments"], rule, threshold)
 
 
 def _attack(example: Example, attacker: str, defences: Defences, engine: Engine) -> tuple[list[Ended], Spent]:

@@ -19,11 +19,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a ch
 
 from benchmarks.common import LAYERS, albert_base, always_agree, interleaved, options, sst2_like, table
 from pipeline.evaluation.criteria import make
-from pipeline.evaluation.leaving import Rule
+from pipeline.models.deploy.engine import GraphEngine
 from pipeline.models.deploy.folder import FLOAT32, INT8
 from pipeline.models.deploy.graphs import shape_of, write_graphs
 from pipeline.models.deploy.quantised import write_int8
-from pipeline.models.deploy.segments import Segments, arrays_of
+from pipeline.models.deploy.segments import Segments
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.packed import ready
@@ -93,20 +93,15 @@ def ways(model: MultiExit, folder: Path) -> dict[str, Way]:
     for name, patience in ((FULL, None), *((f"patience {t}", t) for t in PATIENCES)):
         criterion, threshold = (None, np.inf) if patience is None else (make("patience"), float(patience))
         for engine, one in models.items():
-            found[f"{engine}, {name}"] = partial(layers_in_torch, LiveEngine(one, criterion, threshold))
+            found[f"{engine}, {name}"] = partial(layers_of, LiveEngine(one, criterion, threshold))
         for precision, segments in graphs.items():
-            rule = segments.rule(criterion, threshold)
-            found[f"ONNX {precision}, {name}"] = partial(layers_in_onnx, segments, rule)
+            found[f"ONNX {precision}, {name}"] = partial(layers_of, GraphEngine(segments, criterion, threshold))
         found[f"{PUBLISHED}, {name}"] = partial(layers_as_published, Published(model, patience))
     return found
 
 
-def layers_in_torch(engine: LiveEngine, batch: Mapping[str, Tensor]) -> int:
+def layers_of(engine: LiveEngine | GraphEngine, batch: Mapping[str, Tensor]) -> int:
     return engine.model.exits[int(engine(batch).exit_index[0])]
-
-
-def layers_in_onnx(segments: Segments, rule: Rule, batch: Mapping[str, Tensor]) -> int:
-    return segments.exits[int(segments.answer(arrays_of(batch), rule).exit_index[0])]
 
 
 def layers_as_published(published: Published, batch: Mapping[str, Tensor]) -> int:

@@ -77,8 +77,8 @@ def main() -> None:
     by_row = {}
     for k, t in enumerate(PATIENCES):
         answers = [engines[t](batch) for batch in batches]
-        exits = torch.cat([a.exit_index for a in answers]).numpy()
-        predictions = torch.cat([a.logits for a in answers]).numpy().argmax(-1)
+        exits = np.concatenate([a.exit_index for a in answers])
+        predictions = np.concatenate([a.logits for a in answers]).argmax(-1)
         same = int(((exits == replayed.exit_index[k]) & (predictions == replayed.predictions[k])).sum())
         seconds, ratio = took[f"patience {t}"], float(replayed.layer_speedup[k])
         speedup = took["full"] / seconds

@@ -55,8 +55,8 @@ def check_replayed_in_bf16(model: MultiExit, batches: Sequence[Mapping[str, Tens
 
     def live(criterion: Criterion, threshold: float) -> tuple[np.ndarray, np.ndarray]:
         answers = [LiveEngine(model, criterion, threshold)(batch) for batch in batches]
-        exit_index = torch.cat([answer.exit_index for answer in answers]).numpy()
-        return exit_index, torch.cat([answer.logits for answer in answers]).numpy()
+        exit_index = np.concatenate([answer.exit_index for answer in answers])
+        return exit_index, np.concatenate([answer.logits for answer in answers])
 
     check_live_equals_replay(logits, channels, live)
 

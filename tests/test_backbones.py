@@ -281,8 +281,8 @@ def test_live_equals_replay(family: str, dtype: torch.dtype, tmp_path: Path) -> 
         swept = sweep(trace_of(logits), criterion, np.array(thresholds, dtype=np.float64))
         for at, threshold in enumerate(swept.thresholds):
             found = [LiveEngine(model, criterion, threshold)(batch) for batch in batches]
-            np.testing.assert_array_equal(torch.cat([a.exit_index for a in found]), swept.exit_index[at])
-            np.testing.assert_array_equal(torch.cat([a.logits for a in found]).argmax(-1), swept.predictions[at])
+            np.testing.assert_array_equal(np.concatenate([a.exit_index for a in found]), swept.exit_index[at])
+            np.testing.assert_array_equal(np.concatenate([a.logits for a in found]).argmax(-1), swept.predictions[at])
         assert len(set(swept.exit_index.ravel().tolist())) == LAYERS
 
 

@@ -55,8 +55,8 @@ def test_the_live_engine_at_a_point_decides_as_replay_at_it(name: str) -> None:
     thresholds = fitted.thresholds(exits, 3)
     for point in (ALL_LAYERS, *(point_of(fitted, {}, at) for at in thresholds[:: max(1, len(thresholds) // 5)])):
         answers, swept = LiveEngine.at(model, point)({"x": x}), sweep_at(trace, point)
-        np.testing.assert_array_equal(answers.exit_index.numpy(), swept.exit_index[0])
-        np.testing.assert_array_equal(answers.logits.argmax(dim=1).numpy(), swept.predictions[0])
+        np.testing.assert_array_equal(answers.exit_index, swept.exit_index[0])
+        np.testing.assert_array_equal(answers.logits.argmax(axis=1), swept.predictions[0])
 
 
 def test_each_model_is_timed_at_its_own_points(workspace: Workspace) -> None:

@@ -9,41 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.leaving import Rule
-from pipeline.evaluation.point import criterion_of
 from pipeline.identity.code import CodeIdentity, code_identity
 from pipeline.layout import HERE
+from pipeline.models.deploy.engine import GraphEngine
 from pipeline.models.deploy.folder import FLOAT32
-from pipeline.models.deploy.segments import Segments, arrays_of
-from pipeline.models.live import Answers
-from pipeline.results import OperatingPoint
+from pipeline.models.deploy.segments import Segments
 from pipeline.storage import claimed, content_key, file_hash, read_json, whole_folder, write_json
 
 if TYPE_CHECKING:
     from pipeline.models.multi_exit import MultiExit
 
 _SCHEMA, _SHAPE = 1, "shape.json"
-
-
-class GraphEngine:
-    """What `LiveEngine` is in PyTorch: a model at an operating point."""
-
-    def __init__(self, segments: Segments, point: OperatingPoint) -> None:
-        self.model = segments
-        self.rule: Rule = segments.rule(criterion_of(point), point.limit)
-
-    def __call__(self, batch: Mapping[str, Tensor]) -> Answers:
-        """Answer a batch."""
-        leaving = self.model.answer(arrays_of(batch), self.rule)
-        return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
-
-    def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Logits of all exits, (n, exits, outputs), and the channels, (n, exits) each."""
-        return self.model.record(arrays_of(batch))
 
 
 def segments_of(load: Callable[[], "MultiExit"], files: tuple[Path, ...], threads: int) -> Segments:
@@ -98,5 +77,5 @@ def means_of(folder: Path, threads: int) -> Callable[[Mapping[str, Tensor]], Ten
         return model.eval()
 
     segments = segments_of(load, (folder / "config.json", folder / "model.safetensors"), threads)
-    rule = segments.rule(None, np.inf)
-    return lambda batch: torch.from_numpy(segments.answer(arrays_of(batch), rule).logits)
+    run = GraphEngine(segments, None)
+    return lambda batch: torch.from_numpy(run(batch).logits)

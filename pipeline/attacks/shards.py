@@ -150,9 +150,11 @@ def _victim(job: Shard | Pool, defence: Defence, device: str, recorded: "Recorde
     if job.engine == "pytorch":
         engine = LiveEngine.at(ready(load(), device), defence.point)
     else:
-        from pipeline.attacks.graphs import GraphEngine, segments_of
+        from pipeline.attacks.graphs import segments_of
+        from pipeline.evaluation.point import criterion_of
+        from pipeline.models.deploy.engine import GraphEngine
 
         files = (folder / "model.json", folder / "model.safetensors")
-        engine = GraphEngine(segments_of(load, files, job.threads), defence.point)
+        engine = GraphEngine(segments_of(load, files, job.threads), criterion_of(defence.point), defence.point.limit)
     tokenizer = load_tokenizer(HERE.tokenizer(job.task, defence.backbone))
     return Victim(engine, tokenizer, device, scores=defence.scores, recorded=recorded)

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from pipeline.attacks.examples import Text
 from pipeline.attacks.setting import Scores
-from pipeline.evaluation.leaving import Rule, leave_recorded
-from pipeline.models.live import Answers
+from pipeline.evaluation.leaving import Leaving, Rule, leave_recorded
 from pipeline.tasks.text.tokens import collate, in_buckets
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ class Live(Protocol):
     model: Any
     rule: Rule
 
-    def __call__(self, batch: Mapping[str, Tensor]) -> Answers: ...
+    def __call__(self, batch: Mapping[str, Tensor]) -> Leaving: ...
     def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]: ...
 
 
@@ -153,8 +152,8 @@ class Victim:
 
     def _plain(self, rows: tuple[Row, ...]) -> Iterator[Known]:
         """Answers that run the layers which they take."""
-        outputs = self.engine(self._batch(rows))
-        for logits, index in zip(outputs.logits, outputs.exit_index.tolist(), strict=True):
+        left = self.engine(self._batch(rows))
+        for logits, index in zip(torch.from_numpy(left.logits), left.exit_index.tolist(), strict=True):
             yield Known(logits, self.model.exits[index], None)
 
     def _led(self, rows: tuple[Row, ...]) -> Iterator[Known]:

@@ -173,7 +173,7 @@ def predict(opened: Opened, texts: Sequence[Text] | np.ndarray) -> list[Answer]:
     answers: dict[int, Answer] = {}
     for part, batch in _batches(opened, texts):
         left = engine(batch)
-        said = answers_of(opened.manifest.label_names, opened.model.exits, left.logits.numpy(), left.exit_index.numpy())
+        said = answers_of(opened.manifest.label_names, opened.model.exits, left.logits, left.exit_index)
         answers.update(zip(part.tolist(), said, strict=True))
     return [answers[i] for i in range(len(texts))]
 

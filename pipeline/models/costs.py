@@ -3,7 +3,6 @@
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,8 @@ import torch
 
 from pipeline.evaluation.criteria import make
 from pipeline.layout import HERE
-from pipeline.models.deploy.segments import Segments, arrays_of
+from pipeline.models.deploy.engine import GraphEngine
+from pipeline.models.deploy.segments import Segments
 from pipeline.models.deployments import BF16, ONNX, refuse_engines
 from pipeline.models.device import device_of, machine
 from pipeline.models.live import LiveEngine
@@ -71,15 +71,8 @@ def costs_in_onnx(segments: Segments, manifest: Manifest, group: ModelGroup, eng
     Args:
         threads: those that the graphs were opened with.
     """
-    every: list[Answers] = []
-    for at in (*range(1, len(segments.exits) + 1), None):
-        rule = segments.rule(None if at is None else make("fixed"), np.inf if at is None else float(at))
-        every.append(partial(_answer, segments, rule))
-    return _costs(every, manifest, group, engine, threads, "cpu", segments.exits)
-
-
-def _answer(segments: Segments, rule: Any, batch: Batch) -> None:
-    segments.answer(arrays_of(batch), rule)
+    early: list[Answers] = [GraphEngine(segments, make("fixed"), at + 1.0) for at in range(len(segments.exits))]
+    return _costs([*early, GraphEngine(segments, None)], manifest, group, engine, threads, "cpu", segments.exits)
 
 
 def _in_torch(model: MultiExit) -> list[Answers]:

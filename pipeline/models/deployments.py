@@ -11,11 +11,11 @@ import numpy as np
 
 from pipeline.errors import ArtifactError, UnsupportedError
 from pipeline.evaluation.criteria import CRITERIA
-from pipeline.evaluation.leaving import Rule
 from pipeline.evaluation.point import criterion_of, read_with_points
 from pipeline.layout import HERE
+from pipeline.models.deploy.engine import GraphEngine
 from pipeline.models.deploy.folder import read_description
-from pipeline.models.deploy.segments import Segments, arrays_of
+from pipeline.models.deploy.segments import Segments
 from pipeline.models.device import cores
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
@@ -147,22 +147,18 @@ def deployments(
                 assert bf16 is not None  # its caller made it
                 rows, live = bf16.rows, bf16.model
             for point, score in _scored(rows, group, split):
-                found.append(Deployment(name, precision, point, score, partial(_live, LiveEngine.at(live, point))))
+                found.append(Deployment(name, precision, point, score, partial(_exits, LiveEngine.at(live, point))))
             continue
         path, exported = _exported(task, group)
         segments = Segments.open(path.parent, read_description(path.parent), precision, threads)
         for point, score in _scored(exported.precisions[precision].rows, group, split):
-            rule = segments.rule(criterion_of(point), point.limit)
-            found.append(Deployment(name, precision, point, score, partial(_graphs, segments, rule)))
+            engine_of = GraphEngine(segments, criterion_of(point), point.limit)
+            found.append(Deployment(name, precision, point, score, partial(_exits, engine_of)))
     return found
 
 
-def _live(engine: LiveEngine, batch: Batch) -> np.ndarray:
-    return engine(batch).exit_index.numpy()
-
-
-def _graphs(segments: Segments, rule: Rule, batch: Batch) -> np.ndarray:
-    return segments.answer(arrays_of(batch), rule).exit_index
+def _exits(engine: LiveEngine | GraphEngine, batch: Batch) -> np.ndarray:
+    return engine(batch).exit_index
 
 
 def _scored(rows: Sequence[Row], group: ModelGroup, split: str) -> Scored:

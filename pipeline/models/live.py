@@ -1,7 +1,6 @@
 """The live engine: it runs layer by layer, drops rows as they leave, and uses the criteria of replay."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,15 +12,6 @@ from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.precision import full_float32
 from pipeline.results import OperatingPoint
-
-
-@dataclass(frozen=True)
-class Answers:
-    """The answers to a batch, on the CPU: logits (n, outputs) float32 of the exit that answered each row, and that
-    exit's 0-based index (n,) int64."""
-
-    logits: Tensor
-    exit_index: Tensor
 
 
 class LiveEngine:
@@ -54,7 +44,7 @@ class LiveEngine:
         return cls(model, criterion_of(point), point.limit)
 
     @torch.inference_mode()
-    def __call__(self, batch: Mapping[str, Tensor]) -> Answers:
+    def __call__(self, batch: Mapping[str, Tensor]) -> Leaving:
         """Answer a batch.
 
         Raises:
@@ -78,7 +68,7 @@ class LiveEngine:
                         break
                     state = state.select(torch.from_numpy(stay).to(logits.device, non_blocking=True))
             current += 1
-        return Answers(torch.from_numpy(leaving.logits), torch.from_numpy(leaving.exit_index))
+        return leaving
 
     @torch.inference_mode()
     def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -76,12 +76,11 @@ def _in_torch(place: Path, threads: int, device: str, precision: str) -> Callabl
 
 
 def _in_onnx(place: Path, threads: int, precision: str) -> Callable[[Mapping[str, np.ndarray]], object]:
+    from pipeline.models.deploy.engine import GraphEngine
     from pipeline.models.deploy.folder import read_description
     from pipeline.models.deploy.segments import Segments
 
-    segments = Segments.open(place, read_description(place), precision, threads)
-    rule = segments.rule(None, float("inf"))
-    return lambda batch: segments.answer(batch, rule)
+    return GraphEngine(Segments.open(place, read_description(place), precision, threads), None)
 
 
 def main(engine: str, place: str, file: str, threads: str, device: str) -> None:
@@ -102,7 +101,7 @@ def main(engine: str, place: str, file: str, threads: str, device: str) -> None:
     else:
         import onnxruntime  # noqa: F401
 
-        from pipeline.models.deploy import segments  # noqa: F401
+        from pipeline.models.deploy import engine as _engine  # noqa: F401
 
         libraries = resident("VmRSS")
         _in_onnx(Path(place), int(threads), precision)(batch)

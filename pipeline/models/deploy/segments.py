@@ -19,8 +19,8 @@ microseconds for 24 tokens of 768)."""
 
 
 def arrays_of(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A store's batch, of tensors on the CPU, as the graphs take it; nothing is copied."""
-    return {name: values.numpy() for name, values in batch.items()}
+    """A batch, of arrays or of tensors on the CPU, as the graphs take it; nothing is copied."""
+    return {name: np.asarray(values) for name, values in batch.items()}
 
 
 def session(model: Path | bytes, threads: int) -> Any:
