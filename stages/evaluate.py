@@ -113,17 +113,22 @@ def over_budget(evaluated: Evaluated) -> Iterator[str]:
 
 
 def ignorant(evaluated: Evaluated) -> Iterator[str]:
-    """A line for each multi-exit model that has learned nothing, on the first report split."""
+    """A line for each model that has learned nothing on some seed, by the first report split."""
     first = evaluated.rows[0].split
-    diagnosed = {(one.backbone, one.method) for one in evaluated.diagnosis}
     for row in evaluated.rows:
-        if (row.criterion, row.split) != (None, first) or (row.backbone, row.method) not in diagnosed:
+        if (row.criterion, row.split) != (None, first):
             continue
-        if not learned(row, evaluated.diagnosis):
-            yield (
-                f"{evaluated.task}: {row.backbone}/{row.method} has learned nothing: with all layers it is no better "
-                f"than one answer for every row of {first}; it needs more rows, more epochs or another learning rate"
-            )
+        seeds = [seed for seed, knows in learned(row, evaluated.diagnosis).by_seed.items() if not knows]
+        name, same = (
+            f"{evaluated.task}: {row.backbone}/{row.method}",
+            f"no better than one answer for every row of {first}",
+        )
+        if len(seeds) == len(row.seeds):
+            remedy = "it needs more rows, more epochs or another learning rate"
+            yield f"{name} has learned nothing: with all layers it is {same}; {remedy}"
+        elif seeds:
+            are = "seed {} is" if len(seeds) == 1 else "seeds {} are"
+            yield f"{name}: with all layers, {are.format(', '.join(map(str, seeds)))} {same}"
 
 
 def show_selected(stage: Stage, evaluated: Evaluated, runs: Sequence[TrackedRun]) -> None:

@@ -1,5 +1,6 @@
 """Time the live engines on one task, one row at a time and in batches, at the operating points of evaluate."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.point import read_with_points
@@ -13,6 +14,9 @@ from pipeline.training.code import code_key, recording_code
 
 if TYPE_CHECKING:
     from pipeline.params import Params
+
+UNSTEADY = 0.1
+"""Share by which repeats of the same work may differ without a word."""
 
 
 def unasked(params: "Params", instance: str) -> bool:
@@ -56,6 +60,8 @@ def main(stage: Stage) -> None:
     else:
         measured = run_alone(timing, settings.node, runner=RUNNER, root=HERE.outputs, runtime=runtime)
     stage.write(HERE.latency(task), Latency(task=task, measured=measured))
+    if warning := unsteady(task, measured.rows):
+        print(warning, flush=True)
     for row in measured.rows:
         stage.log_row(
             {
@@ -66,6 +72,22 @@ def main(stage: Stage) -> None:
             {"measured_speedup": row.measured_speedup, "ms_per_example": row.ms_per_example},
             keys=[row.key],
         )
+
+
+def unsteady(task: str, rows: Iterable[LatencyRow]) -> str:
+    """A line where the repeats of a full pass differ by more than `UNSTEADY`, on the one that differs most."""
+    full = [row for row in rows if row.point.criterion is None and min(row.repeats_ms) > 0]
+    most = max(full, key=_spread, default=None)
+    if most is None or _spread(most) <= UNSTEADY:
+        return ""
+    return (
+        f"{task}: repeats of the full pass differ by {_spread(most):.0%} ({most.backbone}/{most.method}, {most.mode}); "
+        "let the machine do nothing else, or raise latency.repeats"
+    )
+
+
+def _spread(row: LatencyRow) -> float:
+    return max(row.repeats_ms) / min(row.repeats_ms) - 1
 
 
 def mode_of(row: LatencyRow, several: bool) -> str:

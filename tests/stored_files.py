@@ -151,7 +151,7 @@ def _unsent_model(key: str) -> results.UnsentModel:
     return results.UnsentModel(
         task=TASK, content=key, run="0123456789abcdef", made=1700000000000, place=".", backbone="tiny", method="joint",
         criterion="patience", threshold=3.0, key=key, columns=("sentence",), precisions=("float32", "int8"),
-        example=("a text",), metrics={"score": 0.5}, tags={"stage": "s"},
+        example=("a text",), metrics={"score": 0.5}, learned=True, tags={"stage": "s"},
     )  # fmt: skip
 
 

@@ -835,11 +835,11 @@ def of_two_exits(split: str, seed: int, key: str) -> ExitScores:
 
 
 def diagnosed(criteria: tuple[str, ...], seed: int, key: str) -> Diagnosis:
-    nothing = {"lost": None, "won": None, "lost_rows": None, "won_rows": None}
+    nothing = dict.fromkeys(("lost", "won", "lost_rows", "won_rows", "lost_by_class", "won_by_class"))
     outcomes = tuple(Outcome(criterion=name, threshold=None, exits=(0, 1), **nothing) for name in criteria)
     return Diagnosis(
         backbone="demo-albert", method="joint", split="validation", seed=seed, key=key, rows=1, layers=(1, 12),
-        constant=Constant(score=None, p=1.0),
+        constant=Constant(score=None, p=1.0), classes=None,
         overthinking=None, oracle=Oracle(score=None, layer_speedup=None, flop_speedup=None), agreement=None,
         calibration=None, error=None, entropy=None, criteria=outcomes,
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """The diagnosis by hand on a trace of five rows, and its calibration error against a plain loop."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.diagnosis import BINS, agreement, calibration_error, diagnose, learned, overthought
+from pipeline.evaluation.intervals import median_interval
 from pipeline.evaluation.point import point_of
 from pipeline.evaluation.sweep import NEVER
 from pipeline.evaluation.trace import Trace
@@ -66,16 +68,64 @@ def test_a_model_knows_more_than_one_answer_for_every_row(
 ) -> None:
     found = diagnose(trace, metrics)
     assert found.constant.score == (None if constant is None else pytest.approx(constant, abs=1e-6))
-    identity: dict[str, Any] = {"backbone": "b", "method": "m", "split": "s", "seed": 1, "key": "k"}
-    ratio = OverSeeds(median=1.0, values=(1.0,))
-    full = Row(
-        backbone="b", method="m", split="s", seeds=(1,), keys=("k",), points=(ALL_LAYERS,),
-        score=OverSeeds(median=right, values=(right,)), metrics={"accuracy": ratio}, layer_speedup=ratio,
-        flop_speedup=ratio, rule="window", in_window=True, selected_on="selection",
-    )  # fmt: skip
-    of_model = Diagnosis(**dict(found), **identity)
+    of_model = Diagnosis(**dict(found), **named(1))
     other = of_model.model_copy(update={"method": "other", "constant": Constant(score=0.0, p=1.0 if knows else 0.0)})
-    assert learned(full, [of_model, other]) is knows
+    of_models = learned(all_layers(right), [of_model, other])
+    assert of_models.by_seed == {1: knows}
+    assert of_models.nothing is not knows
+
+
+def named(seed: int) -> dict[str, Any]:
+    return {"backbone": "b", "method": "m", "split": "s", "seed": seed, "key": f"k{seed}"}
+
+
+def all_layers(*scores: float | None) -> Row:
+    """A row of seeds 1, 2, ... with these scores."""
+    seeds = tuple(range(1, len(scores) + 1))
+    ratio = median_interval([1.0] * len(seeds))
+    return Row(
+        backbone="b", method="m", split="s", seeds=seeds, keys=tuple(f"k{seed}" for seed in seeds),
+        points=(ALL_LAYERS,) * len(seeds), score=OverSeeds(median=None, values=scores) if None in scores else
+        median_interval([score for score in scores if score is not None]), metrics={"accuracy": ratio},
+        layer_speedup=ratio, flop_speedup=ratio, rule="window", in_window=True, selected_on="selection",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scores", "ps", "ignorant", "nothing"),
+    [
+        ((0.24, -0.17), (0.002, 0.175), 1, False),  # the regression of a user: one of two seeds has learned
+        ((0.1, -0.17), (0.175, 0.175), 2, True),
+        ((0.1, 0.1), (0.001, 0.001), 0, False),
+        ((0.5, -0.1, -0.1), (0.0, 0.5, 0.5), 2, True),  # the medians are of a model that has not
+        ((0.5, 0.5, -0.1), (0.0, 0.0, 0.0), 1, False),
+        ((None, 0.5), (1.0, 0.0), 1, False),
+    ],
+)
+def test_each_seed_has_learned_or_not(
+    scores: tuple[float | None, ...], ps: tuple[float, ...], ignorant: int, nothing: bool
+) -> None:
+    found = dict(diagnose(answered(HALF, HALF, "regression"), ("pearson",)))
+    models = [
+        Diagnosis(**{**found, "constant": Constant(score=None, p=p)}, **named(seed)) for seed, p in enumerate(ps, 1)
+    ]
+    of_models = learned(all_layers(*scores), models)
+    assert (of_models.ignorant, of_models.nothing) == (ignorant, nothing)
+    assert of_models.by_seed == {
+        seed: (score or 0) > 0 and p < 0.05 for seed, (score, p) in enumerate(zip(scores, ps, strict=True), 1)
+    }
+
+
+def test_what_the_last_exit_makes_of_each_class() -> None:
+    trace = replace(answered([0, 0, 0, 1, 1], [0, 0, 1, 2, 1]), label_names=("a", "b", "c"))
+    assert [tuple(dict(one).values()) for one in diagnose(trace, ("accuracy",)).classes or ()] == [
+        ("a", 2, 2, 3),
+        ("b", 2, 1, 2),
+        ("c", 1, 0, 0),
+    ]
+    unnamed = diagnose(trace_of(), ("accuracy",)).classes
+    assert [(one.name, one.rows) for one in unnamed or ()] == [("0", 1), ("1", 4)]
+    assert diagnose(trace_of("regression"), ("pearson",)).classes is None
 
 
 def test_by_hand() -> None:
@@ -107,8 +157,11 @@ def test_by_hand() -> None:
         "won": {"rows": 1, "share": 0.2},
         "lost_rows": [],
         "won_rows": [14],
+        "lost_by_class": [0, 0],
+        "won_by_class": [0, 1],
     }
     assert (fixed["exits"], fixed["lost_rows"], fixed["won_rows"]) == ([5, 0, 0], [12], [13, 14])
+    assert (fixed["lost_by_class"], fixed["won_by_class"]) == ([0, 1], [0, 2])
     assert (entropy["threshold"], entropy["exits"], entropy["lost"]["rows"]) == (None, [0, 0, 5], 0)
 
 

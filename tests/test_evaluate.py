@@ -102,7 +102,9 @@ def test_risk_is_chosen_on_selection_rows_and_measured_on_the_others(
         assert found.criteria[0].lost is not None
         assert found.criteria[0].lost.share == row.risk.values[i]
     assert [row.risk and row.risk.values for row in stored.rows if row.criterion is None] == [(0, 0), (0, 0)]
-    assert len(stored.diagnosis) == 2  # the single exit has nothing to diagnose
+    assert [(one.method, one.seed, len(one.criteria)) for one in stored.diagnosis] == [
+        ("joint", 1, 2), ("joint", 2, 2), ("single_exit", 1, 0), ("single_exit", 2, 0)
+    ]  # fmt: skip
 
 
 def test_a_model_that_has_learned_nothing_is_named(
@@ -112,11 +114,19 @@ def test_a_model_that_has_learned_nothing_is_named(
         shuffled = np.random.default_rng(0).permutation
         return {split: replace(trace, labels=shuffled(trace.labels)) for split, trace in traces_of(seed).items()}
 
-    line = "sst2: albert-base/joint has learned nothing: with all layers it is no better than one answer for every row"
     run_stage(tmp_path, {}, monkeypatch)
-    assert "learned nothing" not in capsys.readouterr().out
+    assert "one answer" not in capsys.readouterr().out
     run_stage(tmp_path, {}, monkeypatch, unrelated)
-    assert f"{line} of validation; it needs more rows" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    same = "no better than one answer for every row of validation"
+    for method in ("joint", "single_exit"):
+        line = f"sst2: albert-base/{method} has learned nothing: with all layers it is {same}; it needs more rows"
+        assert line in out
+    run_stage(tmp_path, {}, monkeypatch, lambda seed: unrelated(seed) if seed == 2 else traces_of(seed))
+    out = capsys.readouterr().out
+    assert "learned nothing" not in out
+    for method in ("joint", "single_exit"):
+        assert f"sst2: albert-base/{method}: with all layers, seed 2 is {same}\n" in out
 
 
 def test_the_window_stays_the_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +167,8 @@ def test_the_diagnosis_is_of_the_chosen_points(tmp_path: Path) -> None:
     found = merged(evaluate_group(group, CRITERIA, ("accuracy",), chooser) for group in groups)
     assert isinstance(found, Evaluation)
     assert [row.method for row in found.rows] == ["many", "many", "many", "one"]
-    (diagnosis,) = found.diagnosis
+    diagnosis, plain = found.diagnosis
+    assert (plain.method, plain.criteria) == ("one", ())
     about = {"backbone": "b", "method": "many", "split": "validation", "seed": 7, "key": "key"}
     points = [row.points[0] for row in found.rows[1:3]]
     expected = diagnose(seeds[0].traces["validation"], ("accuracy",), points)

@@ -3,8 +3,8 @@
 All rows of the trace need labels. Findings without a meaning for a regression, or for hard labels, are None.
 """
 
-from collections.abc import Iterable, Sequence
-from statistics import median
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,18 @@ from pipeline.evaluation.metrics import score
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, require_labels
-from pipeline.results import Calibration, Constant, Diagnosis, Findings, OperatingPoint, Oracle, Outcome, Row, Share
+from pipeline.results import (
+    Calibration,
+    Constant,
+    Diagnosis,
+    Findings,
+    OfClass,
+    OperatingPoint,
+    Oracle,
+    Outcome,
+    Row,
+    Share,
+)
 
 BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
@@ -44,6 +55,7 @@ def diagnose(trace: Trace, metrics: tuple[str, ...], points: Sequence[OperatingP
         rows=trace.rows,
         layers=tuple(round(float(layer), 6) for layer in trace.layers),
         constant=beside_constant(trace, metrics),
+        classes=tuple(by_class(trace)) if classes else None,
         overthinking=_among(overthought(trace)) if classes else None,
         oracle=Oracle(
             score=_plain(best.metrics(metrics)["score"][0]),
@@ -79,18 +91,64 @@ def beside_constant(trace: Trace, metrics: tuple[str, ...]) -> Constant:
     return Constant(score=_plain(np.nanmax(constants)), p=float(p))
 
 
-def learned(full: Row, models: Iterable[Diagnosis]) -> bool:
-    """Whether a group's models, through all layers, know more than a constant answer does: in the median over seeds a
-    better score, and answers that depend on the labels.
+def by_class(trace: Trace) -> list[OfClass]:
+    """What the last exit makes of each class: rows, those of them that it has right, and how often it says so."""
+    last, names = trace.answers()[:, -1], trace.label_names or tuple(map(str, range(trace.classes)))
+    return [
+        OfClass(name=name, rows=own, right=right, answered=answered)
+        for name, own, right, answered in zip(
+            names,
+            _per_class(trace, trace.labels),
+            _per_class(trace, trace.labels[last == trace.labels]),
+            _per_class(trace, last),
+            strict=True,
+        )
+    ]
+
+
+def _per_class(trace: Trace, classes: np.ndarray) -> tuple[int, ...]:
+    """How often each class is there, (classes,)."""
+    return tuple(np.bincount(classes.astype(np.int64), minlength=trace.classes).tolist())
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Which of a group's models, a seed each, know more through all layers than one answer for every row.
+
+    Attributes:
+        by_seed: of every seed that has a diagnosis.
+    """
+
+    by_seed: Mapping[int, bool]
+
+    @property
+    def ignorant(self) -> int:
+        """Number of seeds that do not."""
+        return sum(not knows for knows in self.by_seed.values())
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the group has learned nothing: fewer than half of its seeds have, so its medians are of those that
+        have not."""
+        return 2 * self.ignorant > len(self.by_seed)
+
+
+def learned(full: Row, models: Iterable[Diagnosis]) -> Learned:
+    """Which seeds of a group have learned: all layers score better than the best constant answer, and what they answer
+    depends on the labels.
 
     Args:
         full: the row of all layers.
         models: diagnoses, of these models among others.
     """
+    scores = dict(zip(full.seeds, full.score.values, strict=True))
     wanted = (full.backbone, full.method, full.split)
-    found = [one.constant for one in models if (one.backbone, one.method, one.split) == wanted]
-    best = max((one.score for one in found if one.score is not None), default=0.0)
-    return (full.score.centre or 0.0) > best and median(one.p for one in found) < INDEPENDENT
+    own = [one for one in models if (one.backbone, one.method, one.split) == wanted]
+    return Learned({one.seed: _knows(scores.get(one.seed), one.constant) for one in own})
+
+
+def _knows(score: float | None, constant: Constant) -> bool:
+    return (score or 0.0) > (constant.score or 0.0) and constant.p < INDEPENDENT
 
 
 def wrong(trace: Trace) -> np.ndarray:
@@ -141,8 +199,9 @@ def outcome(trace: Trace, point: OperatingPoint) -> Outcome:
     name = point.criterion or "all layers"
     if trace.kind == "regression":
         return Outcome(
-            criterion=name, threshold=point.threshold, exits=exits, lost=None, won=None, lost_rows=None, won_rows=None
-        )
+            criterion=name, threshold=point.threshold, exits=exits, lost=None, won=None, lost_rows=None, won_rows=None,
+            lost_by_class=None, won_by_class=None,
+        )  # fmt: skip
     early, full = swept.predictions[0] == trace.labels, trace.answers()[:, -1] == trace.labels
     return Outcome(
         criterion=name,
@@ -152,6 +211,8 @@ def outcome(trace: Trace, point: OperatingPoint) -> Outcome:
         won=_among(early & ~full),
         lost_rows=_some(trace, full & ~early),
         won_rows=_some(trace, early & ~full),
+        lost_by_class=_per_class(trace, trace.labels[full & ~early]),
+        won_by_class=_per_class(trace, trace.labels[early & ~full]),
     )
 
 

@@ -29,7 +29,7 @@ class Evaluation:
     Attributes:
         rows: one per group, criterion and report split; all layers first.
         exits: one per group, seed and split.
-        diagnosis: one per group of several exits, seed and report split.
+        diagnosis: one per group, seed and report split.
         curves: every setting of every criterion, seed and split.
     """
 
@@ -89,7 +89,7 @@ def evaluate_group(
     return Evaluation(
         rows=tuple(rows),
         exits=tuple(_exits(group, member, split, metrics) for split in splits for member in group.seeds),
-        diagnosis=tuple(_diagnoses(group, chosen, metrics)) if criteria else (),
+        diagnosis=tuple(_diagnoses(group, chosen, metrics)),
         curves=tuple(curves),
     )
 

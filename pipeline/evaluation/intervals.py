@@ -1,6 +1,7 @@
 """Intervals for the few numbers a table reports: medians over seeds, proportions, means over examples."""
 
 from collections.abc import Sequence
+from math import comb
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,22 @@ def median_interval(values: Sequence[float]) -> OverSeeds:
         coverage=None if single else 1 - 2 * 0.5 ** len(array),
         values=tuple(_number(v) for v in array),
     )
+
+
+def median_range(values: Sequence[float], coverage: float = 0.75) -> tuple[float, float]:
+    """The narrowest range of order statistics that holds the population median with a probability of `coverage`.
+
+    Up to five values that is from the smallest to the largest; more values leave the extremes out, so that more of them
+    tell more.
+
+    >>> median_range([1.2, 1.0, 1.1]), median_range([1.0, 1.1, 1.2, 1.3, 1.4, 9.0])
+    ((1.0, 1.2), (1.1, 1.4))
+    """
+    ordered, count = sorted(values), len(values)
+    cut = 0
+    while 2 * (cut + 2) <= count and 1 - 2 * sum(comb(count, i) for i in range(cut + 2)) / 2**count >= coverage:
+        cut += 1
+    return ordered[cut], ordered[-1 - cut]
 
 
 def proportion_interval(successes: int, total: int, confidence: float = 0.95) -> OverExamples:

@@ -1,11 +1,12 @@
 """Tables as values, written once and rendered as HTML and as Markdown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.diagnosis import Learned
 from pipeline.report.choices import missed
-from pipeline.report.numbers import bounds, number, points, setting, times
+from pipeline.report.numbers import bounds, listed, number, points, setting, times
 from pipeline.report.stored import TaskResults
 from pipeline.results import Interval, Row, TrialRecord
 
@@ -87,13 +88,52 @@ def ratio(interval: Interval) -> Cell:
     return Cell(times(interval.centre), "" if interval.low == interval.high else bounds(interval, 2))
 
 
-def flags_of(row: Row) -> tuple[str, ...]:
+def flags_of(task: TaskResults, row: Row) -> tuple[str, ...]:
     """What must be seen with a row's numbers."""
     flags = [] if row.in_window else [missed(row)]
     if row.selected_on != "selection":
         same = ", the rows reported" if row.selected_on == row.split else ""
         flags.append(f"chosen on {row.selected_on}{same}")
-    return tuple(flags)
+    return (*flags, *filter(None, (unlearned(task.learned(row)), same_exit(task.one_exit(row)))))
+
+
+def unlearned(learned: Learned) -> str:
+    """On how many seeds a model has learned nothing; nothing where it has on all.
+
+    >>> unlearned(Learned({1: False, 2: True})), unlearned(Learned({1: False})), unlearned(Learned({1: True}))
+    ('1 of 2 seeds has learned nothing', 'learned nothing', '')
+    """
+    ignorant, seeds = learned.ignorant, len(learned.by_seed)
+    if not ignorant:
+        return ""
+    return "learned nothing" if ignorant == seeds else f"{some_seeds(ignorant, seeds, 'has', 'have')} learned nothing"
+
+
+def same_exit(layers: Sequence[float | None]) -> str:
+    """That every row leaves at one exit, and on which seeds; nothing where they do not.
+
+    Args:
+        layers: of each seed, as `TaskResults.one_exit` has them.
+
+    >>> same_exit([8.0, 7.0]), same_exit([None, 7.0])
+    ('every row leaves at the same exit (after layer 8 and 7)', 'on 1 of 2 seeds every row leaves at the same exit \
+(after layer 7)')
+    """
+    used = [layer for layer in layers if layer is not None]
+    if not used:
+        return ""
+    where = "" if len(used) == len(layers) else f"on {len(used)} of {len(layers)} seeds "
+    after = listed(f"{layer:g}" for layer in dict.fromkeys(used))
+    return f"{where}every row leaves at the same exit (after layer {after})"
+
+
+def some_seeds(some: int, every: int, one: str, several: str) -> str:
+    """Some of the seeds with their verb.
+
+    >>> some_seeds(1, 3, "is", "are"), some_seeds(2, 3, "is", "are")
+    ('1 of 3 seeds is', '2 of 3 seeds are')
+    """
+    return f"{some} of {every} seeds {one if some == 1 else several}"
 
 
 def runs_of(keys: Iterable[str], trials: Mapping[str, TrialRecord], seeds: Iterable[int] = ()) -> tuple[Run, ...]:

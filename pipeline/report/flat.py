@@ -89,9 +89,16 @@ def _headline(task: TaskResults) -> Numbers:
     best = preferred(rows, task.curves, task.splits[0])
     if best is None:
         best = max(whole.values(), key=lambda row: row.score.median if row.score.median is not None else -np.inf)
-        return {**_numbers(best), "by": _model(task, best)}
+        return {**_numbers(best), **_learned(task, best), "by": _model(task, best)}
     full = whole[best.backbone, best.method].score.median
-    return {**_numbers(best), **_defined({"all_layers": full}), "by": f"{_model(task, best)} {best.criterion}"}
+    by = {"by": f"{_model(task, best)} {best.criterion}"}
+    return {**_numbers(best), **_defined({"all_layers": full}), **_learned(task, best), **by}
+
+
+def _learned(task: TaskResults, row: Row) -> Numbers:
+    """Share of the seeds that, through all layers, know more than one answer for every row."""
+    learned = task.learned(row)
+    return {"learned": round(1 - learned.ignorant / len(learned.by_seed), 6)}
 
 
 def _numbers(row: Row) -> dict[str, float | str]:

@@ -5,20 +5,48 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from pipeline.evaluation.diagnosis import learned
+from pipeline.evaluation.diagnosis import Learned
 from pipeline.evaluation.intervals import sign_test
 from pipeline.evaluation.preferred import early_rows, preference
-from pipeline.report.stored import TaskResults
+from pipeline.report.clock import WORTH, Clock
+from pipeline.report.stored import SINGLE_EXIT, TaskResults
 from pipeline.report.verdicts import paired, word
-from pipeline.results import ModelGroup, OverSeeds, Row
+from pipeline.results import Diagnosis, ModelGroup, OverSeeds, Row
 
-WORTH = 1.05
-"""Speed-up below which nothing is gained: by the clock where it was timed, else in layers."""
 BEARABLE = 0.005
 """Loss of score, as a share, beyond which the median over seeds is a cost, however wide their range."""
 SURE = 0.05
-"""Two-sided p of the sign test over rows from which on a loss of one seed is a loss."""
-Answer = Literal["pays", "costs", "gains nothing", "learned nothing"]
+"""Two-sided p of the sign test over rows below which a loss of one seed is a loss."""
+FEWEST = 6
+"""Rows, all of them lost, of which the sign test can first tell that they are no chance: p is 0.03, of five 0.06."""
+Answer = Literal[
+    "pays", "costs", "too few rows to tell", "not settled by the clock", "gains nothing", "learned nothing"
+]
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one seed's rows lose and win by leaving early.
+
+    Attributes:
+        lost, won: number of rows that leave with a wrong answer where the last exit is right, and the reverse.
+        rows: all rows.
+    """
+
+    seed: int
+    lost: int
+    won: int
+    rows: int
+
+    @property
+    def p(self) -> float:
+        """Of the sign test over the rows lost and won."""
+        return sign_test(self.lost, self.won)
+
+    @property
+    def told(self) -> bool:
+        """Whether the rows alone tell that more are lost than won."""
+        return self.lost > self.won and self.p < SURE
 
 
 @dataclass(frozen=True)
@@ -28,47 +56,79 @@ class Deal:
     Attributes:
         row: the criterion at its operating point.
         full: the same models through all layers.
+        models: their diagnoses, in the order of the seeds.
         gap: score minus that of all layers, paired by seed.
-        lost, won: share of rows that leave with a wrong answer where the last exit is right, and the reverse: medians
-            over seeds; None for a regression.
-        p: of the sign test over the rows lost and won, with one seed; None otherwise.
-        measured: wall-time speed-up at batch 1; None where it was not timed.
-        learned: whether all layers know more than an answer that is the same for every row.
-        constant: the score of the best such answer; None for a regression.
+        changes: of each seed; none for a regression.
+        clock: wall time at batch 1; None where it was not timed.
+        learned: which seeds, through all layers, know more than an answer that is the same for every row.
+        plain: the row of the plainly trained model of the same backbone; None where there is none.
     """
 
     task: TaskResults
     group: ModelGroup
     row: Row
     full: Row
+    models: tuple[Diagnosis, ...]
     gap: OverSeeds
-    lost: float | None
-    won: float | None
-    p: float | None
-    measured: float | None
-    learned: bool
-    constant: float | None
+    changes: tuple[Change, ...]
+    clock: Clock | None
+    learned: Learned
+    plain: Row | None
 
     @property
     def answer(self) -> Answer:
-        """pays: faster, hardly worse than all layers, and not behind them; costs: faster; else nothing is gained.
+        """pays: faster, hardly worse than all layers, and not behind them; costs: faster, and worse; else nothing is
+        gained.
 
-        Where the model has learned nothing there is no answer: every exit is as good as the last.
+        There is no answer where the model has learned nothing, nor a yes or no where neither clock nor rows give one.
         """
-        if not self.learned:
+        if self.learned.nothing:
             return "learned nothing"
-        gained = self.row.layer_speedup.centre if self.measured is None else self.measured
-        if (gained or 0) < WORTH:
+        if self.gained is None:
+            return "not settled by the clock"
+        if not self.gained:
             return "gains nothing"
         hardly = self.gap.centre is not None and self.gap.centre >= -BEARABLE
-        return "pays" if hardly and not self.behind else "costs"
+        if hardly and not self.behind:
+            return "pays"
+        return "too few rows to tell" if self.too_few else "costs"
+
+    @property
+    def gained(self) -> bool | None:
+        """Whether it is faster: by the clock, or in layers where it was not timed; None where repeats disagree."""
+        return (self.row.layer_speedup.centre or 0) >= WORTH if self.clock is None else self.clock.gained
 
     @property
     def behind(self) -> bool:
         """Behind on every seed; with one seed, by the sign test over rows."""
-        if self.p is not None:
-            return self.p < SURE and (self.lost or 0) > (self.won or 0)
+        if len(self.changes) == 1:
+            return self.changes[0].told
         return word(self.gap).startswith("behind")
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the rows cannot tell a loss from chance: on no seed does the sign test, and in the median fewer rows
+        are lost, less those won, than it needs."""
+        return (
+            bool(self.changes)
+            and not any(change.told for change in self.changes)
+            and median(change.lost - change.won for change in self.changes) < FEWEST
+        )
+
+    @property
+    def lost(self) -> float | None:
+        """Share of rows lost, in the median over seeds; None for a regression."""
+        return median(change.lost / change.rows for change in self.changes) if self.changes else None
+
+    @property
+    def won(self) -> float | None:
+        """Share of rows won, in the median over seeds; None for a regression."""
+        return median(change.won / change.rows for change in self.changes) if self.changes else None
+
+    @property
+    def constant(self) -> float | None:
+        """Score of the class that does best as the answer to every row; None for a regression."""
+        return self.models[0].constant.score
 
 
 def deals(tasks: Iterable[TaskResults]) -> list[Deal]:
@@ -98,49 +158,25 @@ def _candidates(task: TaskResults, group: ModelGroup, split: str) -> list[Row]:
 
 def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
     row = max(_candidates(task, group, split), key=lambda row: preference(row, task.curves))
-    full = next(
-        other
-        for other in task.rows
-        if (other.split, other.backbone, other.method, other.criterion) == (split, row.backbone, row.method, None)
-    )
-    models = [
-        model
-        for model in task.evaluated.diagnosis
-        if (model.split, model.backbone, model.method) == (split, row.backbone, row.method)
-    ]
-    outcomes = [
-        (outcome.lost, outcome.won)
-        for model in models
-        for outcome in model.criteria
-        if outcome.criterion == row.criterion
-    ]
-    pairs = [(lost, won) for lost, won in outcomes if lost is not None and won is not None]
-    p = None
-    if len(pairs) == len(row.seeds) == 1:
-        p = sign_test(pairs[0][0].rows, pairs[0][1].rows)
+    full, models = task.all_layers(row), task.diagnosed(row)
+    found = [(model, outcome) for model in models for outcome in model.criteria if outcome.criterion == row.criterion]
     return Deal(
         task=task,
         group=group,
         row=row,
         full=full,
+        models=models,
         gap=paired(row, full),
-        lost=median(lost.share for lost, _ in pairs) if pairs else None,
-        won=median(won.share for _, won in pairs) if pairs else None,
-        p=p,
-        measured=_measured(task, row),
-        learned=learned(full, models),
-        constant=models[0].constant.score,
-    )
-
-
-def _measured(task: TaskResults, row: Row) -> float | None:
-    timed = task.latency.rows if task.latency else ()
-    return next(
-        (
-            entry.measured_speedup
-            for entry in timed
-            if (entry.backbone, entry.method, entry.point.criterion) == (row.backbone, row.method, row.criterion)
-            and (entry.mode, entry.engine, entry.precision) == ("batch 1", "pytorch", "float32")
+        changes=tuple(
+            Change(model.seed, outcome.lost.rows, outcome.won.rows, model.rows)
+            for model, outcome in found
+            if outcome.lost is not None and outcome.won is not None
         ),
-        None,
+        clock=Clock.alone(row, task.latency.rows if task.latency else ()),
+        learned=task.learned(row),
+        plain=next((one for one in task.rows if _of(one) == (split, row.backbone, SINGLE_EXIT)), None),
     )
+
+
+def _of(row: Row) -> tuple[str, str, str]:
+    return row.split, row.backbone, row.method

@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.errors import ArtifactError
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.diagnosis import Learned, learned
 from pipeline.results import (
     Attacked,
     Curve,
     DefenceRow,
+    Diagnosis,
     Evaluated,
     LatencyRow,
     Measured,
@@ -66,6 +69,32 @@ class TaskResults:
         """Reported splits, in the order stored."""
         return list(dict.fromkeys(row.split for row in self.rows))
 
+    @property
+    def early_exits(self) -> tuple[Diagnosis, ...]:
+        """Diagnoses of the models with early exits."""
+        return tuple(one for one in self.evaluated.diagnosis if len(one.layers) > 1)
+
+    def diagnosed(self, row: Row) -> tuple[Diagnosis, ...]:
+        """Diagnoses of a row's models on its split, in the order of its seeds."""
+        by_key = {one.key: one for one in self.evaluated.diagnosis if one.split == row.split}
+        return tuple(by_key[key] for key in row.keys)
+
+    def all_layers(self, row: Row) -> Row:
+        """The same models on the same split through all layers."""
+        wanted = (row.backbone, row.method, row.split, None)
+        return next(one for one in self.rows if (one.backbone, one.method, one.split, one.criterion) == wanted)
+
+    def learned(self, row: Row) -> Learned:
+        """On which seeds a row's models, through all layers, know more than one answer for every row."""
+        return learned(self.all_layers(row), self.evaluated.diagnosis)
+
+    def one_exit(self, row: Row) -> tuple[float | None, ...]:
+        """For each seed the layer after which every row leaves under an exit rule that could tell rows apart; None
+        where they leave at several exits, or at the last."""
+        if row.criterion is None or not CRITERIA[row.criterion].adaptive:
+            return (None,) * len(row.seeds)
+        return tuple(_only_exit(model, row.criterion) for model in self.diagnosed(row))
+
     def heading(self, split: str) -> str:
         """The name of the task in tables, with the split where there are several."""
         return self.name if len(self.splits) == 1 else f"{self.name} {split}"
@@ -83,6 +112,12 @@ class TaskResults:
             f"results of {self.name}: no model of {row.backbone}/{row.method} is selected, and a row has one; run "
             "`dvc repro`"
         )
+
+
+def _only_exit(model: Diagnosis, criterion: str) -> float | None:
+    exits = next(outcome.exits for outcome in model.criteria if outcome.criterion == criterion)
+    used = [layer for layer, rows in zip(model.layers, exits, strict=True) if rows]
+    return used[0] if len(used) == 1 and used[0] != model.layers[-1] else None
 
 
 @dataclass(frozen=True)

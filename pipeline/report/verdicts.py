@@ -35,6 +35,11 @@ class Verdict:
     own_points: OverSeeds
     same_speed: OverSeeds | None
 
+    @property
+    def compared(self) -> bool:
+        """Whether both models have learned: else neither is ahead of anything."""
+        return not any(self.task.learned(row).nothing for row in (self.champion, self.rival))
+
 
 def word(difference: Interval) -> str:
     """The verdict in a word or two: ahead or behind on every seed; a range that holds 0 decides nothing.
@@ -124,7 +129,11 @@ def score_at(curve: Curve, speed: float) -> float | None:
 
 
 def headlines(every: Sequence[Verdict]) -> dict[str, float]:
-    """Numbers for the tracking server: patience minus each rival, in points, and how often it was told apart."""
+    """Numbers for the tracking server: patience minus each rival, in points, and how often it was told apart.
+
+    Models that have learned nothing are left out.
+    """
+    every = [v for v in every if v.compared]
     decided = [v.own_points for v in every if v.own_points.low is not None and v.own_points.high is not None]
     out = {
         "comparisons": float(len(every)),

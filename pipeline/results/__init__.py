@@ -8,7 +8,7 @@ from pipeline.results.base import Part, Result
 from pipeline.results.code import CodeEquivalence, CodePair, Declaration, TrialCode
 from pipeline.results.curves import Curve, CurvePoint, curves_of, curves_text, read_curves
 from pipeline.results.data import Inputs, Manifest, Split, TokenCounts
-from pipeline.results.diagnosis import Calibration, Constant, Diagnosis, Findings, Oracle, Outcome
+from pipeline.results.diagnosis import Calibration, Constant, Diagnosis, Findings, OfClass, Oracle, Outcome
 from pipeline.results.evaluated import Choosing, Evaluated, ExitCosts, ExitScores, Row
 from pipeline.results.exported import Exported, ExportedPrecision, Exports, Promise
 from pipeline.results.latency import Latency, LatencyRow, Measured, Memory, Reached, Roof
@@ -93,6 +93,7 @@ __all__ = [
     "Measured",
     "Memory",
     "ModelGroup",
+    "OfClass",
     "OperatingPoint",
     "Oracle",
     "Outcome",

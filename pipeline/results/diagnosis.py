@@ -1,4 +1,4 @@
-"""Diagnosis of a multi-exit model: why early exit helps or hurts on its trace."""
+"""Diagnosis of a model: what its last exit knows, and why early exit helps or hurts on its trace."""
 
 from pipeline.results.base import (
     Amount,
@@ -53,11 +53,21 @@ class Outcome(Part):
     """Ids of the first ten lost rows."""
     won_rows: tuple[int, ...] | None
     """Ids of the first ten won rows."""
+    lost_by_class: tuple[Count, ...] | None
+    """Of the lost rows, those of each class; None for a regression."""
+    won_by_class: tuple[Count, ...] | None
+    """Of the won rows, those of each class; None for a regression."""
 
     def check(self) -> None:
-        parts = (self.lost, self.won, self.lost_rows, self.won_rows)
+        parts = (self.lost, self.won, self.lost_rows, self.won_rows, self.lost_by_class, self.won_by_class)
         if len({part is None for part in parts}) > 1:
-            raise ValueError("some of lost, won, lost_rows and won_rows are missing")
+            raise ValueError("some of lost, won, and these by row and by class, are missing")
+        for name, every, by_class in (
+            ("lost", self.lost, self.lost_by_class),
+            ("won", self.won, self.won_by_class),
+        ):
+            if every is not None and by_class is not None and sum(by_class) != every.rows:
+                raise ValueError(f"{name}_by_class: {sum(by_class)} rows, and {name} has {every.rows}")
 
 
 class Constant(Part):
@@ -71,6 +81,23 @@ class Constant(Part):
     chi-squared test of independence; for a regression that of the Pearson correlation."""
 
 
+class OfClass(Part):
+    """One class of a trace, and what the last exit makes of it."""
+
+    name: str
+    """Name of the class; its number from 0 where the trace has no names."""
+    rows: Count
+    """Number of rows of this class."""
+    right: Count
+    """Of these rows, those that the last exit has right."""
+    answered: Count
+    """Number of rows, of any class, that the last exit says are of this one."""
+
+    def check(self) -> None:
+        if self.right > min(self.rows, self.answered):
+            raise ValueError(f"right: {self.right} of {self.rows} rows and {self.answered} answers")
+
+
 class Findings(Part):
     """Why early exit helps or hurts on a trace."""
 
@@ -80,6 +107,8 @@ class Findings(Part):
     """Layer of each exit."""
     constant: Constant
     """The last exit beside an answer that is the same for every row."""
+    classes: tuple[OfClass, ...] | None
+    """Each class; None for a regression."""
     overthinking: Share | None
     """Rows that some exit has right and the last wrong; None for a regression."""
     oracle: Oracle
@@ -108,15 +137,25 @@ class Findings(Part):
             refuse_lengths(exits, "exits", **{f"criteria.{outcome.criterion}.exits": outcome.exits})
             if sum(outcome.exits) != self.rows:
                 raise ValueError(f"criteria.{outcome.criterion}.exits: {sum(outcome.exits)} rows leave, of {self.rows}")
-        for_classes = [self.overthinking, self.agreement, self.error, *(o.lost for o in self.criteria)]
+        for_classes = [self.classes, self.overthinking, self.agreement, self.error, *(o.lost for o in self.criteria)]
         of_probabilities = {self.calibration is None, self.entropy is None}
         mixed = len({part is None for part in for_classes}) > 1 or len(of_probabilities) > 1
         if mixed or (self.calibration and self.agreement is None):
             raise ValueError("some parts are those of a regression and some are not")
+        if self.classes is not None:
+            self._check_classes(self.classes)
+
+    def _check_classes(self, classes: tuple[OfClass, ...]) -> None:
+        for name in ("rows", "answered"):
+            if sum(getattr(one, name) for one in classes) != self.rows:
+                raise ValueError(f"classes: {name} are not {self.rows} in all")
+        for outcome in self.criteria:
+            by_class = {"lost_by_class": outcome.lost_by_class, "won_by_class": outcome.won_by_class}
+            refuse_lengths(len(classes), "classes", **by_class)
 
 
 class Diagnosis(Findings):
-    """The findings on one multi-exit model and one report split."""
+    """The findings on one model and one report split; of a model of one exit, under no criterion."""
 
     backbone: Name
     """Name in `backbones`."""

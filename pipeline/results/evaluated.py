@@ -195,7 +195,7 @@ class Evaluated(Result):
     """`outputs/evaluate/<task>.json`."""
 
     schema_version: ClassVar[int] = 6
-    """Version 5 did not say what a constant answer scores."""
+    """Version 5 said neither what a constant answer scores, nor what becomes of each class."""
     made_by: ClassVar[str] = "evaluate"
     task: Name
     """The task's name."""
@@ -214,7 +214,7 @@ class Evaluated(Result):
     exits: tuple[ExitScores, ...]
     """An entry per model and split, selection included."""
     diagnosis: tuple[Diagnosis, ...]
-    """An entry per multi-exit model and report split."""
+    """An entry per model and report split."""
     costs: tuple[ExitCosts, ...] = ()
     """What each exit costs, of each multi-exit backbone and method; empty but for rule `latency`."""
 
@@ -254,7 +254,7 @@ class Evaluated(Result):
         refuse_repeats("rows: keys of a seed", models)
 
     def _check_models(self) -> None:
-        """Every model has its exits on every split, and its diagnosis where it has rows under a criterion."""
+        """Every model has its exits on every split, and its diagnosis on every report split."""
         for model in [*map(_model, self.exits), *map(_model, self.diagnosis)]:
             if model not in self.models:
                 raise ValueError(f"exits and diagnosis: {shown(model)} is no model of the rows")
@@ -268,6 +268,8 @@ class Evaluated(Result):
         for entry in self.exits:
             if entry.layers != layers[entry.backbone, entry.method]:
                 raise ValueError(f"exits of {entry.backbone}/{entry.method}: layers differ between models")
+        models = ((*model, split) for model in self.models for split in splits)
+        refuse_other_names("diagnosis", ((*_model(entry), entry.split) for entry in self.diagnosis), models)
         diagnosed = [(*_model(entry), entry.split, outcome) for entry in self.diagnosis for outcome in _named(entry)]
         under = ((*model, split, name) for model in self.models for split in splits for name in self._of(model))
         refuse_other_names("diagnosis", diagnosed, under)

@@ -1,7 +1,8 @@
 """What a tracked run still has to get: kept on disk while the tracking server is away."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pipeline.errors import shown
 from pipeline.results.base import Name, Part, Result, Text
@@ -72,10 +73,16 @@ class UnsentRun(Result):
                 raise ValueError(f"artifacts: {shown(str(path))} lies outside the project's folder")
 
 
+def _as_learned(payload: Any) -> None:
+    payload["learned"] = True
+
+
 class UnsentModel(Result):
     """`runs/models/<content>/<task>.json`: a selected model, beside its files, until MLflow has it."""
 
-    schema_version: ClassVar[int] = 3
+    schema_version: ClassVar[int] = 4
+    """Still read: 3 did not say whether it has `learned`."""
+    older: ClassVar[Mapping[int, Callable[[Any], None]]] = {3: _as_learned}
     made_by: ClassVar[str] = "evaluate"
     task: Name
     """The task, which names it in MLflow's registry."""
@@ -105,6 +112,8 @@ class UnsentModel(Result):
     """An input, a text per column; empty for images."""
     metrics: dict[str, float]
     """Scores and speed-ups of its operating point on the first report split."""
+    learned: bool
+    """Whether, through all layers, it knows more than one answer for every row of that split; else it has no alias."""
     tags: dict[str, str]
     """What it comes from."""
 

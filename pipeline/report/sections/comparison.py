@@ -150,7 +150,7 @@ def _score(task: TaskResults, backbone: str, row: Row | None) -> Cell:
         trained = any(group.backbone == backbone for group in task.groups)
         return Cell(UNDEFINED, "no regression") if task.regression and trained else Cell(NOT_RUN)
     beside = paper.beside(task.name, backbone, task.group(row).layers, _key(row))
-    return in_points(row.score, beside.text if beside.label else "", flags_of(row), row_id(task, row))
+    return in_points(row.score, beside.text if beside.label else "", flags_of(task, row), row_id(task, row))
 
 
 def _macro(entries: Sequence[Entry], printed: paper.PaperRow | None) -> Cell:

@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 from pipeline.report.cells import Cell, Table, TableRow, model_name, runs_of, slug
+from pipeline.report.classes import recall_table
 from pipeline.report.numbers import number, points, signed, times
+from pipeline.report.paying import best_of, deals
 from pipeline.report.sections.base import Section, no_early_exit
 from pipeline.report.stored import Stored, TaskResults
 from pipeline.report.svg import Panel, Plot, canvas, look
@@ -23,13 +25,13 @@ NOTES = (
 
 
 class Diagnosis(Section):
-    """Overthinking, the oracle, agreement, calibration, and rows that each criterion loses and wins."""
+    """Overthinking, the oracle, agreement, calibration, what each criterion loses and wins, and recall by class."""
 
     slug = "diagnosis"
     title = "Diagnosis"
 
     def not_run(self, stored: Stored) -> Sequence[str]:
-        return [] if any(task.evaluated.diagnosis for task in stored.tasks) else [no_early_exit(stored)]
+        return [] if any(task.early_exits for task in stored.tasks) else [no_early_exit(stored)]
 
     def plots(self, stored: Stored) -> Sequence[Plot]:
         panels = [_panel(task, models) for task in stored.tasks for models in _by_model(task)]
@@ -43,16 +45,17 @@ class Diagnosis(Section):
         ]
 
     def tables(self, stored: Stored) -> Sequence[Table]:
-        every = [model for task in stored.tasks for model in task.evaluated.diagnosis]
+        every = [model for task in stored.tasks for model in task.early_exits]
         criteria = list(dict.fromkeys(outcome.criterion for model in every for outcome in model.criteria))
         rows = tuple(row for task in stored.tasks for row in _rows(task, criteria, stored.trials))
         columns = (*HEADS, *(f"Lost, won by {name}" for name in criteria))
-        return [Table(self.slug, self.title, columns, rows, NOTES, names=2)]
+        of_classes = recall_table(best_of(deals(stored.tasks)), stored.trials)
+        return [Table(self.slug, self.title, columns, rows, NOTES, names=2), of_classes]
 
 
 def _by_model(task: TaskResults) -> list[list[OfModel]]:
     """The models of each split and trained method, a seed each."""
-    return [list(models) for _, models in groupby(sorted(task.evaluated.diagnosis, key=_model), key=_model)]
+    return [list(models) for _, models in groupby(sorted(task.early_exits, key=_model), key=_model)]
 
 
 def _panel(task: TaskResults, models: Sequence[OfModel]) -> Panel:

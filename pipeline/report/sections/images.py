@@ -66,7 +66,7 @@ def _row(stored: Stored, task: TaskResults, row: Row) -> TableRow:
         Cell(count(group.parameters)),
         ratio(row.layer_speedup),
         ratio(row.flop_speedup),
-        in_points(row.score, flags=flags_of(row), link=row_id(task, row)),
+        in_points(row.score, flags=flags_of(task, row), link=row_id(task, row)),
         Cell(str(len(row.seeds)), f"{len(group.failed)} failed" if group.failed else ""),
         Cell(beside.text),
         Cell(times(beside.speedup) if beside.label else beside.text),

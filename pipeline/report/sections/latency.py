@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.report.cells import Cell, Table, TableRow, row_name, runs_of, slug
+from pipeline.report.clock import Clock
 from pipeline.report.numbers import TIMES, listed, number, points, setting, times
 from pipeline.report.sections.base import Finding, Section
 from pipeline.report.shipping import engine_of, roof_tables, shipping_tables, threads_of, what_to_ship
@@ -64,13 +65,15 @@ class Latency(Section):
 
     def tables(self, stored: Stored) -> Sequence[Table]:
         timed = list(_timed(stored))
-        rows = tuple(_row(task, row, stored.trials) for task, measured in timed for row in measured.rows)
+        rows = tuple(_row(task, row, measured, stored.trials) for task, measured in timed for row in measured.rows)
         devices = dict.fromkeys(f"{task.name}: {m.device}, {threads_of(*m.threads)} ({m.machine})" for task, m in timed)
         notes = (
             "Speed-ups under their three names, each against the same model run through all layers with one head in "
             "the same engine; the other tables' are against the plain model, which a smaller model was cut from.",
             "Score: of the timed model alone, with the thresholds of its engine, on the whole report split. p50, p99: "
             "of the time of a call, which answers a batch.",
+            "Measured: of the median times, and the range over repeats, in each of which a setting's rows ran side by "
+            "side; from six repeats on without the extremes.",
             f"Measured on {'; '.join(devices)}.",
             "The paper reports no wall times.",
         )
@@ -98,7 +101,7 @@ def _sentence(measured: Measured) -> str:
     several = len({row.backbone for row in rows}) > 1
     parts = [
         f"{times(row.measured_speedup)} ({f'{row.backbone}, ' if several else ''}{row.method}, {row.mode}; layers "
-        f"promise {times(row.own_layer_speedup)})"
+        f"promise {times(row.own_layer_speedup)}{_range(row, measured)})"
         for row in rows
     ]
     return (
@@ -106,7 +109,13 @@ def _sentence(measured: Measured) -> str:
     )
 
 
-def _row(task: TaskResults, row: LatencyRow, trials: Mapping[str, TrialRecord]) -> TableRow:
+def _range(row: LatencyRow, measured: Measured) -> str:
+    spread = Clock.of(row, measured.rows).spread
+    return f"; {spread}" if spread else ""
+
+
+def _row(task: TaskResults, row: LatencyRow, measured: Measured, trials: Mapping[str, TrialRecord]) -> TableRow:
+    clock = Clock.of(row, measured.rows)
     cells = (
         Cell(task.name),
         Cell(row_name(row.method, row.point.criterion, multi_exit=True), row.backbone),
@@ -120,7 +129,8 @@ def _row(task: TaskResults, row: LatencyRow, trials: Mapping[str, TrialRecord]) 
         Cell(number(row.p50_ms, 2)),
         Cell(number(row.p99_ms, 2)),
         Cell(number(row.rows_per_second)),
-        *(Cell(times(ratio)) for ratio in (row.measured_speedup, row.own_layer_speedup, row.own_flop_speedup)),
+        Cell(times(row.measured_speedup), clock.spread if row.point.criterion else ""),
+        *(Cell(times(ratio)) for ratio in (row.own_layer_speedup, row.own_flop_speedup)),
     )
     return TableRow(cells, runs_of([row.key], trials))
 

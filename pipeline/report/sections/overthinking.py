@@ -103,9 +103,9 @@ def _epochs(
 
 
 def _by_model(task: TaskResults) -> list[list[Diagnosis]]:
-    """The models of each split and trained method, a seed each; of tasks with classes."""
+    """The models of each split and method with early exits, a seed each; of tasks with classes."""
     every = sorted(
-        (model for model in task.evaluated.diagnosis if model.error is not None and model.entropy is not None),
+        (model for model in task.early_exits if model.error is not None and model.entropy is not None),
         key=_model,
     )
     return [list(models) for _, models in groupby(every, key=_model)]

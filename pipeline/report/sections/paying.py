@@ -4,38 +4,59 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 from pipeline.evaluation.diagnosis import INDEPENDENT
-from pipeline.report.cells import Cell, Table, TableRow, flags_of, model_name, row_id, runs_of, spoken
+from pipeline.report.cells import Cell, Table, TableRow, flags_of, model_name, row_id, runs_of, spoken, unlearned
+from pipeline.report.clock import WORTH
 from pipeline.report.lines import speed_axis
 from pipeline.report.numbers import listed, number, points, setting, signed, times
-from pipeline.report.paying import BEARABLE, SURE, WORTH, Deal, best_of, deals
+from pipeline.report.paying import BEARABLE, FEWEST, SURE, Deal, best_of, deals
+from pipeline.report.remarks import remarks
 from pipeline.report.sections.base import Finding, Section
 from pipeline.report.stored import Stored
 from pipeline.report.svg import BAND, BLUE, GREEN, INK, MUTED, ORANGE, Panel, Plot, canvas
 from pipeline.results import TrialRecord
 
-COLUMNS = ("Task", "Model", "Exit rule", "Answer", "Score", "All layers", "Difference", "Speed-up in layers",
-           "Wall time", "Lost, won", "Evidence")  # fmt: skip
+COLUMNS = ("Task", "Model", "Exit rule", "Answer", "Score", "All layers", "One answer", "Difference",
+           "Speed-up in layers", "Wall time", "Lost, won", "Evidence")  # fmt: skip
 NOTES = (
     "Each trained model under the exit rule whose operating point does best on the rows that chose it; the rows "
     "reported chose nothing, unless a flag says so.",
     f"It pays: faster than {times(WORTH)} by the clock, or in layers where it was not timed; at most "
     f"{number(100 * BEARABLE)} points below all layers of the same model in the median; and not behind them on every "
     f"seed (with one seed: by the sign test over the rows lost and won, p below {SURE:g}). It costs: faster, and worse "
-    "than that. No answer where the model has learned nothing: all layers score no better than one answer for every "
-    f"row, or do not depend on the labels (chi-squared test, for a regression Pearson's; p from {INDEPENDENT:g} on).",
+    "than that.",
+    f"Too few rows to tell: it would cost, but on no seed does the sign test tell the rows lost from those won, and in "
+    f"the median over seeds fewer than {FEWEST} rows are lost, less those won; the test needs {FEWEST}. Of a "
+    "regression, no row is lost or won, and its seeds alone decide.",
+    f"Not settled by the clock: the speed-up of some repeats is below {times(WORTH)} and that of others above. The "
+    "range is that of the repeats, in each of which all layers and the exit rule ran side by side; from six repeats on "
+    "without the extremes, so that more of them settle it. The timed model is the first seed's.",
+    "Learned nothing: on more than half of the seeds all layers score no better than one answer for every row, or do "
+    f"not depend on the labels (chi-squared test, for a regression Pearson's; p from {INDEPENDENT:g} on). One answer: "
+    "the score of the class that does best as the answer to every row.",
     "Lost: rows with a wrong early answer where the last exit is right; won: the reverse. Wall time: measured, one row "
     "at a time.",
     "In MLflow, tags.keys holds the keys that a row is traced back to, in the run of each row; the model that the rows "
-    "which chose prefer is registered for its task as early-exit. and the task's name, with the alias selected.",
+    "which chose prefer is registered as early-exit.TASK, with the alias selected unless it has learned nothing.",
 )
-COLOURS = {"pays": GREEN, "costs": ORANGE, "gains nothing": MUTED, "learned nothing": MUTED}
+COLOURS = {"pays": GREEN, "costs": ORANGE}
+"""Of the answers that are one; the others are grey."""
 TONES = {"pays": "ahead", "costs": "behind", "learned nothing": "behind"}
 MARKERS = "osD^vP*X"
 ALONE = {
     "pays": "Yes.",
     "costs": "At a price.",
+    "too few rows to tell": "Too few rows to tell.",
+    "not settled by the clock": "Not settled: repeats of the timing disagree.",
     "gains nothing": "No.",
-    "learned nothing": "No answer: the model has learned nothing, so every exit is as good as the last.",
+    "learned nothing": "No answer: the model has learned nothing.",
+}
+WORDS = {
+    "pays": "it pays on {}",
+    "costs": "it costs score on {}",
+    "too few rows to tell": "too few rows to tell on {}",
+    "not settled by the clock": "not settled by the clock on {}",
+    "gains nothing": "it gains nothing on {}",
+    "learned nothing": "no answer on {}, where the model has learned nothing",
 }
 
 
@@ -64,7 +85,7 @@ class DoesItPay(Section):
                 "What it gains and what it costs",
                 "A marker per trained model under its exit rule. To the right: fewer layers run. Above the line: a "
                 "better score than with all layers; below: worse. Bars: the range over seeds. Green pays, orange "
-                "costs score, grey gains nothing or has learned nothing.",
+                "costs score, grey gains nothing or has no answer.",
                 (_panel(every),) if every else (),
             )
         ]
@@ -75,20 +96,23 @@ class DoesItPay(Section):
 
 
 def _in_short(best: Sequence[Deal]) -> str:
+    if len(best) == 1:
+        some = _partly(best[0])
+        if some and best[0].learned.nothing:
+            return f"No answer: {some}."
+        return ALONE[best[0].answer] + (f" But {some}." if some else "")
     by_answer: dict[str, list[str]] = {}
     for deal in best:
-        by_answer.setdefault(deal.answer, []).append(deal.task.heading(deal.row.split))
-    if len(best) == 1:
-        return ALONE[best[0].answer]
-    words = {
-        "pays": "It pays on {}",
-        "costs": "it costs score on {}",
-        "gains nothing": "it gains nothing on {}",
-        "learned nothing": "no answer on {}, where the model has learned nothing",
-    }
-    parts = [words[answer].format(listed(by_answer[answer])) for answer in words if answer in by_answer]
+        some, name = _partly(deal), deal.task.heading(deal.row.split)
+        by_answer.setdefault(deal.answer, []).append(f"{name} ({some})" if some else name)
+    parts = [words.format(listed(by_answer[answer])) for answer, words in WORDS.items() if answer in by_answer]
     text = "; ".join(parts)
     return f"{text[0].upper()}{text[1:]}."
+
+
+def _partly(deal: Deal) -> str:
+    """That some seeds have learned nothing, where others have."""
+    return unlearned(deal.learned) if deal.learned.ignorant < len(deal.learned.by_seed) else ""
 
 
 def _sentence(deal: Deal) -> str:
@@ -99,23 +123,14 @@ def _sentence(deal: Deal) -> str:
         f"{times(row.layer_speedup.centre)} in layers, all layers {number(points(deal.full.score.centre))} "
         f"(difference {_gap(deal)})"
     ]
+    if deal.constant is not None:
+        parts.append(f"one answer for every row: {number(points(deal.constant))}")
     if deal.lost is not None and deal.won is not None:
         parts.append(f"{number(points(deal.lost))}% of rows lose a right answer, {number(points(deal.won))}% win one")
-    if deal.measured is not None:
-        parts.append(f"by the clock, one row at a time, {times(deal.measured)}")
+    if deal.clock is not None:
+        parts.append(f"by the clock, one row at a time, {times(deal.clock.speedup)} ({deal.clock.beside})")
     parts.append(_evidence(deal))
-    return "; ".join(parts) + "." + ("" if deal.learned else f" {_remedy(deal)}")
-
-
-def _remedy(deal: Deal) -> str:
-    """What stands against a model that has learned nothing, and what may help."""
-    same = "one answer for every row has no correlation"
-    if deal.constant is not None:
-        same = f"one answer for every row scores {number(points(deal.constant))}"
-    return (
-        f"The model has learned nothing ({same}): more rows, more epochs, another learning rate or a pretrained "
-        "backbone come before early exit."
-    )
+    return " ".join(["; ".join(parts) + ".", *remarks(deal)])
 
 
 def _gap(deal: Deal) -> str:
@@ -130,9 +145,8 @@ def _gap(deal: Deal) -> str:
 
 def _evidence(deal: Deal) -> str:
     seeds = len(deal.row.seeds)
-    rows = next((model.rows for model in deal.task.evaluated.diagnosis if model.key in deal.row.keys), None)
-    text = f"{seeds} seed{'s' * (seeds != 1)}" + (f", {rows:,} rows" if rows else "")
-    return text + (f", p = {deal.p:.2g}" if deal.p is not None else "")
+    text = f"{seeds} seed{'s' * (seeds != 1)}, {deal.models[0].rows:,} rows"
+    return text + (f", p = {deal.changes[0].p:.2g}" if len(deal.changes) == 1 else "")
 
 
 def _row(deal: Deal, trials: Mapping[str, TrialRecord]) -> TableRow:
@@ -140,16 +154,18 @@ def _row(deal: Deal, trials: Mapping[str, TrialRecord]) -> TableRow:
     lost = number(None)
     if deal.lost is not None and deal.won is not None:
         lost = f"{signed(-100 * deal.lost)}, {signed(100 * deal.won)}"
+    clock = Cell("not timed") if deal.clock is None else Cell(times(deal.clock.speedup), deal.clock.beside)
     cells = (
         Cell(task.heading(row.split)),
         Cell(model_name(row.backbone, row.method)),
         Cell(row.criterion or "", setting(row.points, regression=task.regression), link=row_id(task, row)),
-        Cell(deal.answer, flags=flags_of(row), tone=TONES.get(deal.answer, "")),
+        Cell(deal.answer, flags=flags_of(task, row), tone=TONES.get(deal.answer, "")),
         Cell(number(points(row.score.centre))),
         Cell(number(points(deal.full.score.centre))),
+        Cell(number(points(deal.constant))),
         Cell(_gap(deal)),
         Cell(times(row.layer_speedup.centre)),
-        Cell(times(deal.measured) if deal.measured is not None else "not timed"),
+        clock,
         Cell(lost),
         Cell(_evidence(deal)),
     )
@@ -169,7 +185,7 @@ def _panel(every: Sequence[Deal]) -> Panel:
             if gap.centre is None or speed.centre is None:
                 continue
             furthest = max(furthest, speed.high or speed.centre)
-            colour = COLOURS[deal.answer]
+            colour = COLOURS.get(deal.answer, MUTED)
             x, y = speed.centre, 100 * gap.centre
             if gap.low is not None and gap.high is not None and speed.low is not None and speed.high is not None:
                 axes.plot([x, x], [100 * gap.low, 100 * gap.high], color=colour, lw=1.4, alpha=0.6)

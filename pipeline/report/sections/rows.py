@@ -73,7 +73,7 @@ def _table_row(
         Cell(count(group.parameters)),
         ratio(row.layer_speedup),
         ratio(row.flop_speedup),
-        in_points(row.score, flags=flags_of(row)),
+        in_points(row.score, flags=flags_of(task, row)),
         *(in_points(row.metrics[name]) for name in metrics),
         *((in_points(row.risk),) if row.risk else ()),
         *((_milliseconds(row),) if timed else ()),

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from pipeline.report.cells import Cell, Table, TableRow, flags_of, model_name, runs_of, slug
+from pipeline.evaluation.criteria import CRITERIA
+from pipeline.report.cells import Cell, Table, TableRow, flags_of, model_name, runs_of, slug, unlearned
 from pipeline.report.choices import missed
 from pipeline.report.numbers import difference, listed, number, points, times
 from pipeline.report.sections.base import Finding, Section, no_early_exit
 from pipeline.report.stored import SINGLE_EXIT, Stored
 from pipeline.report.svg import INK, Panel, Plot, canvas, look
-from pipeline.report.verdicts import ALL_LAYERS, SINGLE, Verdict, place, verdicts, word
+from pipeline.report.verdicts import ALL_LAYERS, CHAMPION, SINGLE, Verdict, place, verdicts, word
 from pipeline.results import TrialRecord
 
 NOTES = (
@@ -19,7 +20,7 @@ NOTES = (
     "apart.",
     "At equal speed: the rival's curve is read at patience's layer speed-up, seed by seed, on the reported rows.",
     "“All layers” is the same model without early exit; “single exit” is a model of its own, trained plainly; a "
-    "training method's name is a model that it made smaller.",
+    "training method's name is a model that it made smaller. A model that has learned nothing is not compared.",
 )
 
 
@@ -37,9 +38,9 @@ class DoesPatienceWin(Section):
             return [no_early_exit(stored)]
         sentences = []
         if not any(v.rival.criterion for v in every):
+            such = "such as confidence" if any(not v.task.regression for v in every) else _for_regressions()
             sentences.append(
-                "no rival of patience that serves these tasks under evaluate.criteria in params.yaml; add one, such as "
-                "confidence"
+                "no rival of patience that serves these tasks under evaluate.criteria in params.yaml; add one, " + such
             )
         if not any(group.method == SINGLE_EXIT for _, group in stored.groups):
             sentences.append(
@@ -69,6 +70,12 @@ class DoesPatienceWin(Section):
         rows = tuple(_row(mine, rivals, stored.trials) for mine in _by_champion(every))
         columns = ("Task", "Patience", *(f"Against {rival}" for rival in rivals))
         return [Table(self.slug, self.title, columns, rows, NOTES)]
+
+
+def _for_regressions() -> str:
+    """The rivals of patience that a regression can have, each with the method whose models it needs."""
+    rivals = (one for name, one in CRITERIA.items() if one.regression and one.causal and name != CHAMPION)
+    return " or ".join(f"{one.name} with method {one.recorded_by}" if one.recorded_by else one.name for one in rivals)
 
 
 def _by_champion(every: Iterable[Verdict]) -> list[list[Verdict]]:
@@ -109,7 +116,7 @@ def _row(mine: Sequence[Verdict], rivals: Sequence[str], trials: Mapping[str, Tr
         Cell(
             number(points(champion.score.centre)),
             f"at {times(champion.layer_speedup.centre)}",
-            flags=flags_of(champion),
+            flags=flags_of(task, champion),
         ),
         *(_cell(by_rival[rival]) if rival in by_rival else Cell("—") for rival in rivals),
     )
@@ -118,19 +125,19 @@ def _row(mine: Sequence[Verdict], rivals: Sequence[str], trials: Mapping[str, Tr
 
 
 def _cell(v: Verdict) -> Cell:
-    verdict = word(v.own_points)
+    verdict = word(v.own_points) if v.compared else "not compared"
     lines = [difference(v.own_points, "not reached")]
     if v.name not in (ALL_LAYERS, SINGLE):
         lines.append(f"{number(points(v.rival.score.centre))} at {times(v.rival.layer_speedup.centre)}")
     if v.same_speed is not None:
         lines.append(f"at equal speed: {difference(v.same_speed, 'not reached')}")
     tone = verdict.split()[0] if verdict.split()[0] in ("ahead", "behind") else ""
-    return Cell(verdict, "\n".join(lines), flags=flags_of(v.rival), tone=tone)
+    return Cell(verdict, "\n".join(lines), flags=flags_of(v.task, v.rival), tone=tone)
 
 
 def _tally(every: Sequence[Verdict]) -> list[Finding]:
-    """How often patience is told apart from the other criteria, over all tasks."""
-    rules = [v for v in every if v.rival.criterion]
+    """How often patience is told apart from the other criteria, over all tasks and models that have learned."""
+    rules = [v for v in every if v.rival.criterion and v.compared]
     if not rules:
         return []
     own = Counter(word(v.own_points) for v in rules)
@@ -148,18 +155,29 @@ def _counts(words: Counter[str]) -> str:
 
 def _of_champion(mine: Sequence[Verdict]) -> Finding:
     task, champion = mine[0].task, mine[0].champion
+    subject = f"{task.heading(champion.split)}: {model_name(champion.backbone, champion.method)}"
     text = f"Patience scores {number(points(champion.score.centre))} at {times(champion.layer_speedup.centre)}"
     text += f", {missed(champion)}. " if not champion.in_window else ". "
+    learned = task.learned(champion)
+    if learned.nothing:
+        some = unlearned(learned) if learned.ignorant < len(learned.by_seed) else "the model has learned nothing"
+        return Finding(subject, f"{text}It is not compared, since {some}.")
+    if learned.ignorant:
+        text += f"{unlearned(learned)}. "
     own: dict[str, list[str]] = {}
     equal: dict[str, list[str]] = {}
     for v in mine:
+        if not v.compared:
+            continue
         own.setdefault(word(v.own_points), []).append(_rival(v))
         if v.same_speed is not None:
             equal.setdefault(word(v.same_speed), []).append(v.name)
     text += f"It is {_grouped(own)}."
     if equal:
         text += f" At equal speed it is {_grouped(equal)}."
-    return Finding(f"{task.heading(champion.split)}: {model_name(champion.backbone, champion.method)}", text)
+    if ignorant := [_rival(v) for v in mine if not v.compared]:
+        text += f" It is not compared with what has learned nothing: {listed(ignorant)}."
+    return Finding(subject, text)
 
 
 def _grouped(rivals_by_word: Mapping[str, Sequence[str]]) -> str:

@@ -1,4 +1,4 @@
-"""MLflow's registry: a version for each content of a task's selected model, and an alias for the last one."""
+"""MLflow's registry: a version for each content of a task's selected model, and an alias for the last that learned."""
 
 import subprocess
 import sys
@@ -12,12 +12,13 @@ from pipeline.results import UnsentModel
 from pipeline.running.mlflow.client import Client
 
 ALIAS = "selected"
-CONTENT_TAG, MODEL_TAG = "content", "model"
-"""Tags: of a version, what it answers with; of a run, the version that it led to."""
+CONTENT_TAG, LEARNED_TAG, MODEL_TAG = "content", "learned", "model"
+"""Tags: of a version, what it answers with, and whether it knows more than one answer for every row; of a run, the
+version that it led to."""
 
 
 def register(client: Client, experiment: str, folder: Path, model: UnsentModel) -> None:
-    """Make a version of a model, unless there is one of its content, and let the alias name it.
+    """Make a version of a model, unless there is one of its content, and let the alias name it, if it has learned.
 
     A call that is made again after a lost answer makes no second version.
 
@@ -34,7 +35,8 @@ def register(client: Client, experiment: str, folder: Path, model: UnsentModel) 
     version = next(iter(client.search_model_versions(query)), None)
     if version is None:
         version = _new_version(client, experiment, folder, model, run_id)
-    if model.place == ".":
+    client.set_model_version_tag(model.registered, version.version, LEARNED_TAG, "yes" if model.learned else "nothing")
+    if model.place == "." and model.learned:
         client.set_registered_model_alias(model.registered, ALIAS, version.version)
     if run_id is not None:
         client.set_tag(run_id, MODEL_TAG, f"{model.registered}/{version.version}")
