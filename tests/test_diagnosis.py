@@ -75,6 +75,23 @@ def test_a_model_knows_more_than_one_answer_for_every_row(
     assert of_models.nothing is not knows
 
 
+def test_dependence_on_the_labels_is_tested_as_scipy_does() -> None:
+    from scipy import stats
+
+    generator = np.random.default_rng(0)
+    for rows in (2, 3, 10, 300):
+        labels = generator.integers(3, size=rows).astype(float)
+        answers = np.where(generator.random(rows) < 0.3, labels, generator.integers(3, size=rows))
+        found = diagnose(answered(answers.tolist(), labels.tolist()), ("accuracy",)).constant.p
+        table = stats.contingency.crosstab(answers, labels).count
+        expected = stats.chi2_contingency(table, correction=False).pvalue if min(table.shape) > 1 else 1.0
+        assert found == pytest.approx(expected, rel=1e-9)
+        values = (labels + generator.normal(size=rows)).astype(np.float32).astype(float)
+        found = diagnose(answered(values.tolist(), labels.tolist(), "regression"), ("pearson",)).constant.p
+        expected = stats.pearsonr(values, labels).pvalue if np.ptp(labels) else 1.0
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-15)
+
+
 def named(seed: int) -> dict[str, Any]:
     return {"backbone": "b", "method": "m", "split": "s", "seed": seed, "key": f"k{seed}"}
 

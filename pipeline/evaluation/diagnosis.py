@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.evaluation.criteria import make
 from pipeline.evaluation.criteria.base import log_probabilities, negative_entropy
-from pipeline.evaluation.metrics import score
+from pipeline.evaluation.metrics import pearson, score
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, require_labels
@@ -79,16 +79,34 @@ def beside_constant(trace: Trace, metrics: tuple[str, ...]) -> Constant:
     Args:
         metrics: the task's.
     """
-    from scipy import stats
-
     last, labels = trace.answers()[:, -1], trace.labels
-    moves = np.ptp(last) > 0 and np.ptp(labels) > 0
     if trace.kind == "regression":
-        return Constant(score=None, p=float(stats.pearsonr(last, labels).pvalue) if moves else 1.0)
+        return Constant(score=None, p=_p_of_correlation(last, labels))
     classes = np.arange(trace.logits.shape[-1])
     constants = score(metrics, np.repeat(classes[:, None], trace.rows, axis=1), labels)
-    p = stats.chi2_contingency(stats.contingency.crosstab(last, labels).count, correction=False).pvalue if moves else 1
-    return Constant(score=_plain(np.nanmax(constants)), p=float(p))
+    return Constant(score=_plain(np.nanmax(constants)), p=_p_of_independence(last, labels))
+
+
+def _p_of_independence(answers: np.ndarray, labels: np.ndarray) -> float:
+    """p of the chi-squared test on the table of answers by labels; 1 where either is constant."""
+    from scipy.special import chdtrc  # scipy.stats takes a second to import
+
+    table = np.zeros((int(answers.max()) + 1, int(labels.max()) + 1))
+    np.add.at(table, (answers.astype(np.int64), labels.astype(np.int64)), 1)
+    table = table[table.any(axis=1)][:, table.any(axis=0)]
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    expected = np.outer(table.sum(axis=1), table.sum(axis=0)) / table.sum()
+    return float(chdtrc(freedom, np.sum((table - expected) ** 2 / expected))) if freedom else 1.0
+
+
+def _p_of_correlation(answers: np.ndarray, labels: np.ndarray) -> float:
+    """Two-sided p of the Pearson correlation by Student's t; 1 where either is constant, or below 3 rows."""
+    from scipy.special import stdtr
+
+    r, freedom = float(pearson(answers[None], labels)[0]), len(labels) - 2
+    if np.isnan(r) or freedom < 1:
+        return 1.0
+    return float(2 * stdtr(freedom, -abs(r) * np.sqrt(freedom / (1 - r * r)))) if abs(r) < 1 else 0.0
 
 
 def by_class(trace: Trace) -> list[OfClass]:

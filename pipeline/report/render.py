@@ -29,7 +29,10 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Content:
-    """A section with all that it shows, in that order: sentences on what was not run, figures, tables, examples."""
+    """A section with all that it shows, in that order: sentences on what was not run, figures, tables, examples.
+
+    One with nothing but such sentences has no heading: the summary says what was not run.
+    """
 
     slug: str
     title: str
@@ -38,6 +41,11 @@ class Content:
     tables: Sequence[Table]
     folded: bool
     examples: Sequence[Examples] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to show below its heading."""
+        return not (self.plots or self.tables or self.examples)
 
     @classmethod
     def of(cls, section: Section, stored: Stored) -> "Content":

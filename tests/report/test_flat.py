@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def test_a_headline_is_a_row_of_the_task_and_the_full_model_beside_it(stored: St
     assert set(files) == {f"{name}.json" for name in ("mnli", "mrpc", "stsb", "cifar10", ALL_TASKS)}
     for task in stored.tasks:
         numbers = files[f"{task.name}.json"]
-        assert list(numbers) == ["score", "low", "high", "speedup", "all_layers", "by"]
+        assert list(numbers) == ["score", "low", "high", "speedup", "all_layers", "learned", "by"]
+        assert numbers["learned"] == 1.0
         words = numbers["by"].split()
         rows = [row for row in task.rows if row.split == task.splits[0] and row.method in words]
         (row,) = [row for row in rows if row.criterion in words]
@@ -55,7 +57,23 @@ def test_one_task_has_no_means_and_no_early_exit_has_the_full_model(tmp_path: Pa
     (text,) = headlines(alone).values()
     (row,) = alone.tasks[0].rows
     assert json.loads(text)["score"] == row.score.median
+    assert json.loads(text)["learned"] == 1.0
     assert tables(alone) == {}
+
+
+def test_a_headline_says_on_which_share_of_the_seeds_the_model_has_learned(stored: Stored) -> None:
+    for name, seeds, share in (("mrpc", (2,), 0.666667), ("mrpc", (1, 2, 3), 0.0), ("stsb", (1, 3), 0.333333)):
+        task = next(task for task in stored.tasks if task.name == name)
+        method = json.loads(headlines(stored)[f"{name}.json"])["by"].split()[0]
+        models = tuple(
+            model.model_copy(update={"constant": model.constant.model_copy(update={"p": 0.05})})
+            if (model.method, model.seed in seeds) == (method, True)
+            else model
+            for model in task.evaluated.diagnosis
+        )
+        changed = replace(task, evaluated=task.evaluated.model_copy(update={"diagnosis": models}))
+        (text,) = headlines(replace(stored, tasks=(changed,))).values()
+        assert json.loads(text)["learned"] == share
 
 
 def test_every_row_is_an_operating_point(stored: Stored) -> None:

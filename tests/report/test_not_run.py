@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from pipeline.evaluation.criteria import CRITERIA
 from pipeline.layout import Workspace
 from pipeline.params import Params
 from pipeline.report.collect import collect
-from pipeline.report.render import Report, build
+from pipeline.report.render import Content, Report, build
 from pipeline.report.sections import SECTIONS
 from pipeline.report.stored import Stored
 from pipeline.results import Searched
@@ -87,7 +88,11 @@ def test_a_page_with_empty_parts_is_whole(full: Stored, no_patience: Stored, emp
     assert page.balanced
     assert all(len(rows) > 1 for rows in page.tables.values())
     for part in empty:
-        assert said_in(report, SENTENCES[part]) == (2, 2), "in its section and in the summary"
+        assert said_in(report, SENTENCES[part]) == (1, 1), "in the summary; a section of nothing else is not there"
+    for section in SECTIONS:
+        content = Content.of(section, without(full, no_patience, frozenset(empty)))
+        assert (section.slug in page.ids) == (not content.empty)
+        assert (f"\n## {section.title}\n" in report.markdown) == (not content.empty)
     links = {address[1:] for address in page.addresses if address.startswith("#")}
     assert links <= set(page.ids)
 
@@ -118,7 +123,7 @@ def test_one_task_of_own_data_and_nothing_else(tmp_path: Path) -> None:
     assert "Reproduction of" not in report.html
     assert page.row("mine", "joint, patience (PABEE)")["Seeds"] == "1"
     for part in ("images", "latency", "attack", "simulation"):
-        assert said_in(report, SENTENCES[part]) == (2, 2)
+        assert said_in(report, SENTENCES[part]) == (1, 1)
     assert said_in(
         report, "no plainly trained model to compare with; add single_exit under methods in params.yaml"
     ) == (2, 2)
@@ -130,10 +135,10 @@ def test_one_method_without_early_exits(tmp_path: Path) -> None:
     report = report_of(tmp_path, Params.model_validate(raw))
     assert Page(report.html).balanced
     assert report.headlines["comparisons"] == 0
-    # Verdicts, curves, budget and diagnosis, each in its section and in the summary.
+    # Verdicts, curves, budget and diagnosis, in the summary.
     assert said_in(report, "no method under methods in params.yaml trains early exits; add one, such as joint") == (
-        8,
-        8,
+        4,
+        4,
     )
     row = Page(report.html).row(TABLE_1, "PABEE")
     assert row["Model and exit rule"] == "PABEE not run: joint is not in methods"
@@ -142,19 +147,19 @@ def test_one_method_without_early_exits(tmp_path: Path) -> None:
 def test_a_task_without_early_exits_cannot_be_timed(tmp_path: Path) -> None:
     report = report_of(tmp_path, small("albert-base", ("sst2",), methods=["single_exit"]))
     sentence = "sst2 has no model with early exits to time; add a method that trains them, such as joint, under methods"
-    assert said_in(report, f"{sentence} in params.yaml") == (2, 2)
+    assert said_in(report, f"{sentence} in params.yaml") == (1, 1)
     assert "wall time on sst2" not in report.html
 
 
 @pytest.mark.parametrize(
-    ("kept", "sentence"),
+    ("kept", "sentence", "times"),
     [
         ("patience", "no rival of patience that serves these tasks under evaluate.criteria in params.yaml; add one, "
-                     "such as confidence"),
-        ("entropy", "no patience under evaluate.criteria in params.yaml, to compare with the others; add it"),
+                     "such as confidence", 2),
+        ("entropy", "no patience under evaluate.criteria in params.yaml, to compare with the others; add it", 1),
     ],
 )  # fmt: skip
-def test_one_criterion_has_no_rival(full: Stored, kept: str, sentence: str) -> None:
+def test_one_criterion_has_no_rival(full: Stored, kept: str, sentence: str, times: int) -> None:
     def only(rows: Any) -> Any:
         return tuple(row for row in rows if row.criterion in (None, kept))
 
@@ -164,7 +169,22 @@ def test_one_criterion_has_no_rival(full: Stored, kept: str, sentence: str) -> N
     ]
     report = build(replace(full, tasks=tuple(tasks)), PROVENANCE)
     assert Page(report.html).balanced
-    assert said_in(report, sentence) == (2, 2)
+    # Patience is still compared with all layers and the plain model; without it the section is not there.
+    assert said_in(report, sentence) == (times, times)
+
+
+def test_a_regression_is_told_of_rivals_that_it_can_have(tmp_path: Path) -> None:
+    workspace, params = Workspace(tmp_path), small("albert-base")
+    write_all(workspace, params)
+    both = collect(params, workspace)
+    sentence = (
+        "no rival of patience that serves these tasks under evaluate.criteria in params.yaml; add one, such as fixed, "
+        "or learned with method berxit"
+    )
+    assert said_in(build(both, PROVENANCE), sentence) == (0, 0)
+    assert said_in(build(replace(both, tasks=both.tasks[1:]), PROVENANCE), sentence) == (2, 2)
+    rivals = {name for name, one in CRITERIA.items() if one.regression and one.causal}
+    assert rivals == {"patience", "learned", "fixed"}
 
 
 def test_models_that_other_code_trained_are_counted(full: Stored) -> None:

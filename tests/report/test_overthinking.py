@@ -34,7 +34,7 @@ def test_error_and_entropy_are_of_tasks_with_classes(stored: Stored) -> None:
     (panel,) = exits.panels  # stsb is a regression, and the single exit has no layers to go by
     assert panel.name == "figure-2b-sst2-validation-albert-base-joint"
     (task, _) = stored.tasks
-    errors = sorted(model.error[0] for model in task.evaluated.diagnosis if model.error)
+    errors = sorted(model.error[0] for model in task.early_exits if model.error)
     assert f"exit after layer 1: error {100 * errors[1]:.1f}%" in [spot.text for spot in panel.spots]
     assert len(panel.spots) == 2 * 12
 

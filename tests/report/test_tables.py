@@ -121,8 +121,11 @@ def test_training_cost_and_latency(glue: Report) -> None:
     )
     assert cost["Time to best"] == "6.7 min"
     timed = page.row("Latency", "patience", "batch\xa01")
-    assert (timed["Measured"], timed["Own layer ratio"], timed["Own FLOP ratio"]) == tuple(
-        f"{v}{TIMES}" for v in (1.45, "1.50", 1.48)
+    spread = f"1.45{TIMES} to 1.50{TIMES} over 3 repeats"
+    assert (timed["Measured"], timed["Own layer ratio"], timed["Own FLOP ratio"]) == (
+        f"1.45{TIMES} {spread}",
+        f"1.50{TIMES}",
+        f"1.48{TIMES}",
     )
 
 
@@ -143,7 +146,7 @@ def test_images_are_in_every_table_that_texts_are_in(tmp_path: Path) -> None:
     assert page.row("Does patience win?", "cifar10")["Against single exit"]
     assert page.row("Diagnosis", "cifar10")["Overthinking"]
     assert page.row("Training cost (Table 3)", "cifar10", "joint")["Time to best"] == "6.7 min"
-    assert page.row("Latency", "cifar10", "patience", "batch\xa01")["Measured"] == f"1.45{TIMES}"
+    assert page.row("Latency", "cifar10", "patience", "batch\xa01")["Measured"].startswith(f"1.45{TIMES} ")
     trained = page.row("Trained models behind the rows", "cifar10", "joint")
     assert trained["Weights, SHA-256"] == key_of("weights", key)
     assert "cifar10" not in page.tables[TABLE_1][0]
@@ -171,7 +174,7 @@ def test_undefined_is_never_zero(glue: Report, tmp_path: Path) -> None:
     curves.write_text("\n".join([head, *rows]) + "\n")
     report = build(collect(params, workspace), PROVENANCE)
     row = Page(report.html).row("stsb", "joint, patience (PABEE)")
-    assert (row["Score"], row["pearson"], row["spearman"]) == ("n/a", "n/a", "n/a")
+    assert (row["Score"], row["pearson"], row["spearman"]) == ("n/a learned nothing", "n/a", "n/a")
     assert "Patience scores n/a" in report.html
 
 
@@ -273,6 +276,7 @@ def test_every_criterion_has_a_title_of_its_own(criterion: type[Confidence]) -> 
 def test_the_report_names_no_criterion_that_is_not_in_the_paper() -> None:
     folder = Path(stored_results.__file__).parents[1] / "pipeline/report"
     text = "".join(path.read_text(encoding="utf-8") for path in folder.rglob("*.py"))
+    text = text.replace('{"learned": ', "")  # one of DVC's numbers, whether the model has
     quoted = {name for name in CRITERIA if f'"{name}"' in text}
     assert quoted == {"patience", "confidence", "entropy"}  # the paper's, which its tables and figures are about
 
@@ -345,7 +349,9 @@ def test_diagnosis_beside_the_stored_rows(glue: Report, tmp_path: Path) -> None:
     row = page.row("Diagnosis", "sst2", "albert-base, joint")
     write_all(Workspace(tmp_path), small("albert-base"))
     every = Evaluated.read(Workspace(tmp_path).evaluated("sst2"), "").diagnosis
-    assert {d.method for d in every} == {"joint"}
+    assert {d.method for d in every} == {"joint", "single_exit"}
+    every = tuple(d for d in every if d.method == "joint")
+    assert not any("single exit" in row[1] for row in page.tables["Diagnosis"]), "it leaves nowhere"
     assert (
         row["Overthinking"] == f"{100 * statistics.median(d.overthinking.share for d in every if d.overthinking):.1f}"
     )

@@ -73,9 +73,11 @@ class DoesPatienceWin(Section):
 
 
 def _for_regressions() -> str:
-    """The rivals of patience that a regression can have, each with the method whose models it needs."""
-    rivals = (one for name, one in CRITERIA.items() if one.regression and one.causal and name != CHAMPION)
-    return " or ".join(f"{one.name} with method {one.recorded_by}" if one.recorded_by else one.name for one in rivals)
+    """The rivals of patience that a regression can have, and the method whose models one needs."""
+    rivals = [one for name, one in CRITERIA.items() if one.regression and one.causal and name != CHAMPION]
+    rivals.sort(key=lambda one: one.recorded_by or "")
+    names = (f"{one.name} with method {one.recorded_by}" if one.recorded_by else one.name for one in rivals)
+    return f"such as {', or '.join(names)}"
 
 
 def _by_champion(every: Iterable[Verdict]) -> list[list[Verdict]]:
