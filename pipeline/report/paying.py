@@ -6,7 +6,7 @@ from statistics import median
 from typing import Literal
 
 from pipeline.evaluation.diagnosis import Learned
-from pipeline.evaluation.intervals import sign_test
+from pipeline.evaluation.intervals import median_interval, sign_test
 from pipeline.evaluation.preferred import early_rows, preference
 from pipeline.report.clock import WORTH, Clock
 from pipeline.report.stored import SINGLE_EXIT, TaskResults
@@ -81,6 +81,7 @@ class Deal:
         gained.
 
         There is no answer where the model has learned nothing, nor a yes or no where neither clock nor rows give one.
+        Where some seeds have learned nothing, the others alone say what is lost.
         """
         if self.learned.nothing:
             return "learned nothing"
@@ -88,7 +89,8 @@ class Deal:
             return "not settled by the clock"
         if not self.gained:
             return "gains nothing"
-        hardly = self.gap.centre is not None and self.gap.centre >= -BEARABLE
+        gap = self._gap_of_learned
+        hardly = gap.centre is not None and gap.centre >= -BEARABLE
         if hardly and not self.behind:
             return "pays"
         return "too few rows to tell" if self.too_few else "costs"
@@ -100,20 +102,27 @@ class Deal:
 
     @property
     def behind(self) -> bool:
-        """Behind on every seed; with one seed, by the sign test over rows."""
-        if len(self.changes) == 1:
-            return self.changes[0].told
-        return word(self.gap).startswith("behind")
+        """Behind on every seed that has learned; with one, by the sign test over rows."""
+        changes = self._changes_of_learned
+        return changes[0].told if len(changes) == 1 else word(self._gap_of_learned).startswith("behind")
 
     @property
     def too_few(self) -> bool:
         """Whether the rows cannot tell a loss from chance: on no seed does the sign test, and in the median fewer rows
         are lost, less those won, than it needs."""
-        return (
-            bool(self.changes)
-            and not any(change.told for change in self.changes)
-            and median(change.lost - change.won for change in self.changes) < FEWEST
-        )
+        changes = self._changes_of_learned
+        told = any(change.told for change in changes)
+        return bool(changes) and not told and median(change.lost - change.won for change in changes) < FEWEST
+
+    @property
+    def _gap_of_learned(self) -> OverSeeds:
+        of_seed = zip(self.row.seeds, self.gap.values, strict=False)  # no value where one seed's is not defined
+        values = [value for seed, value in of_seed if value is not None and self.learned.by_seed.get(seed, True)]
+        return median_interval(values) if values else self.gap
+
+    @property
+    def _changes_of_learned(self) -> tuple[Change, ...]:
+        return tuple(change for change in self.changes if self.learned.by_seed.get(change.seed, True))
 
     @property
     def lost(self) -> float | None:

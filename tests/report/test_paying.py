@@ -104,7 +104,21 @@ def test_the_answer(
     assert timed(1.05, 1.5) == (answer if speed > 1.2 else "pays")
     assert timed(1.04, 1.05) == timed(0.9, 1.5) == "not settled by the clock"
     assert replace(untimed, learned=Learned({1: False})).answer == "learned nothing", "whatever else holds"
-    assert replace(untimed, learned=Learned({1: False, 2: True})).answer == answer
+
+
+def test_seeds_that_have_learned_nothing_do_not_say_what_is_lost(stored: Stored) -> None:
+    """On a seed that answers at random an early exit may gain much; that pays for nothing."""
+    deal = deals(stored.tasks)[0]
+    row = deal.row.model_copy(update={"layer_speedup": over(1.5), "seeds": (1, 2)})
+    both = replace(deal, row=row, gap=over(0.36, -0.03), changes=changes(1000, (0, 360), (40, 10)), clock=None)
+    assert replace(both, learned=Learned({1: True, 2: True})).answer == "pays"
+    assert replace(both, learned=Learned({1: False, 2: True})).answer == "costs"
+    assert replace(both, learned=Learned({1: True, 2: False})).answer == "pays"
+    regression = replace(both, learned=Learned({1: False, 2: True}), changes=())
+    assert regression.answer == "costs"
+    few = replace(both, gap=over(0.36, -0.003), changes=changes(1000, (0, 360), (3, 0)))
+    assert replace(few, learned=Learned({1: False, 2: True})).answer == "pays"
+    assert replace(few, gap=over(0.36, -0.03), learned=Learned({1: False, 2: True})).answer == "too few rows to tell"
 
 
 def timed_row(criterion: str | None, repeats: tuple[float, ...], speedup: float = 1.0) -> LatencyRow:

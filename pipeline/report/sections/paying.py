@@ -31,8 +31,9 @@ NOTES = (
     "range is that of the repeats, in each of which all layers and the exit rule ran side by side; from six repeats on "
     "without the extremes, so that more of them settle it. The timed model is the first seed's.",
     "Learned nothing: on more than half of the seeds all layers score no better than one answer for every row, or do "
-    f"not depend on the labels (chi-squared test, for a regression Pearson's; p from {INDEPENDENT:g} on). One answer: "
-    "the score of the class that does best as the answer to every row.",
+    f"not depend on the labels (chi-squared test, for a regression Pearson's; p from {INDEPENDENT:g} on). On fewer "
+    "seeds, the others alone say what is lost. One answer: the score of the class that does best as the answer to "
+    "every row.",
     "Lost: rows with a wrong early answer where the last exit is right; won: the reverse. Wall time: measured, one row "
     "at a time.",
     "In MLflow, tags.keys holds the keys that a row is traced back to, in the run of each row; the model that the rows "
