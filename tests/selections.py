@@ -1,6 +1,7 @@
 """Models that a test made itself, named as those that finetune selected for a task."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from pipeline.layout import HERE
@@ -66,6 +67,26 @@ def untrained_models(workspace: Workspace, task: str) -> None:
     for stage in ("trace", "evaluate"):
         done = workspace.stage(stage, task)
         assert done.code == 0, done.err
+
+
+def relabel_as_answered(task: str) -> None:
+    """Turn every other report row of each trace round, and label it as the last exit then answers: models that know
+    their task, without training."""
+    from pipeline.evaluation.trace import load_trace, save_trace
+    from pipeline.results import TraceIndex
+    from pipeline.results.traces import SELECTION
+
+    path = HERE.trace_index(task)
+    index = TraceIndex.read(path, "run trace")
+    entries = []
+    for entry in index.traces:
+        trace = load_trace(HERE.trace(task, entry.key, entry.split))
+        if entry.split != SELECTION:
+            trace.logits[::2] = trace.logits[::2, :, ::-1]
+            labelled = replace(trace, labels=trace.answers()[:, -1])
+            entry = entry.model_copy(update={"sha256": save_trace(labelled, HERE.trace(task, entry.key, entry.split))})
+        entries.append(entry)
+    index.model_copy(update={"traces": tuple(entries)}).write(path)
 
 
 def untrained_images(workspace: Workspace) -> None:

@@ -30,6 +30,7 @@ from pipeline.results.latency import RunsIn
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.tasks.stores import manifest_of, open_store
 from pipeline.tasks.text.tokens import collate
+from stages.latency import unsteady
 from tests.chain import chain_model
 from tests.replayed import check_replayed_in_bf16, residual_model
 from tests.selections import evaluate_untrained, save_model, select
@@ -57,6 +58,33 @@ def test_the_live_engine_at_a_point_decides_as_replay_at_it(name: str) -> None:
         answers, swept = LiveEngine.at(model, point)({"x": x}), sweep_at(trace, point)
         np.testing.assert_array_equal(answers.exit_index, swept.exit_index[0])
         np.testing.assert_array_equal(answers.logits.argmax(axis=1), swept.predictions[0])
+
+
+@pytest.mark.parametrize(
+    ("repeats", "said"),
+    [
+        ((6.27, 5.88, 5.95), ""),
+        ((1.0, 1.09, 1.05), ""),
+        ((1.0, 1.12, 1.05), "12%"),
+        ((1.44, 1.43, 2.02), "41%"),
+        ((1.0,), ""),
+    ],
+)
+def test_repeats_of_one_work_that_differ_are_said(repeats: tuple[float, ...], said: str) -> None:
+    row = LatencyRow(
+        backbone="b", method="joint", key="k", point=ALL_LAYERS, engine="pytorch", precision="float32", score=0.8,
+        mode="batch 1", threads=1, examples=1, exits=(1,), ms_per_example=1.0, repeats_ms=repeats, p50_ms=1.0,
+        p99_ms=1.0, measured_speedup=1.0, own_layer_speedup=1.0, own_flop_speedup=1.0,
+    )  # fmt: skip
+    early = row.model_copy(update={"point": point_of(make("patience"), {}, 2.0), "repeats_ms": (1.0, 9.0, 1.0)})
+    steady = row.model_copy(update={"mode": "batch 32", "repeats_ms": (1.0, 1.05, 1.0)})
+    line = unsteady("t", [steady, row, early])
+    assert line == (
+        f"t: repeats of the full pass differ by {said} (b/joint, batch 1); let the machine do nothing else, or raise "
+        "latency.repeats"
+        if said
+        else ""
+    )
 
 
 def test_each_model_is_timed_at_its_own_points(workspace: Workspace) -> None:

@@ -13,7 +13,7 @@ from pipeline.errors import TrackingError
 from pipeline.layout import HERE
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.store import address
-from tests.selections import untrained_images, untrained_models
+from tests.selections import relabel_as_answered, untrained_images, untrained_models
 from tests.test_tracking import break_database, mend_database
 from tests.workspace import Workspace
 
@@ -86,7 +86,17 @@ def test_the_selected_model_answers_in_another_process_as_predict_does(
     untrained_models(workspace, TASK)
     assert not list(HERE.unsent_models.iterdir()), "sent"
     tracker = Tracker()
+    # Nobody trained it: it is there, and no alias names it.
     (version,) = versions(tracker)
+    assert version.tags["learned"] == "nothing"
+    assert tracker.client.get_registered_model(NAME).aliases == {}
+    done = workspace.stage("evaluate", TASK)
+    assert f"{TASK}: the selected model has learned nothing; it is registered without an alias\n" in done.out
+    relabel_as_answered(TASK)
+    done = workspace.stage("evaluate", TASK)
+    assert "learned nothing; it is registered" not in done.out
+    (version,) = versions(tracker)
+    assert version.tags["learned"] == "yes"
     assert tracker.client.get_model_version_by_alias(NAME, "selected").version == version.version
     tags = version.tags
     assert (tags["task"], tags["method"], tags["key"]) == (TASK, "joint", "many")
@@ -163,7 +173,7 @@ import json
 import mlflow, numpy
 
 mlflow.set_tracking_uri("sqlite:///mlflow.db")
-model = mlflow.pyfunc.load_model("models:/early-exit.demo-images@selected")
+model = mlflow.pyfunc.load_model("models:/early-exit.demo-images/1")
 images = numpy.load("images.npy")
 said = model.predict(images, params={"criterion": "confidence"}).to_dict(orient="records")
 try:
