@@ -9,8 +9,11 @@ from click.testing import CliRunner
 from pipeline.__main__ import cli
 from pipeline.commands.ask import explain, only_one, open_model, predict, texts_of
 from pipeline.errors import ArtifactError, ParamsError, PipelineError
+from pipeline.evaluation.criteria import make
+from pipeline.evaluation.diagnosis import NOTHING
 from pipeline.layout import HERE
 from pipeline.params import load_params
+from pipeline.results import Evaluated
 from tests.selections import untrained_models
 from tests.workspace import Workspace
 
@@ -32,7 +35,7 @@ def invoke(*arguments: str) -> str:
     if isinstance(result.exception, PipelineError):
         raise result.exception
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 @pytest.mark.slow
@@ -75,6 +78,11 @@ def _commands(asked: Workspace) -> None:
     assert set(row) == {"answer", "probability", "exit", "layers", "threshold", "exits"}
     assert set(row["exits"][0]) == {"exit", "layer", "answer", "probability", "probabilities", "score"}
 
+    asked_for = CliRunner().invoke(cli, ["predict", "--task", TASK, TEXTS[0]])
+    assert f"beware: {NOTHING}" in asked_for.stderr.splitlines(), "nobody trained it"
+    best = next(r for r in Evaluated.read(HERE.evaluated(TASK), "").rows if r.preferred and r.method == "joint")
+    rule = make(str(best.criterion))
+    assert asked_for.stderr.splitlines()[-1].startswith(f"demo-albert, joint, {rule.title} {rule.symbol} = ")
     said = invoke("predict", "--task", TASK, *TEXTS).splitlines()
     assert len(said) == len(TEXTS)
     assert all("of 12" in line for line in said)

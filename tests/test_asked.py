@@ -77,7 +77,7 @@ def opened(
     columns = ("sentence",) if tokenizer else ("image",)
     manifest = Manifest.model_construct(task="reviews", label_names=tuple(labels), columns=columns)
     group = group_of("reviews", "small", "joint", {1: "0123456789abcdef"})
-    return Opened(manifest, group, points, asked(points, None), model, tokenizer, "cpu")
+    return Opened(manifest, group, points, asked(points, None), True, model, tokenizer, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -228,9 +228,9 @@ def test_a_model_without_operating_points_answers_by_all_layers(bare: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("names", "default"), [(["voting", "patience"], "patience"), (["temperature", "voting"], "temperature")]
+    ("names", "default"), [(["voting", "patience"], "voting"), (["temperature", "voting"], "temperature")]
 )
-def test_the_default_is_patience_or_the_first(
+def test_the_default_is_the_first_which_selection_rows_prefer(
     texts_model: Path, tmp_path: Path, names: Sequence[str], default: str
 ) -> None:
     model = Deployed.open(left_with(texts_model, tmp_path / "model", names))

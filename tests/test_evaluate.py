@@ -15,11 +15,12 @@ from pipeline.evaluation.diagnosis import diagnose
 from pipeline.evaluation.group import Evaluation, evaluate_group, merged
 from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.point import point_of
+from pipeline.evaluation.preferred import preferred
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace, save_trace
 from pipeline.layout import HERE
 from pipeline.params import Params
-from pipeline.results import ALL_LAYERS, Evaluated, TraceEntry, TraceIndex, read_curves
+from pipeline.results import ALL_LAYERS, Choosing, Evaluated, TraceEntry, TraceIndex, curves_of, read_curves
 from pipeline.storage import write_text
 from stages.evaluate import main
 from tests.test_choosing import made_up_trace
@@ -150,6 +151,23 @@ def test_a_row_has_a_point_for_each_trial(tmp_path: Path) -> None:
         fitted = make("temperature").fit(member.traces["selection"])
         assert row.point(member.key) == point_of(fitted, {}, row.point(member.key).limit)
     assert row.point("key1") != row.point("key2")
+
+
+def test_each_group_prefers_one_rule_by_its_selection_rows(tmp_path: Path) -> None:
+    criteria = CRITERIA | {"confidence": {}, "fixed": {}, "oracle": {}}
+    group = Group("a", "joint", True, tuple(SeedTraces(seed, f"key{seed}", traces_of(seed)) for seed in (1, 2)))
+    found = evaluate_group(group, criteria, ("accuracy",), make_chooser({"rule": "window"}, (1.3, 1.96)))
+    (best,) = [row for row in found.rows if row.preferred]
+    assert preferred(found.rows, [*curves_of(found.curves)], "validation") is best
+    assert best.criterion in ("patience", "temperature", "confidence"), "fixed leaves nobody early, oracle cannot run"
+    single = replace(group, multi_exit=False)
+    alone = evaluate_group(single, criteria, ("accuracy",), make_chooser({"rule": "window"}, (1.3, 1.96)))
+    assert not any(row.preferred for row in alone.rows)
+    every = tuple(row.model_copy(update={"preferred": True}) for row in found.rows)
+    choosing = Choosing(rule="window", window=(1.3, 1.96))
+    kind: dict[str, Any] = {"modality": "text", "kind": "classification", "protocol": "holdout"}
+    with pytest.raises(ValueError, match="rows: preferred"):
+        Evaluated(task="t", **kind, metrics=("accuracy",), choosing=choosing, rows=every, exits=(), diagnosis=())
 
 
 def test_under_the_papers_protocol_the_report_split_chose(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from pipeline.errors import ParamsError, UnsupportedError, unknown
 from pipeline.evaluation.asked import FULL, Decision, asked, decision_of
 from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.diagnosis import model_learned
 from pipeline.evaluation.leaving import Rule, leave_recorded
 from pipeline.evaluation.point import read_with_points
 from pipeline.layout import HERE, Workspace
@@ -32,6 +33,7 @@ class Opened:
     Attributes:
         points: evaluate's operating points, by the criterion's name.
         decision: at which of them, or otherwise, rows leave.
+        learned: whether the model knows more than one answer for every row.
         tokenizer: None for images.
     """
 
@@ -39,6 +41,7 @@ class Opened:
     group: ModelGroup
     points: Mapping[str, Decision]
     decision: Decision
+    learned: bool
     model: "MultiExit"
     tokenizer: "Tokenizer | None"
     device: str
@@ -75,7 +78,7 @@ def open_model(
     Args:
         task, backbone: may be left out where there is one.
         method: None takes the first with early exits.
-        criterion: None takes patience, else the first that evaluate had; "full" all layers.
+        criterion: None takes the one that selection rows prefer; "full" all layers.
 
     Raises:
         ParamsError: an unknown name, or one that is missing among several.
@@ -111,7 +114,8 @@ def open_selected(
 
     model = ready(load_checkpoint(here.model(task, trial.key), sha256=trial.weights_sha256), device)
     tokenizer = load_tokenizer(here.tokenizer(task, group.backbone)) if manifest.modality == "text" else None
-    return Opened(manifest, group, points, asked(points, criterion), model, tokenizer, device)
+    learned = model_learned(evaluated, group, manifest.report_splits[0])
+    return Opened(manifest, group, points, asked(points, criterion), learned, model, tokenizer, device)
 
 
 def chosen_group(selected: Selected, backbone: str | None, method: str | None) -> ModelGroup:
@@ -134,10 +138,10 @@ def only_one(option: str, given: str | None, names: Sequence[str]) -> str:
 
 
 def _points(evaluated: Evaluated, group: ModelGroup, key: str, split: str) -> dict[str, Decision]:
-    """The operating points at which a model can run, by the criterion's name."""
+    """The operating points at which a model can run, by the criterion's name, the preferred one first."""
     return {
         row.criterion: decision_of(dict(row.point(key)))
-        for row in evaluated.rows
+        for row in sorted(evaluated.rows, key=lambda row: not row.preferred)
         if (row.backbone, row.method, row.split) == (group.backbone, group.method, split)
         and row.criterion is not None
         and CRITERIA[row.criterion].causal

@@ -24,7 +24,7 @@ def asked_of_a_model(command: Command) -> Command:
             click.option("--task", metavar="NAME", help="May be left out where there is one."),
             click.option("--backbone", metavar="NAME", help="May be left out where there is one."),
             click.option("--method", metavar="NAME", help="Without: the first with early exits."),
-            click.option("--criterion", metavar="NAME", help="Without: patience; `full`: all layers."),
+            click.option("--criterion", metavar="NAME", help="Without: the preferred one; `full`: all layers."),
             click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         )
     ):
@@ -44,6 +44,7 @@ def predict(texts: tuple[str, ...], as_json: bool, **names: str | None) -> None:
     if as_json:
         print_json([_as_json(one) | {"layers": one.layer} for one in answers])
         return
+    click.echo(_about(opened), err=True)
     for one in answers:
         click.echo(f"{_said(one)}  exit {one.exit} of {len(opened.model.exits)}")
 
@@ -85,12 +86,11 @@ def explanation_as_json(explanation: "Explanation") -> dict[str, Any]:
 def lines_of(opened: "Opened", explanation: "Explanation") -> list[str]:
     """An explanation as lines to print."""
     criterion = opened.decision.criterion
-    name = "all layers" if criterion is None else criterion.title
     classes = opened.manifest.label_names[:SHOWN_CLASSES] or ("value",)
     widths = [max(len(column), 8) for column in classes]
     score = "" if criterion is None else "  score"
     heads = "  ".join(f"{column:>{width}}" for column, width in zip(classes, widths, strict=True))
-    lines = [f"{opened.group.backbone}, {opened.group.method}, {name}", f"exit  layer  {heads}{score}"]
+    lines = [f"{opened.group.backbone}, {opened.group.method}, {_rule(opened)}", f"exit  layer  {heads}{score}"]
     left = explanation.answer.exit
     for at, score_there in zip(explanation.exits, explanation.scores, strict=True):
         shares = at.probabilities or {"value": float(at.label)}
@@ -125,6 +125,21 @@ def _said(answer: "Answer") -> str:
 
 def _open(names: dict[str, str | None]) -> "Opened":
     from pipeline.commands.ask import open_model
+    from pipeline.evaluation.diagnosis import NOTHING
     from pipeline.params import load_params
 
-    return open_model(load_params(), names["task"], names["backbone"], names["method"], names["criterion"])
+    opened = open_model(load_params(), names["task"], names["backbone"], names["method"], names["criterion"])
+    if not opened.learned:
+        click.echo(f"beware: {NOTHING}", err=True)
+    return opened
+
+
+def _about(opened: "Opened") -> str:
+    """The model that answers, and by which rule."""
+    criterion, threshold = opened.decision.criterion, opened.decision.stored_threshold
+    at = "" if criterion is None or threshold is None else f" {criterion.symbol} = {threshold:.4g}"
+    return f"{opened.group.backbone}, {opened.group.method}, {_rule(opened)}{at}"
+
+
+def _rule(opened: "Opened") -> str:
+    return "all layers" if opened.decision.criterion is None else opened.decision.criterion.title

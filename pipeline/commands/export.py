@@ -22,6 +22,7 @@ from pipeline.errors import ParamsError
 def export(task: str, folder: Path, backbone: str | None, method: str | None, precisions: tuple[str, ...]) -> None:
     """Write a selected model of TASK as ONNX graphs into FOLDER, with thresholds, tokenizer and card."""
     from pipeline.commands.export_task import export_task
+    from pipeline.evaluation.diagnosis import NOTHING
     from pipeline.params import load_params
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -32,4 +33,6 @@ def export(task: str, folder: Path, backbone: str | None, method: str | None, pr
             score = "not defined" if row.score.median is None else f"{row.score.median:.4f}"
             speed = row.layer_speedup.median
             click.echo(f"{name:<8} {row.split:<12} {row.criterion or 'full':<20} score {score}  layers {speed:.2f}x")
+    if not exported.learned:
+        click.echo(f"beware: {NOTHING}", err=True)
     click.echo(f"written: {folder}")

@@ -58,8 +58,8 @@ def decision_of(point: Mapping[str, Any], remedy: str = "run `dvc repro -f evalu
 
 
 def default_of(points: Mapping[str, Decision]) -> str:
-    """The criterion where none is asked for: patience, or the first that has a point; without points all layers."""
-    return "patience" if "patience" in points else next(iter(points), FULL)
+    """The criterion where none is asked for: the first, which selection rows prefer; without points all layers."""
+    return next(iter(points), FULL)
 
 
 def asked(

@@ -19,7 +19,9 @@ from pipeline.results import (
     Calibration,
     Constant,
     Diagnosis,
+    Evaluated,
     Findings,
+    ModelGroup,
     OfClass,
     OperatingPoint,
     Oracle,
@@ -32,6 +34,7 @@ BINS = 15
 """Bins of the calibration error, as in Guo et al. 2017."""
 EXAMPLES = 10
 """Largest number of row ids in a list."""
+NOTHING = "this model has learned nothing: with all layers it is no better than one answer for every row"
 INDEPENDENT = 0.05
 """p from which on answers may well not depend on the labels."""
 
@@ -163,6 +166,13 @@ def learned(full: Row, models: Iterable[Diagnosis]) -> Learned:
     wanted = (full.backbone, full.method, full.split)
     own = [one for one in models if (one.backbone, one.method, one.split) == wanted]
     return Learned({one.seed: _knows(scores.get(one.seed), one.constant) for one in own})
+
+
+def model_learned(evaluated: Evaluated, group: ModelGroup, split: str) -> bool:
+    """Whether the first seed's model of a group, the one that answers, knows more than one answer for every row."""
+    wanted = (group.backbone, group.method, split, None)
+    full = next(row for row in evaluated.rows if (row.backbone, row.method, row.split, row.criterion) == wanted)
+    return learned(full, evaluated.diagnosis).by_seed[group.trials[0].seed]
 
 
 def _knows(score: float | None, constant: Constant) -> bool:

@@ -16,9 +16,10 @@ from pipeline.evaluation.groups import Group, SeedTraces
 from pipeline.evaluation.intervals import median_interval
 from pipeline.evaluation.metrics import score
 from pipeline.evaluation.point import criterion_of, point_of, sweep_at
+from pipeline.evaluation.preferred import preferred
 from pipeline.evaluation.sweep import sweep
 from pipeline.evaluation.trace import Trace
-from pipeline.results import ALL_LAYERS, CurvePoint, Diagnosis, ExitScores, OperatingPoint, OverSeeds, Row
+from pipeline.results import ALL_LAYERS, CurvePoint, Diagnosis, ExitScores, OperatingPoint, OverSeeds, Row, curves_of
 from pipeline.results.traces import SELECTION
 
 
@@ -86,8 +87,10 @@ def evaluate_group(
         for split in splits:
             for member, (fitted, _) in zip(group.seeds, choices, strict=True):
                 curves += _curve(group, member, fitted, split, metrics)
+    lines = [*curves_of(curves)]
+    best = [preferred(rows, lines, split) for split in group.report_splits]
     return Evaluation(
-        rows=tuple(rows),
+        rows=tuple(row.model_copy(update={"preferred": any(row is one for one in best)}) for row in rows),
         exits=tuple(_exits(group, member, split, metrics) for split in splits for member in group.seeds),
         diagnosis=tuple(_diagnoses(group, chosen, metrics)),
         curves=tuple(curves),

@@ -105,7 +105,7 @@ def _cached(
 def own_points(
     manifest: Manifest, group: ModelGroup, own: Mapping[str, Trace], choosing: Choosing, costs: ExitCosts | None
 ) -> tuple[tuple[Row, ...], tuple[OperatingPoint, ...]]:
-    """Choose thresholds on a model's own traces, and score them there.
+    """Choose thresholds on a model's own traces, and score them there; the points that the rows prefer come first.
 
     Args:
         costs: of its exits in its engine, for a chooser that reads them.
@@ -116,5 +116,6 @@ def own_points(
     chooser = choosing.chooser.for_model(group.backbone, group.method, () if costs is None else (costs,))
     rows = evaluate_group(alone, criteria, manifest.metrics, chooser, choosing.protocol).rows
     first = manifest.report_splits[0]
-    points = tuple(row.points[0] for row in rows if row.split == first and row.criterion is not None)
+    early = [row for row in rows if row.split == first and row.criterion is not None]
+    points = tuple(row.points[0] for row in sorted(early, key=lambda row: not row.preferred))
     return rows, points

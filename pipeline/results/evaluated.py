@@ -61,6 +61,9 @@ class Row(Part):
     nearest, the fastest, or the full model."""
     selected_on: Text
     """Split on which the threshold was chosen."""
+    preferred: bool = False
+    """Whether the rows that chose the thresholds prefer this exit rule of these models, by which they then answer where
+    no other is asked for."""
     risk: OverSeeds | None = None
     """Mean loss of this split's rows against the full model, in the meaning of `choosing.loss`: for a loss of 0 or 1
     the share lost; None for a chooser that bounds no risk."""
@@ -250,6 +253,7 @@ class Evaluated(Result):
                 raise ValueError(f"rows of {row.backbone}/{row.method}: rule and risk are not those of choosing")
             if row.criterion is not None and (row.cost_ms is None) != (row.rule != "latency"):
                 raise ValueError(f"rows of {row.backbone}/{row.method}: cost_ms is not that of choosing")
+        refuse_repeats("rows: preferred", ((row.backbone, row.method, row.split) for row in self.rows if row.preferred))
         models = [(backbone, method, seed) for backbone, method, seed, _ in self.models]
         refuse_repeats("rows: keys of a seed", models)
 

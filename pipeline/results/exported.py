@@ -96,6 +96,8 @@ class Exported(Result):
     """What an exit gives beside its logits, in the order of the graph's outputs."""
     precisions: dict[Text, ExportedPrecision]
     """By precision: float32, int8."""
+    learned: bool = True
+    """Whether the model, through all layers, knows more than one answer for every row."""
     parameters: Count
     """Number of parameters."""
     versions: dict[str, str]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.evaluation.diagnosis import learned
+from pipeline.evaluation.diagnosis import model_learned
 from pipeline.evaluation.preferred import preferred
 from pipeline.layout import HERE
 from pipeline.models.deploy.folder import FLOAT32
@@ -100,7 +100,7 @@ def register(
         threshold=point.threshold,
         key=key,
         columns=manifest.columns if manifest.modality == "text" else (),
-        learned=has_learned(evaluated, group, row.split),
+        learned=model_learned(evaluated, group, row.split),
         precisions=() if exported is None else precisions_of(exported),
         example=example_of(manifest),
         metrics={name: value for name, value in numbers_of(row).items() if value is not None},
@@ -113,13 +113,6 @@ def register(
             link_or_copy(path, folder / path.relative_to(HERE.root))
         model.write(folder / f"{manifest.task}.json")
     stage.tracker.send_models()
-
-
-def has_learned(evaluated: Evaluated, group: ModelGroup, split: str) -> bool:
-    """Whether the first seed's model, the one that is registered, knows more than one answer for every row."""
-    wanted = (group.backbone, group.method, split, None)
-    full = next(row for row in evaluated.rows if (row.backbone, row.method, row.split, row.criterion) == wanted)
-    return learned(full, evaluated.diagnosis).by_seed[group.trials[0].seed]
 
 
 def files_of(manifest: Manifest, group: ModelGroup) -> list[Path]:

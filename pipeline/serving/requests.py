@@ -62,7 +62,7 @@ class Asked(BaseModel):
     rows: list[Any]
     """Texts; pairs of texts as lists of two; or images, each 32 rows of 32 pixels of 3 numbers from 0 to 255."""
     criterion: str | None = None
-    """A criterion's name, or "full" for all layers; None: patience, or the first that was exported, or all layers."""
+    """A criterion's name, or "full" for all layers; None: the one that selection rows prefer, if any."""
     threshold: float | None = Field(None, allow_inf_nan=False)
     """None: the one that was chosen for this precision."""
     settings: dict[str, float] | None = None

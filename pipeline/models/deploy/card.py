@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from pipeline.evaluation.criteria import CRITERIA
+from pipeline.evaluation.diagnosis import NOTHING
 from pipeline.results import Exported, OverSeeds, Row
 
 HEAD = ("precision", "criterion", "split", "threshold", "score", "layer speed-up", "FLOP speed-up")
@@ -25,6 +26,7 @@ def card(exported: Exported, rows: Sequence[Row]) -> str:
             f"A model of {exported.exits[-1]} layers with an exit after {_places(exported.exits)}, "
             f"{exported.parameters:,} parameters; it answers {classes}.",
             "",
+            *(() if exported.learned else (f"**Beware: {NOTHING}.**", "")),
             "## This model, through the graphs in this folder",
             "",
             "Thresholds were chosen on selection rows and scores are of the split named, both on what these graphs "

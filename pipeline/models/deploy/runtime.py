@@ -125,7 +125,7 @@ class Deployed:
         """Answer texts (pairs as tuples), or images, (n, 32, 32, 3) uint8, in one batch.
 
         Args:
-            criterion: None: patience, or the first that was exported, or all layers; "full": all layers.
+            criterion: None: the one that selection rows prefer, or all layers without any; "full": all layers.
             threshold: None: the one that was chosen for this precision.
             settings: of the criterion; None: those of its exported point, where it has one.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.errors import ParamsError, unknown
+from pipeline.evaluation.diagnosis import model_learned
 from pipeline.evaluation.point import sweep_at
 from pipeline.evaluation.trace import Trace
 from pipeline.identity.code import code_identity
@@ -114,6 +115,7 @@ def export(
         exits=model.exits,
         channels=tuple(model.channels),
         precisions=measured,
+        learned=model_learned(evaluated, group, manifest.report_splits[0]),
         parameters=model.parameter_counts()["parameters"],
         versions=library_versions() | _versions(),
         files=files,
