@@ -233,6 +233,7 @@ def test_a_model_that_left_answers_without_pytorch(at_hand: Path) -> None:
         assert row.score.median == pytest.approx(evaluated[row.criterion].score.median, abs=0.1)
     card = (at_hand / "README.md").read_text(encoding="utf-8")
     assert "patience (PABEE)" in card
+    assert ("**Beware: this model has learned nothing" in card) is not described.learned
     assert described.weights_sha256 in card
     check_bad_input(at_hand)
 
