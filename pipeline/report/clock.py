@@ -67,8 +67,12 @@ class Clock:
     @property
     def beside(self) -> str:
         """What must stand beside the speed-up where a median over seeds does."""
-        model = f"the timed model: {times(self.layers)} in layers"
-        return f"{self.spread}; {model}" if self.spread else model
+        return "; ".join(filter(None, (self.spread, self.model)))
+
+    @property
+    def model(self) -> str:
+        """The timed model's own layer speed-up in words."""
+        return f"the timed model: {times(self.layers)} in layers"
 
 
 def _setting(row: LatencyRow) -> tuple[object, ...]:

@@ -155,7 +155,9 @@ def _row(deal: Deal, trials: Mapping[str, TrialRecord]) -> TableRow:
     lost = number(None)
     if deal.lost is not None and deal.won is not None:
         lost = f"{signed(-100 * deal.lost)}, {signed(100 * deal.won)}"
-    clock = Cell("not timed") if deal.clock is None else Cell(times(deal.clock.speedup), deal.clock.beside)
+    clock = Cell("not timed")
+    if deal.clock is not None:
+        clock = Cell(times(deal.clock.speedup), f"{deal.clock.spread}\n{deal.clock.model}".strip())
     cells = (
         Cell(task.heading(row.split)),
         Cell(model_name(row.backbone, row.method)),
