@@ -30,7 +30,7 @@ from tools.results.tables import page
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {module.PROFILE: module for module in (real, sst2, baselines, depth, regimes, robustness, robustness12)}
 """By profile: the page and its tables."""
-WITHOUT_TRACES = (regimes.PROFILE, robustness.PROFILE)
+WITHOUT_TRACES = (regimes.PROFILE,)
 LIMIT = 20 * 2**20
 """Most bytes of one profile's traces in git."""
 
@@ -56,7 +56,7 @@ def main() -> None:
 def keep(here: Workspace, folder: Path) -> None:
     """Copy what the results rest on from a finished run: traces, selections, trials, wall times, attacks without texts.
 
-    An attack on the speed has a name of its own, since it stands beside one on the answers.
+    An attack on the speed has a folder of its own, since it stands beside one on the answers.
 
     Raises:
         ArtifactError: the run is not finished, or its traces are too large for git.
@@ -82,7 +82,7 @@ def keep(here: Workspace, folder: Path) -> None:
         (folder / "latency").mkdir(exist_ok=True)
         shutil.copy2(here.latency(task), folder / "latency")
     for task in tasks:
-        name = task if params.attack.goal == "misclassify" else f"{task}.{params.attack.goal}"
+        name = task if params.attack.goal == "misclassify" else f"{params.attack.goal}/{task}"
         result = Attack.read(here.attack(task), "")
         plain = [
             one.model_copy(update={"rows": tuple(row.model_copy(update={"shown": ()}) for row in one.rows)})

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow.csv
@@ -11,6 +12,7 @@ from scipy.stats import binomtest
 from pipeline.evaluation.intervals import proportion_interval
 from pipeline.params import Params
 from pipeline.results import Attack, DefenceRow, OverExamples
+from tools.results.scores import exits, scores
 from tools.results.tables import Table, markdown
 
 PROFILE = "robustness"
@@ -45,7 +47,9 @@ def attacked(params: Params, folder: Path, task: str) -> str:
 def slow_down(params: Params, folder: Path) -> str:
     """The attack on the speed."""
     rows = []
-    for name, row in defences(folder / "attack/rotten_tomatoes.slow_down.json").items():
+    for name, row in defences(folder / "attack/slow_down/rotten_tomatoes.json").items():
+        if row.point.criterion is None:
+            continue  # it runs all layers as it is
         layers = (row.layers_before, row.layers_after)
         means = (f"{one.value:.1f}" for one in (row.perturbed_words, row.queries) if one.value is not None)
         rows.append([name, interval(row.attack_success_rate), *(interval(one, 1) for one in layers), *means])
@@ -83,7 +87,14 @@ def keep_records(stored: Path, path: Path) -> None:
     pyarrow.csv.write_csv(table, path, pyarrow.csv.WriteOptions(quoting_style="needed"))
 
 
-TABLES: dict[str, Table] = {"adaptive": adaptive}
+TABLES: dict[str, Table] = {
+    "adaptive": adaptive,
+    "mr": partial(attacked, task="rotten_tomatoes"),
+    "sick": partial(attacked, task="sick"),
+    "slow_down": slow_down,
+    "models": scores,
+    "model_exits": exits,
+}
 
 
 def _of(records: Sequence[Mapping[str, str]], encoder: str, defence: str) -> Records:
