@@ -9,8 +9,10 @@ from pipeline.report.paying import BEARABLE, Change, Deal
 
 
 def remarks(deal: Deal) -> Iterator[str]:
-    """Sentences, the most important first."""
+    """Sentences, the most important first; of a model that has learned nothing no more than that."""
     yield from _learned(deal)
+    if deal.learned.nothing:
+        return
     if deal.answer == "not settled by the clock":
         yield "The clock does not settle it: raise latency.repeats in params.yaml, on a machine that does nothing else."
     if deal.answer == "too few rows to tell":

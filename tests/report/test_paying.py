@@ -229,6 +229,8 @@ def test_a_model_that_has_learned_nothing_gets_no_yes(tmp_path: Path) -> None:
         assert report.headlines["comparisons"] == 0
         cells = Page(report.html).row("Does patience win?", "sst2")
         assert cells["Against confidence"].startswith("not compared")
+        assert Page(report.html).row("Does early exit pay here?", "sst2")["Answer"] == "learned nothing"
+        assert "a class is never" not in report.html
         assert "learned nothing" in Page(report.html).row("sst2", "joint, patience (PABEE)")["Score"]
         assert "learned nothing" not in Page(report.html).row("sst2", "single exit")["Score"]
     both = with_constant(ignorant[0], "single_exit", (1,), p=1.0)

@@ -158,11 +158,12 @@ def _row(deal: Deal, trials: Mapping[str, TrialRecord]) -> TableRow:
     clock = Cell("not timed")
     if deal.clock is not None:
         clock = Cell(times(deal.clock.speedup), f"{deal.clock.spread}\n{deal.clock.model}".strip())
+    flags = tuple(flag for flag in flags_of(task, row) if flag != deal.answer)
     cells = (
         Cell(task.heading(row.split)),
         Cell(model_name(row.backbone, row.method)),
         Cell(row.criterion or "", setting(row.points, regression=task.regression), link=row_id(task, row)),
-        Cell(deal.answer, flags=flags_of(task, row), tone=TONES.get(deal.answer, "")),
+        Cell(deal.answer, flags=flags, tone=TONES.get(deal.answer, "")),
         Cell(number(points(row.score.centre))),
         Cell(number(points(deal.full.score.centre))),
         Cell(number(points(deal.constant))),
