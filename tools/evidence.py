@@ -63,9 +63,9 @@ def keep(here: Workspace, folder: Path) -> None:
     """
     parts = {"traces": here.outputs / "traces", "selected": here.all_selected, "trials.json": here.trials_table}
     params = load_params(here.root / "params.yaml")
-    tasks, timed = params.attack.tasks, params.latency.tasks
-    needed = [*map(here.attack_records, tasks), *map(here.latency, timed)]
-    for path in (*parts.values(), *needed):
+    tasks = params.attack.tasks
+    timed = [task for task in params.latency.tasks if here.latency(task).exists()]  # without Ray nothing is timed
+    for path in (*parts.values(), *map(here.attack_records, tasks)):
         if not path.exists():
             raise ArtifactError(f"{path}: no such file; run the profile to its report first")
     size = sum(path.stat().st_size for path in parts["traces"].rglob("*.safetensors"))
