@@ -58,7 +58,7 @@ class Training(Block):
     whole batch, halved whenever a GPU runs out of memory."""
     precision: Arithmetic = "auto"
     """Arithmetic of matrix products; weights and all else stay float32. auto: bf16 on a GPU that has it, else float32.
-    bf16: on a CPU too, where a step takes about half the time if the processor has bf16 (lscpu: avx512_bf16 or
+    bf16: on a CPU too, where a step takes half the time or less if the processor has bf16 (lscpu: avx512_bf16 or
     amx_bf16), and longer if not. Selection scores and traces are float32's."""
     compile: bool = False
     """Whether torch.compile compiles the model's forward pass: some minutes at the start of a trial, and faster steps.
