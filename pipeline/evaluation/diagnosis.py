@@ -170,8 +170,7 @@ def learned(full: Row, models: Iterable[Diagnosis]) -> Learned:
 
 def model_learned(evaluated: Evaluated, group: ModelGroup, split: str) -> bool:
     """Whether the first seed's model of a group, the one that answers, knows more than one answer for every row."""
-    wanted = (group.backbone, group.method, split, None)
-    full = next(row for row in evaluated.rows if (row.backbone, row.method, row.split, row.criterion) == wanted)
+    full = evaluated.all_layers(group.backbone, group.method, split)
     return learned(full, evaluated.diagnosis).by_seed[group.trials[0].seed]
 
 

@@ -8,7 +8,7 @@ from pipeline.evaluation.intervals import sign_test
 from pipeline.report.cells import Cell, Table, TableRow, model_name, runs_of
 from pipeline.report.numbers import listed, number, points, signed
 from pipeline.report.paying import SURE, Deal
-from pipeline.results import Diagnosis, OfClass, Outcome, TrialRecord
+from pipeline.results import Diagnosis, OfClass, TrialRecord
 
 MOST = 10
 """Classes of a task up to which each has its row and its sentence."""
@@ -71,17 +71,14 @@ def _few(deal: Deal) -> bool:
 
 
 def _recalls(deal: Deal) -> list[_Recall]:
+    assert deal.row.criterion is not None  # a deal is of an exit rule
     by_seed = [list(_of_seed(model, deal.row.criterion)) for model in deal.models]
     return [_Recall.of(found) for found in zip(*by_seed, strict=True)]
 
 
-def _of_seed(model: Diagnosis, criterion: str | None) -> Iterator[tuple[OfClass, int, int]]:
-    outcome = _outcome(model, criterion)
+def _of_seed(model: Diagnosis, criterion: str) -> Iterator[tuple[OfClass, int, int]]:
+    outcome = model.outcome(criterion)
     return zip(model.classes or (), outcome.lost_by_class or (), outcome.won_by_class or (), strict=True)
-
-
-def _outcome(model: Diagnosis, criterion: str | None) -> Outcome:
-    return next(outcome for outcome in model.criteria if outcome.criterion == criterion)
 
 
 def _never_answered(deal: Deal) -> str:

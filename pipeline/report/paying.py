@@ -168,7 +168,8 @@ def _candidates(task: TaskResults, group: ModelGroup, split: str) -> list[Row]:
 def _deal(task: TaskResults, group: ModelGroup, split: str) -> Deal:
     row = max(_candidates(task, group, split), key=lambda row: preference(row, task.curves))
     full, models = task.all_layers(row), task.diagnosed(row)
-    found = [(model, outcome) for model in models for outcome in model.criteria if outcome.criterion == row.criterion]
+    assert row.criterion is not None  # a candidate leaves early
+    found = [(model, model.outcome(row.criterion)) for model in models]
     return Deal(
         task=task,
         group=group,

@@ -81,8 +81,7 @@ class TaskResults:
 
     def all_layers(self, row: Row) -> Row:
         """The same models on the same split through all layers."""
-        wanted = (row.backbone, row.method, row.split, None)
-        return next(one for one in self.rows if (one.backbone, one.method, one.split, one.criterion) == wanted)
+        return self.evaluated.all_layers(row.backbone, row.method, row.split)
 
     def learned(self, row: Row) -> Learned:
         """On which seeds a row's models, through all layers, know more than one answer for every row."""
@@ -115,7 +114,7 @@ class TaskResults:
 
 
 def _only_exit(model: Diagnosis, criterion: str) -> float | None:
-    exits = next(outcome.exits for outcome in model.criteria if outcome.criterion == criterion)
+    exits = model.outcome(criterion).exits
     used = [layer for layer, rows in zip(model.layers, exits, strict=True) if rows]
     return used[0] if len(used) == 1 and used[0] != model.layers[-1] else None
 

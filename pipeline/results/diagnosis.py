@@ -124,6 +124,10 @@ class Findings(Part):
     criteria: tuple[Outcome, ...]
     """Each criterion at its operating point."""
 
+    def outcome(self, criterion: str) -> Outcome:
+        """The outcome of a criterion that is among them."""
+        return next(outcome for outcome in self.criteria if outcome.criterion == criterion)
+
     def check(self) -> None:
         refuse_repeats("criteria", (outcome.criterion for outcome in self.criteria))
         exits = len(self.layers)

@@ -221,6 +221,11 @@ class Evaluated(Result):
     costs: tuple[ExitCosts, ...] = ()
     """What each exit costs, of each multi-exit backbone and method; empty but for rule `latency`."""
 
+    def all_layers(self, backbone: str, method: str, split: str) -> Row:
+        """The row of a group's models through all layers."""
+        wanted = (backbone, method, split, None)
+        return next(row for row in self.rows if (row.backbone, row.method, row.split, row.criterion) == wanted)
+
     @property
     def models(self) -> set[Model]:
         """The models of all rows."""

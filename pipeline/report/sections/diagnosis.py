@@ -66,7 +66,7 @@ def _panel(task: TaskResults, models: Sequence[OfModel]) -> Panel:
     with canvas(name, f"Share of rows by the layer at which they leave on {title}, for {', '.join(names)}.") as drawing:
         axes = drawing.axes[0]
         for criterion in names:
-            counts = [outcome.exits for model in models for outcome in model.criteria if outcome.criterion == criterion]
+            counts = [model.outcome(criterion).exits for model in models]
             shares = [100 * sum(of_seed) / sum(map(sum, counts)) for of_seed in zip(*counts, strict=True)]
             style = look(criterion, names)
             axes.plot(first.layers, shares, style.dash, color=style.colour, marker=style.marker, markersize=4,
