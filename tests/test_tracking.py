@@ -5,14 +5,18 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -20,6 +24,7 @@ from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import HERE
 from pipeline.running.mlflow.client import EXPERIMENT
+from pipeline.running.mlflow.registry import make_name
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.runs import TrackedRun
 from pipeline.running.signals import stopped_by_signals
@@ -172,6 +177,38 @@ def test_a_signal_never_leaves_a_transaction_open(workspace: Workspace) -> None:
     steps = recorded(tracker, "k")[1]["selection"]
     assert len(steps) == len(set(steps)) >= 60
     assert {int(step) for step in steps} == run.steps
+
+
+@pytest.mark.parametrize("table", ["experiment_tags", "datasets", "registered_models"])
+def test_another_writer_is_there_first(workspace: Workspace, table: str) -> None:
+    """What two drivers write at once, where each looks and then inserts, is written once and fails neither."""
+    tracker = Tracker()
+    run = tracker.open("trace", tags=TAGS, params={})
+    data = DatasetInput(Dataset("rows", "0a", "local", "data"), [])
+
+    def write() -> None:
+        if table == "experiment_tags":
+            tracker.client.set_experiment_tag(tracker.experiment_id, "new", "mine")
+        elif table == "datasets":
+            tracker.client.log_inputs(run.run_id, [data])
+        else:
+            make_name(tracker.client, "early-exit-task", "task")
+
+    inserts: list[str] = []
+
+    def insert_first(connection: Any, cursor: Any, statement: str, parameters: Any, *more: Any) -> None:
+        if statement.startswith(f"INSERT INTO {table} "):
+            inserts.append(statement)
+            if len(inserts) == 1:
+                with closing(sqlite3.connect(HERE.tracking_store, timeout=1)) as other, other:
+                    other.execute(statement, parameters)
+
+    event.listen(Engine, "before_cursor_execute", insert_first)
+    try:
+        write()
+    finally:
+        event.remove(Engine, "before_cursor_execute", insert_first)
+    assert len(inserts) == 1, "the second look finds it"
 
 
 def test_a_stage_that_is_interrupted_as_its_run_opens_ends_it(workspace: Workspace) -> None:

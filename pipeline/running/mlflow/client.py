@@ -16,6 +16,9 @@ EXPERIMENT = "early-exit"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE")
 """What a store answers that is there, and that will answer so again."""
+COLLISIONS = ("IntegrityError", "UniqueViolation")
+"""What a store says, by its database's driver, of a row that another client wrote between its look and its write."""
+ATTEMPTS = 5
 
 
 class RefusedError(TrackingError):
@@ -47,8 +50,13 @@ class Client:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with held():
-                return call(*args, **kwargs)
+            for left in reversed(range(ATTEMPTS)):
+                try:
+                    with held():
+                        return call(*args, **kwargs)
+                except MlflowException as error:  # nothing of it was written, and the next look finds the row
+                    if not left or not any(name in str(error) for name in COLLISIONS):
+                        raise
         except MlflowException as error:
             unusable = cannot_be_used(self._uri, str(error))
             raise (RefusedError(str(unusable)) if error.error_code in REFUSALS else unusable) from None

@@ -58,8 +58,7 @@ def _new_version(client: Client, experiment: str, folder: Path, model: UnsentMod
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, 0)])
         values = [Metric(name, value, model.made, 0, logged.model_id) for name, value in model.metrics.items()]
         client.log_batch(run_id, metrics=values)
-    if not client.search_registered_models(f"name = '{model.registered}'"):
-        client.create_registered_model(model.registered, description=f"Selected models of the task {model.task}.")
+    make_name(client, model.registered, model.task)
     return client.create_model_version(
         model.registered,
         f"models:/{logged.model_id}",
@@ -68,6 +67,18 @@ def _new_version(client: Client, experiment: str, folder: Path, model: UnsentMod
         description=_described(model),
         model_id=logged.model_id,
     )
+
+
+def make_name(client: Client, registered: str, task: str) -> None:
+    """Make the registry's entry of a task's models, unless there is one; raises TrackingError."""
+    query = f"name = '{registered}'"
+    if client.search_registered_models(query):
+        return
+    try:
+        client.create_registered_model(registered, description=f"Selected models of the task {task}.")
+    except TrackingError:  # a driver in another folder may have made it meanwhile
+        if not client.search_registered_models(query):
+            raise
 
 
 def _package(folder: Path, target: Path) -> None:
