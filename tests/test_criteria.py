@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline import theory
 from pipeline.errors import ArtifactError, InvalidLogitsError, ParamsError, UnsupportedError
 from pipeline.evaluation.criteria import CRITERIA, Criterion, fitted_values, make
+from pipeline.evaluation.leaving import Leaving, Rule, leave_recorded
 from pipeline.evaluation.sweep import NEVER, exits_at, first_past, scan, sweep
 from pipeline.evaluation.trace import Trace
 
@@ -265,7 +266,6 @@ def test_live_equals_replay(case: Case) -> None:
 def check_live_equals_replay(case: Case) -> None:
     import torch
 
-    from pipeline.evaluation.leaving import leave_recorded
     from pipeline.models.live import LiveEngine
     from tests.chain import chain_model
 
@@ -298,6 +298,74 @@ def check_live_equals_replay(case: Case) -> None:
                 np.testing.assert_array_equal(given.argmax(-1), answers[np.arange(48), expected])
         spread |= set(expected.tolist())
     assert len(spread) > 3, "the case must hold rows that leave at different exits"
+
+
+def asked_at(criterion: Criterion, threshold: float, logits: np.ndarray, **channels: np.ndarray) -> list[int]:
+    """The exit behind whose layer each exit is asked, for rows, (n, exits, outputs), that run together."""
+    rule = Rule(criterion, threshold, logits.shape[1], logits.shape[2], tuple(channels))
+    leaving, running = Leaving(rule, len(logits)), np.arange(len(logits))
+    passed: list[int] = []
+    asked: list[int] = []
+    values = logits if rule.reads == "logits" else channels[rule.reads]
+    for exit_index in range(logits.shape[1]):
+
+        def ask(exit_index: int = exit_index, rows: np.ndarray = running) -> tuple[np.ndarray, np.ndarray]:
+            asked.append(passed[-1])
+            given = logits[rows, exit_index]
+            return given, given if values is logits else values[rows, exit_index]
+
+        passed.append(exit_index)
+        stay = leaving.reach(exit_index, ask)
+        running = running if stay is None else running[stay]
+        if not len(running):
+            break
+    recorded = leave_recorded(rule, logits, channels)
+    np.testing.assert_array_equal(leaving.exit_index, recorded.exit_index)
+    np.testing.assert_array_equal(leaving.logits, recorded.logits)
+    return asked
+
+
+@each_causal_case
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, rows=st.sampled_from([1, 2, 9]))
+def test_exits_at_which_no_row_can_leave_are_asked_later_and_change_nothing(case: Case, seed: int, rows: int) -> None:
+    check_waits(case, seed, rows)
+
+
+def check_waits(case: Case, seed: int, rows: int) -> None:
+    trace = random_trace(case, seed, rows)
+    thresholds = case.criterion.thresholds(trace.exits, trace.classes)
+    for threshold in (-np.inf, *thresholds[:: max(1, len(thresholds) // 8)], *(thresholds[:8] + 0.5), NEVER):
+        asked = asked_at(case.criterion, threshold, trace.logits, **trace.channels)
+        assert asked == sorted(asked)
+
+
+def test_when_an_exit_is_asked_by_hand() -> None:
+    """Patience t: the first t + 1 exits together; behind a change, the t that must agree with it."""
+    agree, late, never = one_hot([[1] * 7]), one_hot([[0, 0, 1, 1, 1, 1, 1]]), one_hot([[0, 1, 0, 1, 0, 1, 0]])
+    patience = make("patience")
+    assert asked_at(patience, 0, agree) == [0]
+    assert asked_at(patience, 3, agree) == [3, 3, 3, 3]
+    assert asked_at(patience, 2.5, agree) == [3, 3, 3, 3]
+    assert asked_at(patience, 3, late) == [3, 3, 3, 3, 5, 5]
+    assert asked_at(patience, 3, never) == [3, 3, 3, 3, 6, 6, 6]
+    assert asked_at(patience, 3, np.concatenate([agree, late, never])) == [3, 3, 3, 3, 5, 5, 6]
+    assert asked_at(patience, NEVER, agree) == [6] * 7
+    assert asked_at(make("fixed"), 5, never) == [4] * 5
+    assert asked_at(make("voting", {"power": 0.0}), 3, never) == [2, 2, 2, 3, 4]
+    assert asked_at(make("voting"), 2, agree) == [3, 3, 3, 3]
+    assert asked_at(make("patient_confidence"), 3, never) == [2, 2, 2]
+    assert asked_at(make("confidence"), 1.0, one_hot([[0] * 7])) == [*range(7)]
+
+
+def test_a_row_that_leaves_before_its_criterion_said_is_an_error() -> None:
+    class Mine(type(make("confidence"))):  # type: ignore[misc]
+        def wait(self, state: Any, threshold: float, left: int) -> int:
+            return left + 1
+
+    assert asked_at(Mine(), NEVER, one_hot([[0] * 7])) == [6] * 7
+    with pytest.raises(ArtifactError, match="'confidence': a row leaves before `wait` said that one can; mend `wait`"):
+        asked_at(Mine(), 0.5, one_hot([[0] * 7]))
 
 
 def test_live_refuses_what_it_cannot_run() -> None:

@@ -1,12 +1,15 @@
 """Who leaves of a batch that runs: the decisions of every live engine, in NumPy, by the criteria of replay."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 
 import numpy as np
 
-from pipeline.errors import InvalidLogitsError, UnsupportedError
+from pipeline.errors import ArtifactError, InvalidLogitsError, UnsupportedError
 from pipeline.evaluation.criteria.base import Criterion, State, answers_itself, refuse_other_fit
+
+Ask = Callable[[], tuple[np.ndarray, np.ndarray]]
+"""Computes what an exit gives the running rows: its logits, and what the rule reads, as `Leaving.take` gets them."""
 
 
 class Rule:
@@ -31,6 +34,7 @@ class Rule:
     def __init__(
         self, criterion: Criterion | None, threshold: float, exits: int, outputs: int, channels: tuple[str, ...] = ()
     ) -> None:
+        self.name = "full" if criterion is None else criterion.name
         self.reads = "logits" if criterion is None else criterion.reads
         self.criterion, self.threshold = criterion, threshold
         self.last, self.outputs, self.capped = exits - 1, outputs, False
@@ -76,6 +80,45 @@ class Leaving:
         self.exit_index = np.empty(rows, dtype=np.int64)
         self._active: slice | np.ndarray = slice(None)  # positions in the batch of the rows that still run
         self._memory: State | None = None
+        self._waiting: list[tuple[int, Ask]] = []  # exits at which no row can leave yet
+        self._wait = self._exits_until(-1)
+
+    def reach(self, exit_index: int, ask: Ask) -> np.ndarray | None:
+        """Let the running rows leave at the exit behind the layer that has run, or go on.
+
+        An exit at which no row can leave yet, such as the first t under patience t, is asked together with the first
+        at which one can. Behind one another they find their weights, and the decision its code, in the caches, which
+        every layer empties: at batch 1 an exit then costs a fraction (docs/design/deploy.md).
+
+        Args:
+            ask: computes what the exit gives; it is called now, later, or not at all.
+
+        Returns, raises:
+            As `take`; ArtifactError: a row leaves before the criterion said that one can.
+        """
+        if not self.rule.asks(exit_index):
+            return None
+        self._waiting.append((exit_index, ask))
+        if len(self._waiting) < self._wait:
+            return None
+        waiting, self._waiting = self._waiting, []
+        stay = None
+        for at, one in waiting:
+            if stay is not None:
+                raise ArtifactError(
+                    f"criterion {self.rule.name!r}: a row leaves before `wait` said that one can; mend `wait`"
+                )
+            stay = self.take(at, *one())
+        self._wait = self._exits_until(exit_index)
+        return stay
+
+    def _exits_until(self, exit_index: int) -> int:
+        """How many exits behind this one, counted from 0, are asked until a row can leave."""
+        rule = self.rule
+        if rule.criterion is None:
+            return 1
+        left = rule.last - exit_index
+        return left if left < 2 else min(left, rule.criterion.wait(self._memory, rule.threshold, left))
 
     def take(self, exit_index: int, logits: np.ndarray, values: np.ndarray) -> np.ndarray | None:
         """Let the running rows leave at an exit, or go on.

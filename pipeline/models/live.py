@@ -1,6 +1,8 @@
 """The live engine: it runs layer by layer, drops rows as they leave, and uses the criteria of replay."""
 
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,25 +52,26 @@ class LiveEngine:
         Raises:
             InvalidLogitsError: an exit answered NaN.
         """
-        model, rule, exits = self.model, self.rule, self.model.exits
-        backbone = model.backbone
-        leaving = Leaving(rule, len(next(iter(batch.values()))))
+        backbone, exits = self.model.backbone, self.model.exits
+        leaving = Leaving(self.rule, len(next(iter(batch.values()))))
         state = backbone.embed(batch)
         current = 0
         for index in range(backbone.layers):
             state = backbone.layer(index, state)
             if index + 1 != exits[current]:
                 continue
-            if rule.asks(current):
-                logits, values = model.read(current, state, rule.reads)
-                on_host = _on_host(logits)
-                stay = leaving.take(current, on_host, on_host if values is logits else _on_host(values))
-                if stay is not None:
-                    if not len(stay):
-                        break
-                    state = state.select(torch.from_numpy(stay).to(logits.device, non_blocking=True))
+            stay = leaving.reach(current, partial(self._ask, current, state))
+            if stay is not None:
+                if not len(stay):
+                    break
+                state = state.select(torch.from_numpy(stay).to(state[0].device, non_blocking=True))
             current += 1
         return leaving
+
+    def _ask(self, exit_index: int, state: Any) -> tuple[np.ndarray, np.ndarray]:
+        logits, values = self.model.read(exit_index, state, self.rule.reads)
+        on_host = _on_host(logits)
+        return on_host, on_host if values is logits else _on_host(values)
 
     @torch.inference_mode()
     def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

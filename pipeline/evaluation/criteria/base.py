@@ -11,6 +11,7 @@ NumPy arrays, so that they run the same arithmetic; Torch tensors work too.
 """
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -84,6 +85,22 @@ class Criterion(ABC):
         Without bounds, unless the criterion overrides it.
         """
         return -np.inf, np.inf
+
+    def wait(self, state: State | None, threshold: float, left: int) -> int:
+        """How many more exits must answer before a row can leave; 1, unless the criterion overrides it.
+
+        The live engines ask those exits together, one right behind the other, when the last of them has its layer. A
+        wait that is too short costs time; one that is too long is an error.
+
+        Args:
+            state: from the last `step`; None before the first exit.
+            threshold: a row leaves at the first exit whose score reaches it.
+            left: exits that have not answered, 1 or more.
+
+        Returns:
+            A number from 1 to `left`, for the row that is the first to leave.
+        """
+        return 1
 
     def answer(self, state: State, logits: Array) -> Array:
         """The answer to a row that leaves at this exit: the exit's logits, unless the criterion overrides it.
@@ -186,6 +203,16 @@ def negative_entropy(logits: Array) -> Array:
     xp = namespace_of(logits)
     log_p = log_probabilities(logits)
     return xp.sum(xp.exp(log_p) * xp.where(log_p > -xp.inf, log_p, xp.zeros_like(log_p)), axis=-1)
+
+
+def missing(count: Array | None, threshold: float, left: int) -> int:
+    """`Criterion.wait` of a score that grows by 1 an exit at most.
+
+    Args:
+        count: the scores, (n,); None where they are 0 before the first exit.
+    """
+    reached = 0.0 if count is None else float(count.max())
+    return math.ceil(max(1, min(threshold - reached, left)))
 
 
 def run_length(count: Array, holds: Array) -> Array:

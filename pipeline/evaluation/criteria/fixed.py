@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from pipeline.evaluation.criteria.base import Array, Criterion, State
+from pipeline.evaluation.criteria.base import Array, Criterion, State, missing
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class FixedExit(Criterion):
     def step(self, state: State, values: Array) -> tuple[State, Array]:
         count = state["exit"] + 1
         return {"exit": count}, count
+
+    def wait(self, state: State | None, threshold: float, left: int) -> int:
+        return missing(None if state is None else state["exit"], threshold, left)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(1, exits + 1, dtype=np.float64)

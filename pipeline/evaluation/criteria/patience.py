@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import device
 
 from pipeline.evaluation.arrays import largest_class, namespace_of
-from pipeline.evaluation.criteria.base import Array, Criterion, State, run_length
+from pipeline.evaluation.criteria.base import Array, Criterion, State, missing, run_length
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Patience(Criterion):
             same = answer == state["previous"]
         count = run_length(state["count"], same)
         return {"previous": answer, "count": count}, count
+
+    def wait(self, state: State | None, threshold: float, left: int) -> int:
+        # The first exit starts the count, at 0.
+        return missing(None, threshold + 1, left) if state is None else missing(state["count"], threshold, left)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits, dtype=np.float64)

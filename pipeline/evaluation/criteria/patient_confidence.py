@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from array_api_compat import array_namespace, device
 
-from pipeline.evaluation.criteria.base import Array, Criterion, State, negative_entropy, run_length
+from pipeline.evaluation.criteria.base import Array, Criterion, State, missing, negative_entropy, run_length
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,9 @@ class PatientConfidence(Criterion):
         sure = -negative_entropy(values) / np.log(values.shape[-1]) < self.tau
         count = run_length(state["count"], sure)
         return {"count": count}, count
+
+    def wait(self, state: State | None, threshold: float, left: int) -> int:
+        return missing(None if state is None else state["count"], threshold, left)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits + 1, dtype=np.float64)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,19 +149,22 @@ class Segments:
         leaving, reads = Leaving(rule, len(next(iter(batch.values())))), self.place_of(rule)
         state, current = self.embed(batch), 0
         for index, layer in enumerate(self.layers):
-            (state["hidden"],) = layer(state)
+            (hidden,) = layer(state)
+            state = {**state, "hidden": hidden}
             if index + 1 != self.exits[current]:
                 continue
-            if rule.asks(current):
-                answers = self.exit(current, state)
-                stay = leaving.take(current, answers[0], answers[reads])
-                if stay is not None:
-                    if not len(stay):
-                        break
-                    # A part that is the same for all rows, such as a bias by distance, has one row.
-                    state = {name: part if len(part) == 1 else part[stay] for name, part in state.items()}
+            stay = leaving.reach(current, partial(self._ask, current, state, reads))
+            if stay is not None:
+                if not len(stay):
+                    break
+                # A part that is the same for all rows, such as a bias by distance, has one row.
+                state = {name: part if len(part) == 1 else part[stay] for name, part in state.items()}
             current += 1
         return leaving
+
+    def _ask(self, exit_index: int, state: Arrays, reads: int) -> tuple[np.ndarray, np.ndarray]:
+        answers = self.exit(exit_index, state)
+        return answers[0], answers[reads]
 
     def _exits(self, batch: Arrays) -> Iterator[list[np.ndarray]]:
         """The answers of each exit: logits, then channels."""
