@@ -125,7 +125,7 @@ def main() -> None:
                 setting = name.rpartition(", ")[2]
                 assert engine(batch) == (LAYERS if setting == FULL else int(setting.split()[1]) + 1), name
             runs = {name: partial(engine, batch) for name, engine in engines.items()}
-            for name, took in interleaved(runs, given.repeats, "cpu").items():
+            for name, took in interleaved(runs, given.repeats, "cpu", settled=True).items():
                 total[name] += took / len(rows)
             rate = MatrixRate(products_of(model, batch), [*products], 1, "cpu", time.process_time)
             for _ in range(given.repeats):

@@ -93,7 +93,7 @@ def measure_row(
         "products": twelve(bare_products(model, state.hidden.shape[1])),
         "activation": twelve(lambda: layer.activation(wide)),
         "norms": twelve(lambda: (layer.attention.LayerNorm(state.hidden), layer.full_layer_layer_norm(state.hidden))),
-        "head": twelve(lambda: model.read(0, state, "logits")),
+        "head": twelve(lambda: model.read([0], [state], "logits")),
         "decision": twelve(lambda: patience.step(memory, logits)[1] >= 20.0),
         "embedding": twelve(lambda: backbone.embed(batch)),
     }

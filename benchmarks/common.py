@@ -128,11 +128,20 @@ def seconds(run: Callable[[], Any], device: str) -> float:
     return time.process_time() - started
 
 
-def interleaved(runs: Mapping[str, Callable[[], Any]], repeats: int, device: str) -> dict[str, float]:
-    """Median seconds of each run over repeats taken in turns, after one round to warm up."""
+def interleaved(
+    runs: Mapping[str, Callable[[], Any]], repeats: int, device: str, *, settled: bool = False
+) -> dict[str, float]:
+    """Median seconds of each run over repeats taken in turns, after one round to warm up.
+
+    Args:
+        settled: time each run right behind an untimed one of its own. Where runs have weights of their own, each would
+            else begin with those of another in the caches, as no service does that answers with one model.
+    """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
+            if settled:
+                run()
             took = seconds(run, device)
             if repeat:
                 taken[name].append(took)

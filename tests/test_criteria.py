@@ -1,5 +1,6 @@
 """The laws of an exit criterion, over one case table; hand-made answers; live equals replay."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -307,15 +308,17 @@ def asked_at(criterion: Criterion, threshold: float, logits: np.ndarray, **chann
     passed: list[int] = []
     asked: list[int] = []
     values = logits if rule.reads == "logits" else channels[rule.reads]
+
+    def ask(exits: Sequence[int], states: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        asked.extend(passed[-1:] * len(exits))
+        given = [logits[rows, at] for at, rows in zip(exits, states, strict=True)]
+        if values is logits:
+            return [(one, one) for one in given]
+        return [(one, values[rows, at]) for one, at, rows in zip(given, exits, states, strict=True)]
+
     for exit_index in range(logits.shape[1]):
-
-        def ask(exit_index: int = exit_index, rows: np.ndarray = running) -> tuple[np.ndarray, np.ndarray]:
-            asked.append(passed[-1])
-            given = logits[rows, exit_index]
-            return given, given if values is logits else values[rows, exit_index]
-
         passed.append(exit_index)
-        stay = leaving.reach(exit_index, ask)
+        stay = leaving.reach(exit_index, running, ask)
         running = running if stay is None else running[stay]
         if not len(running):
             break

@@ -1,15 +1,18 @@
 """Who leaves of a batch that runs: the decisions of every live engine, in NumPy, by the criteria of replay."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import Any
 
 import numpy as np
 
 from pipeline.errors import ArtifactError, InvalidLogitsError, UnsupportedError
 from pipeline.evaluation.criteria.base import Criterion, State, answers_itself, refuse_other_fit
 
-Ask = Callable[[], tuple[np.ndarray, np.ndarray]]
-"""Computes what an exit gives the running rows: its logits, and what the rule reads, as `Leaving.take` gets them."""
+Answers = tuple[np.ndarray, np.ndarray]
+"""What an exit gives the running rows: its logits, and what the rule reads, as `Leaving.take` gets them."""
+Ask = Callable[[Sequence[int], Sequence[Any]], Sequence[Answers]]
+"""Computes the answers of some exits, counted from 0, from the states behind their layers."""
 
 
 class Rule:
@@ -80,35 +83,37 @@ class Leaving:
         self.exit_index = np.empty(rows, dtype=np.int64)
         self._active: slice | np.ndarray = slice(None)  # positions in the batch of the rows that still run
         self._memory: State | None = None
-        self._waiting: list[tuple[int, Ask]] = []  # exits at which no row can leave yet
+        self._waiting: list[tuple[int, Any]] = []  # exits at which no row can leave yet
         self._wait = self._exits_until(-1)
 
-    def reach(self, exit_index: int, ask: Ask) -> np.ndarray | None:
+    def reach(self, exit_index: int, state: Any, ask: Ask) -> np.ndarray | None:
         """Let the running rows leave at the exit behind the layer that has run, or go on.
 
         An exit at which no row can leave yet, such as the first t under patience t, is asked together with the first
-        at which one can. Behind one another they find their weights, and the decision its code, in the caches, which
-        every layer empties: at batch 1 an exit then costs a fraction (docs/design/deploy.md).
+        at which one can. At batch 1 the weights of a pooler, and the code of the decision, then come from memory once
+        and not behind every layer, which empties the caches (docs/design/deploy.md).
 
         Args:
-            ask: computes what the exit gives; it is called now, later, or not at all.
+            state: behind that layer; it is kept until the exit is asked.
+            ask: asks this exit, and those that wait.
 
         Returns, raises:
             As `take`; ArtifactError: a row leaves before the criterion said that one can.
         """
         if not self.rule.asks(exit_index):
             return None
-        self._waiting.append((exit_index, ask))
+        self._waiting.append((exit_index, state))
         if len(self._waiting) < self._wait:
             return None
-        waiting, self._waiting = self._waiting, []
+        asked, states = zip(*self._waiting, strict=True)
+        self._waiting = []
         stay = None
-        for at, one in waiting:
+        for at, answers in zip(asked, ask(asked, states), strict=True):
             if stay is not None:
                 raise ArtifactError(
                     f"criterion {self.rule.name!r}: a row leaves before `wait` said that one can; mend `wait`"
                 )
-            stay = self.take(at, *one())
+            stay = self.take(at, *answers)
         self._wait = self._exits_until(exit_index)
         return stay
 

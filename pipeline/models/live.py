@@ -1,7 +1,6 @@
 """The live engine: it runs layer by layer, drops rows as they leave, and uses the criteria of replay."""
 
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.criteria import Criterion
-from pipeline.evaluation.leaving import Leaving, Rule
+from pipeline.evaluation.leaving import Answers, Leaving, Rule
 from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.precision import full_float32
@@ -60,7 +59,7 @@ class LiveEngine:
             state = backbone.layer(index, state)
             if index + 1 != exits[current]:
                 continue
-            stay = leaving.reach(current, partial(self._ask, current, state))
+            stay = leaving.reach(current, state, self._ask)
             if stay is not None:
                 if not len(stay):
                     break
@@ -68,10 +67,12 @@ class LiveEngine:
             current += 1
         return leaving
 
-    def _ask(self, exit_index: int, state: Any) -> tuple[np.ndarray, np.ndarray]:
-        logits, values = self.model.read(exit_index, state, self.rule.reads)
-        on_host = _on_host(logits)
-        return on_host, on_host if values is logits else _on_host(values)
+    def _ask(self, exits: Sequence[int], states: Sequence[Any]) -> list[Answers]:
+        read = self.model.read(exits, states, self.rule.reads)
+        logits = [_on_host(one) for one, _ in read]
+        if self.rule.reads == "logits":
+            return [(one, one) for one in logits]
+        return [(one, _on_host(values)) for one, (_, values) in zip(logits, read, strict=True)]
 
     @torch.inference_mode()
     def record(self, batch: Mapping[str, Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:

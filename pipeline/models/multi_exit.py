@@ -87,11 +87,22 @@ class MultiExit(nn.Module):
         """Logits of one exit, (n, outputs), for the state after its layer."""
         return self._logits(exit_index, self._pooled(exit_index, state))
 
-    def read(self, exit_index: int, state: Any, channel: str) -> tuple[Tensor, Tensor]:
-        """Logits of one exit, (n, outputs), and its values of a channel, (n,); for "logits" the same object twice."""
-        pooled = self._pooled(exit_index, state)
-        logits = self._logits(exit_index, pooled)
-        return logits, logits if channel == "logits" else self._channel(channel, pooled)
+    def read(self, exit_indexes: Sequence[int], states: Sequence[Any], channel: str) -> list[tuple[Tensor, Tensor]]:
+        """Logits of some exits, (n, outputs) each, and their values of a channel, (n,); for "logits" the same object
+        twice.
+
+        Args:
+            states: behind the layer of each exit.
+        """
+        if len(states) > 1 and hasattr(self.backbone, "pool_together"):
+            every = self.backbone.pool_together([self.exits[index] - 1 for index in exit_indexes], states)
+        else:
+            every = [self._pooled(index, state) for index, state in zip(exit_indexes, states, strict=True)]
+        read = []
+        for index, pooled in zip(exit_indexes, every, strict=True):
+            logits = self._logits(index, pooled)
+            read.append((logits, logits if channel == "logits" else self._channel(channel, pooled)))
+        return read
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Logits of all exits, (n, exits, outputs)."""

@@ -175,8 +175,9 @@ def _write_exits(
         last = len(kinds) - 1 - kinds[::-1].index(kind)  # images are wider there
         examples = []
         for place, index in enumerate((first, last)):
-            parameters = {name: torch.zeros_like(value) for name, value in heads[index].state_dict().items()}
-            examples.append(_parts(after[model.exits[index] - 1][place], reads) | parameters)
+            # Of one head, and of two at once: a graph that takes any number answers for several exits.
+            given = {name: torch.cat([value] * (place + 1)) for name, value in heads[index].state_dict().items()}
+            examples.append(_parts(after[model.exits[index] - 1][place], reads) | given)
         graph = _Exit(backbone, model.exits[first] - 1, model.channels, type(after[0][0]), reads)
         _write(graph, examples, folder / file, ("logits", *model.channels))
     return tuple(files[kind] for kind in kinds)

@@ -1,6 +1,6 @@
 """The graphs of an exported model in ONNX Runtime, run layer by layer; it needs NumPy and ONNX Runtime alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,6 +50,8 @@ class Graph:
         self._session = session(path, threads)
         self.inputs = [one.name for one in self._session.get_inputs()]
         self.outputs = [one.name for one in self._session.get_outputs()]
+        self.any_size = {one.name: not isinstance(one.shape[0], int) for one in self._session.get_inputs() if one.shape}
+        """Whether an input's first axis takes any size."""
 
     def __call__(self, given: Arrays) -> list[np.ndarray]:
         """The outputs, for inputs that may hold more than the graph reads."""
@@ -146,14 +148,15 @@ class Segments:
         return 0 if rule.reads == "logits" else 1 + self.channels.index(rule.reads)
 
     def _answer(self, batch: Arrays, rule: Rule) -> Leaving:
-        leaving, reads = Leaving(rule, len(next(iter(batch.values())))), self.place_of(rule)
+        leaving = Leaving(rule, len(next(iter(batch.values()))))
+        ask = partial(self._ask, reads=self.place_of(rule))
         state, current = self.embed(batch), 0
         for index, layer in enumerate(self.layers):
             (hidden,) = layer(state)
             state = {**state, "hidden": hidden}
             if index + 1 != self.exits[current]:
                 continue
-            stay = leaving.reach(current, partial(self._ask, current, state, reads))
+            stay = leaving.reach(current, state, ask)
             if stay is not None:
                 if not len(stay):
                     break
@@ -162,9 +165,27 @@ class Segments:
             current += 1
         return leaving
 
-    def _ask(self, exit_index: int, state: Arrays, reads: int) -> tuple[np.ndarray, np.ndarray]:
-        answers = self.exit(exit_index, state)
-        return answers[0], answers[reads]
+    def _ask(self, exits: Sequence[int], states: Sequence[Arrays], reads: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The answers of some exits, from the states behind their layers. One row goes through a shared graph at once,
+        whose weights are then read once; up to rounding that changes nothing, but in int8."""
+        hidden = [state["hidden"] for state in states]
+        shared = len({(id(self.poolers[at]), one.shape) for at, one in zip(exits, hidden, strict=True)}) == 1
+        heads = self.poolers[exits[0]].any_size["weight"]  # not in folders of before
+        if len(exits) == 1 or len(hidden[0]) > 1 or self.alone or not (shared and heads):
+            every = [self.exit(at, state) for at, state in zip(exits, states, strict=True)]
+            return [(answers[0], answers[reads]) for answers in every]
+        together = {
+            "hidden": np.concatenate(hidden),
+            "weight": np.concatenate([self.heads[at][0] for at in exits]),
+            "bias": np.concatenate([self.heads[at][1] for at in exits]),
+        }
+        if "keep" in states[0]:
+            together["keep"] = np.repeat(states[0]["keep"], len(exits), axis=0)
+        answers = self.poolers[exits[0]](together)
+        # Each state has met every head.
+        answers[0] = answers[0].reshape(len(exits), len(exits), self.outputs)
+        answers[0] = np.ascontiguousarray(answers[0][np.arange(len(exits)), np.arange(len(exits))])
+        return [(answers[0][i : i + 1], answers[reads][i : i + 1]) for i in range(len(exits))]
 
     def _exits(self, batch: Arrays) -> Iterator[list[np.ndarray]]:
         """The answers of each exit: logits, then channels."""

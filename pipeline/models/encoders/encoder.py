@@ -263,6 +263,16 @@ class Encoder(nn.Module):
             return self.summary(state)
         return torch.tanh(linear_of(self.summary(state), table))
 
+    def pool_together(self, indexes: Sequence[int], states: Sequence[State]) -> list[Tensor]:
+        """`pool` after several layers. One row goes through a shared pooler at once, whose weights are then read once;
+        equal to `pool` up to rounding."""
+        if self.poolers != "shared_pooler" or len(states[0].hidden) > 1:
+            return [self.pool(index, state) for index, state in zip(indexes, states, strict=True)]
+        table = self.pooler_tables[0]
+        assert table is not None
+        together = linear_of(torch.cat([self.summary(state) for state in states]), table)
+        return list(torch.split(torch.tanh(together), 1))
+
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
         return [self.width] * self.layers
