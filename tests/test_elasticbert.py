@@ -188,7 +188,7 @@ def test_its_parameters_are_those_of_one_exit(prefix: str, layers: int | None, t
 
 
 def test_plan_and_doctor_know_it(workspace: Workspace, tmp_path: Path) -> None:
-    mirror = mirror_of(tmp_path / "mirror", max_position_embeddings=128)
+    mirror = mirror_of(tmp_path / "mirror")
     workspace.write_params({"backbones": {BARE.name: {}}, "tasks.demo-sentences.max_length": 32})
     environment = {"HUB_MIRROR": str(mirror), "HF_HUB_OFFLINE": "1"}
     prepared = workspace.command("-m", "stages.prepare", "demo-sentences", **environment)
