@@ -100,6 +100,8 @@ UNSAFE = (
     r"import pickle|pickle\.|cloudpickle|torch\.load\(|allow_pickle=True|weights_only=False|yaml\.load\(|"
     r"\beval\(\w|\bexec\(|shell=True"
 )
+ADVICE = '"for k, v in torch.load(p, weights_only=True).items()}, "'
+"""A line of the message that refuses pickled weights: what a person may run, and the code here does not."""
 
 
 @pytest.mark.parametrize("package", ["pipeline", "stages", "ray_jobs"])
@@ -109,7 +111,7 @@ def test_nothing_is_unpickled_or_run_from_text(package: str) -> None:
         f"{path}: {line.strip()}"
         for path in files_of(package)
         for line in (ROOT / path).read_text(encoding="utf-8").splitlines()
-        if re.search(UNSAFE, line) and not re.search(r"\.eval\(|^\s*(#|\"\"\")", line)
+        if re.search(UNSAFE, line) and not re.search(r"\.eval\(|^\s*(#|\"\"\")", line) and line.strip() != ADVICE
     ]
     assert found == []
 

@@ -320,6 +320,22 @@ def test_parameters_are_counted_without_the_weights(family: str, layers: int | N
     assert found == pytest.approx(number_of(encoder), abs=HIDDEN * (HIDDEN + 1))  # at most a pooler more or less
 
 
+@each_family
+def test_a_checkpoint_with_a_head_for_pretraining(family: str, tmp_path: Path) -> None:
+    """The tensors have a prefix then. The head is neither loaded nor counted."""
+    from transformers import AutoModelForMaskedLM
+
+    torch.manual_seed(0)
+    whole = AutoModelForMaskedLM.from_config(config_of(family))
+    whole.save_pretrained(tmp_path)
+    spec = BackboneSpec("mine", str(tmp_path))
+    encoder = build_encoder(spec)
+    plain = whole.base_model.state_dict()
+    for name, value in encoder.state_dict().items():
+        assert name.startswith("pooler.") or torch.equal(value, plain[name]), name
+    assert parameters_of(spec, None, None) == number_of(encoder) - HIDDEN * (HIDDEN + 1)  # it has no pooler
+
+
 @pytest.mark.parametrize("vocabulary", [50, 3000])
 def test_parameters_of_the_demo_encoder(vocabulary: int) -> None:
     spec = BACKBONES["demo-albert"]

@@ -103,7 +103,8 @@ def test_other_weights_are_others(tmp_path: Path, hash_of: Callable[..., str], w
 
 
 PICKLE = b"cos\nsystem\n(S'touch opened'\ntR."
-REMEDY = r"has no safetensors .*, and pickled weights are never opened; if you trust them, convert .* give hub: FOLDER$"
+REMEDY = r"has no safetensors .*, and pickled weights are never opened; if you trust them, convert them once"
+"""The command behind it is run in tests/test_elasticbert.py."""
 
 
 def pickled(folder: Path, shards: str) -> Path:
@@ -111,8 +112,8 @@ def pickled(folder: Path, shards: str) -> Path:
     save_model(folder)
     (folder / "model.safetensors").unlink()
     if shards:
-        (folder / "part.bin").write_bytes(PICKLE)
-        index = {"weight_map": {"encoder.layer.0.weight": "part.bin"}}
+        (folder / "pytorch_model-00001-of-00001.bin").write_bytes(PICKLE)
+        index = {"weight_map": {"encoder.layer.0.weight": "pytorch_model-00001-of-00001.bin"}}
         (folder / f"{shards}.index.json").write_text(json.dumps(index), encoding="utf-8")
     else:
         (folder / "pytorch_model.bin").write_bytes(PICKLE)
@@ -253,7 +254,7 @@ def test_weights_that_are_not_there_or_not_readable_are_one_line(tmp_path: Path,
         with pytest.raises(DataError, match=rf"^backbones: no weights of '{folder}' \(.+\); check the name"):
             hash_of(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(DataError, match=REMEDY):
+    with pytest.raises(DataError, match=r"has no safetensors .*, and no pickled .* either; put its weights into '.*'$"):
         hash_of(folder)
 
 

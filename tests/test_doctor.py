@@ -131,7 +131,9 @@ def test_wrong_settings_end_it(here: Workspace) -> None:
 
 
 def test_stores_that_answer(here: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "mirror/models/sentence-transformers/all-MiniLM-L6-v2").mkdir(parents=True)
+    model = tmp_path / "mirror/models/sentence-transformers/all-MiniLM-L6-v2"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").touch()
     monkeypatch.setenv("HUB_MIRROR", str(tmp_path / "mirror"))
     here.write_params({"attack.tasks": {}, "latency.tasks": [], "backbones": {"minilm": {}, "resnet14": {"width": 8}}})
     subprocess.run([sys.executable, "-m", "dvc", "remote", "add", "-d", "store", str(tmp_path / "remote")], check=True)

@@ -138,6 +138,8 @@ def _size(path: Path) -> int:
 
 def _model(params: Params, name: str, mirror: Path | None) -> str:
     from pipeline.models.at_hand import place_of_model
+    from pipeline.models.names import hub_path
+    from pipeline.models.weights import weight_files
 
     hub = params.backbone(name).hub
     if hub is None:
@@ -145,6 +147,8 @@ def _model(params: Params, name: str, mirror: Path | None) -> str:
     place = place_of_model(hub, mirror)
     if place is None:
         raise DataError(f"{hub}: in no mirror and no cache, and the hub does not have it or answer; set HUB_MIRROR")
+    if Path(hub_path(hub, mirror)).is_dir():
+        weight_files(hub, mirror)  # refuses pickles
     return f"{hub}, from {place}"
 
 

@@ -28,8 +28,9 @@ class BackboneSettings(Block):
     """One entry of params.yaml's `backbones`."""
 
     hub: str | None = None
-    """Texts: hub name or local folder of an encoder of BERT's, RoBERTa's, ALBERT's, ELECTRA's, DistilBERT's or MPNet's
-    layout, with its weights in safetensors; required where the backbone's name is not in the list."""
+    """Texts: hub name or local folder of an encoder of BERT's, ElasticBERT's, RoBERTa's, ALBERT's, ELECTRA's,
+    DistilBERT's or MPNet's layout, with its weights in safetensors; required where the backbone's name is not in the
+    list."""
     pooling: Pooling | None = None
     """Texts: input of the exits' shared pooler, the first token or the mean over tokens."""
     layers: Size | None = None
@@ -112,7 +113,9 @@ BACKBONES: dict[str, BackboneSpec] = {
             summary="12 layers of bert-base's size with relative positions, tuned for sentences",
         ),
         BackboneSpec(
-            "elasticbert-base", "fnlp/elasticbert-base", summary="12 layers pretrained with an exit after each"
+            "elasticbert-base",
+            "fnlp/elasticbert-base",
+            summary="BERT's 12 layers pretrained with a pooler and an exit after each",
         ),
         *(
             BackboneSpec(

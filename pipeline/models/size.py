@@ -1,19 +1,17 @@
 """Parameters of a backbone, counted without loading it."""
 
-import re
 from math import prod
 from pathlib import Path
 
 from safetensors import safe_open
 
+from pipeline.models.encoders.tensors import LAYER, OF_ENCODER, POOLER
 from pipeline.models.flops import ResNetShape
 from pipeline.models.names import DEMO_POSITIONS, BackboneSpec
 from pipeline.models.weights import weight_files
 
 DEMO_WIDTH, DEMO_INNER = 64, 128
 """Widths of the demo encoder."""
-_LAYER = re.compile(r"\blayer\.(\d+)\.")
-"""The number of a layer in the name of a tensor; ALBERT's layers share theirs."""
 
 
 def parameters_of(spec: BackboneSpec, mirror: Path | None, vocabulary: int | None) -> int:
@@ -34,12 +32,16 @@ def parameters_of(spec: BackboneSpec, mirror: Path | None, vocabulary: int | Non
 
 
 def _pretrained(path: Path, layers: int | None) -> int:
-    """Elements of a file's tensors, less those of layers that are not kept; only its header is read."""
+    """Elements of an encoder's tensors in a file, whose header alone is read.
+
+    Layers that are not kept do not count, nor heads, nor, where each layer has a pooler, any but the first.
+    """
     count = 0
     with safe_open(path, framework="numpy") as file:
         for name in file.keys():  # noqa: SIM118
-            at = _LAYER.search(name)
-            if at is None or layers is None or int(at[1]) < layers:
+            at, pooler = LAYER.search(name), POOLER.fullmatch(name)
+            kept = at is None or layers is None or int(at[1]) < layers
+            if OF_ENCODER.match(name) and kept and (pooler is None or int(pooler[1]) == 0):
                 count += prod(file.get_slice(name).get_shape())
     return count
 

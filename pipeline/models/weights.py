@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,15 @@ from pipeline.tasks.hub import prepare_for
 CANDIDATES = ("model.safetensors", "model.safetensors.index.json")
 """Files that may hold a model's weights, in Transformers' order. Pickles (pytorch_model.bin) are never opened: to
 unpickle a file is to run what its author put there."""
+_PICKLES = "pytorch_model*.bin"
+_CONVERT = (
+    'python -c "import glob, torch; from safetensors.torch import save_file; '
+    f"save_file({{k: v.clone().contiguous() for p in glob.glob('{_PICKLES}') "
+    "for k, v in torch.load(p, weights_only=True).items()}, "
+    f"'{CANDIDATES[0]}', {{'format': 'pt'}})\""
+)
+"""A command that writes a folder's pickled weights as safetensors. It needs no class of the model, and `weights_only`
+unpickles tensors alone."""
 IGNORED = frozenset(
     {
         *("_name_or_path", "_commit_hash", "architectures", "transformers_version", "finetuning_task"),
@@ -71,11 +81,21 @@ def weight_files(name: str, mirror: Path | None) -> list[Path]:
                 return [fetch(shard) for shard in shards]
         if type(absent) is not FileNotFoundError:  # the hub's: it does not answer, and the file is not in the cache
             raise absent
-    raise DataError(
-        f"backbones: {name!r} has no safetensors ({CANDIDATES[0]} or its index), and pickled weights are never opened; "
-        f"if you trust them, convert them once with AutoModel.from_pretrained({name!r}).save_pretrained('FOLDER'), the "
-        "tokenizer likewise, and give hub: FOLDER"
-    )
+    raise _refusal(name, mirror)
+
+
+def _refusal(name: str, mirror: Path | None) -> DataError:
+    """The error for a model without safetensors, with a command that makes them and runs no code of the author."""
+    start = f"backbones: {name!r} has no safetensors ({CANDIDATES[0]} or its index), and "
+    folder = Path(hub_path(name, mirror))
+    if not folder.is_dir():
+        fetch = f"hf download {shlex.quote(name)} --local-dir FOLDER"
+        remedy = f"convert them once with `{fetch} && (cd FOLDER && {_CONVERT})`, and give hub: FOLDER"
+    elif any(folder.glob(_PICKLES)):
+        remedy = f"convert them once, beside them, with `(cd {shlex.quote(str(folder))} && {_CONVERT})`"
+    else:
+        return DataError(f"{start}no pickled weights to convert either; put its weights into {str(folder)!r}")
+    return DataError(f"{start}pickled weights are never opened; if you trust them, {remedy}")
 
 
 @contextmanager

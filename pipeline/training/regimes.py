@@ -26,7 +26,8 @@ class MethodSettings(Block):
     """equilibrium: a layer's gradient is the mean over the exits behind it, not their sum (Li et al. 2019)."""
     heads: Heads | None = None
     """Texts: what stands between a layer and its exit's linear classifier. shared_pooler: the backbone's tanh pooler,
-    one for all exits (the paper's code). own_pooler: a pooler for each exit (DeeBERT's code). linear: nothing."""
+    one for all exits (the paper's code). own_pooler: a pooler for each exit (DeeBERT's code), which starts as the
+    backbone's, or with ElasticBERT as its layer's. linear: nothing."""
 
 
 @dataclass(frozen=True)

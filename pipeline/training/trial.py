@@ -234,10 +234,7 @@ def start_of(
         if spec.modality == "text":
             from pipeline.models.encoders.encoder import build_encoder
 
-            encoder = build_encoder(spec, inputs.vocabulary, mirror)
-            if heads is not None:
-                encoder.part_poolers(heads)
-            return encoder
+            return build_encoder(spec, inputs.vocabulary, mirror, heads or "shared_pooler")
         from pipeline.models.residual import ResNet
 
         assert inputs.mean is not None and inputs.std is not None  # noqa: PT018 - images have both

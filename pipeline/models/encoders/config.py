@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import DataError, ParamsError
-from pipeline.models.encoders.families import FAMILIES
+from pipeline.models.encoders.families import FAMILIES, config_class, family_of
 from pipeline.models.names import COUNTED_FROM_PADDING, BackboneSpec, hub_path, too_many_layers
 from pipeline.tasks.hub import prepare_for
 
@@ -25,10 +25,8 @@ def read_config(spec: BackboneSpec, mirror: Path | None) -> Any:
     assert spec.hub is not None
     where = hub_path(spec.hub, mirror)
     prepare_for(where)
-    from transformers import AutoConfig
-
     try:
-        config = AutoConfig.from_pretrained(where, trust_remote_code=False)
+        config = _config_at(where)
     except Exception as error:  # a wrong config.json raises many kinds
         raise not_to_be_had(spec, "configuration", error) from None
     if config.model_type not in FAMILIES:
@@ -40,6 +38,17 @@ def read_config(spec: BackboneSpec, mirror: Path | None) -> Any:
         raise DataError(f"backbones.{spec.name}: config.json of {spec.hub!r}: {wrong}; mend it or take another model")
     check_shape(config, spec.layers, f"backbones.{spec.name}", spec.hub)
     return config
+
+
+def _config_at(where: str) -> Any:
+    """The configuration at a hub name or folder, as its family's where Transformers does not know its model type."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    fields, _ = PretrainedConfig.get_config_dict(where)
+    family = family_of(fields)
+    if family is None:
+        return AutoConfig.from_pretrained(where, trust_remote_code=False)
+    return config_class(FAMILIES[family]).from_dict({**fields, "model_type": family})
 
 
 def check_shape(config: Any, layers: int | None, key: str, name: str) -> None:

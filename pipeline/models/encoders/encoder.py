@@ -1,5 +1,7 @@
 """Encoders laid out like BERT, RoBERTa, ALBERT, ELECTRA, DistilBERT or MPNet, taken apart into embed, layer and pool.
 
+ElasticBERT is a BERT that was pretrained with a pooler behind each layer.
+
 Transformers' modules hold the weights. The loop over layers is this project's, so that inference can stop in it, and so
 are the calls inside a layer (pipeline/models/encoders/fast.py). Works with Transformers 4.57 and 5.
 """
@@ -18,8 +20,16 @@ from torch.nn.functional import embedding
 
 from pipeline.errors import DataError
 from pipeline.models.encoders.config import check_shape, not_to_be_had, read_config
-from pipeline.models.encoders.families import FAMILIES, config_class, fuse_gelu, model_class, transformers_module
+from pipeline.models.encoders.families import (
+    FAMILIES,
+    config_class,
+    fuse_gelu,
+    model_class,
+    renaming,
+    transformers_module,
+)
 from pipeline.models.encoders.fast import FastEmbedding, FastLayer, Weights, linear_of, table_of
+from pipeline.models.encoders.tensors import layer_poolers
 from pipeline.models.flops import EncoderShape, encoder_flops
 from pipeline.models.names import DEMO_LAYERS, DEMO_POSITIONS, BackboneSpec, Pooling, first_position, hub_path
 from pipeline.models.weights import weight_files
@@ -323,25 +333,37 @@ class Encoder(nn.Module):
         }
 
 
-def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Path | None = None) -> Encoder:
+def build_encoder(
+    spec: BackboneSpec, vocabulary: int | None = None, mirror: Path | None = None, poolers: Poolers = "shared_pooler"
+) -> Encoder:
     """A pretrained encoder from the hub, its mirror or a folder; the demo encoder with random weights.
+
+    The shared pooler starts as the pretrained one. Where each layer has its own, as ElasticBERT's do, it starts as that
+    of the deepest layer that is kept, and exits' own poolers each as that of their layer.
+
+    Args:
+        poolers: what an exit's classifier reads; see `Poolers`.
 
     Raises:
         DataError: the model cannot be loaded: no network and no mirror, no such name, or no safetensors.
         ParamsError: as `read_config`.
     """
     if spec.hub is None:
-        return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers, spec.full_layers)
+        return Encoder(_demo_config(vocabulary), spec.pooling, spec.layers, spec.full_layers, poolers=poolers)
     config = read_config(spec, mirror)
-    weight_files(spec.hub, mirror)  # refuses pickles
+    files = weight_files(spec.hub, mirror)  # refuses pickles
     transformers = transformers_module("transformers")
     try:
-        pretrained = transformers.AutoModel.from_pretrained(
+        of_layers = layer_poolers(files, getattr(config, "num_base_layers", None) or 0)
+        pretrained, loaded = transformers.AutoModel.from_pretrained(
             hub_path(spec.hub, mirror),
             config=config,
             dtype=torch.float32,
             use_safetensors=True,
             trust_remote_code=False,
+            key_mapping=renaming(config.model_type),
+            output_loading_info=True,
+            **({"add_pooling_layer": False} if of_layers else {}),  # else it warns of a random one
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise not_to_be_had(spec, "weights", error) from None
@@ -350,13 +372,31 @@ def build_encoder(spec: BackboneSpec, vocabulary: int | None = None, mirror: Pat
     initial = encoder.state_dict()
     pooler = encoder.family.pooler
     renamed = {name.replace(pooler, "pooler.") if pooler else name: value for name, value in weights.items()}
-    missing = [name for name in initial if name not in renamed and not name.startswith("pooler.")]
+    random = set(loaded["missing_keys"])  # a pooler may be missing: ELECTRA has none, other checkpoints left it out
+    missing = [name for name in initial if (name not in renamed or name in random) and not name.startswith("pooler.")]
     if missing:
         raise DataError(
             f"backbones.{spec.name}: {spec.hub!r} has no weights for {missing[0]!r}; take another checkpoint"
         )
     encoder.load_state_dict({name: renamed.get(name, initial[name]) for name in initial})
+    try:
+        _take_poolers(encoder, of_layers, poolers)
+    except RuntimeError as error:  # a pooler without one of its tensors, or of another size
+        raise not_to_be_had(spec, "weights", error) from None
     return encoder
+
+
+def _take_poolers(encoder: Encoder, of_layers: Mapping[int, Mapping[str, Tensor]], poolers: Poolers) -> None:
+    """Part the poolers, and start them as those of the layers, counted from 0, where the checkpoint has such."""
+    if of_layers:
+        assert encoder.pooler is not None
+        encoder.pooler.load_state_dict(of_layers.get(encoder.layers - 1, of_layers[max(of_layers)]))
+    if poolers != "shared_pooler":
+        encoder.part_poolers(poolers)
+    if poolers == "own_pooler":
+        for index, own in enumerate(encoder.own_poolers):
+            if index in of_layers:
+                own.load_state_dict(of_layers[index])
 
 
 def encoder_from_description(description: Mapping[str, Any]) -> Encoder:

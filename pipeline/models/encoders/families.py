@@ -4,7 +4,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.lean import absent
 
@@ -119,6 +119,41 @@ FAMILIES: dict[str, Family] = {
         dropout=("dropout", "attention_dropout", None, "dropout"),
     ),
 }
+
+
+class OtherName(NamedTuple):
+    """A model type that Transformers does not know, of models laid out and configured like those of a family.
+
+    Attributes:
+        family: the family's model type.
+        field: field that a configuration of this type has and one of the family has not; it tells the type where
+            `model_type` is absent.
+    """
+
+    family: str
+    field: str
+
+
+OTHER_NAMES: dict[str, OtherName] = {"elasticbert": OtherName("bert", "max_output_layers")}
+"""By model type, which is also the prefix of the tensors' names in checkpoints that have more than the encoder."""
+
+
+def family_of(fields: Mapping[str, Any]) -> str | None:
+    """The family of a config.json of one of `OTHER_NAMES`; None for all others.
+
+    >>> family_of({"model_type": "elasticbert"}), family_of({"max_output_layers": 12})
+    ('bert', 'bert')
+    >>> family_of({"model_type": "bert"})
+    """
+    kind = fields.get("model_type")
+    if not kind:
+        kind = next((name for name, other in OTHER_NAMES.items() if other.field in fields), None)
+    return OTHER_NAMES[kind].family if kind in OTHER_NAMES else None
+
+
+def renaming(family: str) -> dict[str, str] | None:
+    """What Transformers is to replace in a checkpoint's names for a family, as patterns; None: nothing."""
+    return {rf"^{name}\.": "" for name, other in OTHER_NAMES.items() if other.family == family} or None
 
 
 def transformers_module(name: str) -> Any:

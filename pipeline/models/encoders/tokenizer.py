@@ -1,7 +1,7 @@
 """The tokenizer of an encoder, and the longest input that the encoder takes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError, ParamsError
 from pipeline.models.encoders.config import not_to_be_had, read_config
@@ -27,7 +27,7 @@ def tokenizer_of(spec: BackboneSpec, task: Task, mirror: Path | None) -> "Tokeni
             f"tasks.{task.name}.max_length: {task.max_length} tokens are more than backbones.{spec.name} takes "
             f"({longest}); lower it to {longest}, or take another backbone"
         )
-    tokenizer = _word_tokenizer() if config is None else _pretrained(spec, mirror, config.vocab_size)
+    tokenizer = _word_tokenizer() if config is None else _pretrained(spec, mirror, config)
     needed = tokenizer.num_special_tokens_to_add(is_pair=len(task.text) == 2) + len(task.text)
     if task.max_length < needed:
         raise ParamsError(
@@ -37,17 +37,18 @@ def tokenizer_of(spec: BackboneSpec, task: Task, mirror: Path | None) -> "Tokeni
     return tokenizer
 
 
-def _pretrained(spec: BackboneSpec, mirror: Path | None, words: int) -> "Tokenizer":
+def _pretrained(spec: BackboneSpec, mirror: Path | None, config: Any) -> "Tokenizer":
     """A backbone's own tokenizer.
 
     Args:
-        words: size of the encoder's vocabulary, which every id must be in.
+        config: the encoder's configuration, which tells the tokenizer's class where no file of the tokenizer does.
     """
     assert spec.hub is not None
     from transformers import AutoTokenizer
 
     try:
-        fast = AutoTokenizer.from_pretrained(hub_path(spec.hub, mirror), use_fast=True, trust_remote_code=False)
+        where = hub_path(spec.hub, mirror)
+        fast = AutoTokenizer.from_pretrained(where, config=config, use_fast=True, trust_remote_code=False)
     except Exception as error:  # a missing file raises OSError, ValueError, KeyError or TypeError
         raise not_to_be_had(spec, "tokenizer", error) from None
     backend: Tokenizer | None = getattr(fast, "backend_tokenizer", None)
@@ -57,10 +58,10 @@ def _pretrained(spec: BackboneSpec, mirror: Path | None, words: int) -> "Tokeniz
             "take a model with one, or put its tokenizer.json beside it"
         )
     largest = max(backend.get_vocab(with_added_tokens=True).values(), default=0)
-    if largest >= words:
+    if largest >= config.vocab_size:
         raise DataError(
             f"backbones.{spec.name}: the tokenizer of {spec.hub!r} has ids up to {largest}, and its config.json a "
-            f"vocabulary of {words}; take a tokenizer and a model that belong together"
+            f"vocabulary of {config.vocab_size}; take a tokenizer and a model that belong together"
         )
     return backend
 
