@@ -125,7 +125,8 @@ def main() -> None:
                 setting = name.rpartition(", ")[2]
                 assert engine(batch) == (LAYERS if setting == FULL else int(setting.split()[1]) + 1), name
             runs = {name: partial(engine, batch) for name, engine in engines.items()}
-            for name, took in interleaved(runs, given.repeats, "cpu", settled=True).items():
+            full = {name: runs[f"{name.rpartition(', ')[0]}, {FULL}"] for name in runs}
+            for name, took in interleaved(runs, given.repeats, "cpu", full).items():
                 total[name] += took / len(rows)
             rate = MatrixRate(products_of(model, batch), [*products], 1, "cpu", time.process_time)
             for _ in range(given.repeats):

@@ -1,6 +1,7 @@
 """Batch 1, live: measured speed-up against the layer ratio, against plain Transformers, and a layer against its bare
 matrix products. python benchmarks/bench_live_batch1.py [--device cuda --dtype bf16]"""
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,11 +16,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run from a ch
 
 from benchmarks.common import LAYERS, albert_base, always_agree, answering, interleaved, options, sst2_like, table
 from pipeline.evaluation.criteria import make
+from pipeline.evaluation.criteria.base import State
+from pipeline.evaluation.criteria.patience import Patience
 from pipeline.models.encoders.fast import linear_of
 from pipeline.models.live import LiveEngine
 from pipeline.models.multi_exit import MultiExit
 
 PATIENCES = (3, 6)
+ONE_BY_ONE = ", exits asked one by one"
+
+
+class OneByOne(Patience):
+    """Patience whose exits are asked behind their layers, also where no row can leave yet."""
+
+    def wait(self, state: State | None, threshold: float, left: int) -> int:
+        return 1
 
 
 def plain_transformers(model: MultiExit) -> Any:
@@ -64,14 +75,17 @@ def measure_row(
     backbone = model.backbone
     patience = make("patience")
     engines = {f"patience {t}": LiveEngine(model, patience, float(t)) for t in PATIENCES}
+    engines |= {f"patience {t}{ONE_BY_ONE}": LiveEngine(model, OneByOne(), float(t)) for t in PATIENCES}
     engines["full"] = LiveEngine(model, None)
     runs: dict[str, Callable[[], Any]] = {name: partial(engine, batch) for name, engine in engines.items()}
     inputs = {name: batch[name] for name in ("input_ids", "token_type_ids")}
     runs["transformers"] = lambda: plain(**inputs).logits.argmax(-1).tolist()
     for name, engine in engines.items():
         layers = model.exits[int(engine(batch).exit_index[0])]
-        assert layers == (LAYERS if name == "full" else int(name.split()[1]) + 1), (name, layers)
-    found = interleaved(runs, repeats, device)
+        assert layers == (LAYERS if name == "full" else int(re.findall(r"\d+", name)[0]) + 1), (name, layers)
+    found = interleaved(
+        runs, repeats, device, dict.fromkeys(engines, runs["full"]) | {"transformers": runs["transformers"]}
+    )
 
     state = backbone.embed(batch)
     logits = model.answer(0, state).float().cpu().numpy()
@@ -116,12 +130,10 @@ def main() -> None:
     print(f"{len(rows)} rows of {shortest} to {longest} tokens, {given.repeats} repeats")
 
     lines = [["full pass, ours", LAYERS, 1000 * total["full"], 1.0, 1.0, "", total["transformers"] / total["full"]]]
-    for t in PATIENCES:
-        took = total[f"patience {t}"]
+    for name, t in ((f"patience {t}{how}", t) for t in PATIENCES for how in ("", ONE_BY_ONE)):
+        took = total[name]
         ratio, speedup = LAYERS / (t + 1), total["full"] / took
-        lines.append(
-            [f"patience {t}", t + 1, 1000 * took, ratio, speedup, speedup / ratio, total["transformers"] / took / ratio]
-        )
+        lines.append([name, t + 1, 1000 * took, ratio, speedup, speedup / ratio, total["transformers"] / took / ratio])
     lines.append(["full pass, Transformers", LAYERS, 1000 * total["transformers"], "", "", "", 1.0])
     table(
         [

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -129,19 +130,23 @@ def seconds(run: Callable[[], Any], device: str) -> float:
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], repeats: int, device: str, *, settled: bool = False
+    runs: Mapping[str, Callable[[], Any]],
+    repeats: int,
+    device: str,
+    before: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Median seconds of each run over repeats taken in turns, after one round to warm up.
 
     Args:
-        settled: time each run right behind an untimed one of its own. Where runs have weights of their own, each would
-            else begin with those of another in the caches, as no service does that answers with one model.
+        before: what runs untimed right before a run. Where runs have weights of their own, a full pass of the same
+            model: each would else begin with the weights of another in the caches, as no service does that answers
+            with one model, and a short run pays most for that.
     """
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
-            if settled:
-                run()
+            if name in before:
+                before[name]()
             took = seconds(run, device)
             if repeat:
                 taken[name].append(took)

@@ -215,7 +215,11 @@ class Canvas:
 
     def _legend(self, handles: Mapping[str, Any], columns: int) -> None:
         """One legend above the axes: in fewer columns where it is wider than the figure, and then on a higher one."""
+        width, height = self.figure.get_size_inches()
         for count in range(columns, 0, -1):
+            if len(handles) > MANY:  # room first: what does not fit collapses the axes, of which matplotlib warns
+                rows = -(-len(handles) // count) - -(-MANY // columns)
+                self.figure.set_size_inches(width, height + rows * LEGEND_ROW)
             legend = self.axes[0].legend(
                 list(handles.values()),
                 list(handles),
@@ -228,10 +232,7 @@ class Canvas:
                 return
             self.figure.draw_without_rendering()
             if legend.get_window_extent().x1 <= self.figure.bbox.x1:
-                break
-        width, height = self.figure.get_size_inches()
-        rows = -(-len(handles) // count) - -(-MANY // columns)
-        self.figure.set_size_inches(width, height + rows * LEGEND_ROW)
+                return
 
 
 @contextmanager
