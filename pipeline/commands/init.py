@@ -20,7 +20,7 @@ from pipeline.models.names import BACKBONES, DEMO_POSITIONS
 from pipeline.params import validated
 from pipeline.settings import check_name
 from pipeline.storage import parse_yaml, write_text
-from pipeline.tasks.columns import as_number
+from pipeline.tasks.columns import as_number, class_names
 from pipeline.tasks.delimited import DELIMITERS
 from pipeline.tasks.files import read_file
 from pipeline.tasks.guess import CLASSES_AS_NUMBERS, MOST_CLASSES, Columns, Guess, guess, rows_said
@@ -80,7 +80,7 @@ def init(
         ParamsError: an option that params.yaml cannot take.
     """
     _refuse_options(file, name, text, quoted)
-    columns = read_columns(file, quoted)
+    columns = read_columns(file, quoted, kind)
     found = guess(columns, str(file), text, label, kind)
     rows = len(columns[found.label]) - found.unlabelled
     if rows < FEW:
@@ -110,8 +110,8 @@ def _refuse_options(file: Path, name: str | None, text: Sequence[str], quoted: b
         raise ParamsError(f"--{'quoted' if quoted else 'plain'}: {file} is no .csv or .tsv; take it out")
 
 
-def read_columns(file: Path, quoted: bool | None) -> Columns:
-    """Every column of a table as texts.
+def read_columns(file: Path, quoted: bool | None, kind: Kind | None = None) -> Columns:
+    """Every column of a table as texts; classes that the file numbers and names come by name, unless for a regression.
 
     Raises:
         DataError: as `read_file`; or two columns of one name.
@@ -123,14 +123,30 @@ def read_columns(file: Path, quoted: bool | None) -> Columns:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"{file}: two columns are called {shown(twice[0])}; rename one")
-    table = read_file(file, names, quoted, check=CHECK)
+    table = read_file(file, names, quoted, check=CHECK, every=True)
     columns = {}
     for name in names:
+        if file.suffix.lower() == ".jsonl" and pa.types.is_null(table[name].type):
+            continue  # lists, objects
         try:
-            columns[name] = table[name].cast(pa.string()).to_pylist()
+            columns[name] = _texts(table[name], [] if kind == "regression" else class_names(table, name))
         except pa.ArrowException:  # images, lists: neither text nor label
             continue
     return columns
+
+
+def _texts(values: Any, classes: Sequence[str]) -> list[str | None]:
+    """A column as texts: a number that is none as a null, and a class's number as its name where it has one.
+
+    Raises:
+        pa.ArrowException: it holds no text.
+    """
+    import pyarrow as pa
+
+    if classes and pa.types.is_integer(values.type):
+        return [classes[i] if i is not None and 0 <= i < len(classes) else None for i in values.to_pylist()]
+    texts: list[str | None] = values.cast(pa.string()).to_pylist()
+    return [None if text == "nan" else text for text in texts] if pa.types.is_floating(values.type) else texts
 
 
 def _name_of(file: Path) -> str:
@@ -242,7 +258,10 @@ def _assumed(task: str, found: Guess, rows: int, kind: Kind | None) -> list[str]
         lines.append(f"left out  {rows_said(found.unlabelled)} without a label")
     if found.repeated:
         repeat = "row repeats" if found.repeated == 1 else "rows repeat"
-        lines.append(f"beware    {found.repeated} {repeat} a text: the same text may train and be reported")
+        lines.append(f"note      {found.repeated} {repeat} a text: rows of one text come into one split")
+    for names in found.alike:
+        words = " and ".join(shown(name) for name in names)
+        lines.append(f"beware    {words} are different classes; where they mean one, write one in the file")
     if found.rare:
         each = " each" if len(found.rare) > 1 else ""
         lines.append(f"beware    {listed(found.rare)}: fewer than 10 rows{each}, too few to learn or to measure")
