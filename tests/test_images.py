@@ -482,6 +482,35 @@ def test_own_images_in_a_table_of_paths(here: Path) -> None:
     assert len(str(error.value)) < 300
 
 
+def test_images_of_more_than_8_bits(here: Path) -> None:
+    """Radiographs have 16 bits: Pillow alone would make nearly all of their pixels white."""
+    from PIL import Image
+
+    for split, count in (("train", 10), ("test", 4)):
+        for i in range(count):
+            path = here / split / ("cat", "dog")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((40, 40), 256 * 7 * i + 255, np.uint16)).save(path)
+    own(here, "train", "test")
+    assert sorted(opened("own", "test").images[:, 0, 0].tolist()) == [[7 * i] * 3 for i in range(4)]
+    Image.fromarray(np.ones((40, 40), np.float32)).save(here / "train/cat/0.tif")
+    (here / "train.csv").write_text("photo,animal\ntrain/cat/0.tif,cat\n" + "train/dog/1.png,dog\n" * 9)
+    (here / "test.csv").write_text("photo,animal\ntest/cat/0.png,cat\n")
+    with pytest.raises(
+        DataError, match=r"0\.tif: its pixels are numbers of 32 bits, of no known range; save it with 8"
+    ):
+        own(here, "train.csv", "test.csv")
+
+
+def test_files_that_are_no_images_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos(here / "train", 10)
+    photos(here / "test", 4)
+    for name in ("1.tif", "2.TIFF", ".hidden"):
+        (here / "train/cat" / name).write_bytes(b"")
+    own(here, "train", "test")
+    assert "train: 2 files are left out, such as '1.tif'; images are .bmp, .gif" in capsys.readouterr().out
+
+
 def test_missing_or_short_arrays_name_the_remedy(here: Path) -> None:
     with pytest.raises(ArtifactError, match="dvc repro"):
         ImageStore.open(here, "train", "cpu")

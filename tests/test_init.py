@@ -191,6 +191,14 @@ def test_nan_is_no_class(label: Callable[[int], float], project: Path) -> None:
         init(project / "a.parquet")
 
 
+def test_texts_without_spaces_have_words(project: Path) -> None:
+    texts = ["\u8fd9\u90e8\u7535\u5f71\u5f88\u597d\u770b" * 10 + str(i) for i in range(60)]
+    columns = {"opinion": texts, "label": ["\u597d", "\u574f"] * 30}
+    init(written(project / "a.csv", columns))
+    task = load_params().task("a")
+    assert (task.text, task.max_length) == (("opinion",), 112)
+
+
 def test_numbers_with_decimal_commas_are_no_names() -> None:
     labels = [["1,5", "2", "3,5"][i % 3] for i in range(60)]
     for kind in (None, "regression"):

@@ -23,7 +23,7 @@ from pipeline.storage import parse_yaml, write_text
 from pipeline.tasks.columns import as_number, class_names
 from pipeline.tasks.delimited import DELIMITERS
 from pipeline.tasks.files import read_file
-from pipeline.tasks.guess import CLASSES_AS_NUMBERS, MOST_CLASSES, Columns, Guess, guess, rows_said
+from pipeline.tasks.guess import CLASSES_AS_NUMBERS, MOST_CLASSES, Columns, Guess, guess, rows_said, words_in
 from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import Kind
 
@@ -233,7 +233,7 @@ def _shares(found: Guess) -> list[tuple[str, float]]:
 def _length(found: Guess, columns: Columns, recipe: Recipe) -> int:
     """Tokens for nineteen texts of twenty, at one and a half tokens a word, in steps of 16."""
     parts = [columns[name] for name in found.text]
-    words = sorted(sum(len((part or "").split()) for part in row) for row in zip(*parts, strict=True))
+    words = sorted(sum(words_in(part or "") for part in row) for row in zip(*parts, strict=True))
     tokens = words[len(words) * 19 // 20] * 3 // 2 + 4
     return min(max(-(-tokens // 16) * 16, 32), recipe.longest)
 

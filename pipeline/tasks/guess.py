@@ -28,6 +28,7 @@ PAIRS = (
 MOST_CLASSES = 100
 CLASSES_AS_NUMBERS = 20
 """Whole numbers with more different values than this are amounts, and the task a regression; nobody having said."""
+_UNSPACED = re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*", re.ASCII)
 """A number as spreadsheets write it where the comma is for decimals."""
 
@@ -139,7 +140,16 @@ def rows_said(count: int) -> str:
 
 def words_of(values: Sequence[str | None]) -> float:
     """Mean number of words of a column's fields."""
-    return sum(len((value or "").split()) for value in values) / max(1, len(values))
+    return sum(words_in(value or "") for value in values) / max(1, len(values))
+
+
+def words_in(text: str) -> int:
+    """The number of words of a text; a Chinese character or a Japanese kana is one, since no spaces part them.
+
+    >>> words_in("a good film"), words_in("\u597d\u7535\u5f71 2")
+    (3, 4)
+    """
+    return len((text if text.isascii() else _UNSPACED.sub(" x ", text)).split())
 
 
 def _label(columns: Columns, text: Sequence[str], where: str) -> str:
