@@ -17,6 +17,7 @@ import yaml
 
 from pipeline.errors import DataError, ParamsError
 from pipeline.models.names import BACKBONES, BackboneSettings, resolve_backbone
+from pipeline.running.local_files import source_files
 from pipeline.tasks.demo import text as demo
 from pipeline.tasks.names import TASKS, resolve_task
 from pipeline.tasks.sources import read_file
@@ -91,6 +92,16 @@ def test_own_files(kind: str, tmp_path: Path) -> None:
     WRITERS[kind](pa.table(ROWS), path)
     labels = ROWS["label"] if kind == "parquet" else [str(label) for label in ROWS["label"]]
     assert read_file(path, ("text", "label")).to_pydict() == {"text": ROWS["text"], "label": labels}
+
+
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    for part in range(2):
+        table = pa.table({"text": [f"text {10 * part + i}" for i in range(10)], "label": ["neg", "pos"] * 5})
+        (tmp_path / "rows.parquet").mkdir(exist_ok=True)
+        WRITERS["parquet"](table, tmp_path / f"rows.parquet/{part}.parquet")
+    task = own_task(FileSource(train=tmp_path / "rows.parquet"))
+    assert sum(map(len, freeze_splits(task, "holdout", None).values())) == 20
+    assert list(source_files(task, None)) == ["source/train/0.parquet", "source/train/1.parquet"], "DVC watches them"
 
 
 def test_line_breaks_inside_quotes_of_a_csv(tmp_path: Path) -> None:
