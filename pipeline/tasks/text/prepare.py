@@ -60,8 +60,11 @@ def freeze_splits(task: Task, protocol: Protocol, mirror: Path | None) -> dict[s
 
 def _alike(task: Task, table: pa.Table) -> np.ndarray:
     """A number for each row, equal where all texts are, (n,)."""
-    codes = [table[name].combine_chunks().dictionary_encode().indices.to_numpy() for name in task.stored_text]
-    return np.unique(np.stack(codes), axis=1, return_inverse=True)[1].reshape(-1)
+    alike = np.zeros(len(table), np.int64)
+    for name in task.stored_text:
+        codes = table[name].combine_chunks().dictionary_encode()
+        alike = alike * len(codes.dictionary) + codes.indices.to_numpy()
+    return alike
 
 
 def _note_trained(task: Task, splits: Mapping[str, pa.Table]) -> None:
