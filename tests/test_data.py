@@ -117,8 +117,9 @@ def test_texts_come_as_the_file_has_them(kind: str, tmp_path: Path) -> None:
     for given in (["007", "1.50"], ["2020-01-01", "2021-02-03"], ["NA", "null"], ["true", "TRUE"], ["", "x"], ["", ""]):
         path = tmp_path / f"rows.{kind}"
         WRITERS[kind](pa.table({"text": given, "label": [0, 1]}), path)
-        task = own_task(FileSource(train=path, report={"held": path}), selection=1)
-        assert freeze_splits(task, "holdout", None)["held"]["text"].to_pylist() == given
+        held = shutil.copy(path, path.with_name(f"held.{kind}"))
+        task = own_task(FileSource(train=path, report={"held": held}), selection=1)
+        assert freeze_splits(task, "paper", None)["held"]["text"].to_pylist() == given
 
 
 def held_of(path: Path, *names: str, **more: Any) -> pa.Table:
