@@ -645,7 +645,7 @@ def test_tokens_are_stored_once_and_padded_to_the_longest_of_a_batch(tmp_path: P
 def test_tokens_made_in_parts_are_those_of_one_call(
     text: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One call for all rows would hold the tokenizer's notes on every one: 40 KB for each of some hundred tokens."""
+    """One call for all rows would hold the tokenizer's notes on every one: 20 KB for a row of a hundred tokens."""
     task = replace(own_task(FileSource(train=repeated(tmp_path, 30, 30))), text=text)
     whole = prepared(task, BACKBONES["demo-albert"], folder=tmp_path / "whole")
     monkeypatch.setattr("pipeline.tasks.text.tokenize.AT_ONCE", 7)

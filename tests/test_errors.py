@@ -335,7 +335,9 @@ def test_as_a_process(workspace: Workspace) -> None:
 
 
 def own_task(path: str, **settings: Any) -> dict[str, Any]:
-    if Path(path).is_file():
+    if Path(path).is_dir():
+        shutil.copytree(path, f"report-{path}")
+    elif Path(path).is_file():
         shutil.copy(path, f"report-{path}")
     source = {"train": path, "report": {"test": f"report-{path}"}}
     return {"tasks": {"own": {"source": source, **OWN, **settings}}, **NO_LATER}

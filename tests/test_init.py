@@ -357,6 +357,8 @@ def test_patience_agrees_in_the_unit_of_the_labels(unit: float, tau: float, proj
     labels = [f"{(i % 51) / 10 * unit:.8f}" for i in range(204)]
     output = init(written(project / "a.csv", {"text": reviews(204), "label": labels})).output
     assert f"tau       {tau:g}: exits that differ by less agree" in output
+    assert ("beware    the labels' standard deviation is" in output) == (unit >= 1000)
+    assert unit < 1000 or f"Divide the labels in the file, such as by {unit:.0f}\n" in output
     params = load_params()
     assert params.task("a").metrics == ("pearson", "spearman")
     assert params.evaluate.criteria == {"patience": {"tau": tau}}

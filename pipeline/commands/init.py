@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ SHOWN = 10
 """Classes whose shares are printed."""
 IMBALANCED = 0.7
 """Share of the largest class above which accuracy alone says little."""
+WIDE = 5.0
+"""Standard deviation of a regression's labels above which a model's answers stay near their mean: for STS-B's labels
+times 20 (29) they spread by 3 after 80 steps, and every exit agreed with the next (docs/design/own-data.md)."""
 SAME = 1 / 3
 """Difference of two answers that patience takes as none, in standard deviations of a regression's labels."""
 
@@ -90,8 +94,8 @@ def init(
     content = _content(task, _relative(file), found, columns, rows, quoted, backbone)
     validated(parse_yaml(content), f"init {file}")
     write_text(HERE.params, signed(content))
-    tau = [f"tau       {_tau(columns[found.label]):g}: exits that differ by less agree, for patience"]
-    said = [*_assumed(task, found, rows, kind), *(tau if found.kind == "regression" else [])]
+    tau = _said_of_amounts(columns[found.label]) if found.kind == "regression" else []
+    said = [*_assumed(task, found, rows, kind), *tau]
     return [*said, f"model     {backbone}: {reason}"]
 
 
@@ -210,10 +214,26 @@ def _content(
     return "\n".join(lines) + "\n"
 
 
+def _spread(labels: Sequence[str | None]) -> float:
+    """Standard deviation of a regression's labels."""
+    return float(np.std([as_number(label) for label in labels if label]))
+
+
 def _tau(labels: Sequence[str | None]) -> float:
     """Patience's tolerance for a regression, in the unit of its labels, to two digits."""
-    spread = float(np.std([as_number(label) for label in labels if label]))
-    return float(f"{SAME * spread:.2g}")
+    return float(f"{SAME * _spread(labels):.2g}")
+
+
+def _said_of_amounts(labels: Sequence[str | None]) -> list[str]:
+    """Lines about a regression's labels."""
+    spread = _spread(labels)
+    lines = [f"tau       {_tau(labels):g}: exits that differ by less agree, for patience"]
+    if spread > WIDE:
+        lines.append(
+            f"beware    the labels' standard deviation is {spread:.3g}, and training moves answers by a few units: all "
+            f"exits would answer about the mean. Divide the labels in the file, such as by {10 ** round(log10(spread))}"
+        )
+    return lines
 
 
 def _patience(labels: Sequence[str | None]) -> list[str]:

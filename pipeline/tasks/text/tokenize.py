@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 AT_ONCE = 4096
-"""Rows that are tokenized at a time: what the tokenizer gives for a row takes some hundred times its tokens' memory."""
+"""Rows that are tokenized at a time: what the tokenizer says of a row takes some fifty times its tokens' memory."""
 
 
 def save_tokens(task: Task, tokenizer: "Tokenizer", splits: Mapping[str, pa.Table], folder: Path) -> Inputs:
