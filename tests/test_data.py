@@ -2,7 +2,9 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import yaml
 
 from pipeline.errors import DataError, ParamsError
 from pipeline.models.names import BACKBONES, BackboneSettings, resolve_backbone
+from pipeline.running.local_files import source_files
 from pipeline.tasks.demo import text as demo
 from pipeline.tasks.names import TASKS, resolve_task
 from pipeline.tasks.sources import read_file
@@ -91,6 +94,16 @@ def test_own_files(kind: str, tmp_path: Path) -> None:
     assert read_file(path, ("text", "label")).to_pydict() == {"text": ROWS["text"], "label": labels}
 
 
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    for part in range(2):
+        table = pa.table({"text": [f"text {10 * part + i}" for i in range(10)], "label": ["neg", "pos"] * 5})
+        (tmp_path / "rows.parquet").mkdir(exist_ok=True)
+        WRITERS["parquet"](table, tmp_path / f"rows.parquet/{part}.parquet")
+    task = own_task(FileSource(train=tmp_path / "rows.parquet"))
+    assert sum(map(len, freeze_splits(task, "holdout", None).values())) == 20
+    assert list(source_files(task, None)) == ["source/train/0.parquet", "source/train/1.parquet"], "DVC watches them"
+
+
 def test_line_breaks_inside_quotes_of_a_csv(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     rows = {"text": [f"row {i}\nits second line,\n\nand a fourth" for i in range(60_000)], "label": [0, 1] * 30_000}
@@ -104,13 +117,17 @@ def test_texts_come_as_the_file_has_them(kind: str, tmp_path: Path) -> None:
     for given in (["007", "1.50"], ["2020-01-01", "2021-02-03"], ["NA", "null"], ["true", "TRUE"], ["", "x"], ["", ""]):
         path = tmp_path / f"rows.{kind}"
         WRITERS[kind](pa.table({"text": given, "label": [0, 1]}), path)
-        task = own_task(FileSource(train=path, report={"held": path}), selection=1)
-        assert freeze_splits(task, "holdout", None)["held"]["text"].to_pylist() == given
+        held = shutil.copy(path, path.with_name(f"held.{kind}"))
+        task = own_task(FileSource(train=path, report={"held": held}), selection=1)
+        assert freeze_splits(task, "paper", None)["held"]["text"].to_pylist() == given
 
 
 def held_of(path: Path, *names: str, **more: Any) -> pa.Table:
     """What becomes of a file as a report split."""
-    settings = {"source": {"train": str(path), "report": {"held": str(path)}}, "text": ["text"], "label": "label"}
+    held = path.with_name(f"held-{path.name}")
+    if path.is_file():
+        shutil.copy(path, held)
+    settings = {"source": {"train": str(path), "report": {"held": str(held)}}, "text": ["text"], "label": "label"}
     settings |= {"label_names": names, "rows": {"selection": 1}, **more}
     task = resolve_task("own", TaskSettings.model_validate(settings))
     return freeze_splits(task, "holdout", None)["held"]
@@ -273,8 +290,8 @@ def test_classes_that_a_source_names(case: str, kind: str, tmp_path: Path, monke
         pyarrow.parquet.write_table(table, folder / f"{split}-00000-of-00001.parquet")
     source: dict[str, Any] = {"hub": "me/mine", "report": {"held": "validation"}}
     if kind == "parquet":
-        file = str(folder / "train-00000-of-00001.parquet")
-        source = {"train": file, "report": {"held": file}}
+        train, held = (str(folder / f"{split}-00000-of-00001.parquet") for split in ("train", "validation"))
+        source = {"train": train, "report": {"held": held}}
     settings = {"source": source, "text": ["text"], "label": "label", "label_names": names, "rows": {"selection": 1}}
     task = resolve_task("own", TaskSettings.model_validate(settings | more))
     if isinstance(labels, str):
@@ -307,10 +324,10 @@ def test_labels_to_leave_out_that_no_row_has(
     path = tmp_path / "rows.csv"
     path.write_text("text,label\na,1\nb,-1\nc,0\n")
     held_of(path, "1", "0", drop_label=-1)
-    assert capsys.readouterr().out == ""
+    assert "drop_label" not in capsys.readouterr().out
     path.write_text("text,label\na,1\nc,0\n")
     assert len(held_of(path, "1", "0", drop_label=-1)) == 2
-    assert capsys.readouterr().out == "tasks.own.drop_label: no row has the label -1; all are kept\n"
+    assert "tasks.own.drop_label: no row has the label -1; all are kept\n" in capsys.readouterr().out
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     mirror = glue_mirror(tmp_path / "hub", "train", "validation", unlabelled=0)
     splits = freeze_splits(resolve_task("snli", TaskSettings(rows=Rows(selection=2))), "holdout", mirror)
@@ -375,7 +392,7 @@ def test_a_hub_mirror_on_disk(mirror: Path, tmp_path: Path, monkeypatch: pytest.
     ]
 
 
-PAIRS = {"a": ["one", "two", "three"] * 6, "b": ["x y", "z", "w"] * 6}
+PAIRS = {"a": [f"{word} {i}" for i in range(6) for word in ("one", "two", "three")], "b": ["x y", "z", "w"] * 6}
 OWN: dict[str, tuple[dict[str, list[Any]], dict[str, Any], list[float]]] = {
     "one text, two classes by number": (
         {"a": PAIRS["a"], "gold": [0, 1, 1] * 6},
@@ -534,6 +551,66 @@ def test_holdout_selects_on_rows_that_neither_train_nor_report(tmp_path: Path) -
     assert texts(freeze_splits(own_task(files(tmp_path), train=30, selection=12, seed=1), "holdout", None)) != found
 
 
+def repeated(folder: Path, rows: int, different: int) -> Path:
+    """A table in which texts repeat, in pairs with what is new in each row."""
+    path = folder / "repeated.parquet"
+    columns = {"text": [f"text {i % different}" for i in range(rows)], "other": ["ab"[i % 2] for i in range(rows)]}
+    pyarrow.parquet.write_table(pa.table(columns | {"label": [("neg", "pos")[i % 2] for i in range(rows)]}), path)
+    return path
+
+
+@pytest.mark.parametrize("protocol", ["holdout", "paper"])
+def test_equal_texts_of_a_file_come_into_one_split(protocol: Any, tmp_path: Path) -> None:
+    """A text that trains would be answered from memory in the rows that select or report."""
+    task = own_task(FileSource(train=repeated(tmp_path, 300, 100)))
+    splits = freeze_splits(task, protocol, None)
+    found = texts(splits)
+    assert not found["train"] & (found["selection"] | found["held_out"])
+    assert protocol == "paper" or not found["selection"] & found["held_out"]
+    sizes = {"train": 216, "selection": 24, "held_out": 60} if protocol == "holdout" else None
+    assert sizes is None or {name: len(table) for name, table in splits.items()} == sizes
+    rows = [row for name in {"train", "held_out", *(["selection"] if protocol == "holdout" else [])}
+            for row in splits[name]["row_id"].to_pylist()]  # fmt: skip
+    assert sorted(rows) == list(range(300)), "each row has one use"
+
+
+def test_a_pair_is_equal_where_both_texts_are(tmp_path: Path) -> None:
+    task = replace(own_task(FileSource(train=repeated(tmp_path, 300, 75))), text=("text", "other"))
+    splits = freeze_splits(task, "holdout", None)
+    pairs = {n: set(zip(t["text"].to_pylist(), t["other"].to_pylist(), strict=True)) for n, t in splits.items()}
+    assert sum(map(len, pairs.values())) == 150
+    assert texts(splits)["train"] & texts(splits)["held_out"], "one text of a pair may be in both"
+
+
+def test_texts_that_repeat_too_often_to_be_drawn(tmp_path: Path) -> None:
+    source = FileSource(train=repeated(tmp_path, 300, 3))
+    with pytest.raises(
+        DataError, match=r"own: rows with equal .* more often than the 60 times .* raise tasks\.own\.ro"
+    ):
+        freeze_splits(own_task(source), "holdout", None)
+    assert len(freeze_splits(own_task(source, report=100, selection=100), "holdout", None)["train"]) == 100
+
+
+def test_what_trains_does_not_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = files(tmp_path)
+    (tmp_path / "link.parquet").symlink_to(source.train)
+    for again in (source.train, tmp_path / "link.parquet"):
+        with pytest.raises(
+            ParamsError, match=r"report\.test: .*parquet' is what trains; name other rows, or take report"
+        ):
+            own_task(FileSource(train=source.train, report={"test": again}))
+    with pytest.raises(
+        ParamsError, match=r"tasks\.own\.source\.report\.held: 'train' is what trains; name other rows$"
+    ):
+        own_task(HubSource(hub="a/b", report={"held": "train"}))
+    freeze_splits(own_task(source), "holdout", None)
+    assert "beware" not in capsys.readouterr().out
+    shutil.copy(source.train, source.report["test"])
+    freeze_splits(own_task(source), "holdout", None)
+    said = "tasks.own.source.report.test: beware, 54 of 60 rows have a text that is trained on"
+    assert said in capsys.readouterr().out
+
+
 def test_the_papers_protocol_selects_on_what_it_reports(tmp_path: Path) -> None:
     found = texts(freeze_splits(own_task(files(tmp_path)), "paper", None))
     assert found["selection"] == found["test"]
@@ -562,6 +639,20 @@ def test_tokens_are_stored_once_and_padded_to_the_longest_of_a_batch(tmp_path: P
     assert set(store.types.tolist()) == {0, 1}
     same = np.flatnonzero(store.lengths == store.lengths[0])[:2]
     assert "keep" not in store.batch(same, "cpu"), "nothing padded, no mask"
+
+
+@pytest.mark.parametrize("text", [("text",), ("text", "other")])
+def test_tokens_made_in_parts_are_those_of_one_call(
+    text: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One call for all rows would hold the tokenizer's notes on every one: 20 KB for a row of a hundred tokens."""
+    task = replace(own_task(FileSource(train=repeated(tmp_path, 30, 30))), text=text)
+    whole = prepared(task, BACKBONES["demo-albert"], folder=tmp_path / "whole")
+    monkeypatch.setattr("pipeline.tasks.text.tokenize.AT_ONCE", 7)
+    assert prepared(task, BACKBONES["demo-albert"], folder=tmp_path / "parts").inputs == whole.inputs
+    stores = [TokenStore.open(tmp_path / folder / "demo-albert/train.arrow") for folder in ("whole", "parts")]
+    assert stores[0].ids.tolist() == stores[1].ids.tolist()
+    assert stores[0].offsets.tolist() == stores[1].offsets.tolist()
 
 
 def test_inputs_are_no_longer_than_the_backbone_takes(tmp_path: Path, mirror: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from tests.workspace import NO_NETWORK, Workspace, small_params
 ATTACKED = {"attack.tasks": {"demo-sentences": {"examples": 1}}}
 OWN = {"text": ["sentence"], "label": "label", "label_names": ["bad", "good"]}
 NO_LATER = {"latency.tasks": [], "attack.tasks": {}}
-ROWS = {"sentence": ["it was good", "it was bad"] * 10, "label": [1, 0] * 10}
+ROWS = {"sentence": [f"it was {word} {i}" for i in range(10) for word in ("good", "bad")], "label": [1, 0] * 10}
 
 
 # params.yaml
@@ -334,7 +335,12 @@ def test_as_a_process(workspace: Workspace) -> None:
 
 
 def own_task(path: str, **settings: Any) -> dict[str, Any]:
-    return {"tasks": {"own": {"source": {"train": path, "report": {"test": path}}, **OWN, **settings}}, **NO_LATER}
+    if Path(path).is_dir():
+        shutil.copytree(path, f"report-{path}")
+    elif Path(path).is_file():
+        shutil.copy(path, f"report-{path}")
+    source = {"train": path, "report": {"test": f"report-{path}"}}
+    return {"tasks": {"own": {"source": source, **OWN, **settings}}, **NO_LATER}
 
 
 def write_csv(path: Path, rows: dict[str, list[Any]]) -> None:

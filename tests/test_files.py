@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,8 @@ def test_the_setting_decides(tmp_path: Path) -> None:
 
 def read_as_task(path: Path, content: str, names: tuple[str, ...] = ("neg", "pos")) -> list[tuple[str, str]]:
     path.write_bytes(content.encode())
-    source = FileSource(train=path, report={"held": path})
+    held = shutil.copy(path, path.with_name(f"held{path.suffix}"))
+    source = FileSource(train=path, report={"held": held})
     task = Task("own", source, "classification", ("text",), "label", names, ("accuracy",))
     table = load_splits(task, None)["train"]
     return list(zip(table["text"].to_pylist(), table["label"].to_pylist(), strict=True))

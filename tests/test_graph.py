@@ -135,12 +135,13 @@ def test_local_files_are_dependencies(project: Project, tmp_path: Path) -> None:
     """Own data, a local model, the mirror: each is one by its content, wherever it lies."""
     mirror = mirror_of_tiny_models(tmp_path / "hub", {"someone/encoder", "other/encoder"})
     own_rows(mirror / "datasets/someone/reviews")
+    (mirror / "datasets/someone/reviews/held.csv").rename(mirror / "datasets/someone/reviews/test.csv")
     (mirror / "models/other/encoder").rename(tmp_path / "encoder")
     project.environment["HUB_MIRROR"] = str(mirror)
     about = {"text": ["review"], "label": "verdict", "label_names": ["bad", "good"], "rows": {"selection": 8}}
     tasks = {
         "own": {**about, "source": own_rows(project.folder / "rows")},
-        "hub": {**about, "source": {"hub": "someone/reviews", "report": {"held": "train"}}},
+        "hub": {**about, "source": {"hub": "someone/reviews", "report": {"held": "test"}}},
     }
     hubs = {"named": {"hub": "someone/encoder"}, "local": {"hub": str(tmp_path / "encoder")}}
     params = {"tasks": tasks, "backbones": hubs, **SHORT}

@@ -24,6 +24,7 @@ from pipeline.models.recording import record, record_traces
 from pipeline.models.residual import ResNet
 from pipeline.params import Params
 from pipeline.results import Inputs, Manifest, Split
+from pipeline.running.local_files import source_files
 from pipeline.tasks.demo.images import images
 from pipeline.tasks.image.pixels import ImageStore, crop_and_flip
 from pipeline.tasks.names import resolve_task
@@ -480,6 +481,49 @@ def test_own_images_in_a_table_of_paths(here: Path) -> None:
     with pytest.raises(DataError, match=r"row 0: no such image file as 'x{76}\.\.\.; give paths") as error:
         own(here, "train.csv", "test.csv")
     assert len(str(error.value)) < 300
+
+
+def test_images_of_more_than_8_bits(here: Path) -> None:
+    """Radiographs have 16 bits: Pillow alone would make nearly all of their pixels white."""
+    from PIL import Image
+
+    for split, count in (("train", 10), ("test", 4)):
+        for i in range(count):
+            path = here / split / ("cat", "dog")[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((40, 40), 256 * 7 * i + 255, np.uint16)).save(path)
+    own(here, "train", "test")
+    assert sorted(opened("own", "test").images[:, 0, 0].tolist()) == [[7 * i] * 3 for i in range(4)]
+    Image.fromarray(np.ones((40, 40), np.float32)).save(here / "train/cat/0.tif")
+    (here / "train.csv").write_text("photo,animal\ntrain/cat/0.tif,cat\n" + "train/dog/1.png,dog\n" * 9)
+    (here / "test.csv").write_text("photo,animal\ntest/cat/0.png,cat\n")
+    with pytest.raises(DataError, match=r"0\.tif: its pixels are numbers of 32 bits, of no known range"):
+        own(here, "train.csv", "test.csv")
+
+
+def test_images_that_a_table_names_are_files_of_the_source(here: Path) -> None:
+    """So that a picture that was mended is prepared again."""
+    rows = photos(here / "train", 4)
+    lines = "".join(f"{path},{label}\n" for label, path in rows)
+    (here / "train/rows.csv").write_text(f"photo,animal\n{lines}gone.png,cat\n{'x' * 9999},dog\n", encoding="utf-8")
+    source = FileSource(train=here / "train/rows.csv")
+    task = resolve_task("own", TaskSettings(source=source, image="photo", label="animal", label_names=("cat", "dog")))
+    files = source_files(task, None)
+    assert files == {
+        "source/train.csv": source.train,
+        **{f"source/train/{i}.png": here / "train" / path for i, (_, path) in enumerate(rows)},
+    }
+    source.train.write_text("photo,animal\nx\n")
+    assert list(source_files(task, None)) == ["source/train.csv"], "prepare refuses it"
+
+
+def test_files_that_are_no_images_are_counted(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos(here / "train", 10)
+    photos(here / "test", 4)
+    for name in ("1.tif", "2.TIFF", ".hidden"):
+        (here / "train/cat" / name).write_bytes(b"")
+    own(here, "train", "test")
+    assert "train: 2 files are left out, such as '1.tif'; images are .bmp, .gif" in capsys.readouterr().out
 
 
 def test_missing_or_short_arrays_name_the_remedy(here: Path) -> None:

@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,9 @@ def test_a_pretrained_model_is_taken_where_it_is_to_be_had(project: Path, monkey
 def test_repeated_texts_are_counted(project: Path) -> None:
     texts = reviews(60)
     output = init(written(project / "a.csv", {**table(), "text": [*texts[:50], *texts[:10]]})).output
-    assert "10 rows repeat a text: the same text may train and be reported" in output
+    assert "10 rows repeat a text: rows of one text come into one split" in output
+    splits = freeze_splits(load_params().task("a"), "holdout", None)
+    assert sum(len(set(table["text"].to_pylist())) for table in splits.values()) == 50
 
 
 def test_edits_are_not_overwritten(project: Path) -> None:
@@ -143,6 +146,74 @@ def test_every_type_of_file(kind: str, project: Path) -> None:
     assert [float(name) for name in task.label_names] == [0, 1, 2]
     counts = freeze_splits(task, "holdout", None)["train"]["label"].value_counts()
     assert len(counts) == 3
+
+
+def test_columns_that_are_neither_text_nor_label_are_passed_over(project: Path) -> None:
+    extra: dict[str, Any] = {"meta": {"a": 1}, "tags": [], "x": float("nan")}
+    rows = [{"text": text, "label": "ab"[i % 2], **extra} for i, text in enumerate(reviews(60))]
+    file = project / "a.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    init(file)
+    task = load_params().task("a")
+    assert (task.text, task.label) == (("text",), "label")
+    assert len(freeze_splits(task, "holdout", None)["train"]) == 36
+    rows[3]["label"] = float("nan")
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"a\.jsonl, row 3: column 'label' has no value, as in 1 row"):
+        init(file)
+
+
+@pytest.mark.parametrize("names", [["neg", "pos"], ["0", "1"]])
+def test_classes_that_a_file_names_are_called_so(names: list[str], project: Path) -> None:
+    """As `datasets` writes them into its files."""
+    features = {"label": {"names": names, "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    columns = {"text": reviews(60), "label": [0, 1] * 30}
+    pyarrow.parquet.write_table(pa.table(columns).replace_schema_metadata(metadata), project / "a.parquet")
+    init(project / "a.parquet")
+    task = load_params().task("a")
+    assert task.label_names == tuple(names)
+    train = freeze_splits(task, "holdout", None)["train"]
+    assert train["label"].to_pylist() == [float(i % 2) for i in train["row_id"].to_pylist()]
+    pyarrow.parquet.write_table(
+        pa.table({**columns, "label": [*[0, 1] * 29, 0, -1]}).replace_schema_metadata(metadata), project / "a.parquet"
+    )
+    if names == ["neg", "pos"]:
+        with pytest.raises(DataError, match="row 59: column 'label' has no value, as in 1 row"):
+            init(project / "a.parquet")
+
+
+@pytest.mark.parametrize("label", [lambda i: float(i % 2), lambda i: i / 7])
+def test_nan_is_no_class(label: Callable[[int], float], project: Path) -> None:
+    values = [float("nan") if i % 9 == 4 else label(i) for i in range(60)]
+    pyarrow.parquet.write_table(pa.table({"text": reviews(60), "label": values}), project / "a.parquet")
+    with pytest.raises(DataError, match="row 4: column 'label' has no value, as in 7 rows"):
+        init(project / "a.parquet")
+
+
+def test_texts_without_spaces_have_words(project: Path) -> None:
+    texts = ["\u8fd9\u90e8\u7535\u5f71\u5f88\u597d\u770b" * 10 + str(i) for i in range(60)]
+    columns = {"opinion": texts, "label": ["\u597d", "\u574f"] * 30}
+    init(written(project / "a.csv", columns))
+    task = load_params().task("a")
+    assert (task.text, task.max_length) == (("opinion",), 112)
+
+
+def test_numbers_with_decimal_commas_are_no_names() -> None:
+    labels = [["1,5", "2", "3,5"][i % 3] for i in range(60)]
+    for kind in (None, "regression"):
+        with pytest.raises(DataError, match=r"'label' holds numbers with decimal commas \(1,5, 3,5\); write points"):
+            guess(table(label=labels), "a.csv", kind=kind)
+    assert guess(table(label=labels), "a.csv", kind="classification").kind == CLASSES
+    assert guess(table(label=["1,2", "b"] * 30), "a.csv").label_names == ("1,2", "b")
+
+
+def test_classes_that_look_alike_are_said(project: Path) -> None:
+    labels = ["good", "Good", "good ", "caf\u00e9", "cafe\u0301", "1", "1.0", "2", "bad", "worse"] * 6
+    output = init(written(project / "a.csv", {**table(), "label": labels})).output
+    assert output.count("are different classes") == 3
+    assert "beware    'Good' and 'good' and 'good ' are different classes" in output
+    assert "beware    '1' and '1.0' are different classes" in output
 
 
 def test_rows_without_a_label_and_classes_of_few_rows(project: Path) -> None:
@@ -286,6 +357,8 @@ def test_patience_agrees_in_the_unit_of_the_labels(unit: float, tau: float, proj
     labels = [f"{(i % 51) / 10 * unit:.8f}" for i in range(204)]
     output = init(written(project / "a.csv", {"text": reviews(204), "label": labels})).output
     assert f"tau       {tau:g}: exits that differ by less agree" in output
+    assert ("beware    the labels' standard deviation is" in output) == (unit >= 1000)
+    assert unit < 1000 or f"Divide the labels in the file, such as by {unit:.0f}\n" in output
     params = load_params()
     assert params.task("a").metrics == ("pearson", "spearman")
     assert params.evaluate.criteria == {"patience": {"tau": tau}}
@@ -345,4 +418,4 @@ def test_one_row_is_said_as_one(project: Path) -> None:
     columns = {"text": [*texts[:59], texts[0]], "label": [*["a", "b"] * 29, "a", ""]}
     output = init(written(project / "a.csv", columns)).output
     assert "left out  1 row without a label\n" in output
-    assert "beware    1 row repeats a text" in output
+    assert "note      1 row repeats a text" in output

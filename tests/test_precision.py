@@ -10,9 +10,11 @@ from pydantic import ValidationError
 from pipeline.errors import UnsupportedError
 from pipeline.layout import HERE
 from pipeline.models.live import LiveEngine
+from pipeline.models.multi_exit import MultiExit
 from pipeline.models.names import BackboneSettings, resolve_backbone
 from pipeline.models.precision import autocast_type, equal_bits
 from pipeline.models.recording import record_traces
+from pipeline.models.residual import ResNet
 from pipeline.tasks.names import resolve_task
 from pipeline.tasks.task import Rows, TaskSettings
 from pipeline.training.groups import identity_of
@@ -64,6 +66,17 @@ def test_precision_is_part_of_a_trial_s_key_where_it_is_set() -> None:
         assert identity_of(block(precision="float32"))["precision"] == "float32"
     with pytest.raises(ValidationError, match="precision"):
         Training.model_validate({"precision": "fp16"})
+
+
+def test_rows_per_pass_are_part_of_the_key_where_networks_normalise_over_them() -> None:
+    assert identity_of(Training(micro_batch=8)) == identity_of(Training())
+    assert "micro_batch" not in identity_of(ImageTraining()), "keys of before hold"
+    assert identity_of(ImageTraining(micro_batch=8))["micro_batch"] == 8
+    torch.manual_seed(0)
+    network, images = ResNet(8, 4, (0.5,) * 3, (0.5,) * 3), torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8)
+    model = MultiExit(network, network.exit_places(), 2).train()
+    whole, parts = model({"image": images}), torch.cat([model({"image": part}) for part in images.split(8)])
+    assert not torch.allclose(whole, parts, atol=1e-3)
 
 
 def test_the_cpu_is_left_as_it_is() -> None:

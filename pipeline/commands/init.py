@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from math import log10
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,10 @@ from pipeline.models.names import BACKBONES, DEMO_POSITIONS
 from pipeline.params import validated
 from pipeline.settings import check_name
 from pipeline.storage import parse_yaml, write_text
-from pipeline.tasks.columns import as_number
+from pipeline.tasks.columns import as_number, class_names
 from pipeline.tasks.delimited import DELIMITERS
 from pipeline.tasks.files import read_file
-from pipeline.tasks.guess import CLASSES_AS_NUMBERS, MOST_CLASSES, Columns, Guess, guess, rows_said
+from pipeline.tasks.guess import CLASSES_AS_NUMBERS, MOST_CLASSES, Columns, Guess, guess, rows_said, words_in
 from pipeline.tasks.names import TASKS
 from pipeline.tasks.task import Kind
 
@@ -35,6 +36,9 @@ SHOWN = 10
 """Classes whose shares are printed."""
 IMBALANCED = 0.7
 """Share of the largest class above which accuracy alone says little."""
+WIDE = 5.0
+"""Standard deviation of a regression's labels above which a model's answers stay near their mean: for STS-B's labels
+times 20 (29) they spread by 3 after 80 steps, and every exit agreed with the next (docs/design/own-data.md)."""
 SAME = 1 / 3
 """Difference of two answers that patience takes as none, in standard deviations of a regression's labels."""
 
@@ -80,7 +84,7 @@ def init(
         ParamsError: an option that params.yaml cannot take.
     """
     _refuse_options(file, name, text, quoted)
-    columns = read_columns(file, quoted)
+    columns = read_columns(file, quoted, kind)
     found = guess(columns, str(file), text, label, kind)
     rows = len(columns[found.label]) - found.unlabelled
     if rows < FEW:
@@ -90,8 +94,8 @@ def init(
     content = _content(task, _relative(file), found, columns, rows, quoted, backbone)
     validated(parse_yaml(content), f"init {file}")
     write_text(HERE.params, signed(content))
-    tau = [f"tau       {_tau(columns[found.label]):g}: exits that differ by less agree, for patience"]
-    said = [*_assumed(task, found, rows, kind), *(tau if found.kind == "regression" else [])]
+    tau = _said_of_amounts(columns[found.label]) if found.kind == "regression" else []
+    said = [*_assumed(task, found, rows, kind), *tau]
     return [*said, f"model     {backbone}: {reason}"]
 
 
@@ -110,8 +114,8 @@ def _refuse_options(file: Path, name: str | None, text: Sequence[str], quoted: b
         raise ParamsError(f"--{'quoted' if quoted else 'plain'}: {file} is no .csv or .tsv; take it out")
 
 
-def read_columns(file: Path, quoted: bool | None) -> Columns:
-    """Every column of a table as texts.
+def read_columns(file: Path, quoted: bool | None, kind: Kind | None = None) -> Columns:
+    """Every column of a table as texts; classes that the file numbers and names come by name, unless for a regression.
 
     Raises:
         DataError: as `read_file`; or two columns of one name.
@@ -123,14 +127,30 @@ def read_columns(file: Path, quoted: bool | None) -> Columns:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise DataError(f"{file}: two columns are called {shown(twice[0])}; rename one")
-    table = read_file(file, names, quoted, check=CHECK)
+    table = read_file(file, names, quoted, check=CHECK, every=True)
     columns = {}
     for name in names:
+        if file.suffix.lower() == ".jsonl" and pa.types.is_null(table[name].type):
+            continue  # lists, objects
         try:
-            columns[name] = table[name].cast(pa.string()).to_pylist()
+            columns[name] = _texts(table[name], [] if kind == "regression" else class_names(table, name))
         except pa.ArrowException:  # images, lists: neither text nor label
             continue
     return columns
+
+
+def _texts(values: Any, classes: Sequence[str]) -> list[str | None]:
+    """A column as texts: a number that is none as a null, and a class's number as its name where it has one.
+
+    Raises:
+        pa.ArrowException: it holds no text.
+    """
+    import pyarrow as pa
+
+    if classes and pa.types.is_integer(values.type):
+        return [classes[i] if i is not None and 0 <= i < len(classes) else None for i in values.to_pylist()]
+    texts: list[str | None] = values.cast(pa.string()).to_pylist()
+    return [None if text == "nan" else text for text in texts] if pa.types.is_floating(values.type) else texts
 
 
 def _name_of(file: Path) -> str:
@@ -194,10 +214,26 @@ def _content(
     return "\n".join(lines) + "\n"
 
 
+def _spread(labels: Sequence[str | None]) -> float:
+    """Standard deviation of a regression's labels."""
+    return float(np.std([as_number(label) for label in labels if label]))
+
+
 def _tau(labels: Sequence[str | None]) -> float:
     """Patience's tolerance for a regression, in the unit of its labels, to two digits."""
-    spread = float(np.std([as_number(label) for label in labels if label]))
-    return float(f"{SAME * spread:.2g}")
+    return float(f"{SAME * _spread(labels):.2g}")
+
+
+def _said_of_amounts(labels: Sequence[str | None]) -> list[str]:
+    """Lines about a regression's labels."""
+    spread = _spread(labels)
+    lines = [f"tau       {_tau(labels):g}: exits that differ by less agree, for patience"]
+    if spread > WIDE:
+        lines.append(
+            f"beware    the labels' standard deviation is {spread:.3g}, and training moves answers by a few units: all "
+            f"exits would answer about the mean. Divide the labels in the file, such as by {10 ** round(log10(spread))}"
+        )
+    return lines
 
 
 def _patience(labels: Sequence[str | None]) -> list[str]:
@@ -217,7 +253,7 @@ def _shares(found: Guess) -> list[tuple[str, float]]:
 def _length(found: Guess, columns: Columns, recipe: Recipe) -> int:
     """Tokens for nineteen texts of twenty, at one and a half tokens a word, in steps of 16."""
     parts = [columns[name] for name in found.text]
-    words = sorted(sum(len((part or "").split()) for part in row) for row in zip(*parts, strict=True))
+    words = sorted(sum(words_in(part or "") for part in row) for row in zip(*parts, strict=True))
     tokens = words[len(words) * 19 // 20] * 3 // 2 + 4
     return min(max(-(-tokens // 16) * 16, 32), recipe.longest)
 
@@ -242,7 +278,10 @@ def _assumed(task: str, found: Guess, rows: int, kind: Kind | None) -> list[str]
         lines.append(f"left out  {rows_said(found.unlabelled)} without a label")
     if found.repeated:
         repeat = "row repeats" if found.repeated == 1 else "rows repeat"
-        lines.append(f"beware    {found.repeated} {repeat} a text: the same text may train and be reported")
+        lines.append(f"note      {found.repeated} {repeat} a text: rows of one text come into one split")
+    for names in found.alike:
+        words = " and ".join(shown(name) for name in names)
+        lines.append(f"beware    {words} are different classes; where they mean one, write one in the file")
     if found.rare:
         each = " each" if len(found.rare) > 1 else ""
         lines.append(f"beware    {listed(found.rare)}: fewer than 10 rows{each}, too few to learn or to measure")

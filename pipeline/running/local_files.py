@@ -7,7 +7,9 @@ and the stage runs again. Their hashes go into the settings of the stages that r
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from functools import partial
+from io import StringIO
 from pathlib import Path
 
 from pipeline.attacks.settings import AttackResources
@@ -42,6 +44,10 @@ def source_files(task: Task, mirror: Path | None) -> dict[str, Path]:
             split = key.rpartition(".")[2]
             if path.is_file():
                 files[f"source/{split}{path.suffix}"] = path
+                pictures = _pictures(task, source, path) if task.modality == "image" else ()
+                files |= {f"source/{split}/{row}{at.suffix}": at for row, at in pictures}
+            elif task.modality == "text":  # Parquet in parts
+                files |= {f"source/{split}/{part}": at for part, at in _below(path)}
             elif task.modality == "image":
                 classes = [(name, path / name) for name in task.label_names]
                 files |= {f"source/{split}/{name}/{part}": at for name, of in classes for part, at in _below(of)}
@@ -52,6 +58,23 @@ def source_files(task: Task, mirror: Path | None) -> dict[str, Path]:
     if not folder.is_dir() and task.torchvision:
         folder = mirror / "torchvision" / task.torchvision[1]
     return {f"source/{part}": path for part, path in _below(folder)} if folder.is_dir() else {}
+
+
+def _pictures(task: Task, source: FileSource, table: Path) -> Iterator[tuple[int, Path]]:
+    """The files that a table of images names, by row; none where it holds their bytes, or is refused later."""
+    from pipeline.tasks.files import read_file
+    from pipeline.tasks.sources import label_column
+
+    column = task.image or ""
+    try:
+        with redirect_stdout(StringIO()):  # prepare says how it is read
+            values = read_file(table, (column, task.label), source.quoted, label_column(task))[column].to_pylist()
+    except (DataError, KeyError):
+        return
+    for row, name in enumerate(values):
+        picture = table.parent / name if isinstance(name, str) else table.parent
+        if _exists(picture) and picture.is_file():
+            yield row, picture
 
 
 def _named(task: Task, source: FileSource) -> dict[str, Path]:

@@ -77,7 +77,7 @@ def labels_of(task: Task, table: pa.Table, where: str, remedy: str) -> list[Any]
     if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
         values = as_text(values, f"{where}: column {shown(task.label)}")
     labels: list[Any] = values.to_pylist()
-    names = _class_names(table, task.label) if task.kind == "classification" else []
+    names = class_names(table, task.label) if task.kind == "classification" else []
     if not names or not pa.types.is_integer(values.type):
         return labels
     own = dict(zip(task.source_names, task.label_names, strict=False)) if set(names) == set(task.source_names) else {}
@@ -94,7 +94,7 @@ def labels_of(task: Task, table: pa.Table, where: str, remedy: str) -> list[Any]
     return [task.drop_label if label in dropped else classes.get(label, label) for label in labels]
 
 
-def _class_names(table: pa.Table, name: str) -> list[str]:
+def class_names(table: pa.Table, name: str) -> list[str]:
     """Names of a column's classes, by their numbers, which `datasets` keeps beside a table; empty without names."""
     try:
         names: list[str] = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"][name]["names"]

@@ -30,6 +30,7 @@ def read_file(
     quoted: bool | None = None,
     labels: LabelColumn | None = None,
     check: str = "check the path in params.yaml",
+    every: bool = False,
 ) -> pa.Table:
     """Read .csv, .tsv, .jsonl or .parquet.
 
@@ -39,6 +40,8 @@ def read_file(
         quoted: for .csv and .tsv, as `FileSource.quoted`.
         labels: for .csv and .tsv, what decides where quotes may be read in two ways.
         check: the remedy where a path may be wrong, for messages.
+        every: for .jsonl, whether columns are all those of the file, of which some may hold neither text nor numbers:
+            such a column is null, and so is NaN; else they are refused.
 
     Raises:
         DataError: missing, of another type, unreadable, or without rows.
@@ -56,7 +59,8 @@ def read_file(
             table = _read_parquet(path, columns)
         else:
             _refuse_other_content(path, check)
-            table = _read_json(path, columns) if kind == ".jsonl" else _read_text(path, columns, quoted, labels)
+            json_lines = kind == ".jsonl"
+            table = _read_json(path, columns, every) if json_lines else _read_text(path, columns, quoted, labels)
     except (pa.ArrowException, OSError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or str(error).splitlines()[0][:200]
         raise DataError(f"{path}: unreadable as {kind[1:]} ({reason}); mend the file") from None
@@ -94,7 +98,7 @@ def _read_parquet(path: Path, columns: Collection[str]) -> pa.Table:
     return pa.table(values, names=names).replace_schema_metadata(data.schema.metadata)
 
 
-def _read_json(path: Path, columns: Collection[str]) -> pa.Table:
+def _read_json(path: Path, columns: Collection[str], every: bool) -> pa.Table:
     """One JSON object on each line; a key that a line lacks is null there."""
     decode = json.JSONDecoder(
         object_pairs_hook=_without_repeats, parse_int=str, parse_float=str, parse_constant=float
@@ -118,11 +122,20 @@ def _read_json(path: Path, columns: Collection[str]) -> pa.Table:
             if not isinstance(row, dict):
                 raise DataError(f"{where}: no JSON object; write one object on each line")
             names.update(row)
+            if every:
+                row, nested = _without_nested(row)
+                values = {name: column for name, column in values.items() if name not in nested}
             for name, column in values.items():
                 column.append(_cell(row.get(name), where, name))
             rows += 1
-    every = list(names)
-    return _as_table(path, every, {i: values[name] for i, name in enumerate(every) if name in values}, rows)
+    keys = list(names)
+    return _as_table(path, keys, {i: values[name] for i, name in enumerate(keys) if name in values}, rows)
+
+
+def _without_nested(row: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+    """A row without lists, objects and NaN, and the keys of its lists and objects."""
+    nested = {name for name, value in row.items() if isinstance(value, (list, dict))}
+    return {k: v for k, v in row.items() if k not in nested and not isinstance(v, float)}, nested
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

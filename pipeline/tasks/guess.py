@@ -3,11 +3,13 @@
 Guesses by the columns' names first, as data sets usually have them, and by their values else.
 """
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan
+from unicodedata import normalize
 
 from pipeline.errors import DataError, listed, shown
 from pipeline.tasks.columns import as_number
@@ -26,6 +28,9 @@ PAIRS = (
 MOST_CLASSES = 100
 CLASSES_AS_NUMBERS = 20
 """Whole numbers with more different values than this are amounts, and the task a regression; nobody having said."""
+_UNSPACED = re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*", re.ASCII)
+"""A number as spreadsheets write it where the comma is for decimals."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,16 @@ class Guess:
     def rare(self) -> tuple[str, ...]:
         """Classes of fewer rows than three splits need."""
         return tuple(name for name, count in zip(self.label_names, self.counts, strict=True) if count < 10)
+
+    @property
+    def alike(self) -> tuple[tuple[str, ...], ...]:
+        """Classes that differ only in case, spaces, the way a letter is encoded, or the way a number is written."""
+        forms: dict[str, list[str]] = {}
+        for name in self.label_names:
+            form = " ".join(normalize("NFKC", name).casefold().split())
+            number = as_number(form)
+            forms.setdefault(form if isnan(number) else repr(number), []).append(name)
+        return tuple(tuple(names) for names in forms.values() if len(names) > 1)
 
 
 def guess(
@@ -125,7 +140,16 @@ def rows_said(count: int) -> str:
 
 def words_of(values: Sequence[str | None]) -> float:
     """Mean number of words of a column's fields."""
-    return sum(len((value or "").split()) for value in values) / max(1, len(values))
+    return sum(words_in(value or "") for value in values) / max(1, len(values))
+
+
+def words_in(text: str) -> int:
+    """The number of words of a text; a Chinese character or a Japanese kana is one, since no spaces part them.
+
+    >>> words_in("a good film"), words_in("\u597d\u7535\u5f71 2")
+    (3, 4)
+    """
+    return len((text if text.isascii() else _UNSPACED.sub(" x ", text)).split())
 
 
 def _label(columns: Columns, text: Sequence[str], where: str) -> str:
@@ -175,6 +199,13 @@ def _kind(labels: Sequence[str], where: str, said: Kind | None) -> tuple[Kind, t
     numbers = {value: as_number(value) for value in different if not isnan(as_number(value))}
     numeric = bool(different) and len(numbers) == len(different)
     whole = numeric and all(number == int(number) for number in numbers.values())
+    commas = bool(different) and not numeric and all(map(_COMMA.fullmatch, different - numbers.keys()))
+    if commas and said != "classification":
+        words = listed(sorted(different - numbers.keys()), limit=3)
+        raise DataError(
+            f"{where} holds numbers with decimal commas ({words}); write points, or say --kind classification if they "
+            "are names"
+        )
     if said == "regression" and not numeric:
         words = listed(sorted(different - numbers.keys()), limit=3)
         raise DataError(f"{where} holds {words or 'nothing'}, and a regression needs numbers; name another column")

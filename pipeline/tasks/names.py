@@ -1,6 +1,8 @@
 """Tasks by name, and the completion of an entry of params.yaml's `tasks`."""
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import ParamsError, shown, unknown
@@ -203,10 +205,16 @@ def _check_metrics(task: Task) -> None:
 
 
 def _check_splits(task: Task) -> None:
-    """Check that split names can be file names beside train and selection."""
+    """Check that what trains does not report, and that split names can be file names beside train and selection."""
     if isinstance(task.source, DemoSource):
         _check_made(task)
         return
+    for split, report in task.source.report.items():
+        if report == task.source.train or _is_file(report, task.source.train):
+            raise ParamsError(
+                f"tasks.{task.name}.source.report.{split}: {str(report)!r} is what trains; name other rows"
+                + (", or take report out: a fifth is then held out" if isinstance(report, Path) else "")
+            )
     names = [*(task.source.report or [HELD_OUT]), *task.source.test]
     for split in names:
         if not NAME.fullmatch(split) or split in ("train", "selection") or names.count(split) > 1:
@@ -214,6 +222,12 @@ def _check_splits(task: Task) -> None:
                 f"tasks.{task.name}.source: split name {split!r} is taken or no plain word; give each split a "
                 "name of its own in letters and digits"
             )
+
+
+def _is_file(one: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one file."""
+    both = isinstance(one, Path) and isinstance(other, Path)
+    return both and os.path.realpath(one) == os.path.realpath(other)
 
 
 def _check_made(task: Task) -> None:

@@ -16,7 +16,9 @@ Chosen = dict[str, tuple[str, np.ndarray]]
 """Split to the source's split of its rows, and their positions in it, ascending."""
 
 
-def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Protocol) -> Chosen:
+def choose_rows(
+    task: str, counts: Mapping[str, int], rows: Rows, protocol: Protocol, alike: np.ndarray | None = None
+) -> Chosen:
     """Choose the rows of train, selection and the reported splits, with the generator of `rows.seed`.
 
     holdout takes the selection rows from the training split; paper selects on the first report split. Where the source
@@ -24,6 +26,8 @@ def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Prot
 
     Args:
         counts: number of rows of each split of the source: "train" first, then the report splits.
+        alike: a number for each row of "train", equal where rows have equal inputs; these come into one split. A part
+            that they cannot fill exactly is smaller. None: every row is by itself.
 
     Raises:
         DataError: no training rows are left, or a split is empty.
@@ -42,7 +46,8 @@ def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Prot
                 f"{task}: {available} rows leave none to train on beside {size} report rows; "
                 f"lower tasks.{task}.rows.report"
             )
-        report, order = {HELD_OUT: (TRAIN, np.sort(order[:size]))}, order[size:]
+        held_out, order = _drawn(task, "report", order, size, alike)
+        report = {HELD_OUT: (TRAIN, held_out)}
     available = len(order)
     if protocol == "paper":
         selection, rest = next(iter(report.values())), order
@@ -53,10 +58,38 @@ def choose_rows(task: str, counts: Mapping[str, int], rows: Rows, protocol: Prot
                 f"{task}: {available} training rows leave none beside {size} selection rows; "
                 f"lower tasks.{task}.rows.selection"
             )
-        selection, rest = (TRAIN, np.sort(order[:size])), order[size:]
+        drawn, rest = _drawn(task, "selection", order, size, alike)
+        selection = (TRAIN, drawn)
     chosen: Chosen = {TRAIN: (TRAIN, np.sort(rest[: rows.train])), SELECTION: selection, **report}
     refuse_empty(task, {name: len(index) for name, (_, index) in chosen.items()})
     return chosen
+
+
+def _drawn(
+    task: str, part: str, order: np.ndarray, size: int, alike: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first `size` rows of an order, ascending, and the others in their order.
+
+    Rows that are alike stay together: those that would go beyond `size` are passed over.
+
+    >>> [rows.tolist() for rows in _drawn("x", "report", np.array([3, 0, 2, 1]), 2, None)]
+    [[0, 3], [2, 1]]
+    >>> [rows.tolist() for rows in _drawn("x", "report", np.array([0, 3, 2, 1]), 2, np.array([7, 7, 7, 8]))]
+    [[3], [0, 2, 1]]
+    """
+    if alike is None:
+        return np.sort(order[:size]), order[size:]
+    _, first, group, counts = np.unique(alike[order], return_index=True, return_inverse=True, return_counts=True)
+    taken, left = np.zeros(len(first), bool), size
+    for index in np.argsort(first):
+        if counts[index] <= left:
+            taken[index], left = True, left - counts[index]
+    if size and not taken.any():
+        raise DataError(
+            f"{task}: rows with equal inputs come into one split, and all repeat more often than the {size} times that "
+            f"the {part} rows would hold; raise tasks.{task}.rows.{part}"
+        )
+    return np.sort(order[taken[group]]), order[~taken[group]]
 
 
 def refuse_empty(task: str, counts: Mapping[str, int]) -> None:

@@ -118,10 +118,11 @@ def _group(study: Study, task: Task, manifest: Manifest, spec: BackboneSpec, met
 
 
 def identity_of(training: Training | ImageTraining) -> dict[str, Any]:
-    """The settings of a block `training` that a trial's result depends on; `micro_batch` is not one of them.
+    """The settings of a block `training` that a trial's result depends on.
 
-    Settings that came later are left out at their defaults, so that keys of before hold.
+    `micro_batch` is one for images alone, whose networks normalise over the rows of a pass (BatchNorm). Settings that
+    came later are left out at their defaults, so that keys of before hold.
     """
-    fields = training.model_dump(mode="json", exclude={"micro_batch"})
-    later = {"compile": False, "precision": "auto"}
+    fields = training.model_dump(mode="json", exclude={"micro_batch"} if isinstance(training, Training) else None)
+    later = {"compile": False, "precision": "auto", "micro_batch": None}
     return {name: value for name, value in fields.items() if name not in later or value != later[name]}

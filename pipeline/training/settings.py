@@ -76,7 +76,8 @@ class ImageTraining(Block):
     precision: Arithmetic = "auto"
     """As for texts."""
     micro_batch: PositiveInt | None = None
-    """As for texts."""
+    """As for texts, but it changes results: batch normalisation takes mean and variance of the rows of one pass. So a
+    trial with it is another trial."""
 
 
 class Images(Block):

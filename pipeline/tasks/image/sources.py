@@ -103,9 +103,15 @@ def _from_folders(task: Task, folder: Path) -> Images:
             f"tasks.{task.name}: {folder} holds the folders {listed(classes) or 'none'}, not one for each of "
             f"{listed(task.label_names)}; mend label_names or the folders"
         )
-    files = [
-        (name, path) for name in classes for path in sorted((folder / name).iterdir()) if path.suffix.lower() in FORMATS
-    ]
+    every = [(name, path) for name in classes for path in sorted((folder / name).iterdir())]
+    files = [(name, path) for name, path in every if path.suffix.lower() in FORMATS]
+    others = [path.name for _, path in every if path.suffix.lower() not in FORMATS and not path.name.startswith(".")]
+    if others:
+        print(
+            f"tasks.{task.name}: {folder}: {len(others)} files are left out, such as {shown(others[0])}; images are "
+            f"{', '.join(FORMATS)}",
+            flush=True,
+        )
     return Images([name for name, _ in files], lambda index: _stacked([files[i][1] for i in index], _scaled_file))
 
 
@@ -162,10 +168,15 @@ def _decode(where: str, source: Any, scaled: bool) -> np.ndarray:
 
     try:
         with Image.open(source) as opened:
-            image = opened.convert("RGB")
+            mode = opened.mode
+            # Pillow's own conversion of 16 bits makes all from 255 on white.
+            deep = np.asarray(opened, np.uint16) >> 8 if mode.startswith("I;16") else None
+            image = (opened if deep is None else Image.fromarray(deep.astype(np.uint8))).convert("RGB")
     except Exception as error:  # PIL raises many kinds
         reason = "of no known format" if isinstance(error, UnidentifiedImageError) else f"{str(error)[:200]}"
         raise DataError(f"{where}: not readable as an image ({reason}); mend the row") from None
+    if mode in ("I", "F"):
+        raise DataError(f"{where}: its pixels are numbers of 32 bits, of no known range; save it with 8 bits a colour")
     if scaled and image.size != (SIZE, SIZE):
         image = ImageOps.fit(image, (SIZE, SIZE), Image.Resampling.BILINEAR)
     return np.asarray(image)

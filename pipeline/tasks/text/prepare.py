@@ -12,8 +12,8 @@ from pipeline.results import Inputs, Split
 from pipeline.tasks.columns import labels_of, note_unused_drop, read_labels, texts_of
 from pipeline.tasks.content import table_content_hash
 from pipeline.tasks.sources import load_splits
-from pipeline.tasks.splits import Protocol, choose_rows, refuse_empty
-from pipeline.tasks.task import Task
+from pipeline.tasks.splits import TRAIN, Protocol, choose_rows, refuse_empty
+from pipeline.tasks.task import FileSource, Task
 from pipeline.tasks.text.tokenize import save_tokens
 
 if TYPE_CHECKING:
@@ -43,12 +43,42 @@ def prepare_texts(
 def freeze_splits(task: Task, protocol: Protocol, mirror: Path | None) -> dict[str, pa.Table]:
     """Train, selection, report and unlabelled splits with columns text..., label (float64) and row_id (position in the
     source). Labels of an unlabelled split are NaN, and all its rows are taken.
+
+    Equal texts of a file come into one of the splits that are drawn from it. Public data sets are drawn row by row, so
+    that their trials stay comparable.
     """
     columns = _columns(task, load_splits(task, mirror))
     unlabelled = {name: columns.pop(name) for name in task.unlabelled}
-    chosen = choose_rows(task.name, {name: len(table) for name, table in columns.items()}, task.rows, protocol)
+    alike = _alike(task, columns[TRAIN]) if isinstance(task.source, FileSource) else None
+    chosen = choose_rows(task.name, {name: len(table) for name, table in columns.items()}, task.rows, protocol, alike)
     refuse_empty(task.name, {name: len(table) for name, table in unlabelled.items()})
-    return {name: columns[source].take(index) for name, (source, index) in chosen.items()} | unlabelled
+    splits = {name: columns[source].take(index) for name, (source, index) in chosen.items()}
+    if isinstance(task.source, FileSource):
+        _note_trained(task, splits)
+    return splits | unlabelled
+
+
+def _alike(task: Task, table: pa.Table) -> np.ndarray:
+    """A number for each row, equal where all texts are, (n,)."""
+    alike = np.zeros(len(table), np.int64)
+    for name in task.stored_text:
+        codes = table[name].combine_chunks().dictionary_encode()
+        alike = alike * len(codes.dictionary) + codes.indices.to_numpy()
+    return alike
+
+
+def _note_trained(task: Task, splits: Mapping[str, pa.Table]) -> None:
+    """Print how many rows of each reported file have a text that is trained on."""
+    trained = set(zip(*(splits[TRAIN][name].to_pylist() for name in task.stored_text), strict=True))
+    for split in task.source.report if isinstance(task.source, FileSource) else ():
+        table = splits[split]
+        known = sum(row in trained for row in zip(*(table[name].to_pylist() for name in task.stored_text), strict=True))
+        if known:
+            print(
+                f"tasks.{task.name}.source.report.{split}: beware, {known} of {len(table)} rows have a text that is "
+                "trained on; their scores are too high",
+                flush=True,
+            )
 
 
 def _columns(task: Task, raw: Mapping[str, pa.Table]) -> dict[str, pa.Table]:
