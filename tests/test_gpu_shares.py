@@ -40,6 +40,14 @@ def test_what_a_trial_needed_is_given_to_its_kind(tmp_path: Path) -> None:
         assert known.need(settings(32, "bert"), 12.0) == 12.0
 
 
+def test_two_drivers_of_a_project_see_what_either_saw(tmp_path: Path) -> None:
+    drivers = [Memory(tmp_path / "gpu-memory.json") for _ in range(2)]
+    drivers[0].see(settings(32), 4.0)
+    drivers[1].see(settings(32, "bert"), 5.0)
+    known = Memory(tmp_path / "gpu-memory.json")
+    assert [known.need(settings(32, name), 12.0) for name in ("albert", "bert")] == [4.0 * MARGIN, 5.0 * MARGIN]
+
+
 @pytest.mark.parametrize("damaged", ["", "[]", "{", '{"a": 1}', '{"a": {"x": 1.0}}', '{"a": {"1": "x"}}'])
 def test_a_damaged_file_counts_as_none(damaged: str, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(damaged)
