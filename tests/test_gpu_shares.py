@@ -118,6 +118,28 @@ run_stage("finetune", finetune.main, per_task=False)
 """The memory of GPUs that are not there is said, not asked."""
 
 
+TAKEN = """
+import time
+import ray
+from pipeline.running.ray import resources
+from pipeline.running.settings import Runtime
+
+resources._gpu_gib, resources.FIRST = (lambda: 16.0), 1.0
+ray.init(address="local", num_cpus=1, num_gpus=1, resources={"accelerator_type:T4": 1}, include_dashboard=False)
+ray.get(ray.remote(time.sleep).remote(0))
+taken = ray.remote(num_cpus=0, num_gpus=1)(time.sleep).remote(6)
+time.sleep(2)
+print(resources.gpu_kinds(Runtime(), 0.5))
+"""
+
+
+@pytest.mark.cluster
+def test_a_kind_of_gpu_that_others_have_is_waited_for(workspace: Workspace) -> None:
+    done = workspace.command("-c", TAKEN)
+    assert done.out.startswith("waiting for a GPU on the Ray cluster, "), done.err
+    assert done.out.endswith("[Gpu(kind='T4', gib=16.0, count=1.0)]\n")
+
+
 @pytest.mark.cluster
 def test_two_kinds_of_gpu_hold_what_fits_and_no_more(workspace: Workspace) -> None:
     rates = [round(0.1 * n, 1) for n in range(1, 11)]

@@ -143,7 +143,7 @@ def test_a_stage_of_a_job_is_as_if_it_had_run_here(
     assert left_behind(Path("jobs/study/mlflow.db")) == []
     from mlflow import MlflowClient
 
-    mlflow = MlflowClient("sqlite:///mlflow.db")
+    mlflow = MlflowClient(f"sqlite:///{project}/mlflow.db")
     place = json.loads(Path(".locks/folder-id").read_text())["id"]
     for _ in range(2):  # brought twice, they are there once
         (run,) = mlflow.search_runs(["1"])

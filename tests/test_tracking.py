@@ -357,7 +357,7 @@ def test_a_server_that_goes_away(workspace: Workspace, capsys: pytest.CaptureFix
         tracker.client.create_registered_model("m")
         line.loses_answers = True
         with pytest.raises(TrackingError):
-            tracker.client.create_model_version("m", Path.cwd().as_uri())
+            tracker.client.create_model_version("m", "s3://bucket/m")
         line.loses_answers = False
         assert len(tracker.client.search_model_versions("name = 'm'")) == 1
 
