@@ -126,9 +126,9 @@ from pipeline.running.settings import Runtime
 
 resources._gpu_gib, resources.FIRST = (lambda: 16.0), 1.0
 ray.init(address="local", num_cpus=1, num_gpus=1, resources={"accelerator_type:T4": 1}, include_dashboard=False)
-ray.get(ray.remote(time.sleep).remote(0))
-taken = ray.remote(num_cpus=0, num_gpus=1)(time.sleep).remote(6)
-time.sleep(2)
+taken = ray.remote(num_cpus=0, num_gpus=1)(lambda: time.sleep(10)).remote()
+while ray.available_resources().get("GPU"):
+    time.sleep(0.1)
 print(resources.gpu_kinds(Runtime(), 0.5))
 """
 
