@@ -9,7 +9,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 
-from pipeline.errors import TrackingError, one_line
+from pipeline.errors import TrackingError, one_line, storage_error
 from pipeline.layout import HERE
 from pipeline.lean import absent
 
@@ -89,7 +89,7 @@ def opening(database: Path | None) -> Iterator[None]:
     The project's own is kept by `Workspace.tracking_lock`; None, a server or another database, by nothing.
 
     Raises:
-        TrackingError: its folder cannot be written.
+        StorageError, TrackingError: its folder cannot be written.
     """
     if database is None or database.absolute() == HERE.tracking_store.absolute():
         yield
@@ -98,7 +98,7 @@ def opening(database: Path | None) -> Iterator[None]:
     try:
         lock.acquire()
     except OSError as error:
-        raise cannot_be_used(database_uri(database), error.strerror or str(error)) from None
+        raise storage_error(error) or cannot_be_used(database_uri(database), error.strerror or str(error)) from None
     try:
         yield
     finally:
