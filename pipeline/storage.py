@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,13 +21,17 @@ def content_key(payload: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, apart: bool = False) -> Iterator[Path]:
     """A temporary file to write, beside `path`, which it replaces at the end.
 
     On an error it is removed, and `path` stays as it was.
+
+    Args:
+        apart: whether others may write `path` at the same time: the temporary file has a name of its own. One that a
+            kill leaves is then not written over by the next writer.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(4)}.partial" if apart else f"{path.name}.partial")
     if partial.is_symlink():  # it would be written through, wherever it leads
         partial.unlink()
     try:
@@ -176,6 +181,13 @@ def link_or_copy(source: Path, target: Path) -> Path:
         os.link(source, target)
     except OSError:
         shutil.copy2(source, target)
+    return target
+
+
+def copy_whole(source: Path, target: Path) -> Path:
+    """Copy a file that will be edited in place, as DVC and SQLite do; over itself, it shares no disk with others."""
+    with whole_file(target) as partial:
+        shutil.copyfile(source, partial)
     return target
 
 

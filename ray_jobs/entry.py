@@ -91,7 +91,7 @@ def lay_out(source: Path, work: Path, profile: str | None) -> Path:
     if profile is not None:
         shutil.copyfile(work / "profiles" / f"{profile}.yaml", work / "params.yaml")
     # In the local configuration only, since it disables DVC's experiments.
-    remote = f"['remote \"{REMOTE}\"']\n    url = {(work / PUSHED).absolute()}\n"
+    remote = f"['remote \"{REMOTE}\"']\n    url = ../{PUSHED}\n"  # as seen from there: a path may have any name
     write_text(work / ".dvc" / "config.local", f"[core]\n    no_scm = true\n{remote}")
     return work
 

@@ -18,7 +18,8 @@ from pipeline.params import Params, load_params
 from pipeline.running.local_files import write_links
 from pipeline.running.shared_folder import Storage
 from pipeline.running.storage import storage_of
-from pipeline.storage import link_or_copy, read_json, read_yaml, write_json
+from pipeline.running.store import roll_back
+from pipeline.storage import copy_whole, link_or_copy, read_json, read_yaml, write_json
 
 RECORD = "job.json"
 SCHEMA = 2
@@ -39,6 +40,8 @@ def send(storage: Storage, name: str, record: Mapping[str, Any]) -> None:
         record: what the submitter shall know: "exit_code", 0 for a job that ended well, and "profile", whose results
             are the submitter's to read; those of the project's own settings go into DVC's cache.
     """
+    if HERE.tracking_store.is_file():
+        roll_back(HERE.tracking_store)
     tops = [HERE.tracking_store, HERE.tracked_artifacts]
     if record["exit_code"] == 0 and record["profile"]:
         tops.append(HERE.outputs)
@@ -106,6 +109,9 @@ def bring(storage: Storage, name: str) -> dict[str, Any]:
     if not isinstance(files, dict) or not all(isinstance(entry, str) for pair in files.items() for entry in pair):
         raise ArtifactError(f"{storage.name}/{path}: files: names no files; submit the job again")
     storage.take({(path.parent / file).as_posix(): sha256 for file, sha256 in files.items()})
+    for file in (path.parent / file for file in files if not Path(file).is_relative_to(PUSHED)):
+        if file.stat().st_nlink > 1:  # of a folder as the store: MLflow, say, would edit the store's content
+            copy_whole(file, file)
     return record
 
 
@@ -122,7 +128,7 @@ def settle(name: str, params: Params) -> None:
         target = cache / file.relative_to(pushed)
         if not target.exists():
             link_or_copy(file, target)
-    link_or_copy(folder / LOCK, LOCK)
+    copy_whole(folder / LOCK, LOCK)  # DVC edits it in place
     write_links(params, HERE)
     stages = read_yaml(LOCK)["stages"].values()
     outs = [str(out["path"]) for stage in stages for out in stage.get("outs", ())]

@@ -6,11 +6,12 @@ environment.
 """
 
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
 
-from pipeline.errors import exit_with_one_line
+from pipeline.errors import ClusterError, exit_with_one_line, one_line
 from ray_jobs.submit import ADDRESS, connect
 
 
@@ -23,10 +24,21 @@ def stop_jobs(client: Any, seconds: float) -> list[str]:
 
     Returns:
         The ids of jobs that still run.
+
+    Raises:
+        ClusterError: the cluster no longer answers.
     """
+    try:
+        return _stop_jobs(client, seconds)
+    except (OSError, RuntimeError) as error:
+        raise ClusterError(f"the cluster no longer answers ({one_line(error)}); see that its jobs have ended") from None
+
+
+def _stop_jobs(client: Any, seconds: float) -> list[str]:
     running = _running(client)
     for job in running:
-        client.stop_job(job)
+        with suppress(RuntimeError):  # one that was deleted meanwhile; the others are stopped all the same
+            client.stop_job(job)
     deadline = time.monotonic() + seconds
     while (left := running & _running(client)) and time.monotonic() < deadline:
         time.sleep(0.5)

@@ -40,6 +40,14 @@ def test_what_a_trial_needed_is_given_to_its_kind(tmp_path: Path) -> None:
         assert known.need(settings(32, "bert"), 12.0) == 12.0
 
 
+def test_two_drivers_of_a_project_see_what_either_saw(tmp_path: Path) -> None:
+    drivers = [Memory(tmp_path / "gpu-memory.json") for _ in range(2)]
+    drivers[0].see(settings(32), 4.0)
+    drivers[1].see(settings(32, "bert"), 5.0)
+    known = Memory(tmp_path / "gpu-memory.json")
+    assert [known.need(settings(32, name), 12.0) for name in ("albert", "bert")] == [4.0 * MARGIN, 5.0 * MARGIN]
+
+
 @pytest.mark.parametrize("damaged", ["", "[]", "{", '{"a": 1}', '{"a": {"x": 1.0}}', '{"a": {"1": "x"}}'])
 def test_a_damaged_file_counts_as_none(damaged: str, tmp_path: Path) -> None:
     (tmp_path / "m.json").write_text(damaged)
@@ -108,6 +116,28 @@ finetune.RUNNER = sharing_trials.RUNNER
 run_stage("finetune", finetune.main, per_task=False)
 """
 """The memory of GPUs that are not there is said, not asked."""
+
+
+TAKEN = """
+import time
+import ray
+from pipeline.running.ray import resources
+from pipeline.running.settings import Runtime
+
+resources._gpu_gib, resources.FIRST = (lambda: 16.0), 1.0
+ray.init(address="local", num_cpus=1, num_gpus=1, resources={"accelerator_type:T4": 1}, include_dashboard=False)
+taken = ray.remote(num_cpus=0, num_gpus=1)(lambda: time.sleep(10)).remote()
+while ray.available_resources().get("GPU"):
+    time.sleep(0.1)
+print(resources.gpu_kinds(Runtime(), 0.5))
+"""
+
+
+@pytest.mark.cluster
+def test_a_kind_of_gpu_that_others_have_is_waited_for(workspace: Workspace) -> None:
+    done = workspace.command("-c", TAKEN)
+    assert done.out.startswith("waiting for a GPU on the Ray cluster, "), done.err
+    assert done.out.endswith("[Gpu(kind='T4', gib=16.0, count=1.0)]\n")
 
 
 @pytest.mark.cluster

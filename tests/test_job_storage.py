@@ -3,10 +3,13 @@
 import json
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -119,13 +122,15 @@ def test_a_job_comes_home_through_the_store(
     }
 
 
+@pytest.mark.parametrize("place", ["s3://bucket/stage", "store"])
 def test_a_stage_of_a_job_is_as_if_it_had_run_here(
-    tmp_path: Path, s3: dict[str, str], mlflow_store: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, s3: dict[str, str], mlflow_store: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     """From the entry point on, without a cluster."""
     for name, value in s3.items():
         monkeypatch.setenv(name, value)
-    project, storage = checkout(tmp_path / "project"), ObjectStorage(parse_address("s3://bucket/stage"))
+    place = place if "://" in place else str(tmp_path / place)
+    project, storage = checkout(tmp_path / "project"), ObjectStorage(parse_address(place))
     monkeypatch.chdir(tmp_path)  # and back: the job's entry stays where it ran
     assert entry.run(project, tmp_path / "head" / "study", ["simulate"], None, storage) == 0
     shutil.copy(mlflow_store, project / "mlflow.db")
@@ -138,7 +143,7 @@ def test_a_stage_of_a_job_is_as_if_it_had_run_here(
     assert left_behind(Path("jobs/study/mlflow.db")) == []
     from mlflow import MlflowClient
 
-    mlflow = MlflowClient("sqlite:///mlflow.db")
+    mlflow = MlflowClient(f"sqlite:///{project}/mlflow.db")
     place = json.loads(Path(".locks/folder-id").read_text())["id"]
     for _ in range(2):  # brought twice, they are there once
         (run,) = mlflow.search_runs(["1"])
@@ -147,8 +152,38 @@ def test_a_stage_of_a_job_is_as_if_it_had_run_here(
         assert Path(mlflow.download_artifacts(run.info.run_id, artifact.path)).is_file()
         assert run.info.artifact_uri.startswith(f"file://{project}/mlartifacts/")
         environment = os.environ | {"EARLY_EXIT_STORAGE": storage.name}
+        with Path("dvc.lock").open("a") as lock:  # edited in place, as DVC does
+            lock.write("# later\n")
         command = [sys.executable, "-m", "ray_jobs.results", "study"]
         subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+
+
+WRITER = """
+import os, signal, sqlite3
+database = sqlite3.connect("mlflow.db")
+database.executescript("PRAGMA cache_size = 5; CREATE TABLE runs (name)")
+with database:
+    database.executemany("INSERT INTO runs VALUES (?)", [("whole" * 500,)] * 100)
+database.execute("UPDATE runs SET name = ?", ("half" * 500,))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A stage that is killed as it writes: part of a transaction is in the database, and what undoes it beside."""
+
+
+def test_a_database_that_a_kill_left_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = ObjectStorage(parse_address(str(tmp_path / "store")))
+    head, home = tmp_path / "head", tmp_path / "home"
+    for folder in (head, home):
+        folder.mkdir()
+    monkeypatch.chdir(head)
+    assert subprocess.run([sys.executable, "-c", WRITER], check=False).returncode == -signal.SIGKILL
+    assert Path("mlflow.db-journal").is_file()
+    send(storage, "study", {"exit_code": 1, "profile": None})
+    monkeypatch.chdir(home)
+    bring(storage, "study")
+    with closing(sqlite3.connect("jobs/study/mlflow.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert {*database.execute("SELECT name FROM runs")} == {("whole" * 500,)}
 
 
 def test_what_a_store_says_of_a_job_stays_inside(

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,27 @@ def test_nothing_of_a_run_is_lost(stores: tuple[Store, Store], tmp_path: Path) -
     shutil.rmtree(job.path.parent)
     (artifact,) = home.client.list_artifacts(run.info.run_id, "model")
     assert Path(home.client.download_artifacts(run.info.run_id, artifact.path, str(tmp_path))).read_text() == "one"
+
+
+def test_a_driver_writes_as_runs_come_home(stores: tuple[Store, Store]) -> None:
+    home, job = stores
+    job.run("one")
+    ended = threading.Event()
+
+    def write() -> None:
+        with closing(sqlite3.connect(home.path, timeout=60)) as database:
+            while not ended.wait(0.002):
+                with database:
+                    database.execute("UPDATE experiments SET last_update_time = random()")
+
+    driver = threading.Thread(target=write)
+    driver.start()
+    try:
+        for _ in range(15):
+            assert merged(home, job) == 1
+    finally:
+        ended.set()
+        driver.join()
 
 
 def test_versions_of_a_model_get_the_next_numbers(stores: tuple[Store, Store]) -> None:

@@ -68,6 +68,35 @@ def test_files_go_and_come(storage: Storage) -> None:
     assert storage.names(Path("runs/trials")) == {other}
 
 
+def test_two_drivers_store_the_same_at_once(storage: Storage) -> None:
+    """Each with tasks of its own, and the same pretrained weights."""
+    assert isinstance(storage, ObjectStorage)
+    name = Path("content/0a")
+
+    def slowly() -> Iterator[bytes]:
+        yield b"one, "
+        storage._write(name, iter([b"one, ", b"two"]))
+        yield b"two"
+
+    storage._write(name, slowly())
+    assert b"".join(storage._read(name)) == b"one, two"
+    assert storage.names(Path("content")) == {name}
+
+
+@pytest.mark.parametrize("error", [OSError("the disk is gone"), KeyboardInterrupt()])
+def test_what_is_interrupted_on_its_way_is_not_there(storage: Storage, error: BaseException) -> None:
+    """Else each worker would refuse it for its hash, and no driver store it anew for a week."""
+    assert isinstance(storage, ObjectStorage)
+
+    def cut() -> Iterator[bytes]:
+        yield b"one, "
+        raise error
+
+    with pytest.raises(type(error)):
+        storage._write(Path("content/0a"), cut())
+    assert storage.names(Path("content")) == set()
+
+
 def test_inputs_go_by_content(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("a").write_text("same")
     Path("b").write_text("same")

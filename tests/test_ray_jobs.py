@@ -22,6 +22,7 @@ from pipeline.layout import Workspace
 from pipeline.results import Simulation
 from pipeline.theory import appendix_c
 from ray_jobs import entry, submit
+from ray_jobs.stop import stop_jobs
 from tests.ray_cluster import Cluster, clean_environment, free_ports, ray_cluster
 
 pytestmark = pytest.mark.slow
@@ -208,6 +209,45 @@ def test_something_else_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         server.shutdown()
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_jobs_are_stopped_on_a_cluster_that_ends(monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    """One of two jobs was deleted meanwhile; or the head goes."""
+    asked: list[str] = []
+    names = ("gone", "goes-on")
+    jobs = [{"type": "SUBMISSION", "submission_id": name, "entrypoint": "x", "status": "RUNNING"} for name in names]
+
+    class Head(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            listed = self.path.startswith("/api/jobs")
+            if ends and listed:
+                self.connection.close()
+                return
+            version = {"version": "4", "ray_version": "2", "ray_commit": "", "session_name": ""}
+            text = json.dumps((jobs if not asked else []) if listed else version).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.send_error(404, "Job does not exist")
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Head) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        client = submit.connect(f"http://127.0.0.1:{server.server_port}")
+        if ends:
+            with pytest.raises(ClusterError, match=r"^the cluster no longer answers \(ConnectionError: "):
+                stop_jobs(client, 5)
+        else:
+            assert stop_jobs(client, 5) == []
+            assert len(asked) == 2
+        server.shutdown()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:6379", "auto", "ray://127.0.0.1:10001", "http://"])
 def test_not_a_dashboard(address: str) -> None:
     with pytest.raises(ClusterError, match="not a dashboard's address; give one such as http"):
@@ -264,6 +304,16 @@ def test_work_folder_goes_on(tmp_path: Path) -> None:
     assert (work / "params.yaml").read_text() == "profiles/small.yaml"
     assert (source / "params.yaml").read_text() == "params.yaml"
     assert not (source / ".dvc/config.local").exists()
+
+
+def test_a_folder_of_any_name_takes_what_dvc_pushes(tmp_path: Path) -> None:
+    from dvc.config import Config
+
+    source, home = tmp_path / "source", tmp_path / "one, two #3"
+    (source / ".dvc").mkdir(parents=True)
+    home.mkdir()
+    work = entry.lay_out(source, home / "work", None)
+    assert Path(Config(str(work / ".dvc"))["remote"]["home"]["url"]).resolve() == (work / "jobs/pushed").resolve()
 
 
 def test_a_job_leaves_its_own_outputs_only(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The selected model of a task in MLflow's registry: what it answers, when there is a new version, with no store."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ from click.testing import CliRunner
 from pipeline.__main__ import cli
 from pipeline.errors import TrackingError
 from pipeline.layout import HERE
+from pipeline.results import UnsentModel
+from pipeline.running.mlflow import registry
+from pipeline.running.mlflow.registry import register
 from pipeline.running.mlflow.tracker import Tracker
+from pipeline.running.registering import keep
 from pipeline.running.store import address
 from tests.selections import relabel_as_answered, untrained_images, untrained_models
 from tests.test_tracking import break_database, mend_database
@@ -220,6 +225,45 @@ def test_a_model_waits_for_a_store_that_went_away(workspace: Workspace, monkeypa
     asked = [{key: row[key] for key in row if key not in REQUEST} for row in out["said"]]
     assert asked == [vars(answer) for answer in predict(opened, pixels)]
     assert "expected shape (-1, 32, 32, 3)" in out["refused"]
+
+
+KEPT = UnsentModel(
+    task="reviews", content="0a", run="r", made=1, place=".", backbone="albert", method="joint", criterion="full",
+    threshold=None, key="k", columns=(), precisions=(), example=(), metrics={}, learned=True, tags={},
+)  # fmt: skip
+
+
+def test_two_drivers_keep_one_model_at_once(workspace: Workspace) -> None:
+    """Two experiments of DVC whose selected model is the same."""
+    files = [Path(f"outputs/{name}") for name in "abcde"]
+    Path("outputs").mkdir()
+    for file in files:
+        file.write_text(file.name)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(keep, KEPT, files) for _ in range(60)]:
+            done.result()
+    (folder,) = HERE.unsent_models.iterdir()
+    assert {path.name for path in (folder / "outputs").iterdir()} == {*"abcde"}
+
+
+def test_two_folders_register_one_model_at_once(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equal clones on one store: what one looks for, the other makes meanwhile."""
+    client, experiment, packages = Tracker().client, Tracker().experiment_id, []
+
+    def package(folder: Path, target: Path) -> None:
+        packages.append(folder)
+        if len(packages) == 1:
+            register(client, experiment, folder, KEPT)
+        target.mkdir()
+        (target / "MLmodel").write_text("flavors: {}\n")
+
+    monkeypatch.setattr(registry, "_package", package)
+    register(client, experiment, tmp_path, KEPT)
+    assert len(packages) == 2
+    (version,) = client.search_model_versions("name = 'early-exit.reviews'")
+    assert client.get_model_version_by_alias("early-exit.reviews", "selected").version == version.version
 
 
 def test_the_ui_names_its_saved_views(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,16 @@ def test_an_error_leaves_the_old_file_and_no_partial_one(tmp_path: Path) -> None
     assert {entry.name: entry.read_text() for entry in tmp_path.iterdir()} == {"file.txt": "old"}
 
 
+def test_two_write_one_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with whole_file(path, apart=True) as first:
+        first.write_text("first")
+        with whole_file(path, apart=True) as second:
+            second.write_text("second")
+    assert path.read_text() == "first"
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_a_folder_in_the_place_of_a_file_leaves_no_partial_one(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError, match="folder"):

@@ -17,17 +17,21 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput
+from mlflow.exceptions import MlflowException
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
+from pipeline.errors import TrackingError
 from pipeline.identity.imports import ROOT
 from pipeline.identity.versions import COMMIT_VARIABLE, git_commit
 from pipeline.layout import HERE
+from pipeline.params import load_params
 from pipeline.running.mlflow.client import EXPERIMENT
 from pipeline.running.mlflow.registry import make_name
 from pipeline.running.mlflow.tracker import Tracker
 from pipeline.running.runs import TrackedRun
 from pipeline.running.signals import stopped_by_signals
+from pipeline.running.stage import _locked
 from pipeline.running.store import database_uri
 from tests.mlflow_server import Line, mlflow_server
 from tests.workspace import Workspace
@@ -155,6 +159,105 @@ def test_what_a_driver_could_not_send_the_next_one_does(workspace: Workspace) ->
     assert trial.data.tags["mlflow.parentRunId"] == stage.info.run_id
 
 
+def test_epochs_logged_while_the_store_was_away_are_in_the_run_that_it_has(workspace: Workspace) -> None:
+    """A trial that goes on with another driver, to which the store answers later."""
+    killed = Tracker().open("a", tags=TAGS, params={}, key="k1")
+    killed.log_metrics({"epoch": 1.0}, step=1)
+    tracker = Tracker()
+    break_database()
+    run = tracker.open("a", tags=TAGS, params={}, key="k1")
+    for epoch in (1, 2, 3):
+        run.log_metrics({"epoch": float(epoch)}, step=epoch)
+    mend_database()
+    tracker.sender.patience.try_now()
+    run.log_metrics({"epoch": 4.0}, step=4)
+    assert recorded(tracker, "k1")[1] == {"epoch": [1, 2, 3, 4]}
+
+
+def test_epochs_that_another_driver_could_not_send_are_not_logged_twice(workspace: Workspace) -> None:
+    tracker = Tracker()
+    three_epochs(tracker, break_database)
+    mend_database()
+    HERE.locks.mkdir(exist_ok=True)
+    with FileLock(HERE.lock("finetune", "")):  # its stage goes on, and leaves the trial
+        later = Tracker()
+        assert later.sync() == (0, 3)
+        run = later.open("b", tags=TAGS, params={}, key="k2")
+        for epoch in (1, 2):
+            run.log_metrics({"epoch": float(epoch), "selection": 0.3}, step=epoch)
+        run.end()
+    assert recorded(later, "k2")[1] == {"epoch": [1, 2], "selection": [1, 2]}
+
+
+def test_a_parent_is_made_once_though_its_answer_was_lost(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker()
+    tracker.sender.patience.lose()
+    stage = tracker.open("finetune", tags=TAGS, params={})
+    trial = tracker.open("a", tags=TAGS, params={}, parent=stage, key="k1")
+    make = tracker.client._client.create_run
+
+    def lose_answer(*arguments: Any) -> None:
+        make(*arguments)
+        monkeypatch.undo()
+        raise MlflowException("the answer is lost")
+
+    monkeypatch.setattr(tracker.client._client, "create_run", lose_answer)
+    for _ in range(2):
+        tracker.sender.patience.try_now()
+        trial.deliver()
+    stage.deliver()
+    (run,) = tracker.client.search_runs([tracker.experiment_id], f"tags.run = '{stage.id}'")
+    (child,) = tracker.client.search_runs([tracker.experiment_id], "tags.trial = 'k1'")
+    assert child.data.tags["mlflow.parentRunId"] == run.info.run_id
+
+
+def test_a_run_of_which_a_part_is_refused_ends(workspace: Workspace) -> None:
+    tracker = Tracker()
+    run = tracker.open("finetune", tags=TAGS, params={"rate": 1})
+    tracker.sender.patience.lose()
+    run.log_params({"rate": 2})
+    run.end()
+    assert Tracker().sync() == (1, 0)
+    assert tracker.client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_ends_as_another_driver_looks_stays_as_it_ended(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, tracker = Tracker().open("finetune", tags=TAGS, params={}), Tracker()
+    works = tracker._works
+
+    def meanwhile(*arguments: Any) -> bool:
+        theirs.end()
+        return works(*arguments)
+
+    monkeypatch.setattr(tracker, "_works", meanwhile)
+    tracker.close_abandoned("finetune", "")
+    assert tracker.client.get_run(theirs.run_id).info.status == "FINISHED"
+
+
+def test_a_look_at_a_lock_is_no_driver(workspace: Workspace) -> None:
+    """Drivers look whether that of another stage still works; it starts all the same."""
+    HERE.locks.mkdir()
+    HERE.lock("finetune").touch()
+    tracker, ended = Tracker(), threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.0002):
+            tracker._works(TAGS, "trace", "task")
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        for _ in range(200):
+            _locked("finetune", "", load_params(), lambda stage: None, lambda params, instance: True)
+    finally:
+        ended.set()
+        looker.join()
+
+
 def test_a_signal_never_leaves_a_transaction_open(workspace: Workspace) -> None:
     """SQLAlchemy does not roll back what is interrupted while it fetches rows: the database then stays locked."""
     tracker = Tracker()
@@ -250,6 +353,13 @@ def test_a_server_that_goes_away(workspace: Workspace, capsys: pytest.CaptureFix
         tracker.close()
         assert recorded(tracker, "k1")[:2] == ("FINISHED", {"epoch": [1, 2, 3], "selection": [1, 2, 3]})
         assert recorded(tracker, "k2")[1] == {"epoch": [1], "selection": [1]}
+        # A version of a model whose answer is lost is there once.
+        tracker.client.create_registered_model("m")
+        line.loses_answers = True
+        with pytest.raises(TrackingError):
+            tracker.client.create_model_version("m", "s3://bucket/m")
+        line.loses_answers = False
+        assert len(tracker.client.search_model_versions("name = 'm'")) == 1
 
 
 # The folder: its name, its place, its copies
@@ -414,16 +524,20 @@ def test_a_stage_that_fails_leaves_a_failed_run(workspace: Workspace) -> None:
 
 
 @pytest.mark.slow
-def test_a_fresh_database_opened_by_several_drivers_at_once(tmp_path: Path) -> None:
-    (tmp_path / "pipeline").symlink_to(ROOT / "pipeline")
-    code = "from pipeline.running.mlflow.tracker import Tracker; Tracker().open('x', tags={}, params={}).end()"
-    drivers = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) for _ in range(3)]
+@pytest.mark.parametrize("folders", [["a", "a", "a"], ["a", "b", "c"]])
+def test_a_fresh_database_opened_by_several_drivers_at_once(tmp_path: Path, folders: list[str]) -> None:
+    for folder in {*folders}:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "pipeline").symlink_to(ROOT / "pipeline")
+    uri = None if folders == ["a", "a", "a"] else f"sqlite:///{tmp_path}/shared/mlflow.db"
+    opened = f"from pipeline.running.mlflow.tracker import Tracker; t = Tracker({uri!r}); "
+    code = f"{opened} t.open('x', tags={{}}, params={{}}).end()"
+    drivers = [subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path / folder) for folder in folders]
     assert [driver.wait(timeout=300) for driver in drivers] == [0, 0, 0]
-    count = (
-        "from pipeline.running.mlflow.tracker import Tracker; t = Tracker(); "
-        "print(len(t.client.search_runs([t.experiment_id])))"
+    count = f"{opened} print(len(t.client.search_runs([t.experiment_id])))"
+    found = subprocess.run(
+        [sys.executable, "-c", count], cwd=tmp_path / "a", capture_output=True, text=True, check=True
     )
-    found = subprocess.run([sys.executable, "-c", count], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["3"]
 
 

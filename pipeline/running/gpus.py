@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.storage import content_key, write_json
+from pipeline.storage import claimed, content_key, write_json
 
 MARGIN = 1.25
 """What is given of what was seen: the longest rows of another epoch may meet in one batch."""
@@ -50,20 +50,25 @@ class Memory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.seen: dict[str, dict[str, float]] = {}
+        self.seen = self._read()
         """Kind of trial to batch size to the most GiB, CUDA's own among them."""
+
+    def _read(self) -> dict[str, dict[str, float]]:
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            self.seen = {kind: {str(int(n)): float(v) for n, v in by.items()} for kind, by in stored.items()}
+            stored = json.loads(self.path.read_text(encoding="utf-8"))
+            return {kind: {str(int(n)): float(v) for n, v in by.items()} for kind, by in stored.items()}
         except (OSError, ValueError, TypeError, AttributeError):
-            pass
+            return {}
 
     def see(self, settings: Mapping[str, Any], gib: float) -> None:
         """A trial needed so many GiB in the epochs so far."""
-        by_size, size = self.seen.setdefault(_kind(settings), {}), str(settings["batch_size"])
-        if gib > by_size.get(size, 0.0):
-            by_size[size] = round(gib, 3)
-            write_json(self.path, self.seen)
+        kind, size = _kind(settings), str(settings["batch_size"])
+        if gib > self.seen.get(kind, {}).get(size, 0.0):
+            with claimed(self.path.parent / "locks", self.path.stem):  # other drivers saw other trials meanwhile
+                self.seen = self._read()
+                by_size = self.seen.setdefault(kind, {})
+                by_size[size] = max(round(gib, 3), by_size.get(size, 0.0))
+                write_json(self.path, self.seen)
 
     def need(self, settings: Mapping[str, Any], unknown: float) -> float:
         """GiB to give a trial: by what its kind needed at this batch size or the next larger one; else `unknown`."""

@@ -64,6 +64,7 @@ def merge_runs(job: Path, home: Path, experiment: str, tag: str, folder: str) ->
         with closing(sqlite3.connect(home, timeout=60)) as database:
             database.execute("ATTACH DATABASE ? AS job", (str(job),))
             with database:
+                database.execute("BEGIN IMMEDIATE")  # else a driver that writes between a read and a write ends it
                 count = _merge(database, home, experiment, tag, folder)
             database.execute("DETACH DATABASE job")
     except sqlite3.Error as error:

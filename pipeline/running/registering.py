@@ -1,7 +1,7 @@
 """The selected model of a task on its way to MLflow's registry: which one, its files, and what identifies them."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pipeline.results import (
 )
 from pipeline.running.runs import TrackedRun
 from pipeline.running.stage import Stage
-from pipeline.storage import content_key, file_hash, link_or_copy, whole_folder
+from pipeline.storage import claimed, content_key, file_hash, link_or_copy, whole_folder
 from pipeline.tasks.stores import manifest_of
 
 FORMAT = 2
@@ -108,11 +108,16 @@ def register(
     )
     if not model.learned:
         print(f"{model.task}: the selected model has learned nothing; it is registered without an alias", flush=True)
-    with whole_folder(HERE.unsent_model(content)) as folder:
+    keep(model, files)
+    stage.tracker.send_models()
+
+
+def keep(model: UnsentModel, files: Iterable[Path]) -> None:
+    """Lay a model where it waits for the registry; a driver beside this one may write or register the same."""
+    with claimed(HERE.claims, "models"), whole_folder(HERE.unsent_model(model.content)) as folder:
         for path in files:
             link_or_copy(path, folder / path.relative_to(HERE.root))
-        model.write(folder / f"{manifest.task}.json")
-    stage.tracker.send_models()
+        model.write(folder / f"{model.task}.json")
 
 
 def files_of(manifest: Manifest, group: ModelGroup) -> list[Path]:

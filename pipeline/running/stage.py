@@ -27,6 +27,9 @@ from pipeline.tasks.stores import manifest_of
 EXPERIMENT, EXPERIMENT_TAG = "DVC_EXP_NAME", "dvc_experiment"
 """The variable that names DVC's experiment to its stages, and the tag of their runs."""
 
+LOOK = 1.0
+"""Seconds to wait for a stage's lock: another driver may hold it for an instant, to see whether it is free."""
+
 
 class Stage:
     """One running stage instance.
@@ -182,7 +185,7 @@ def _locked(
     HERE.locks.mkdir(exist_ok=True)
     label = f"{name}@{instance}" if instance else name
     try:
-        with FileLock(HERE.lock(name, instance), timeout=0), kept_from_dvc(name, instance):
+        with FileLock(HERE.lock(name, instance), timeout=LOOK), kept_from_dvc(name, instance):
             if unasked(params, instance):
                 return
             tracker = Tracker(params.runtime.tracking_uri)

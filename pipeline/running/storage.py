@@ -163,7 +163,7 @@ class ObjectStorage(Storage):
 
     def _publish(self, path: Path) -> None:
         if (near := self._near(path)) is not None:
-            with whole_file(near) as partial:
+            with whole_file(near, apart=True) as partial:
                 link_or_copy(path, partial)
         else:
             self._write(path, _chunks(path))
@@ -171,12 +171,19 @@ class ObjectStorage(Storage):
     def _write(self, path: Path, chunks: Iterable[bytes]) -> None:
         """An object appears whole at the end; a file is renamed."""
         if (near := self._near(path)) is not None:
-            with whole_file(near) as partial, partial.open("wb") as file:
+            with whole_file(near, apart=True) as partial, partial.open("wb") as file:
                 file.writelines(chunks)
             return
-        with self._files.open_output_stream(self._at(path)) as stream:
+        stream = self._files.open_output_stream(self._at(path))
+        try:
             for chunk in chunks:
                 stream.write(chunk)
+        except BaseException:  # a signal too; a stream knows no other end than the object as far as it came
+            with suppress(OSError):
+                stream.close()
+                self._delete(path)
+            raise
+        stream.close()
 
     def _read(self, path: Path) -> Iterator[bytes]:
         with self._files.open_input_stream(self._at(path)) as stream:

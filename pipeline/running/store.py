@@ -1,12 +1,15 @@
 """Where MLflow's store is: its address, the local database, and the folder of its artifacts. Imports no MLflow."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from pipeline.errors import TrackingError, one_line
+from filelock import FileLock
+
+from pipeline.errors import TrackingError, one_line, storage_error
 from pipeline.layout import HERE
 from pipeline.lean import absent
 
@@ -79,6 +82,29 @@ def artifacts_of(database: Path) -> Path:
     return database.absolute().with_name(HERE.tracked_artifacts.name)
 
 
+@contextmanager
+def opening(database: Path | None) -> Iterator[None]:
+    """Keep drivers of other folders away while a database is opened: several at once break a fresh one for good.
+
+    The project's own is kept by `Workspace.tracking_lock`; None, a server or another database, by nothing.
+
+    Raises:
+        StorageError, TrackingError: its folder cannot be written.
+    """
+    if database is None or database.absolute() == HERE.tracking_store.absolute():
+        yield
+        return
+    lock = FileLock(database.with_name(f"{database.name}.lock"))
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise storage_error(error) or cannot_be_used(database_uri(database), error.strerror or str(error)) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def open_database(path: Path, experiment: str) -> None:
     """Open the SQLite file before MLflow does, which would try again for minutes; correct where its artifacts are.
 
@@ -110,6 +136,15 @@ def open_database(path: Path, experiment: str) -> None:
                 f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE substr({column}, 1, ?) = ?",
                 (now, len(before) + 1, len(before) + 1, f"{before}/"),
             )
+
+
+def roll_back(database: Path) -> None:
+    """Undo what a killed process left half written: what undoes it lies in a file beside until somebody reads.
+
+    One that is broken stays as it is; whoever opens it says so.
+    """
+    with suppress(sqlite3.Error), closing(sqlite3.connect(database, timeout=20)) as opened:
+        opened.execute("SELECT count(*) FROM sqlite_master").fetchone()
 
 
 def experiment_of(database: Path, name: str) -> str | None:

@@ -10,7 +10,15 @@ from urllib.parse import urlsplit
 from pipeline.errors import TrackingError, storage_error
 from pipeline.lean import absent
 from pipeline.running.signals import held
-from pipeline.running.store import DATABASES, cannot_be_used, connection_fault, database_of, open_database, with_driver
+from pipeline.running.store import (
+    DATABASES,
+    cannot_be_used,
+    connection_fault,
+    database_of,
+    open_database,
+    opening,
+    with_driver,
+)
 
 EXPERIMENT = "early-exit"
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -19,6 +27,8 @@ REFUSALS = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE
 COLLISIONS = ("IntegrityError", "UniqueViolation")
 """What a store says, by its database's driver, of a row that another client wrote between its look and its write."""
 ATTEMPTS = 5
+ONCE = ("create_run", "create_logged_model", "create_model_version")
+"""What MLflow does not send again after a lost answer, since each request makes another one."""
 
 
 class RefusedError(TrackingError):
@@ -30,19 +40,19 @@ class Client:
 
     def __init__(self, uri: str) -> None:
         self._uri = uri
-        self._client = self._ask(_connect, uri)
+        with opening(database_of(uri)):
+            self._client = self._ask(_connect, uri)
 
-    def create_run(self, *args: Any) -> Any:
-        """MLflow's, asked once: a request that is sent again after a lost answer would make a second run."""
+    def __getattr__(self, name: str) -> Any:
+        return partial(self._once if name in ONCE else self._ask, getattr(self._client, name))
+
+    def _once(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         before = os.environ.get(RETRIES)
         os.environ[RETRIES] = "0"
         try:
-            return self._ask(self._client.create_run, *args)
+            return self._ask(call, *args, **kwargs)
         finally:
             os.environ.pop(RETRIES) if before is None else os.environ.update({RETRIES: before})
-
-    def __getattr__(self, name: str) -> Any:
-        return partial(self._ask, getattr(self._client, name))
 
     def _ask(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with absent("pandas"):  # for tables as data sets, which we do not log; a quarter of the import

@@ -34,7 +34,7 @@ def register(client: Client, experiment: str, folder: Path, model: UnsentModel) 
     query = f"name = '{model.registered}' and tags.{CONTENT_TAG} = '{model.content}'"
     version = next(iter(client.search_model_versions(query)), None)
     if version is None:
-        version = _new_version(client, experiment, folder, model, run_id)
+        version = _first(client, query, _new_version(client, experiment, folder, model, run_id))
     client.set_model_version_tag(model.registered, version.version, LEARNED_TAG, "yes" if model.learned else "nothing")
     if model.place == "." and model.learned:
         client.set_registered_model_alias(model.registered, ALIAS, version.version)
@@ -67,6 +67,14 @@ def _new_version(client: Client, experiment: str, folder: Path, model: UnsentMod
         description=_described(model),
         model_id=logged.model_id,
     )
+
+
+def _first(client: Client, query: str, made: Any) -> Any:
+    """The first version of a content; ours goes again where a driver in another folder made one meanwhile."""
+    first = min(client.search_model_versions(query), key=lambda version: int(version.version))
+    if first.version != made.version:
+        client.delete_model_version(made.name, made.version)
+    return first
 
 
 def make_name(client: Client, registered: str, task: str) -> None:

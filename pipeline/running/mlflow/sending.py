@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pipeline.errors import TrackingError, redacted
@@ -45,11 +46,12 @@ class Sender:
         except RefusedError as error:
             say(f"a part of the run {run.unsent.name!r} is lost: {error}")
             run.change(params={}, metrics=(), artifacts=(), data=())
+            with suppress(TrackingError):  # one that was deleted has no end
+                self._end(run)
         except TrackingError as error:
             if not was_away:
                 say(f"{error}. The work goes on; its records are kept in {HERE.unsent} until the store answers")
             self.patience.lose()
-            self.fresh.discard(run.id)  # it may have been made
             return False
         self.patience.away = False
         if was_away:
@@ -105,8 +107,11 @@ class Sender:
             ]
             self.client.log_inputs(run_id, inputs)
             run.change(data=())
-        if run.ended:
-            self.client.set_terminated(run_id, run.unsent.status, run.unsent.ended)
+        self._end(run)
+
+    def _end(self, run: TrackedRun) -> None:
+        if run.ended and run.run_id is not None:
+            self.client.set_terminated(run.run_id, run.unsent.status, run.unsent.ended)
 
     def _attach(self, run: TrackedRun) -> str:
         """Find the run in MLflow, or make it; returns MLflow's id."""
@@ -117,16 +122,18 @@ class Sender:
             tags["mlflow.parentRunId"] = parent
         found = None if run.id in self.fresh else self._known(run)
         if found is None:
+            self.fresh.discard(run.id)  # from now on it may be there, whatever the answer
             made = self.client.create_run(self.experiment, unsent.started, tags, unsent.name)
             run.change(run_id=str(made.info.run_id))
             return str(made.info.run_id)
         run_id, data = str(found.info.run_id), found.data
         steps = {entry.step for entry in self.client.get_metric_history(run_id, "epoch")}
-        run.steps |= steps | ({0} if FINAL in data.metrics else set())
+        steps |= {0} if FINAL in data.metrics else set()
+        run.steps |= steps  # beside those that were logged here while the store was away, and are unsent
         run.change(
             run_id=run_id,
             params={name: value for name, value in unsent.params.items() if name not in data.params},
-            metrics=tuple(entry for entry in unsent.metrics if entry.step not in run.steps),
+            metrics=tuple(entry for entry in unsent.metrics if entry.step not in steps),
         )
         if not run.ended:
             self.client.update_run(run_id, status="RUNNING")

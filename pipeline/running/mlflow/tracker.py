@@ -108,6 +108,8 @@ class Tracker:
         if key is None:
             self.sender.fresh.add(id)
         run = self.runs[id] = TrackedRun(unsent, self.sender.send)
+        if kept is not None:
+            run.steps |= {entry.step for entry in kept.metrics}  # the trial will report them again
         run.deliver()
         return run
 
@@ -148,7 +150,9 @@ class Tracker:
             f"and tags.{FOLDER_TAG} = '{self.place.id}'"
         )
         for run in list(self._all(query)):
-            if not self._works(run.data.tags, stage, instance):
+            if self._works(run.data.tags, stage, instance):
+                continue
+            if self.client.get_run(run.info.run_id).info.status == "RUNNING":  # its driver did not end it meanwhile
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def sync(self, stage: str = "", instance: str = "") -> tuple[int, int]:

@@ -227,7 +227,8 @@ def gpu_kinds(runtime: Runtime, share: float) -> list[Gpu]:
     for kind in counts:
         only = {f"{TYPE}{kind}": 0.001} if kind else {}
         asked[kind] = ray.remote(num_cpus=0, num_gpus=0.01, resources=only)(_gpu_gib).remote()
-    return [Gpu(kind, ray.get(asked[kind]), counts[kind]) for kind in sorted(counts)]
+    wait = Wait(Need(0, 0.01), runtime)  # another driver may have all GPUs of a kind
+    return [Gpu(kind, wait.get(asked[kind]), counts[kind]) for kind in sorted(counts)]
 
 
 def _gpu_gib() -> float:
