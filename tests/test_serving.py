@@ -1,14 +1,16 @@
 """An exported model that answers requests: what is asked and said, the pool of rows, HTTP."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ClusterError, PipelineError
 from pipeline.models.deploy.runtime import Deployed
+from pipeline.running.ray import serving
 from pipeline.serving.requests import Limits, RequestError, TooLargeError, identity, prepare, read_request, reply
 from tests.exported_folders import texts
 
@@ -106,3 +108,28 @@ def test_images_are_nested_numbers(images_model: Path) -> None:
     for rows in (wrong, ragged, [images[0].tolist(), "a"], [images[0].tolist(), (images[0] / 255.0).tolist()]):
         with pytest.raises(RequestError, match=r"rows\.1: .* is no image; give 32 rows of 32 pixels"):
             prepare(model, read_request(body(rows=rows), limits))
+
+
+def test_a_proxy_that_was_killed_as_too_slow_is_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray Serve starts another by itself; which one a start meets is a race that cannot be brought about at will."""
+    import ray.serve
+    from ray.exceptions import ActorDiedError
+
+    started: list[dict[str, Any]] = []
+
+    def dies(**options: Any) -> None:
+        started.append(options)
+        if len(started) < 3:
+            raise ActorDiedError
+
+    monkeypatch.setattr(ray.serve, "start", dies)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    serving._start("127.0.0.1", 8000)
+    assert [one["http_options"]["port"] for one in started] == [8000] * 3
+    monkeypatch.setattr(serving, "STARTS", 2)
+    started.clear()
+    with pytest.raises(
+        ClusterError, match=r"^Ray Serve's proxy on 127.0.0.1:8000 does not come up \(.*; give the mach"
+    ):
+        serving._start("127.0.0.1", 8000)
+    assert len(started) == 2

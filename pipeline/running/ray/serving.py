@@ -30,6 +30,10 @@ ONGOING = 256
 HEALTH_SECONDS = 2.0
 """Between two looks at a replica."""
 LOOPBACK = "127.0.0.1"
+PROXY_TIMEOUT, PROXY_SECONDS = "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", 60
+"""How long Ray Serve waits for its proxy before it kills it and starts another; its 5 seconds are too few on a busy
+machine. It reaches a Ray of our own only."""
+STARTS = 5
 
 
 def application(serving: Serving) -> Any:
@@ -133,7 +137,7 @@ def serve(serving: Serving, host: str, port: int, address: str | None) -> None:
     except ImportError:
         raise UnsupportedError("Ray Serve is not installed; `pip install -e '.[serve]'`") from None
     with _ray(serving, address), quiet("ray.serve"):  # its own log
-        ray_serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+        _start(host, port)
         if address is not None:
             _refuse_other(host, port)
         try:
@@ -147,6 +151,25 @@ def serve(serving: Serving, host: str, port: int, address: str | None) -> None:
             raise ClusterError(f"the replicas do not start ({one_line(error)}); see the line above") from None
         finally:
             ray_serve.delete(NAME) if address else ray_serve.shutdown()
+
+
+def _start(host: str, port: int) -> None:
+    """Start Ray Serve, or meet the one that runs; raises ClusterError where its proxy does not come up."""
+    import ray.serve
+    from ray.exceptions import RayError
+
+    for left in reversed(range(STARTS)):
+        try:
+            ray.serve.start(http_options={"host": host, "port": port}, logging_config={"log_level": "ERROR"})
+        except (RayError, TimeoutError) as error:  # a slow proxy, which was killed: Ray Serve is at another
+            if not left:
+                raise ClusterError(
+                    f"Ray Serve's proxy on {host}:{port} does not come up ({one_line(error)}); give the machine time, "
+                    f"or raise {PROXY_TIMEOUT} where the cluster's head starts"
+                ) from None
+            time.sleep(1)
+        else:
+            return
 
 
 def _refuse_other(host: str, port: int) -> None:
@@ -180,6 +203,7 @@ def _refuse_taken(host: str, port: int) -> None:
 
 @contextmanager
 def _ray(serving: Serving, address: str | None) -> Iterator[None]:
+    os.environ.setdefault(PROXY_TIMEOUT, str(PROXY_SECONDS))
     connect(Runtime(ray_address=address, threads=serving.threads, workers=serving.replicas))
     import ray
 
