@@ -110,6 +110,7 @@ def test_images_are_nested_numbers(images_model: Path) -> None:
             prepare(model, read_request(body(rows=rows), limits))
 
 
+@pytest.mark.filterwarnings("ignore:Using extra keyword arguments:DeprecationWarning")  # of ray.serve's import
 def test_a_proxy_that_was_killed_as_too_slow_is_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray Serve starts another by itself; which one a start meets is a race that cannot be brought about at will."""
     import ray.serve
