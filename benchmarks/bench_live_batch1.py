@@ -29,7 +29,7 @@ ONE_BY_ONE = ", exits asked one by one"
 class OneByOne(Patience):
     """Patience whose exits are asked behind their layers, also where no row can leave yet."""
 
-    def wait(self, state: State | None, threshold: float, left: int) -> int:
+    def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
         return 1
 
 

@@ -318,7 +318,7 @@ def asked_at(criterion: Criterion, threshold: float, logits: np.ndarray, **chann
 
     for exit_index in range(logits.shape[1]):
         passed.append(exit_index)
-        stay = leaving.reach(exit_index, running, ask)
+        stay = leaving.after_layer(exit_index, running, ask)
         running = running if stay is None else running[stay]
         if not len(running):
             break
@@ -344,7 +344,7 @@ def check_waits(case: Case, seed: int, rows: int) -> None:
 
 
 def test_when_an_exit_is_asked_by_hand() -> None:
-    """Patience t: the first t + 1 exits together; behind a change, the t that must agree with it."""
+    """Of one row. Patience t: the first t + 1 exits together; behind a change, the t that must agree with it."""
     agree, late, never = one_hot([[1] * 7]), one_hot([[0, 0, 1, 1, 1, 1, 1]]), one_hot([[0, 1, 0, 1, 0, 1, 0]])
     patience = make("patience")
     assert asked_at(patience, 0, agree) == [0]
@@ -352,19 +352,23 @@ def test_when_an_exit_is_asked_by_hand() -> None:
     assert asked_at(patience, 2.5, agree) == [3, 3, 3, 3]
     assert asked_at(patience, 3, late) == [3, 3, 3, 3, 5, 5]
     assert asked_at(patience, 3, never) == [3, 3, 3, 3, 6, 6, 6]
-    assert asked_at(patience, 3, np.concatenate([agree, late, never])) == [3, 3, 3, 3, 5, 5, 6]
+    assert asked_at(patience, 3, np.concatenate([agree, late, never])) == [0, 1, 2, 3, 4, 5, 6], "a batch never waits"
     assert asked_at(patience, NEVER, agree) == [6] * 7
     assert asked_at(make("fixed"), 5, never) == [4] * 5
     assert asked_at(make("voting", {"power": 0.0}), 3, never) == [2, 2, 2, 3, 4]
     assert asked_at(make("voting"), 2, agree) == [3, 3, 3, 3]
     assert asked_at(make("patient_confidence"), 3, never) == [2, 2, 2]
     assert asked_at(make("confidence"), 1.0, one_hot([[0] * 7])) == [*range(7)]
+    # What an exit costs is measured as for a criterion that may leave at each.
+    from pipeline.models.costs import EveryExit
+
+    assert asked_at(EveryExit(), 5, never) == [*range(5)]
 
 
 def test_a_row_that_leaves_before_its_criterion_said_is_an_error() -> None:
     class Mine(type(make("confidence"))):  # type: ignore[misc]
-        def wait(self, state: Any, threshold: float, left: int) -> int:
-            return left + 1
+        def wait(self, state: Any, threshold: float, exits_left: int) -> int:
+            return exits_left + 1
 
     assert asked_at(Mine(), NEVER, one_hot([[0] * 7])) == [6] * 7
     with pytest.raises(ArtifactError, match="'confidence': a row leaves before `wait` said that one can; mend `wait`"):

@@ -191,6 +191,14 @@ def test_nan_is_no_class(label: Callable[[int], float], project: Path) -> None:
         init(project / "a.parquet")
 
 
+@pytest.mark.parametrize("kind", [None, "classification", "regression"])
+def test_nan_among_numbers_is_no_value_in_any_file(kind: Any) -> None:
+    labels = [" NaN" if i == 7 else str(i % 3) for i in range(60)]
+    with pytest.raises(DataError, match="row 7: column 'label' has no value, as in 1 row"):
+        guess(table(label=labels), "a.csv", kind=kind)
+    assert guess(table(label=["nan", "roti"] * 30), "a.csv").label_names == ("nan", "roti"), "bread"
+
+
 def test_texts_without_spaces_have_words(project: Path) -> None:
     texts = ["\u8fd9\u90e8\u7535\u5f71\u5f88\u597d\u770b" * 10 + str(i) for i in range(60)]
     columns = {"opinion": texts, "label": ["\u597d", "\u574f"] * 30}
@@ -202,7 +210,7 @@ def test_texts_without_spaces_have_words(project: Path) -> None:
 def test_numbers_with_decimal_commas_are_no_names() -> None:
     labels = [["1,5", "2", "3,5"][i % 3] for i in range(60)]
     for kind in (None, "regression"):
-        with pytest.raises(DataError, match=r"'label' holds numbers with decimal commas \(1,5, 3,5\); write points"):
+        with pytest.raises(DataError, match=r"'label' holds numbers with commas \(1,5, 3,5\); write them without"):
             guess(table(label=labels), "a.csv", kind=kind)
     assert guess(table(label=labels), "a.csv", kind="classification").kind == CLASSES
     assert guess(table(label=["1,2", "b"] * 30), "a.csv").label_names == ("1,2", "b")

@@ -92,9 +92,15 @@ def test_what_is_interrupted_on_its_way_is_not_there(storage: Storage, error: Ba
         yield b"one, "
         raise error
 
+    name = Path("content/0a")
     with pytest.raises(type(error)):
-        storage._write(Path("content/0a"), cut())
+        storage._write(name, cut())
     assert storage.names(Path("content")) == set()
+    storage._write(name, iter([b"one, two"]))
+    with pytest.raises(type(error)):
+        storage._write(name, cut())
+    assert b"".join(storage._read(name)) == b"one, two", "what was whole, and others may read, stays"
+    assert storage.names(Path("content")) == {name}
 
 
 def test_inputs_go_by_content(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import pytest
 from filelock import FileLock
 from mlflow.entities import Dataset, DatasetInput
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
@@ -339,6 +340,30 @@ def test_a_run_that_was_deleted_meanwhile_is_said_and_stops_nothing(
     run.end()
     assert "warning: a part of the run 'finetune' is lost" in capsys.readouterr().err
     assert not HERE.unsent.exists() or not list(HERE.unsent.iterdir())
+
+
+def test_a_store_that_goes_away_behind_a_refused_part_gets_the_ending_later(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = Tracker()
+    run = tracker.open("finetune", tags=TAGS, params={"a": 1})
+    own = tracker.client._client
+    tracker.sender.patience.lose()
+    run.log_metrics({"headline": 0.3})
+    tracker.sender.patience.try_now()
+    with monkeypatch.context() as broken:
+
+        def refused(*arguments: Any, **more: Any) -> None:
+            broken.setattr(own, "set_terminated", away)
+            raise MlflowException("too long", INVALID_PARAMETER_VALUE)
+
+        def away(*arguments: Any, **more: Any) -> None:
+            raise MlflowException("no answer")
+
+        broken.setattr(own, "log_batch", refused)
+        run.end()
+    tracker.close()
+    assert tracker.client.get_run(run.run_id).info.status == "FINISHED"
 
 
 @pytest.mark.slow

@@ -86,12 +86,13 @@ class Leaving:
         self._waiting: list[tuple[int, Any]] = []  # exits at which no row can leave yet
         self._wait = self._exits_until(-1)
 
-    def reach(self, exit_index: int, state: Any, ask: Ask) -> np.ndarray | None:
+    def after_layer(self, exit_index: int, state: Any, ask: Ask) -> np.ndarray | None:
         """Let the running rows leave at the exit behind the layer that has run, or go on.
 
-        An exit at which no row can leave yet, such as the first t under patience t, is asked together with the first
-        at which one can. At batch 1 the weights of a pooler, and the code of the decision, then come from memory once
-        and not behind every layer, which empties the caches (docs/design/deploy.md).
+        Where one row runs alone, an exit at which it cannot leave yet, such as the first t under patience t, is asked
+        together with the first at which it can. The weights of a pooler, and the code of the decision, then come from
+        memory once and not behind every layer, which empties the caches (docs/design/deploy.md). In a batch they are
+        shared by its rows, and states that wait would take memory.
 
         Args:
             state: behind that layer; it is kept until the exit is asked.
@@ -120,10 +121,10 @@ class Leaving:
     def _exits_until(self, exit_index: int) -> int:
         """How many exits behind this one, counted from 0, are asked until a row can leave."""
         rule = self.rule
-        if rule.criterion is None:
+        exits_left = rule.last - exit_index
+        if rule.criterion is None or self.rows > 1 or exits_left < 2:
             return 1
-        left = rule.last - exit_index
-        return left if left < 2 else min(left, rule.criterion.wait(self._memory, rule.threshold, left))
+        return min(exits_left, rule.criterion.wait(self._memory, rule.threshold, exits_left))
 
     def take(self, exit_index: int, logits: np.ndarray, values: np.ndarray) -> np.ndarray | None:
         """Let the running rows leave at an exit, or go on.

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pipeline.evaluation.criteria import make
+from pipeline.evaluation.criteria.base import State
+from pipeline.evaluation.criteria.fixed import FixedExit
 from pipeline.layout import HERE
 from pipeline.models.deploy.engine import GraphEngine
 from pipeline.models.deploy.segments import Segments
@@ -27,6 +28,14 @@ ROWS, REPEATS = 24, 3
 """Selection rows that are timed, and how often; of the repeats the median counts."""
 Batch = Mapping[str, Any]
 Answers = Callable[[Batch], object]
+
+
+class EveryExit(FixedExit):
+    """One exit for all rows, with each exit before it asked behind its layer, as by a criterion that may leave there;
+    one that waits, such as patience, costs no more."""
+
+    def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
+        return 1
 
 
 def costs_of(selected: Selected, manifest: Manifest, engine: RunsIn, threads: int, device: str) -> list[ExitCosts]:
@@ -71,12 +80,12 @@ def costs_in_onnx(segments: Segments, manifest: Manifest, group: ModelGroup, eng
     Args:
         threads: those that the graphs were opened with.
     """
-    early: list[Answers] = [GraphEngine(segments, make("fixed"), at + 1.0) for at in range(len(segments.exits))]
+    early: list[Answers] = [GraphEngine(segments, EveryExit(), at + 1.0) for at in range(len(segments.exits))]
     return _costs([*early, GraphEngine(segments, None)], manifest, group, engine, threads, "cpu", segments.exits)
 
 
 def _in_torch(model: MultiExit) -> list[Answers]:
-    early: list[Answers] = [LiveEngine(model, make("fixed"), float(at)) for at in range(1, len(model.exits) + 1)]
+    early: list[Answers] = [LiveEngine(model, EveryExit(), float(at)) for at in range(1, len(model.exits) + 1)]
     return [*early, LiveEngine(model, None)]
 
 

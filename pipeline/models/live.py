@@ -59,7 +59,7 @@ class LiveEngine:
             state = backbone.layer(index, state)
             if index + 1 != exits[current]:
                 continue
-            stay = leaving.reach(current, state, self._ask)
+            stay = leaving.after_layer(current, state, self._ask)
             if stay is not None:
                 if not len(stay):
                     break

@@ -65,7 +65,7 @@ class Memory:
         kind, size = _kind(settings), str(settings["batch_size"])
         if gib > self.seen.get(kind, {}).get(size, 0.0):
             with claimed(self.path.parent / "locks", self.path.stem):  # other drivers saw other trials meanwhile
-                self.seen = self._read()
+                self.seen |= self._read()
                 by_size = self.seen.setdefault(kind, {})
                 by_size[size] = max(round(gib, 3), by_size.get(size, 0.0))
                 write_json(self.path, self.seen)

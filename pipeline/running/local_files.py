@@ -62,16 +62,20 @@ def source_files(task: Task, mirror: Path | None) -> dict[str, Path]:
 
 def _pictures(task: Task, source: FileSource, table: Path) -> Iterator[tuple[int, Path]]:
     """The files that a table of images names, by row; none where it holds their bytes, or is refused later."""
+    import pyarrow as pa
+
     from pipeline.tasks.files import read_file
     from pipeline.tasks.sources import label_column
 
     column = task.image or ""
     try:
         with redirect_stdout(StringIO()):  # prepare says how it is read
-            values = read_file(table, (column, task.label), source.quoted, label_column(task))[column].to_pylist()
+            values = read_file(table, (column, task.label), source.quoted, label_column(task))[column]
     except (DataError, KeyError):
         return
-    for row, name in enumerate(values):
+    if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
+        return  # bytes: not made Python's for nothing
+    for row, name in enumerate(values.to_pylist()):
         picture = table.parent / name if isinstance(name, str) else table.parent
         if _exists(picture) and picture.is_file():
             yield row, picture

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock
 
@@ -33,6 +34,8 @@ PATIENT, BRIEF = 10, 3
 FRESH = 7 * 86_400.0
 """Seconds after which content is stored anew by the next driver that shares it, so that its age says when it was last
 used."""
+PARTIAL = ".partial"
+"""End of the name of what is on its way; what a killed process left of it is never read."""
 CHUNK = 8 * 2**20
 
 
@@ -108,7 +111,7 @@ class ObjectStorage(Storage):
         with self._one_line():
             place = self._at(folder)
             infos = self._files.get_file_info(fs.FileSelector(place, allow_not_found=True, recursive=True))
-            files = [info for info in infos if info.type == fs.FileType.File]
+            files = [info for info in infos if info.type == fs.FileType.File and not info.path.endswith(PARTIAL)]
             return {folder / PurePosixPath(info.path).relative_to(place): (info.mtime_ns or 0) / 1e9 for info in files}
 
     def share(self, files: Mapping[Path, Path]) -> Inputs:
@@ -169,21 +172,21 @@ class ObjectStorage(Storage):
             self._write(path, _chunks(path))
 
     def _write(self, path: Path, chunks: Iterable[bytes]) -> None:
-        """An object appears whole at the end; a file is renamed."""
+        """An object, like a file, is written under another name, and renamed when it is whole."""
         if (near := self._near(path)) is not None:
             with whole_file(near, apart=True) as partial, partial.open("wb") as file:
                 file.writelines(chunks)
             return
-        stream = self._files.open_output_stream(self._at(path))
+        partial = path.with_name(f"{path.name}.{uuid4().hex}{PARTIAL}")
         try:
-            for chunk in chunks:
-                stream.write(chunk)
+            with self._files.open_output_stream(self._at(partial)) as stream:
+                for chunk in chunks:
+                    stream.write(chunk)
+            self._files.move(self._at(partial), self._at(path))
         except BaseException:  # a signal too; a stream knows no other end than the object as far as it came
             with suppress(OSError):
-                stream.close()
-                self._delete(path)
+                self._delete(partial)
             raise
-        stream.close()
 
     def _read(self, path: Path) -> Iterator[bytes]:
         with self._files.open_input_stream(self._at(path)) as stream:

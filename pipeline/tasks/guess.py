@@ -30,7 +30,7 @@ CLASSES_AS_NUMBERS = 20
 """Whole numbers with more different values than this are amounts, and the task a regression; nobody having said."""
 _UNSPACED = re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*", re.ASCII)
-"""A number as spreadsheets write it where the comma is for decimals."""
+"""A number as spreadsheets write it where the comma is for decimals, or for thousands."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def guess(
         if name not in columns:
             raise DataError(f"{where} has no column {shown(name)} (it has {listed(columns)}); name one of these")
     chosen = label or _label(columns, text, where)
-    nulls = [row for row, value in enumerate(columns[chosen]) if value is None]
+    nulls = _without_value(columns[chosen])
     if nulls:
         raise DataError(
             f"{where}, row {nulls[0]}: column {shown(chosen)} has no value, as in {rows_said(len(nulls))}; fill it in, "
@@ -188,6 +188,14 @@ def _texts(columns: Columns, label: str, where: str) -> tuple[str, ...]:
     return (max(words, key=lambda name: words[name]),)
 
 
+def _without_value(labels: Sequence[str | None]) -> list[int]:
+    """Rows of a label column that hold nothing: a null, or among numbers one that is none (NaN)."""
+    nulls = [row for row, value in enumerate(labels) if value is None]
+    nan = [row for row, value in enumerate(labels) if value is not None and value.strip().casefold() == "nan"]
+    others = {value for value in labels if value and value.strip().casefold() != "nan"}
+    return sorted(nulls + nan) if nan and others and _numbers(others) else nulls
+
+
 def _numbers(values: Iterable[str]) -> bool:
     """Whether every value is a number."""
     return not any(isnan(as_number(value)) for value in values)
@@ -203,8 +211,8 @@ def _kind(labels: Sequence[str], where: str, said: Kind | None) -> tuple[Kind, t
     if commas and said != "classification":
         words = listed(sorted(different - numbers.keys()), limit=3)
         raise DataError(
-            f"{where} holds numbers with decimal commas ({words}); write points, or say --kind classification if they "
-            "are names"
+            f"{where} holds numbers with commas ({words}); write them without, decimals behind a point, or say --kind "
+            "classification if they are names"
         )
     if said == "regression" and not numeric:
         words = listed(sorted(different - numbers.keys()), limit=3)

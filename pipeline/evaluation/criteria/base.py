@@ -86,19 +86,19 @@ class Criterion(ABC):
         """
         return -np.inf, np.inf
 
-    def wait(self, state: State | None, threshold: float, left: int) -> int:
+    def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
         """How many more exits must answer before a row can leave; 1, unless the criterion overrides it.
 
-        The live engines ask those exits together, one right behind the other, when the last of them has its layer. A
-        wait that is too short costs time; one that is too long is an error.
+        Where one row runs alone, the live engines ask those exits together when the last of them has its layer. A wait
+        that is too short costs time; one that is too long is an error.
 
         Args:
             state: from the last `step`; None before the first exit.
             threshold: a row leaves at the first exit whose score reaches it.
-            left: exits that have not answered, 1 or more.
+            exits_left: exits that have not answered, 1 or more.
 
         Returns:
-            A number from 1 to `left`, for the row that is the first to leave.
+            A number from 1 to `exits_left`, for the row that is the first to leave.
         """
         return 1
 
@@ -205,14 +205,16 @@ def negative_entropy(logits: Array) -> Array:
     return xp.sum(xp.exp(log_p) * xp.where(log_p > -xp.inf, log_p, xp.zeros_like(log_p)), axis=-1)
 
 
-def missing(count: Array | None, threshold: float, left: int) -> int:
+def missing(count: Array | None, threshold: float, exits_left: int) -> int:
     """`Criterion.wait` of a score that grows by 1 an exit at most.
 
     Args:
         count: the scores, (n,); None where they are 0 before the first exit.
     """
+    if count is not None and not len(count):
+        return 1
     reached = 0.0 if count is None else float(count.max())
-    return math.ceil(max(1, min(threshold - reached, left)))
+    return math.ceil(max(1, min(threshold - reached, exits_left)))
 
 
 def run_length(count: Array, holds: Array) -> Array:

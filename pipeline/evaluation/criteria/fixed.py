@@ -29,8 +29,8 @@ class FixedExit(Criterion):
         count = state["exit"] + 1
         return {"exit": count}, count
 
-    def wait(self, state: State | None, threshold: float, left: int) -> int:
-        return missing(None if state is None else state["exit"], threshold, left)
+    def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
+        return missing(None if state is None else state["exit"], threshold, exits_left)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(1, exits + 1, dtype=np.float64)

@@ -55,9 +55,13 @@ class Patience(Criterion):
         count = run_length(state["count"], same)
         return {"previous": answer, "count": count}, count
 
-    def wait(self, state: State | None, threshold: float, left: int) -> int:
+    def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
         # The first exit starts the count, at 0.
-        return missing(None, threshold + 1, left) if state is None else missing(state["count"], threshold, left)
+        return (
+            missing(None, threshold + 1, exits_left)
+            if state is None
+            else missing(state["count"], threshold, exits_left)
+        )
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits, dtype=np.float64)

@@ -38,8 +38,8 @@ class PatientConfidence(Criterion):
         count = run_length(state["count"], sure)
         return {"count": count}, count
 
-    def wait(self, state: State | None, threshold: float, left: int) -> int:
-        return missing(None if state is None else state["count"], threshold, left)
+    def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
+        return missing(None if state is None else state["count"], threshold, exits_left)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits + 1, dtype=np.float64)

@@ -53,12 +53,12 @@ class Voting(Criterion):
         score = xp.max(votes, axis=-1) / xp.sum(votes, axis=-1) ** self.power
         return {"votes": votes, "current": current}, score
 
-    def wait(self, state: State | None, threshold: float, left: int) -> int:
+    def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
         votes = np.zeros((1, 1)) if state is None else state["votes"]
         most, given = float(votes.max()), float(votes[0].sum())
         needed = threshold - 1e-9 * abs(threshold)  # a power may be rounded otherwise than in `step`
-        waits = (more for more in range(1, left) if (most + more) / (given + more) ** self.power >= needed)
-        return next(waits, left)
+        waits = (more for more in range(1, exits_left) if (most + more) / (given + more) ** self.power >= needed)
+        return next(waits, exits_left)
 
     def answer(self, state: State, logits: Array) -> Array:
         xp = array_namespace(logits)

@@ -156,7 +156,7 @@ class Segments:
             state = {**state, "hidden": hidden}
             if index + 1 != self.exits[current]:
                 continue
-            stay = leaving.reach(current, state, ask)
+            stay = leaving.after_layer(current, state, ask)
             if stay is not None:
                 if not len(stay):
                     break
@@ -166,12 +166,12 @@ class Segments:
         return leaving
 
     def _ask(self, exits: Sequence[int], states: Sequence[Arrays], reads: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The answers of some exits, from the states behind their layers. One row goes through a shared graph at once,
-        whose weights are then read once; up to rounding that changes nothing, but in int8."""
+        """The answers of some exits, from the states behind their layers. A shared graph takes them at once, and reads
+        its weights once; but for rounding that changes nothing, except in int8."""
         hidden = [state["hidden"] for state in states]
         shared = len({(id(self.poolers[at]), one.shape) for at, one in zip(exits, hidden, strict=True)}) == 1
         heads = self.poolers[exits[0]].any_size["weight"]  # not in folders of before
-        if len(exits) == 1 or len(hidden[0]) > 1 or self.alone or not (shared and heads):
+        if len(exits) == 1 or self.alone or not (shared and heads):
             every = [self.exit(at, state) for at, state in zip(exits, states, strict=True)]
             return [(answers[0], answers[reads]) for answers in every]
         together = {
@@ -180,12 +180,13 @@ class Segments:
             "bias": np.concatenate([self.heads[at][1] for at in exits]),
         }
         if "keep" in states[0]:
-            together["keep"] = np.repeat(states[0]["keep"], len(exits), axis=0)
-        answers = self.poolers[exits[0]](together)
+            together["keep"] = np.concatenate([state["keep"] for state in states])
+        given = self.poolers[exits[0]](together)
+        each, rows = np.arange(len(exits)), len(hidden[0])
         # Each state has met every head.
-        answers[0] = answers[0].reshape(len(exits), len(exits), self.outputs)
-        answers[0] = np.ascontiguousarray(answers[0][np.arange(len(exits)), np.arange(len(exits))])
-        return [(answers[0][i : i + 1], answers[reads][i : i + 1]) for i in range(len(exits))]
+        logits = np.ascontiguousarray(given[0].reshape(len(exits), rows, len(exits), self.outputs)[each, :, each])
+        values = logits if reads == 0 else given[reads].reshape(len(exits), rows)
+        return list(zip(logits, values, strict=True))
 
     def _exits(self, batch: Arrays) -> Iterator[list[np.ndarray]]:
         """The answers of each exit: logits, then channels."""

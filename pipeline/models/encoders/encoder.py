@@ -274,14 +274,14 @@ class Encoder(nn.Module):
         return torch.tanh(linear_of(self.summary(state), table))
 
     def pool_together(self, indexes: Sequence[int], states: Sequence[State]) -> list[Tensor]:
-        """`pool` after several layers. One row goes through a shared pooler at once, whose weights are then read once;
-        equal to `pool` up to rounding."""
-        if self.poolers != "shared_pooler" or len(states[0].hidden) > 1:
+        """`pool` after several layers. A shared pooler takes them at once, and reads its weights once; equal to `pool`
+        up to rounding."""
+        if self.poolers != "shared_pooler":
             return [self.pool(index, state) for index, state in zip(indexes, states, strict=True)]
         table = self.pooler_tables[0]
         assert table is not None
         together = linear_of(torch.cat([self.summary(state) for state in states]), table)
-        return list(torch.split(torch.tanh(together), 1))
+        return list(torch.split(torch.tanh(together), len(states[0].hidden)))
 
     def widths(self) -> list[int]:
         """Width of the pooled vector after each layer."""
@@ -339,7 +339,7 @@ def build_encoder(
     """A pretrained encoder from the hub, its mirror or a folder; the demo encoder with random weights.
 
     The shared pooler starts as the pretrained one. Where each layer has its own, as ElasticBERT's do, it starts as that
-    of the deepest layer that is kept, and exits' own poolers each as that of their layer.
+    of the deepest layer that is kept and has one, and exits' own poolers each as that of their layer.
 
     Args:
         poolers: what an exit's classifier reads; see `Poolers`.

@@ -42,12 +42,13 @@ class Sender:
             return False
         was_away = self.patience.away
         try:
-            self._project(run)
-        except RefusedError as error:
-            say(f"a part of the run {run.unsent.name!r} is lost: {error}")
-            run.change(params={}, metrics=(), artifacts=(), data=())
-            with suppress(TrackingError):  # one that was deleted has no end
-                self._end(run)
+            try:
+                self._project(run)
+            except RefusedError as error:
+                say(f"a part of the run {run.unsent.name!r} is lost: {error}")
+                run.change(params={}, metrics=(), artifacts=(), data=())
+                with suppress(RefusedError):  # one that was deleted has no end
+                    self._end(run)
         except TrackingError as error:
             if not was_away:
                 say(f"{error}. The work goes on; its records are kept in {HERE.unsent} until the store answers")
