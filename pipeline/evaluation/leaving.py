@@ -9,9 +9,9 @@ import numpy as np
 from pipeline.errors import ArtifactError, InvalidLogitsError, UnsupportedError
 from pipeline.evaluation.criteria.base import Criterion, State, answers_itself, refuse_other_fit
 
-Answers = tuple[np.ndarray, np.ndarray]
+ExitAnswers = tuple[np.ndarray, np.ndarray]
 """What an exit gives the running rows: its logits, and what the rule reads, as `Leaving.take` gets them."""
-Ask = Callable[[Sequence[int], Sequence[Any]], Sequence[Answers]]
+Ask = Callable[[Sequence[int], Sequence[Any]], Sequence[ExitAnswers]]
 """Computes the answers of some exits, counted from 0, from the states behind their layers."""
 
 

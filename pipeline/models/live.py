@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.evaluation.criteria import Criterion
-from pipeline.evaluation.leaving import Answers, Leaving, Rule
+from pipeline.evaluation.leaving import ExitAnswers, Leaving, Rule
 from pipeline.evaluation.point import criterion_of
 from pipeline.models.multi_exit import MultiExit
 from pipeline.models.precision import full_float32
@@ -67,7 +67,7 @@ class LiveEngine:
             current += 1
         return leaving
 
-    def _ask(self, exits: Sequence[int], states: Sequence[Any]) -> list[Answers]:
+    def _ask(self, exits: Sequence[int], states: Sequence[Any]) -> list[ExitAnswers]:
         read = self.model.read(exits, states, self.rule.reads)
         logits = [_on_host(one) for one, _ in read]
         if self.rule.reads == "logits":
