@@ -205,15 +205,16 @@ def negative_entropy(logits: Array) -> Array:
     return xp.sum(xp.exp(log_p) * xp.where(log_p > -xp.inf, log_p, xp.zeros_like(log_p)), axis=-1)
 
 
-def missing(count: Array | None, threshold: float, exits_left: int) -> int:
+def missing(state: State | None, count: str, threshold: float, exits_left: int, before: float = 0.0) -> int:
     """`Criterion.wait` of a score that grows by 1 an exit at most.
 
     Args:
-        count: the scores, (n,); None where they are 0 before the first exit.
+        count: the part of the state that is the score, (n,).
+        before: what it grows from at the first exit.
     """
-    if count is not None and not len(count):
+    if state is not None and not len(state[count]):
         return 1
-    reached = 0.0 if count is None else float(count.max())
+    reached = before if state is None else float(state[count].max())
     return math.ceil(max(1, min(threshold - reached, exits_left)))
 
 

@@ -30,7 +30,7 @@ class FixedExit(Criterion):
         return {"exit": count}, count
 
     def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
-        return missing(None if state is None else state["exit"], threshold, exits_left)
+        return missing(state, "exit", threshold, exits_left)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(1, exits + 1, dtype=np.float64)

@@ -56,12 +56,7 @@ class Patience(Criterion):
         return {"previous": answer, "count": count}, count
 
     def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
-        # The first exit starts the count, at 0.
-        return (
-            missing(None, threshold + 1, exits_left)
-            if state is None
-            else missing(state["count"], threshold, exits_left)
-        )
+        return missing(state, "count", threshold, exits_left, before=-1.0)  # the first exit starts the count, at 0
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits, dtype=np.float64)

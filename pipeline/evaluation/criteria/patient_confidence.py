@@ -39,7 +39,7 @@ class PatientConfidence(Criterion):
         return {"count": count}, count
 
     def wait(self, state: State | None, threshold: float, exits_left: int) -> int:
-        return missing(None if state is None else state["count"], threshold, exits_left)
+        return missing(state, "count", threshold, exits_left)
 
     def thresholds(self, exits: int, classes: int) -> np.ndarray:
         return np.arange(exits + 1, dtype=np.float64)
